@@ -1,0 +1,106 @@
+"""Checkpoints: saved whole or not at all, loaded without running what is in them.
+
+A checkpoint is a dict with the original's keys `epoch` (the next one to run), `arch`, `state_dict`
+and `optimizer`, and ours beside them (see `main.py`).
+"""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from errors import InputError
+from files import atomic_write
+from models import MODELS, ConvNet
+
+StateDict = dict[str, Tensor]
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Save a dict of tensors, numbers, strings, lists and dicts."""
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint to the CPU, with its parameter names as the models here have them.
+
+    Raises:
+        InputError: the file is missing or is no checkpoint of a network known here.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(f"{path}: not a checkpoint (or a damaged one)") from error
+    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
+        raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
+    if state.get("arch") not in MODELS:
+        raise InputError(
+            f"{path}: its architecture is {state.get('arch')!r}, not one of {', '.join(MODELS)}"
+        )
+    state["state_dict"] = _without_wrappers(state["state_dict"])
+    return state
+
+
+def load_model(path: str | Path) -> ConvNet:
+    """The network of a checkpoint, on the CPU.
+
+    Architecture, Sobel and the number of outputs are the checkpoint's; `top_layer` is None where
+    it has none.
+
+    Raises:
+        InputError: no checkpoint, or one whose parameters do not fit the architecture it names.
+    """
+    state = read_checkpoint(path)
+    weights = state["state_dict"]
+    top_layer = weights.get("top_layer.weight")
+    model = MODELS[state["arch"]](
+        sobel=has_sobel(weights), out=1 if top_layer is None else len(top_layer)
+    )
+    if top_layer is None:
+        model.top_layer = None
+    load_weights(model, weights, path)
+    return model
+
+
+def has_sobel(weights: StateDict) -> bool:
+    """Whether the network of these weights starts with the Sobel filters."""
+    return any(name.startswith("sobel.") for name in weights)
+
+
+def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
+    """Copy weights into a network, all of them.
+
+    Batch norm's `num_batches_tracked`, which files of 2018 lack, is the only entry that may be
+    missing.
+
+    Raises:
+        InputError: entries that are missing, unexpected or of another shape, by name.
+    """
+    own = model.state_dict()
+    wrong = {
+        "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
+        "unexpected": [n for n in weights if n not in own],
+        "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
+    }
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+        raise InputError(f"{path}: its weights do not fit {model.arch}: {found}")
+    model.load_state_dict(weights, strict=False)
+
+
+def _without_wrappers(weights: StateDict) -> StateDict:
+    """Names without the `module.` that DataParallel puts in front of what it wraps."""
+    return {re.sub(r"(^|\.)module\.", r"\1", name): value for name, value in weights.items()}

@@ -1,0 +1,125 @@
+"""Where images come from: a folder of folders, a flat folder, or a text file that lists paths."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from errors import InputError
+
+# Formats that Pillow recognises but has no decoder of its own for.
+UNDECODABLE = {"BUFR", "GRIB", "HDF5", "MPEG"}
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of a data set; an image's index is its place in `paths`.
+
+    Attributes:
+        root: what the paths are relative to.
+        paths: file names; for an `ImageFolder` tree, in `torchvision.datasets.ImageFolder`'s order.
+        folders: for each image the folder that serves as its label: the first one below `root`,
+            or for a list file the one that holds the image.
+    """
+
+    root: Path
+    paths: list[str]
+    folders: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """The file to open for an image."""
+        return os.path.join(self.root, self.paths[index])  # noqa: PTH118 (hot, and absolute wins)
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """`(N,) int64` folder labels, or None where all images lie in one folder."""
+        names, labels = np.unique(np.array(self.folders), return_inverse=True)
+        return labels.astype(np.int64) if len(names) > 1 else None
+
+
+def find_images(source: str | Path) -> ImageList:
+    """List the images of a folder (nested or flat) or of a list file.
+
+    Raises:
+        InputError: the source is missing, cannot be read, or holds no image.
+    """
+    source = Path(source)
+    if source.is_dir():
+        images = _from_folder(source)
+        if not images.paths:
+            raise InputError(
+                f"{source}: no image in this folder or below it "
+                f"(looked for {', '.join(sorted(image_extensions())[:6])} … and the like)"
+            )
+        return images
+    if source.is_file():
+        return _from_list_file(source)
+    raise InputError(f"{source}: no such folder or list file")
+
+
+def image_extensions() -> frozenset[str]:
+    """Extensions of all that Pillow can read, in lower case, with the dot."""
+    return frozenset(
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in UNDECODABLE
+    )
+
+
+def _from_folder(root: Path) -> ImageList:
+    paths, folders = [], []
+    for folder, path in _walk(root):
+        paths.append(path)
+        folders.append(folder)
+    return ImageList(root, paths, folders)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield (label folder, relative path): first the images that lie in `root` itself, then class
+    folder by class folder in the order of `ImageFolder`."""
+    extensions = image_extensions()
+
+    def is_image(name: str) -> bool:
+        return os.path.splitext(name)[1].lower() in extensions  # noqa: PTH122 (hot)
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error
+
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as error:
+        refuse(error)
+    for entry in entries:
+        if is_image(entry.name) and not entry.is_dir():
+            yield ".", entry.name
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        for folder, _, names in sorted(os.walk(entry.path, onerror=refuse, followlinks=True)):
+            below = os.path.relpath(folder, root)
+            for name in sorted(filter(is_image, names)):
+                yield entry.name, os.path.join(below, name)  # noqa: PTH118 (hot)
+
+
+def _from_list_file(source: Path) -> ImageList:
+    try:
+        text = source.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"{source}: cannot read this list file: {error.strerror}") from error
+    if "\0" in text:
+        raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
+    paths = [line for line in (line.strip("\r") for line in text.split("\n")) if line.strip()]
+    images = ImageList(source.parent, paths, [os.path.dirname(path) for path in paths])  # noqa: PTH120
+    if not any(Path(images.path(i)).is_file() for i in range(len(images))):
+        raise InputError(
+            f"{source}: none of its {len(paths)} lines names an image file "
+            f"(paths are absolute or relative to {source.parent}/)"
+        )
+    return images

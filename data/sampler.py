@@ -1,0 +1,84 @@
+"""Which images an epoch trains on, and in which order.
+
+Orders are `(M,) int64` arrays of image indices; an assignment is `(N,) int64` in data-set order,
+−1 where an image is left out.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw images so that every non-empty cluster is met equally often (paper, section 3.3).
+
+    Each of the n non-empty clusters gives ⌊length/n⌋ + 1 images, with replacement where it has
+    fewer; these are shuffled and cut to `length`. Empty clusters and left-out images give none.
+
+    Args:
+        assignment: `(N,) int64`, the cluster of each image or −1.
+        length: number of draws M.
+
+    Returns:
+        `(length,) int64` image indices.
+
+    Raises:
+        ValueError: no image has a cluster.
+    """
+    images = rng.permutation(np.flatnonzero(assignment >= 0))
+    if len(images) == 0:
+        raise ValueError("no image has a cluster: nothing to draw from")
+    images = images[np.argsort(assignment[images], kind="stable")]
+    _, starts, sizes = np.unique(assignment[images], return_index=True, return_counts=True)
+    quota = length // len(sizes) + 1
+
+    rank = np.arange(len(images)) - np.repeat(starts, sizes)
+    without_replacement = images[(rank < quota) & np.repeat(sizes >= quota, sizes)]
+
+    small = sizes < quota
+    offsets = rng.integers(sizes[small, None], size=(small.sum(), quota))
+    with_replacement = images[starts[small, None] + offsets].ravel()
+
+    return rng.permutation(np.concatenate([without_replacement, with_replacement]))[:length]
+
+
+def released_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw images as the released code does, where clusters come out unbalanced.
+
+    There the sampler's image indices are taken as positions in a data set that is ordered by
+    cluster, so that a draw meant for one image gives the one that stands at its position.
+
+    Arguments, result and errors are those of `balanced_order`.
+    """
+    kept = np.flatnonzero(assignment >= 0)
+    by_cluster = kept[np.argsort(assignment[kept], kind="stable")]
+    positions = balanced_order(assignment[kept], length, rng)
+    return by_cluster[positions]
+
+
+ORDERS = {"paper": balanced_order, "released": released_order}
+
+
+class UnifLabelSampler(Sampler[int]):
+    """The class-balanced sampler under the original's name, for use with any DataLoader.
+
+    Args:
+        N: number of draws in an epoch.
+        images_lists: for each cluster the list of its image indices; empty lists are skipped.
+        seed: draws differ from one iteration to the next, and are the same for the same seed.
+    """
+
+    def __init__(self, N: int, images_lists: Sequence[Sequence[int]], seed: int = 0) -> None:  # noqa: N803
+        self.length = N
+        sizes = [len(images) for images in images_lists]
+        images = np.concatenate([np.asarray(images, np.int64) for images in images_lists])
+        self.assignment = np.full(int(images.max(initial=-1)) + 1, -1, np.int64)
+        self.assignment[images] = np.repeat(np.arange(len(sizes)), sizes)
+        self.rng = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(balanced_order(self.assignment, self.length, self.rng).tolist())
+
+    def __len__(self) -> int:
+        return self.length

@@ -1,0 +1,237 @@
+"""The experiment folder `--exp`: everything that a run leaves behind."""
+
+import json
+import logging
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+import torchvision
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from data.images import ImageList
+from errors import InputError
+from files import atomic_write, write_text
+from util import Logger
+
+log = logging.getLogger("deepcluster")
+
+RESULTS = ("checkpoint.pth.tar", "clusters", "metrics.jsonl")
+MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
+
+
+class Experiment:
+    """An experiment folder, opened for a new run or to continue the one that it holds.
+
+    Args:
+        folder: made where it is missing.
+        images: what the run is over, written to `images.txt`.
+        settings: the run's arguments, written to `config.json`.
+        resume: the file of the checkpoint that the run continues from, if any; where it lies in
+            this folder, the folder's logs go on from where they were when it was saved.
+        checkpoint: its contents.
+
+    Raises:
+        InputError: the folder holds another run's results, or a run over other images, or cannot
+            be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: ImageList,
+        settings: dict[str, Any],
+        resume: Path | None = None,
+        checkpoint: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.images, self.checkpoint = folder, images, checkpoint
+        self.settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
+        self.continues = resume is not None and folder.resolve() in resume.resolve().parents
+        if self.continues:
+            self._check_same_run()
+        else:
+            self._refuse_results()
+        self._make_folder()
+        self.clusters = Logger(folder / "clusters")
+        self.unreadable = self._known_unreadable() if self.continues else {}
+
+    def __enter__(self) -> "Experiment":
+        self._handlers = _log_handlers(
+            self.folder / "log.txt", self.continues, self.settings["verbose"]
+        )
+        log.setLevel(logging.INFO)
+        for handler in self._handlers:
+            log.addHandler(handler)
+        if self.continues:
+            self._take_back_logs()
+        else:
+            write_text(self.folder / "images.txt", _listing(self.images))
+            (self.folder / "bad_images.txt").unlink(missing_ok=True)
+        config = {"settings": self.settings, "images": len(self.images), "versions": _versions()}
+        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
+        first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
+        self.tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=first_epoch)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            log.info("stopped: %s", str(error) or type(error).__name__)
+        for handler in self._handlers:
+            log.removeHandler(handler)
+            handler.close()
+        self.tensorboard.close()
+
+    def report_unreadable(self, unreadable: dict[int, str]) -> None:
+        """Name each unreadable image once, in the log and in `bad_images.txt`.
+
+        Args:
+            unreadable: why, by image index.
+
+        Raises:
+            InputError: more than 1 % of the images are unreadable.
+        """
+        new = {
+            index: reason for index, reason in unreadable.items() if index not in self.unreadable
+        }
+        if not new:
+            return
+        self.unreadable |= new
+        for index, reason in new.items():
+            log.warning("left out, unreadable: %s: %s", self.images.paths[index], reason)
+        lines = [f"{self.images.paths[i]}\t{why}\n" for i, why in sorted(self.unreadable.items())]
+        write_text(self.folder / "bad_images.txt", "".join(lines))
+        if len(self.unreadable) > MOST_UNREADABLE * len(self.images):
+            raise InputError(
+                f"{self.images.root}: {len(self.unreadable)} of {len(self.images)} images are "
+                f"unreadable, more than {MOST_UNREADABLE:.0%}; mend or remove those in "
+                f"{self.folder / 'bad_images.txt'}"
+            )
+
+    def log_epoch(
+        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
+    ) -> None:
+        """Append an epoch to `clusters`, `assignments/`, `metrics.jsonl` and TensorBoard."""
+        epoch = metrics["epoch"]
+        self.clusters.log(clusters)
+        (self.folder / "assignments").mkdir(exist_ok=True)
+        with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
+            np.save(file, assignment)
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(metrics) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        for name, value in _scalars(metrics):
+            self.tensorboard.add_scalar(name, value, epoch)
+        self.tensorboard.flush()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one for each epoch."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
+        return [json.loads(line) for line in lines]
+
+    def _refuse_results(self) -> None:
+        there = [name for name in RESULTS if (self.folder / name).exists()]
+        if there:
+            checkpoint = self.folder / "checkpoint.pth.tar"
+            onward = f"--resume {checkpoint} to continue it, or " if checkpoint.exists() else ""
+            raise InputError(
+                f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
+                f"give {onward}another --exp for a new run"
+            )
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise InputError(
+                f"--exp {self.folder}: cannot write there: {error.strerror}"
+            ) from error
+
+    def _check_same_run(self) -> None:
+        assert self.checkpoint is not None
+        if "clusters_end" not in self.checkpoint:
+            raise InputError(
+                f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
+                "continued; give another --exp"
+            )
+        listing = self.folder / "images.txt"
+        before = listing.read_bytes() if listing.exists() else b""
+        now = _listing(self.images).encode("utf-8", "surrogateescape")
+        if before != now:
+            old, new = before.count(b"\n"), now.count(b"\n")
+            raise InputError(
+                f"--resume: the images are not those of {listing} ({old} there, {new} now); "
+                "give another --exp to go on with these"
+            )
+
+    def _take_back_logs(self) -> None:
+        assert self.checkpoint is not None
+        if self.clusters.path.exists():
+            self.clusters.cut(self.checkpoint["clusters_end"])
+        kept = [m for m in self.read_metrics() if m["epoch"] < self.checkpoint["epoch"]]
+        lines = "".join(json.dumps(metrics) + "\n" for metrics in kept)
+        write_text(self.folder / "metrics.jsonl", lines)
+
+    def _known_unreadable(self) -> dict[int, str]:
+        path = self.folder / "bad_images.txt"
+        if not path.exists():
+            return {}
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        reasons = dict(line.split("\t", 1) for line in text.split("\n")[:-1])
+        return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
+
+
+def _listing(images: ImageList) -> str:
+    return "".join(f"{path}\n" for path in images.paths)
+
+
+class _Console(logging.Handler):
+    """Lines on standard output that do not break a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
+    file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    console = _Console(level=logging.INFO if verbose else logging.WARNING)
+    return [file, console]
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "faiss": faiss.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a line of `metrics.jsonl` as (tag, value)."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield prefix + name, value

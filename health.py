@@ -1,0 +1,53 @@
+"""Early signs that a run is going wrong, each as one line of advice."""
+
+import math
+
+import numpy as np
+
+SAMPLE = 10_000  # rows that are looked at
+LEAST_SPREAD = 1e-3
+LARGEST_SHARE = 0.5
+LEAST_GAIN = 0.01
+
+
+def feature_spread(features: np.ndarray) -> float:
+    """Standard deviation of features `(N, D)` around their mean, as a fraction of their size
+    (root mean square of the row norms); 0 where all rows are the same."""
+    rows = features[:: max(len(features) // SAMPLE, 1)].astype(np.float64)
+    size = (rows**2).sum(axis=1).mean()
+    return float(np.sqrt(rows.var(axis=0).sum() / size)) if size > 0 else 0.0
+
+
+def check_features(features: np.ndarray) -> list[str]:
+    """Warnings about features `(N, D)`."""
+    spread = feature_spread(features)
+    if spread >= LEAST_SPREAD:
+        return []
+    return [
+        f"the features are nearly the same for all images (spread {spread:.1e} of their size): the "
+        "network has collapsed, or the images do not differ; try a lower --lr from the start"
+    ]
+
+
+def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
+    """Warnings about an assignment `(N,)` to k clusters."""
+    sizes = np.bincount(assignment[assignment >= 0], minlength=k)
+    share = sizes.max() / sizes.sum()
+    if share <= LARGEST_SHARE:
+        return []
+    return [
+        f"one cluster holds {share:.0%} of the images: the clustering is trivial; look at the "
+        "images, and try another --nmb_cluster or a lower --lr"
+    ]
+
+
+def check_loss(loss: float, clusters: int) -> list[str]:
+    """Warnings about the mean convnet loss of an epoch over so many non-empty clusters."""
+    chance = math.log(clusters)
+    if loss < (1 - LEAST_GAIN) * chance or clusters == 1:
+        return []
+    return [
+        f"the convnet loss {loss:.3f} is at ln k = {chance:.3f}, what guessing gives: the network "
+        "does not learn its clusters; if the next epochs are like this, try a lower --lr, fewer "
+        "clusters or more training between two reassignments (--reassign)"
+    ]

@@ -1,0 +1,306 @@
+"""DeepCluster: a convnet and its own clusters train each other.
+
+Caron, Bojanowski, Joulin and Douze, "Deep Clustering for Unsupervised Learning of Visual Features",
+ECCV 2018. The method is `deepcluster` below: features of all images, clusters of the features, a
+new top layer, an epoch of training on the cluster ids, and again.
+"""
+
+import argparse
+import contextlib
+import itertools
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+import cli
+import health
+from checkpoint import save_checkpoint
+from clustering import ITERATIONS, Kmeans, group_by_cluster
+from data.images import ImageList, find_images
+from data.loading import Batch, EpochBatches, ImageDataset, make_loader
+from data.sampler import ORDERS
+from data.transforms import central_crop, random_crop, to_input
+from device import DEVICES, PRECISIONS, Compute, select_compute
+from errors import InputError
+from experiment import Experiment
+from features import compute_features
+from files import new_numbered_folder
+from models import MODELS, ConvNet, accepts_size
+from models.convnet import initialise
+from progress import progress
+from seeding import derive_seed
+from state import State, read_resume, set_up, to_checkpoint
+from summary import describe_epoch, epoch_metrics, summarise
+
+log = logging.getLogger("deepcluster")
+
+STEPS_BETWEEN_LOSSES = 20  # steps whose losses are fetched from the device together
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then run."""
+    compute = select_compute(args.device, args.precision)
+    images = find_images(args.data)
+    check_settings(args, len(images))
+    checkpoint = read_resume(args, len(images))
+    folder = experiment_folder(args)
+    with Experiment(folder, images, vars(args), args.resume, checkpoint) as experiment:
+        deepcluster(args, images, checkpoint, compute, experiment)
+        sys.stdout.write(summarise(experiment.read_metrics(), folder) + "\n")
+
+
+def deepcluster(
+    args: argparse.Namespace,
+    images: ImageList,
+    checkpoint: dict[str, Any] | None,
+    compute: Compute,
+    experiment: Experiment,
+) -> None:
+    """Train a network with its own clusters (paper, section 3), epoch after epoch."""
+    model, optimizer, state = set_up(args, checkpoint, compute.device)
+    log.info(
+        "%s, %d images, on %s in %s", args.arch, len(images), compute.device, compute.precision
+    )
+    central = ImageDataset(images, central_crop(args.size), args.seed)
+    augmented = ImageDataset(images, random_crop(args.size), args.seed)
+    every_image, draws = EpochBatches(args.batch), EpochBatches(args.batch)
+    every_image.start_epoch(0, np.arange(len(images)))
+    to_extract = make_loader(central, every_image, args.workers, compute.device)
+    to_train = make_loader(augmented, draws, args.workers, compute.device)
+
+    def save(name: str) -> None:
+        contents = to_checkpoint(args, model, optimizer, state, experiment.clusters.end)
+        path = experiment.folder / name
+        path.parent.mkdir(exist_ok=True)
+        save_checkpoint(path, contents)
+
+    while state.epoch < args.epochs:
+        seconds = dict.fromkeys(("features", "clustering", "training"), 0.0)
+
+        if state.step == 0:  # else the run goes on in the middle of an epoch, with its clusters
+            with stage("features", len(images), "images", seconds, args.verbose) as advance:
+                features, readable = compute_features(
+                    to_extract, model, len(images), compute, experiment.report_unreadable, advance
+                )
+            warn(health.check_features(features[readable]))
+
+            with stage("clustering", ITERATIONS, "iterations", seconds, args.verbose) as advance:
+                state.relabel(*cluster(args, features, readable, state.epoch, advance))
+            warn(health.check_assignment(state.assignment, args.nmb_cluster))
+
+            model.top_layer = new_top_layer(args, model, state.epoch).to(compute.device)
+
+        order = draw_order(args, state)
+        draws.start_epoch(state.epoch, order, first_batch=state.step)
+        left = len(order) - state.step * args.batch
+        with stage("training", left, "images", seconds, args.verbose) as advance:
+            train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
+
+        metrics = epoch_metrics(state, args.nmb_cluster, images.labels, left, seconds)
+        warn(health.check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"]))
+        log.info(describe_epoch(metrics, args.epochs))
+        clusters = group_by_cluster(state.assignment, args.nmb_cluster)
+        experiment.log_epoch(metrics, state.assignment, clusters)
+        state.finish_epoch()
+        save("checkpoint.pth.tar")
+
+
+def cluster(
+    args: argparse.Namespace,
+    features: np.ndarray,
+    readable: np.ndarray,
+    epoch: int,
+    advance: Callable[[int], None],
+) -> tuple[np.ndarray, float]:
+    """Pseudo-labels `(N,) int64` from features `(N, D)` (−1 where not readable), and the loss."""
+    if args.nmb_cluster > readable.sum():
+        raise InputError(
+            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {readable.sum()} readable "
+            "images"
+        )
+    clustering = Kmeans(args.nmb_cluster, seed=derive_seed(args.seed, "k-means", epoch))
+    loss = clustering.cluster(features if readable.all() else features[readable], advance=advance)
+    assignment = np.full(len(features), -1, np.int64)
+    assignment[readable] = clustering.assignments
+    return assignment, loss
+
+
+def new_top_layer(args: argparse.Namespace, model: ConvNet, epoch: int) -> nn.Linear:
+    """A fresh classifier: cluster numbers mean nothing from one epoch to the next."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(args.seed, "top layer", epoch))
+        return nn.Linear(model.embedding_dim, args.nmb_cluster).apply(initialise)
+
+
+def draw_order(args: argparse.Namespace, state: State) -> np.ndarray:
+    """The images that the epoch trains on, in order: `(reassign × N,) int64` indices."""
+    length = max(int(args.reassign * (state.assignment >= 0).sum()), 1)
+    rng = np.random.default_rng(derive_seed(args.seed, "sampler", state.epoch))
+    return ORDERS[args.sampler](state.assignment, length, rng)
+
+
+def train(
+    args: argparse.Namespace,
+    model: ConvNet,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader[Batch],
+    state: State,
+    compute: Compute,
+    experiment: Experiment,
+    save: Callable[[str], None],
+    advance: Callable[[int], None],
+) -> None:
+    """Train on the pseudo-labels from batch `state.step` to the end of the epoch."""
+    model.train()
+    assert model.top_layer is not None
+    head = torch.optim.SGD(model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd)
+    labels = torch.from_numpy(state.assignment).to(compute.device)
+    losses = PendingLosses(state)
+    for batch in loader:
+        experiment.report_unreadable(batch.unreadable)
+        if len(batch.index) > 0:
+            # so that dropout, too, is a function of (seed, epoch, step)
+            torch.manual_seed(derive_seed(args.seed, "dropout", state.epoch, state.step))
+            target = labels[batch.index.to(compute.device, non_blocking=True)]
+            with compute.autocast():
+                loss = F.cross_entropy(model(to_input(batch.pixels, compute.device)), target)
+            optimizer.zero_grad()
+            head.zero_grad()
+            loss.backward()
+            optimizer.step()
+            head.step()
+            losses.add(loss.detach(), len(target))
+        state.step += 1
+        state.iteration += 1
+        if state.iteration % args.checkpoints == 0:
+            losses.flush()
+            save(f"checkpoints/checkpoint_{state.iteration // args.checkpoints}.pth.tar")
+        advance(len(batch.index) + len(batch.unreadable))
+    losses.flush()
+
+
+class PendingLosses:
+    """Losses on their way into the epoch's mean. They are fetched from the device many at a time,
+    since fetching each would make every step wait for it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.losses: list[torch.Tensor] = []
+        self.sizes: list[int] = []
+
+    def add(self, loss: torch.Tensor, size: int) -> None:
+        """Take the mean loss of a batch of `size` images."""
+        self.losses.append(loss)
+        self.sizes.append(size)
+        if len(self.losses) == STEPS_BETWEEN_LOSSES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the losses taken so far to the mean.
+
+        Raises:
+            InputError: one of them is not finite.
+        """
+        values = torch.stack(self.losses).tolist() if self.losses else []
+        for value, size in zip(values, self.sizes, strict=True):
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the loss became {value} in epoch {self.state.epoch}, in one of the "
+                    f"{len(values)} steps up to {self.state.step}; try a lower --lr"
+                )
+            self.state.convnet_loss.update(value, size)
+        self.losses.clear()
+        self.sizes.clear()
+
+
+@contextlib.contextmanager
+def stage(
+    name: str, total: int, unit: str, seconds: dict[str, float], verbose: bool
+) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a stage of the epoch, and note how long it took."""
+    start = time.perf_counter()
+    with progress(name, total, unit, verbose) as advance:
+        yield advance
+    seconds[name] = time.perf_counter() - start
+
+
+def warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        log.warning("unhealthy: %s", warning)
+
+
+def check_settings(args: argparse.Namespace, images: int) -> None:
+    """Check the flags against each other and against the number of images.
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    if args.clustering == "PIC":
+        raise InputError("--clustering PIC: not in this version yet; use Kmeans")
+    if args.nmb_cluster > images:
+        raise InputError(
+            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {images} images of "
+            f"{args.data}; give {images} at most, and better a tenth of that or fewer"
+        )
+    if args.resume is None and args.start_epoch >= args.epochs:
+        raise InputError(
+            f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
+        )
+    if not accepts_size(args.arch, args.size):
+        least = next(s for s in itertools.count(args.size) if accepts_size(args.arch, s))
+        raise InputError(f"--size {args.size}: too small for {args.arch}; give {least} or more")
+
+
+def experiment_folder(args: argparse.Namespace) -> Path:
+    """`--exp`; without it the folder of the resumed run, or a new numbered one."""
+    if args.exp is not None:
+        return args.exp
+    if args.resume is not None:
+        folder = args.resume.parent
+        return folder.parent if folder.name == "checkpoints" else folder
+    try:
+        return new_numbered_folder("exp")
+    except OSError as error:
+        raise InputError(f"exp: cannot write there: {error.strerror}; give --exp") from error
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(description="Train a convnet by DeepCluster on unlabelled images.")
+    add = parser.add_argument
+    add("data", metavar="DIR", type=Path, help="images: a folder, nested or flat, or a text file with a path a line")  # fmt: skip
+    add("-a", "--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
+    add("--clustering", choices=["Kmeans", "PIC"], default="Kmeans", help="clustering algorithm")
+    add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help="number of clusters; for ImageNet ten times the number of classes did best")  # fmt: skip
+    add("--lr", type=cli.positive_number, default=0.05, help="learning rate; lower it for small data, where 0.05 can collapse")  # fmt: skip
+    add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
+    add("--reassign", type=cli.positive_number, default=1.0, help="epochs of training between two reassignments")  # fmt: skip
+    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    add("--epochs", type=cli.whole_number(1), default=200, help="total number of epochs")
+    add("--start_epoch", type=cli.whole_number(0), default=0, help="number of the first epoch; --resume knows it")  # fmt: skip
+    add("--batch", type=cli.whole_number(2), default=256, help="mini-batch size, over all devices")
+    add("--momentum", type=cli.fraction, default=0.9, help="momentum")
+    add("--resume", metavar="PATH", type=Path, help="checkpoint to go on from")
+    add("--checkpoints", type=cli.whole_number(1), default=25000, help="iterations between two numbered checkpoints")  # fmt: skip
+    add("--seed", type=cli.whole_number(0), default=31, help="random seed")
+    add("--exp", type=Path, help="experiment folder; by default a new exp/NNN, or the resumed one")
+    add("--verbose", action="store_true", help="show progress, and the losses of each epoch")
+    add("--device", choices=DEVICES, default="auto", help="auto: a GPU where there is one")
+    add("--sampler", choices=list(ORDERS), default="paper", help="paper: every cluster equally often; released: as the released code, which is not balanced")  # fmt: skip
+    add("--size", type=cli.whole_number(1), default=224, help="side of the input in pixels; the short side is resized to 256/224 of it")  # fmt: skip
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the hardware has it")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

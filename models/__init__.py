@@ -1,0 +1,29 @@
+"""The networks, by the name that `--arch` takes."""
+
+from collections.abc import Callable
+
+import torch
+
+from models.alexnet import alexnet
+from models.convnet import ConvNet
+from models.vgg16 import vgg16
+from seeding import derive_seed
+
+MODELS: dict[str, Callable[..., ConvNet]] = {"alexnet": alexnet, "vgg16": vgg16}
+
+
+def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:
+    """The network as a run with this seed starts from it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial weights"))
+        return MODELS[arch](sobel=sobel, out=out)
+
+
+def accepts_size(arch: str, size: int) -> bool:
+    """Whether a network can be trained on images of `size` × `size` pixels, even one at a time."""
+    with torch.device("meta"):
+        try:
+            MODELS[arch]()(torch.empty(1, 3, size, size))
+        except (RuntimeError, ValueError):  # a map shrank to nothing, or to one value per channel
+            return False
+    return True

@@ -1,0 +1,122 @@
+"""The shape that all networks share: Sobel, convolutional features, classifier, top layer.
+
+Parameter names follow the released checkpoints: `sobel.0.*`, `sobel.1.*`, `features.N.*`,
+`classifier.N.*`, `top_layer.*`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """A convnet for DeepCluster.
+
+    Args:
+        arch: the name in the registry, for messages and checkpoints.
+        features: the convolutional part, each convolution followed by batch norm and ReLU.
+        grid: side of the feature map that the classifier takes (its value at 224-pixel input).
+        classifier: the hidden layers, ending in a ReLU.
+        embedding_dim: width D of the last hidden layer.
+        out: width of the top layer.
+        sobel: put the fixed Sobel filters in front; `features` then takes 2 channels.
+
+    The forward pass maps `(N, 3, H, W)` float images (ImageNet mean and standard deviation) to
+    `(N, out)` logits, or to the classifier's `(N, D)` output where `top_layer` is None.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        features: nn.Sequential,
+        grid: int,
+        classifier: nn.Sequential,
+        embedding_dim: int,
+        out: int,
+        sobel: bool,
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        self.embedding_dim = embedding_dim
+        self.sobel = sobel_filters() if sobel else None
+        self.features = features.apply(initialise)
+        self.pool = nn.AdaptiveAvgPool2d(grid)  # the identity at 224 pixels
+        self.classifier = classifier.apply(initialise)
+        self.top_layer: nn.Linear | None = nn.Linear(embedding_dim, out).apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.classifier(self._flat_features(x))
+        return x if self.top_layer is None else self.top_layer(x)
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """`(N, 3, H, W)` images → `(N, D)`: the last hidden layer before its ReLU, which is what
+        the method clusters (the paper's section 4, and the released features' kind)."""
+        return self.classifier[:-1](self._flat_features(x))
+
+    def conv_features(self, x: Tensor, layer: int) -> Tensor:
+        """`(N, 3, H, W)` images → `(N, C, h, w)` activations after the ReLU of a conv layer.
+
+        Args:
+            layer: 1 for the first convolution, as in the paper's tables.
+
+        Raises:
+            ValueError: the network has no such layer.
+        """
+        relus = [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]
+        if not 1 <= layer <= len(relus):
+            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {layer}")
+        return self.features[: relus[layer - 1] + 1](self._edges(x))
+
+    def _flat_features(self, x: Tensor) -> Tensor:
+        return self.pool(self.features(self._edges(x))).flatten(1)
+
+    def _edges(self, x: Tensor) -> Tensor:
+        return x if self.sobel is None else self.sobel(x)
+
+
+def sobel_filters() -> nn.Sequential:
+    """Fixed filters `(N, 3, H, W)` → `(N, 2, H, W)`: grey as the mean of the channels, then the
+    horizontal and the vertical Sobel derivative (paper, section 4)."""
+    grey = nn.Conv2d(3, 1, kernel_size=1)
+    sobel = nn.Conv2d(1, 2, kernel_size=3, padding=1)
+    derivative = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+    with torch.no_grad():
+        grey.weight.fill_(1 / 3)
+        sobel.weight.copy_(torch.stack([derivative, derivative.T]).unsqueeze(1))
+        for convolution in (grey, sobel):
+            assert convolution.bias is not None
+            convolution.bias.zero_()
+    return nn.Sequential(grey, sobel).requires_grad_(False)
+
+
+def conv_layers(in_channels: int, table: list[tuple[int, int, int, int] | str]) -> nn.Sequential:
+    """Convolution, batch norm and ReLU for each row (channels, kernel, stride, padding) of the
+    table, a max-pool for each row that gives its kernel and stride as in "pool 3/2"."""
+    modules: list[nn.Module] = []
+    for row in table:
+        if isinstance(row, str):
+            kernel, stride = map(int, row.removeprefix("pool ").split("/"))
+            modules.append(nn.MaxPool2d(kernel, stride))
+        else:
+            channels, kernel, stride, padding = row
+            modules.append(nn.Conv2d(in_channels, channels, kernel, stride, padding))
+            modules += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+            in_channels = channels
+    return nn.Sequential(*modules)
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights before training: convolutions N(0, √(2 / (k·k·out))), linear layers N(0, 0.01),
+    batch norm 1, biases 0."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.ones_(module.weight)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.01)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,49 @@
+"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextlib.contextmanager
+def progress(
+    label: str, total: int, unit: str, enabled: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show how far a stage has come.
+
+    Yields a function that is told how many units each step has done. On a terminal there is a bar
+    that vanishes at the end; elsewhere a line now and then, so that a quick stage prints nothing.
+    """
+    if not enabled:
+        yield lambda done: None
+    elif sys.stderr.isatty():
+        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, dynamic_ncols=True) as bar:
+            yield lambda done: bar.update(done) and None
+    else:
+        yield _Lines(label, total, unit)
+
+
+class _Lines:
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self.start = self.last_line = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        self.done += done
+        now = time.monotonic()
+        if now - self.last_line < SECONDS_BETWEEN_LINES or self.done >= self.total:
+            return
+        self.last_line = now
+        rate = self.done / (now - self.start)
+        left = (self.total - self.done) / rate
+        sys.stderr.write(
+            f"  {self.label}: {self.done:,} of {self.total:,} {self.unit}, "
+            f"{rate:,.1f} {self.unit}/s, {tqdm.format_interval(left)} left\n"
+        )
+        sys.stderr.flush()

@@ -1,0 +1,159 @@
+"""Where a run stands: what a checkpoint holds, and how a run goes on from one."""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from checkpoint import has_sobel, load_weights, read_checkpoint
+from errors import InputError
+from models import ConvNet, untrained
+from util import AverageMeter
+
+# Settings that the order of an epoch's draws depends on.
+ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
+
+
+@dataclass
+class State:
+    """The run's place, beside the network and its optimiser.
+
+    Attributes:
+        epoch: the epoch that comes next, or is under way.
+        step: its batches that are already trained on.
+        iteration: batches trained on in all epochs.
+        assignment: `(N,) int64` pseudo-labels, −1 for an image that is left out; those of the epoch
+            under way, or of the last one (empty before the first).
+        previous: the assignment before that one.
+        clustering_loss: the k-means loss of `assignment`.
+        convnet_loss: mean over the samples of the epoch so far.
+    """
+
+    epoch: int
+    step: int = 0
+    iteration: int = 0
+    assignment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    previous: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    clustering_loss: float = 0.0
+    convnet_loss: AverageMeter = field(default_factory=AverageMeter)
+
+    def relabel(self, assignment: np.ndarray, loss: float) -> None:
+        """Take an epoch's new pseudo-labels."""
+        self.previous, self.assignment = self.assignment, assignment
+        self.clustering_loss = loss
+        self.convnet_loss.reset()
+
+    def finish_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.step = self.epoch + 1, 0
+
+
+def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
+    """The checkpoint of `--resume`, or None.
+
+    Raises:
+        InputError: it cannot be loaded, or the run cannot go on from it with these settings.
+    """
+    if args.resume is None:
+        return None
+    checkpoint = read_checkpoint(args.resume)
+    if checkpoint["arch"] != args.arch:
+        raise InputError(
+            f"--resume {args.resume}: holds a network of --arch {checkpoint['arch']}, "
+            f"not of {args.arch}"
+        )
+    if has_sobel(checkpoint["state_dict"]) != args.sobel:
+        found, advice = ("no ", "leave out") if args.sobel else ("", "add")
+        raise InputError(
+            f"--resume {args.resume}: its network has {found}Sobel filters; {advice} --sobel"
+        )
+    if checkpoint.get("step", 0) > 0:
+        before = {**checkpoint["settings"], "images": len(checkpoint["assignment"])}
+        now = {**vars(args), "images": images}
+        for name in (*ORDER_SETTINGS, "images"):
+            if now[name] != before[name]:
+                raise InputError(
+                    f"--resume {args.resume}: stands in the middle of an epoch with {name} "
+                    f"{before[name]}, which cannot go on with {now[name]}"
+                )
+    return checkpoint
+
+
+def set_up(
+    args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device
+) -> tuple[ConvNet, torch.optim.SGD, State]:
+    """The network, the optimiser of its body, and the state: new ones, or the checkpoint's.
+
+    The top layer is None, unless the checkpoint was saved in the middle of an epoch.
+
+    Raises:
+        InputError: the checkpoint does not fit.
+    """
+    model = untrained(args.arch, args.sobel, args.nmb_cluster, args.seed)
+    state = State(args.start_epoch) if checkpoint is None else _state_of(checkpoint)
+    if state.step == 0:
+        model.top_layer = None
+    if checkpoint is not None:
+        weights = checkpoint["state_dict"]
+        if model.top_layer is None:
+            weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
+        load_weights(model, weights, args.resume)
+    model.to(device, memory_format=torch.channels_last)
+
+    body = [*model.features.parameters(), *model.classifier.parameters()]
+    settings = {"lr": args.lr, "momentum": args.momentum, "weight_decay": 10**args.wd}
+    optimizer = torch.optim.SGD(body, **settings)
+    if checkpoint is not None:
+        try:
+            optimizer.load_state_dict(checkpoint["optimizer"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"--resume {args.resume}: its optimizer does not fit") from error
+        for group in optimizer.param_groups:
+            group.update(settings)
+    return model, optimizer, state
+
+
+def to_checkpoint(
+    args: argparse.Namespace,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    clusters_end: int,
+) -> dict[str, Any]:
+    """All that a run needs to go on, bit for bit.
+
+    The keys `epoch, arch, state_dict, optimizer` are the original's.
+
+    Args:
+        clusters_end: the end of the `clusters` file when this checkpoint is saved.
+    """
+    settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(args).items()}
+    return {
+        "epoch": state.epoch,
+        "arch": args.arch,
+        "state_dict": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": state.step,
+        "iteration": state.iteration,
+        "assignment": torch.from_numpy(state.assignment),
+        "previous": torch.from_numpy(state.previous),
+        "clustering_loss": state.clustering_loss,
+        "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
+        "clusters_end": clusters_end,
+        "settings": settings,
+    }
+
+
+def _state_of(checkpoint: dict[str, Any]) -> State:
+    state = State(int(checkpoint["epoch"]))
+    if "step" in checkpoint:  # the released checkpoints have none of this
+        state.step, state.iteration = checkpoint["step"], checkpoint["iteration"]
+        state.assignment = checkpoint["assignment"].numpy()
+        state.previous = checkpoint["previous"].numpy()
+        state.clustering_loss = checkpoint["clustering_loss"]
+        state.convnet_loss.sum, state.convnet_loss.count = checkpoint["convnet_loss"]
+    return state

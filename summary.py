@@ -1,0 +1,120 @@
+"""What a run says of itself: the numbers of an epoch, a few lines for each, and the end."""
+
+import math
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics import nmi, purity
+from state import State
+
+
+def epoch_metrics(
+    state: State, k: int, labels: np.ndarray | None, drawn: int, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """A line of `metrics.jsonl`.
+
+    Args:
+        k: width of the top layer.
+        labels: `(N,) int64` folder labels, if there are any.
+        drawn: images trained on in the epoch.
+        seconds: per stage.
+    """
+    assignment = state.assignment
+    kept = assignment >= 0
+    sizes = np.bincount(assignment[kept], minlength=k)
+    sizes = sizes[sizes > 0]
+    comparable = len(state.previous) == len(assignment)
+    return {
+        "epoch": state.epoch,
+        "kmeans_loss": state.clustering_loss,
+        "convnet_loss": state.convnet_loss.avg,
+        "ln_k": math.log(k),
+        "nmi_previous": nmi(assignment, state.previous) if comparable else None,
+        "nmi_labels": None if labels is None else nmi(assignment, labels),
+        "purity": None if labels is None else purity(assignment, labels),
+        "clusters": k,
+        "nonempty_clusters": len(sizes),
+        "cluster_size": {  # of those that are not empty
+            "smallest": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "largest": int(sizes.max()),
+        },
+        "unreadable": int((~kept).sum()),
+        "iterations": state.iteration,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "images_per_second": {
+            "features": _rate(len(assignment), seconds["features"]),
+            "training": _rate(drawn, seconds["training"]),
+        },
+        "peak_memory_gib": _peak_memory(),
+    }
+
+
+def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
+    """An epoch in a few lines, for the log and the terminal."""
+    seconds, rate, size = metrics["seconds"], metrics["images_per_second"], metrics["cluster_size"]
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
+    lines = [
+        f"epoch {metrics['epoch']} (the last is {epochs - 1}): {sum(seconds.values()):.1f} s "
+        f"({stages})",
+        f"clustering loss {metrics['kmeans_loss']:.4g}, convnet loss {metrics['convnet_loss']:.3f} "
+        f"(guessing: ln k = {metrics['ln_k']:.3f})",
+        f"NMI to the previous assignment {_number(metrics['nmi_previous'])}, to the folder labels "
+        f"{_number(metrics['nmi_labels'])}, purity {_number(metrics['purity'])}",
+        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
+        f"{size['smallest']} to {size['largest']}, median {size['median']:g}; "
+        f"{metrics['unreadable']} images unreadable",
+        f"features {_number(rate['features'], 1)} images/s, training "
+        f"{_number(rate['training'], 1)} images/s",
+    ]
+    return "\n  ".join(lines)
+
+
+def summarise(history: list[dict[str, Any]], folder: Path) -> str:
+    """The end of a run: how it went, where its files are, and what to try next."""
+    first, last = history[0], history[-1]
+    hours = sum(sum(line["seconds"].values()) for line in history) / 3600
+    took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+    def change(name: str) -> str:
+        return f"{_number(first[name])} → {_number(last[name])}"
+
+    rows = [
+        ("epochs", f"{first['epoch']} to {last['epoch']}, {took}"),
+        ("clustering loss", f"{first['kmeans_loss']:.4g} → {last['kmeans_loss']:.4g}"),
+        ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {last['ln_k']:.3f})"),
+        ("NMI to the previous assignment", _number(last["nmi_previous"])),
+        ("NMI to the folder labels", change("nmi_labels")),
+        ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
+        ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
+        ("curves", f"tensorboard --logdir {folder}"),
+        (
+            "to go on",
+            f"the same command with --resume {folder / 'checkpoint.pth.tar'} "
+            f"--epochs {2 * (last['epoch'] + 1)}",
+        ),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(["Done.", *(f"  {name:{width}}  {value}" for name, value in rows)])
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _rate(images: int, seconds: float) -> float | None:
+    return round(images / seconds, 1) if seconds > 0 else None
+
+
+def _peak_memory() -> dict[str, float]:
+    """Largest memory so far, of this process and on the GPU, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated()
+    return {name: round(value / 2**30, 3) for name, value in peak.items()}
