@@ -4,9 +4,7 @@ A checkpoint is a dict with the original's keys `epoch` (the next one to run), `
 and `optimizer`, and ours beside them (see `main.py`).
 """
 
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 

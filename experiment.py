@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data.images import ImageList
 from errors import InputError
 from files import atomic_write, write_text
+from state import plain_settings
 from util import Logger
 
 log = logging.getLogger("deepcluster")
@@ -54,7 +55,7 @@ class Experiment:
         checkpoint: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.images, self.checkpoint = folder, images, checkpoint
-        self.settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
+        self.settings = plain_settings(settings)
         self.continues = resume is not None and folder.resolve() in resume.resolve().parents
         if self.continues:
             self._check_same_run()
@@ -66,7 +67,7 @@ class Experiment:
 
     def __enter__(self) -> "Experiment":
         self._handlers = _log_handlers(
-            self.folder / "log.txt", self.continues, self.settings["verbose"]
+            self.folder / "log.txt", self.continues, bool(self.settings["verbose"])
         )
         log.setLevel(logging.INFO)
         for handler in self._handlers:

@@ -163,7 +163,9 @@ def train(
     """Train on the pseudo-labels from batch `state.step` to the end of the epoch."""
     model.train()
     assert model.top_layer is not None
-    head = torch.optim.SGD(model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd)
+    head = torch.optim.SGD(
+        model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd, fused=True
+    )
     labels = torch.from_numpy(state.assignment).to(compute.device)
     losses = PendingLosses(state)
     for batch in loader:
