@@ -5,6 +5,7 @@ what a batch means never depends on its place in the loop. The workers live as l
 so that a new epoch with new labels and another order costs no restart.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -83,15 +84,17 @@ def make_loader(
     dataset: ImageDataset, batches: EpochBatches, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
     """A loader whose workers are kept from one epoch to the next."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # the loader must not draw from the global one
-    )
+    with warnings.catch_warnings():  # about more workers than cores, which the user has chosen
+        warnings.simplefilter("ignore")
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # the loader must not draw from the global one
+        )
 
 
 def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:

@@ -1,0 +1,145 @@
+"""A quick look at what a network has learned, beside the same network untrained.
+
+Protocol. The network's embeddings of `--data`/train are PCA-whitened to 256 and L2-normalised, as
+for clustering, with the whitening fitted on them; those of `--data`/val go through the same
+whitening. NMI: k-means (k as in the run) of the train features against the folder labels, mean over
+five seeds. Linear probe: scikit-learn's logistic regression with its default settings on the train
+features, accuracy on the val features. The untrained network is the one that the run started from.
+
+It takes seconds on small data, and is no protocol of the paper: see README, "What it is worth".
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import cli
+from checkpoint import has_sobel, load_model, read_checkpoint
+from clustering import fit_whitening, run_kmeans
+from data.images import ImageList, find_images
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import central_crop
+from device import DEVICES, PRECISIONS, Compute, select_compute
+from errors import InputError
+from features import compute_features
+from files import write_text
+from metrics import nmi
+from models import ConvNet, untrained
+from progress import progress
+
+KMEANS_SEEDS = range(5)
+
+
+def evaluate(
+    model: ConvNet,
+    train: ImageList,
+    val: ImageList,
+    *,
+    k: int,
+    size: int,
+    compute: Compute,
+    batch: int = 256,
+    workers: int = 4,
+    verbose: bool = False,
+) -> dict[str, float]:
+    """NMI to the labels and linear probe accuracy (fractions of 1) of a network.
+
+    Args:
+        train, val: labelled images, with the same folder names.
+        k: number of clusters for the NMI.
+        size: side of the input in pixels.
+    """
+
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+        batches = EpochBatches(batch)
+        batches.start_epoch(0, np.arange(len(images)))
+        dataset = ImageDataset(images, central_crop(size))
+        loader = make_loader(dataset, batches, workers, compute.device)
+        with progress(f"features of {split}", len(images), "images", verbose) as advance:
+            features, readable = compute_features(
+                loader, model, len(images), compute, lambda unreadable: None, advance
+            )
+        return features[readable], np.array(images.folders)[readable]
+
+    model.to(compute.device).to(memory_format=torch.channels_last)
+    train_features, train_labels = embed(train, "train")
+    val_features, val_labels = embed(val, "val")
+    whitening = fit_whitening(train_features)
+    x = whitening.apply(train_features)
+    label_numbers = np.unique(train_labels, return_inverse=True)[1]
+    nmis = [nmi(run_kmeans(x, k, seed=seed)[0], label_numbers) for seed in KMEANS_SEEDS]
+    probe = LogisticRegression(max_iter=1000).fit(x, train_labels)
+    return {
+        "nmi_labels": float(np.mean(nmis)),
+        "probe_accuracy": float(probe.score(whitening.apply(val_features), val_labels)),
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    compute = select_compute(args.device, args.precision)
+    train, val = (find_images(args.data / split) for split in ("train", "val"))
+    for images in (train, val):
+        if images.labels is None:
+            raise InputError(
+                f"{images.root}: needs a folder of images for each of at least 2 labels"
+            )
+    settings = read_settings(args.model)
+    trained = load_model(args.model)
+    start = untrained(trained.arch, trained.sobel is not None, 2, settings["seed"])
+    options: dict[str, Any] = {
+        "k": settings["nmb_cluster"], "size": settings["size"],
+        "compute": compute, "workers": args.workers, "verbose": args.verbose,
+    }  # fmt: skip
+    results = {
+        "untrained": evaluate(start, train, val, **options),
+        "trained": evaluate(trained, train, val, **options),
+    }
+    out = args.model.parent / "quick.json"
+    protocol = {"data": str(args.data), "k": options["k"], "size": options["size"]}
+    write_text(out, json.dumps({"protocol": protocol, "results": results}, indent=2) + "\n")
+    sys.stdout.write(table(results) + f"\nwritten to {out}\n")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of the run that saved a checkpoint.
+
+    Raises:
+        InputError: the checkpoint is not one of `main.py`.
+    """
+    checkpoint = read_checkpoint(path)
+    if "settings" not in checkpoint:
+        raise InputError(f"{path}: does not tell k, seed and input size; it is not one of main.py")
+    return checkpoint["settings"]
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Results by network as lines of text."""
+    lines = [f"{'network':12}{'NMI to labels':>16}{'linear probe':>16}"]
+    for name, result in results.items():
+        lines.append(f"{name:12}{result['nmi_labels']:16.3f}{result['probe_accuracy']:16.3f}")
+    return "\n".join(lines)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="NMI to the labels and a quick linear probe, beside the untrained network."
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder with train/ and val/, a folder per label")
+    add("--model", type=Path, required=True, help="checkpoint of a run of main.py")
+    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    add("--device", choices=DEVICES, default="auto", help="auto: a GPU where there is one")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where it is native")
+    add("--verbose", action="store_true", help="show progress")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))
