@@ -6,7 +6,7 @@ and `optimizer`, and ours beside them (see `main.py`).
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -31,11 +31,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing or is no checkpoint of a network known here.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with Path(path).open("rb") as file:
+            state = _load_safely(file, path)
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
-    except Exception as error:  # damaged bytes make torch.load raise almost anything
-        raise InputError(f"{path}: not a checkpoint (or a damaged one)") from error
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
     if state.get("arch") not in MODELS:
@@ -91,6 +90,13 @@ def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
         found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
         raise InputError(f"{path}: its weights do not fit {model.arch}: {found}")
     model.load_state_dict(weights, strict=False)
+
+
+def _load_safely(file: IO[bytes], path: str | Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch.load raise almost anything
+        raise InputError(f"{path}: not a checkpoint, or a damaged one") from error
 
 
 def _without_wrappers(weights: StateDict) -> StateDict:

@@ -21,7 +21,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import cli
-from checkpoint import has_sobel, load_model, read_checkpoint
+from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
 from data.images import ImageList, find_images
 from data.loading import EpochBatches, ImageDataset, make_loader

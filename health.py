@@ -41,10 +41,13 @@ def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
     ]
 
 
-def check_loss(loss: float, clusters: int) -> list[str]:
-    """Warnings about the mean convnet loss of an epoch over so many non-empty clusters."""
+def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
+    """Warnings about the mean convnet loss of an epoch over so many non-empty clusters.
+
+    The very first epoch is let off: a network takes a while to get going.
+    """
     chance = math.log(clusters)
-    if loss < (1 - LEAST_GAIN) * chance or clusters == 1:
+    if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:
         return []
     return [
         f"the convnet loss {loss:.3f} is at ln k = {chance:.3f}, what guessing gives: the network "

@@ -53,6 +53,13 @@ def main(args: argparse.Namespace) -> None:
     images = find_images(args.data)
     check_settings(args, len(images))
     checkpoint = read_resume(args, len(images))
+    if checkpoint is not None and checkpoint["epoch"] >= args.epochs:
+        epoch = checkpoint["epoch"]
+        sys.stdout.write(
+            f"nothing left to do: {args.resume} is at epoch {epoch} of --epochs {args.epochs}; "
+            "give more to go on\n"
+        )
+        return
     folder = experiment_folder(args)
     with Experiment(folder, images, vars(args), args.resume, checkpoint) as experiment:
         deepcluster(args, images, checkpoint, compute, experiment)
@@ -107,10 +114,11 @@ def deepcluster(
             train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
 
         metrics = epoch_metrics(state, args.nmb_cluster, images.labels, left, seconds)
-        warn(health.check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"]))
+        loss, clusters = metrics["convnet_loss"], metrics["nonempty_clusters"]
+        warn(health.check_loss(loss, clusters, state.epoch))
         log.info(describe_epoch(metrics, args.epochs))
-        clusters = group_by_cluster(state.assignment, args.nmb_cluster)
-        experiment.log_epoch(metrics, state.assignment, clusters)
+        lists = group_by_cluster(state.assignment, args.nmb_cluster)
+        experiment.log_epoch(metrics, state.assignment, lists)
         state.finish_epoch()
         save("checkpoint.pth.tar")
 
@@ -277,30 +285,47 @@ def experiment_folder(args: argparse.Namespace) -> Path:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Train a convnet by DeepCluster on unlabelled images.")
+    """The original's flags, then ours."""
+    parser = cli.Parser(
+        description="Train a convnet on unlabelled images by clustering its own features.",
+        epilog="Example: python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
+    )
     add = parser.add_argument
-    add("data", metavar="DIR", type=Path, help="images: a folder, nested or flat, or a text file with a path a line")  # fmt: skip
+    data_help = "images: a folder, nested or flat, or a text file with a path on each line"
+    add("data", metavar="DIR", type=Path, help=data_help)
     add("-a", "--arch", choices=list(MODELS), default="alexnet", help="architecture")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     add("--clustering", choices=["Kmeans", "PIC"], default="Kmeans", help="clustering algorithm")
-    add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help="number of clusters; for ImageNet ten times the number of classes did best")  # fmt: skip
-    add("--lr", type=cli.positive_number, default=0.05, help="learning rate; lower it for small data, where 0.05 can collapse")  # fmt: skip
+    k_help = "number of clusters; well above the number of classes, for ImageNet ten times, is best"
+    add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help=k_help)
+    lr_help = "learning rate; on small data try 0.01, since 0.05 can collapse"
+    add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
-    add("--reassign", type=cli.positive_number, default=1.0, help="epochs of training between two reassignments")  # fmt: skip
+    reassign_help = "epochs of training between two reassignments of clusters"
+    add("--reassign", type=cli.positive_number, default=1.0, help=reassign_help)
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
-    add("--epochs", type=cli.whole_number(1), default=200, help="total number of epochs")
-    add("--start_epoch", type=cli.whole_number(0), default=0, help="number of the first epoch; --resume knows it")  # fmt: skip
-    add("--batch", type=cli.whole_number(2), default=256, help="mini-batch size, over all devices")
-    add("--momentum", type=cli.fraction, default=0.9, help="momentum")
+    add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")
+    start_help = "number of the first epoch; --resume knows it by itself"
+    add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
+    add("--batch", type=cli.whole_number(2), default=256, help="mini-batch size over all devices")
+    add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
     add("--resume", metavar="PATH", type=Path, help="checkpoint to go on from")
-    add("--checkpoints", type=cli.whole_number(1), default=25000, help="iterations between two numbered checkpoints")  # fmt: skip
+    checkpoints_help = "iterations between two numbered checkpoints"
+    add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
     add("--seed", type=cli.whole_number(0), default=31, help="random seed")
-    add("--exp", type=Path, help="experiment folder; by default a new exp/NNN, or the resumed one")
-    add("--verbose", action="store_true", help="show progress, and the losses of each epoch")
-    add("--device", choices=DEVICES, default="auto", help="auto: a GPU where there is one")
-    add("--sampler", choices=list(ORDERS), default="paper", help="paper: every cluster equally often; released: as the released code, which is not balanced")  # fmt: skip
-    add("--size", type=cli.whole_number(1), default=224, help="side of the input in pixels; the short side is resized to 256/224 of it")  # fmt: skip
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the hardware has it")  # fmt: skip
+    exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"
+    add("--exp", type=Path, help=exp_help)
+    add("--verbose", action="store_true", help="show progress and what each epoch came to")
+
+    add("--device", choices=DEVICES, default="auto", help="auto takes a GPU where there is one")
+    sampler_help = (
+        "paper: all clusters equally often; released: unbalanced, as in the released code"
+    )
+    add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
+    size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
+    add("--size", type=cli.whole_number(1), default=224, help=size_help)
+    precision_help = "auto takes bf16 where the hardware computes in it natively"
+    add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
     return parser.parse_args(argv)
 
 

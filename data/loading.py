@@ -84,17 +84,17 @@ def make_loader(
     dataset: ImageDataset, batches: EpochBatches, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
     """A loader whose workers are kept from one epoch to the next."""
-    with warnings.catch_warnings():  # about more workers than cores, which the user has chosen
-        warnings.simplefilter("ignore")
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # the loader must not draw from the global one
-        )
+    # The user has chosen the number of workers; torch need not warn of it.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # the loader must not draw from the global one
+    )
 
 
 def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:

@@ -1,0 +1,61 @@
+# Sourced by every script here: finds a Python to run with, in $PYTHON.
+#
+# With PYTHON set, that interpreter is used and nothing is installed. Otherwise the packages of
+# requirements.txt are put into .venv, on first use, and again whenever the pins have changed or an
+# earlier attempt was cut short.
+
+started_in=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+absolute() {  # a path as it was meant where the script was started
+    case $1 in
+    /*) echo "$1" ;;
+    *) echo "$started_in/$1" ;;
+    esac
+}
+
+fail() {
+    echo "$(basename "$0"): error: $1" >&2
+    exit 2
+}
+
+find_python() {  # the first Python >= 3.10 on the PATH
+    local name
+    for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "no Python of version 3.10 or newer found; install one, or name one: PYTHON=/path/to/python $0"
+}
+
+make_venv() {
+    local base
+    base=$(find_python) || exit
+    echo "Setting up .venv from requirements.txt (once; several GB, some minutes) ..." >&2
+    rm -rf .venv
+    "$base" -m venv .venv 2>&1 >/dev/null \
+        || fail "$base cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+    local quiet=--quiet
+    [ -t 1 ] && quiet=
+    .venv/bin/python -m pip install --disable-pip-version-check $quiet -r requirements.txt \
+        || fail "installing the packages failed, see above; run $0 again to retry"
+    cp requirements.txt .venv/installed-requirements.txt  # last: what marks it as complete
+}
+
+venv_is_complete() {
+    cmp -s requirements.txt .venv/installed-requirements.txt && .venv/bin/python -c '' 2>/dev/null
+}
+
+if [ -n "${PYTHON:-}" ]; then
+    case $PYTHON in */*) PYTHON=$(absolute "$PYTHON") ;; esac
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
+else
+    # one script at a time sets up; where there is no flock, do not start two at once the first time
+    exec 9>.venv.lock
+    if command -v flock >/dev/null; then flock 9; fi
+    venv_is_complete || make_venv
+    exec 9>&-
+    PYTHON=$PWD/.venv/bin/python
+fi

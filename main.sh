@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# DeepCluster as in the paper: AlexNet on Sobel-filtered images, k-means with k = 10,000.
+#
+#   DIR=/imagenet/train ./main.sh        the paper's run
+#   DIR=/your/images K=1000 ./main.sh    your images; see README on k
+#   ./main.sh                            scikit-learn's digits: minutes on a laptop
+#
+# Further flags go to main.py, and win: ./main.sh --resume exp/001/checkpoint.pth.tar --epochs 20
+# The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
+# Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+if [ -z "${DIR:-}" ]; then
+    # The embedded default. With the paper's settings training on so few images collapses, hence
+    # the lower rate, the smaller batch and the longer training between two reassignments.
+    embedded=datasets/digits
+    "$PYTHON" -m data.digits "$embedded"
+    DIR=$embedded/train
+    K=${K:-50} LR=${LR:-0.01} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4} WORKERS=${WORKERS:-2}
+    set -- --reassign 4 --size 96 "$@"
+else
+    DIR=$(absolute "$DIR")
+fi
+
+ARCH=${ARCH:-alexnet}
+K=${K:-10000}
+LR=${LR:-0.05}
+WD=${WD:--5}
+BATCH=${BATCH:-256}
+EPOCHS=${EPOCHS:-200}
+WORKERS=${WORKERS:-12}
+
+case " $* " in
+*" --resume "* | *" --resume="* | *" --exp "* | *" --exp="*) ;;  # main.py knows the folder
+*)
+    if [ -n "${EXP:-}" ]; then
+        EXP=$(absolute "$EXP")
+    else
+        EXP=$("$PYTHON" -c 'import files; print(files.new_numbered_folder("exp"))')
+        trap 'rmdir "$EXP" 2>/dev/null || true' EXIT  # where the run did not start
+    fi
+    set -- --exp "$EXP" "$@"
+    ;;
+esac
+
+"$PYTHON" main.py "$DIR" --arch "$ARCH" --sobel --clustering Kmeans --nmb_cluster "$K" \
+    --lr "$LR" --wd "$WD" --batch "$BATCH" --epochs "$EPOCHS" --workers "$WORKERS" --verbose "$@"
+
+if [ -n "${embedded:-}" ] && [ -n "${EXP:-}" ]; then
+    printf '\nWhat it has learned, beside the untrained network:\n'
+    "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
+    printf '\nNext, your own images: DIR=/your/images K=100 ./main.sh\n'
+fi

@@ -1,0 +1,60 @@
+"""Small image trees that the tests make, and a way to run the scripts without a subprocess."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+import main
+from models import MODELS
+from models.convnet import ConvNet, conv_layers
+
+
+def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:
+    """Write `count` PNG files, each a few random squares on a random ground."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        pixels = np.full((side, side + number % 7, 3), rng.integers(256, size=3), np.uint8)
+        for _ in range(4):
+            top, left = rng.integers(side - 10, size=2)
+            pixels[top : top + 12, left : left + 12] = rng.integers(256, size=3)
+        paths.append(folder / f"{number:03d}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """40 images in three folders."""
+    for label, count in (("a", 10), ("b", 20), ("c", 10)):
+        write_images(tmp_path / "images" / label, count, seed=ord(label))
+    return tmp_path / "images"
+
+
+def tiny(sobel: bool = False, out: int = 1000) -> ConvNet:
+    """A network of AlexNet's make, small enough to train many in a test run."""
+    features = conv_layers(2 if sobel else 3, [(8, 5, 2, 2), "pool 3/2", (16, 3, 1, 1), "pool 3/2"])
+    hidden = [nn.Dropout(0.5), nn.Linear(16 * 9, 32), nn.ReLU(inplace=True)]
+    last = [nn.Dropout(0.5), nn.Linear(32, 32), nn.ReLU(inplace=True)]
+    return ConvNet("tiny", features, 3, nn.Sequential(*hidden, *last), 32, out, sobel)
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Run `main.py` with the tiny network on CPU in float32; returns the experiment folder."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+
+    def run(data: Path, *flags: str, exp: str = "exp") -> Path:
+        folder = tmp_path / exp
+        base = "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 1 --workers 0"
+        device = "--device cpu --precision fp32"
+        command = [str(data), *base.split(), *device.split(), "--exp", str(folder), *flags]
+        main.main(main.parse_args(command))
+        return folder
+
+    return run

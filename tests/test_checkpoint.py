@@ -1,0 +1,129 @@
+"""Checkpoints: every way in that works, and one clear line for each that does not."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from checkpoint import load_model, read_checkpoint, save_checkpoint
+from errors import InputError
+from models import untrained
+
+
+@pytest.fixture
+def state() -> dict[str, Any]:
+    model = untrained("alexnet", sobel=True, out=12, seed=0)
+    return {"epoch": 3, "arch": "alexnet", "state_dict": model.state_dict(), "optimizer": {}}
+
+
+def saved(tmp_path: Path, contents: object) -> Path:
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(contents, path)
+    return path
+
+
+@torch.inference_mode()
+def test_what_was_saved_comes_back(tmp_path: Path, state: dict[str, Any]) -> None:
+    save_checkpoint(tmp_path / "c.pth.tar", state)
+    model = load_model(tmp_path / "c.pth.tar").eval()
+    original = untrained("alexnet", sobel=True, out=12, seed=0).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert model.sobel is not None
+    assert torch.equal(model(x), original(x))
+    assert model(x).shape == (2, 12)
+
+
+@pytest.mark.parametrize("layout", ["data parallel features", "ddp", "2018"])
+def test_historical_layouts(tmp_path: Path, state: dict[str, Any], layout: str) -> None:
+    weights = state["state_dict"]
+    if layout == "data parallel features":
+        renamed = {n.replace("features.", "features.module."): w for n, w in weights.items()}
+    elif layout == "ddp":
+        renamed = {f"module.{n}": w for n, w in weights.items()}
+    else:
+        renamed = {n: w for n, w in weights.items() if not n.endswith("num_batches_tracked")}
+    loaded = load_model(saved(tmp_path, {**state, "state_dict": renamed})).state_dict()
+    for name, weight in weights.items():
+        assert torch.equal(loaded[name], weight), name
+
+
+@torch.inference_mode()
+def test_without_top_layer_the_forward_pass_ends_with_the_classifier(
+    tmp_path: Path, state: dict[str, Any]
+) -> None:
+    weights = {n: w for n, w in state["state_dict"].items() if not n.startswith("top_layer")}
+    model = load_model(saved(tmp_path, {**state, "state_dict": weights})).eval()
+    assert model.top_layer is None
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 4096)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, state: dict[str, Any]) -> None:
+    weights = dict(state["state_dict"])
+    weights["extra.weight"] = weights.pop("features.0.bias")
+    weights["features.4.weight"] = torch.zeros(2)
+    with pytest.raises(InputError) as error:
+        load_model(saved(tmp_path, {**state, "state_dict": weights}))
+    assert str(error.value).endswith(
+        "do not fit alexnet: missing: features.0.bias; unexpected: extra.weight; "
+        "of another shape: features.4.weight"
+    )
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone.pth: cannot read this checkpoint: No such file"):
+        read_checkpoint(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02", b"PK\x03\x04" + b"x" * 50])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "c.pth.tar"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_truncated_checkpoint(tmp_path: Path, state: dict[str, Any]) -> None:
+    path = saved(tmp_path, {**state, "state_dict": {"w": torch.zeros(1000)}})
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match="not a checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("contents", [[1], {"weights": 1}, {"state_dict": 5, "arch": "alexnet"}])
+def test_something_else_that_torch_saved(tmp_path: Path, contents: object) -> None:
+    with pytest.raises(InputError, match="holds no 'state_dict'"):
+        read_checkpoint(saved(tmp_path, contents))
+
+
+def test_an_unknown_architecture(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"arch": "lenet", "state_dict": {}})
+    with pytest.raises(InputError, match="architecture is 'lenet', not one of alexnet, vgg16"):
+        read_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {canary}",)
+
+    path = tmp_path / "hostile.pth.tar"
+    for save in (torch.save, lambda value, to: to.write_bytes(pickle.dumps(value))):
+        save({"arch": "alexnet", "state_dict": Hostile()}, path)
+        with pytest.raises(InputError, match="not a checkpoint"):
+            read_checkpoint(path)
+    assert not canary.exists()
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, state: dict[str, Any]) -> None:
+    path = tmp_path / "c.pth.tar"
+    save_checkpoint(path, state)
+    with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
+        save_checkpoint(path, {"big": torch.zeros(10_000), "bad": lambda: 0})
+    assert read_checkpoint(path)["epoch"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pth.tar"]

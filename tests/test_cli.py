@@ -1,0 +1,128 @@
+"""What every command line shares: one line for bad input, exit status 2; devices; progress."""
+
+import argparse
+import io
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+import cli
+import progress as progress_module
+from device import Compute, select_compute
+from errors import InputError
+from progress import progress
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(prog="x.py")
+    parser.add_argument("--whole", type=cli.whole_number(2), default=2)
+    parser.add_argument("--positive", type=cli.positive_number, default=1.0)
+    parser.add_argument("--fraction", type=cli.fraction, default=0.5)
+    parser.add_argument("--number", type=cli.number, default=0.0)
+    return parser.parse_args(argv)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--whole 1", "argument --whole: '1' is not a whole number of 2 or more"),
+        ("--whole 2.5", "argument --whole: '2.5' is not a whole number of 2 or more"),
+        ("--positive 0", "argument --positive: '0' is not a number above 0"),
+        ("--positive inf", "argument --positive: 'inf' is not a number above 0"),
+        ("--fraction 1", "argument --fraction: '1' is not a number from 0 to below 1"),
+        ("--number nan", "argument --number: 'nan' is not a number"),
+        ("--number x", "argument --number: 'x' is not a number"),
+        ("--what 3", "unrecognized arguments: --what 3"),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_status_2(
+    flags: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(flags.split())
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"x.py: error: {message} (see --help)\n"
+
+
+def test_good_flags() -> None:
+    args = parse(["--whole", "3", "--positive", "1e-3", "--fraction", "0", "--number", "-7"])
+    assert (args.whole, args.positive, args.fraction, args.number) == (3, 1e-3, 0.0, -7.0)
+
+
+def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(args: argparse.Namespace) -> None:
+        raise InputError("that file: is bad")
+
+    assert cli.run(fail, parse, []) == 2
+    assert capsys.readouterr().err.endswith("error: that file: is bad\n")
+
+
+def test_ctrl_c_shows_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(args: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    assert cli.run(interrupt, parse, []) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def bug(args: argparse.Namespace) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        cli.run(bug, parse, [])
+
+
+def test_auto_precision_follows_the_hardware() -> None:
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert select_compute("cpu", "auto").precision == ("bf16" if native else "fp32")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float)])
+def test_forward_passes_run_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    with select_compute("cpu", precision).autocast():
+        assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(InputError, match=r"--device cuda: not on this machine, which has: .*cpu"):
+        select_compute("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_auto_takes_the_gpu() -> None:
+    capable = torch.cuda.get_device_capability() >= (8, 0)
+    assert select_compute() == Compute(torch.device("cuda"), "bf16" if capable else "fp32")
+
+
+def test_progress_prints_plain_lines_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: float(next(clock)))
+    lines = io.StringIO()
+    monkeypatch.setattr("sys.stderr", lines)
+    with progress("features", 100, "images") as advance:
+        for _ in range(4):
+            advance(25)
+    # 25 images after 10 s, 50 after 20 s: the first line, more than 15 s in
+    assert lines.getvalue() == "  features: 50 of 100 images, 2.5 images/s, 00:20 left\n"
+
+
+def test_progress_can_be_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("x", 2, "y", enabled=False) as advance:
+        advance(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress("training", 8, "images") as advance:
+        advance(8)
+    assert "training:   0%" in terminal.getvalue()

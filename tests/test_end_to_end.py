@@ -1,0 +1,349 @@
+"""Whole runs of `main.py` on small trees."""
+
+import itertools
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_images
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import cli
+import main
+from checkpoint import load_model, read_checkpoint
+from data.images import find_images
+from data.loading import Batch
+from errors import InputError
+from state import State
+
+Train = Callable[..., Path]
+
+
+def load_clusters(folder: Path) -> list[list[list[int]]]:
+    with (folder / "clusters").open("rb") as file:
+        return pickle.load(file)
+
+
+def load_metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(folder: Path) -> list[dict[str, Any]]:
+    timed = ("seconds", "images_per_second", "peak_memory_gib")
+    return [{n: v for n, v in line.items() if n not in timed} for line in load_metrics(folder)]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = read_checkpoint(one), read_checkpoint(other)
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, second["state_dict"][name]), name
+    momenta = [checkpoint["optimizer"]["state"] for checkpoint in (first, second)]
+    for number, entry in momenta[0].items():
+        assert torch.equal(entry["momentum_buffer"], momenta[1][number]["momentum_buffer"])
+
+
+def test_a_run_leaves_what_it_promises(tree: Path, train: Train) -> None:
+    folder = train(tree, "--epochs", "2", "--verbose", "--checkpoints", "4")
+
+    clusters = load_clusters(folder)
+    assert len(clusters) == 2
+    for number, lists in enumerate(clusters):
+        assert len(lists) == 4
+        assert sorted(itertools.chain(*lists)) == list(range(40))
+        assignment = np.load(folder / "assignments" / f"epoch_{number:04d}.npy")
+        assert [np.flatnonzero(assignment == c).tolist() for c in range(4)] == lists
+
+    first, second = load_metrics(folder)
+    assert first["nmi_previous"] is None
+    assert 0 <= second["nmi_previous"] <= 1
+    assert 0 < second["nmi_labels"] <= 1
+    assert second["ln_k"] == pytest.approx(np.log(4))
+    assert second["iterations"] == 10
+    sizes = sorted(len(members) for members in clusters[1] if members)
+    assert second["nonempty_clusters"] == len(sizes)
+    assert second["cluster_size"] == {
+        "smallest": sizes[0], "median": np.median(sizes), "largest": sizes[-1],
+    }  # fmt: skip
+    assert set(second["seconds"]) == {"features", "clustering", "training"}
+
+    checkpoint = read_checkpoint(folder / "checkpoint.pth.tar")
+    assert {"epoch", "arch", "state_dict", "optimizer"} <= set(checkpoint)
+    assert (checkpoint["epoch"], checkpoint["arch"]) == (2, "tiny")
+    assert checkpoint["state_dict"]["top_layer.weight"].shape == (4, 32)
+    numbered = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert numbered == ["checkpoint_1.pth.tar", "checkpoint_2.pth.tar"]
+    assert load_model(folder / "checkpoint.pth.tar").sobel is not None
+
+    (events,) = (folder / "tensorboard").iterdir()
+    accumulator = EventAccumulator(str(events)).Reload()
+    logged = accumulator.Scalars("convnet_loss")
+    assert [event.value for event in logged] == pytest.approx(
+        [first["convnet_loss"], second["convnet_loss"]]
+    )
+    log = (folder / "log.txt").read_text()
+    assert "NMI to the previous assignment" in log
+    assert "to the folder labels" in log
+
+
+def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
+    folder = train(tree, "--epochs", "1")
+    trained = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
+    args = main.parse_args(f"{tree} --arch tiny --sobel --k 4".split())
+    start, _, _ = main.set_up(args, None, torch.device("cpu"))
+    for name, weight in start.state_dict().items():
+        fixed = name.startswith("sobel")
+        assert torch.equal(weight, trained[name]) == fixed, name
+
+
+@pytest.mark.parametrize(("arch", "size", "epochs"), [("tiny", 32, 4), ("alexnet", 64, 2)])
+def test_a_run_cut_after_an_epoch_ends_with_the_same_weights(
+    tree: Path, train: Train, arch: str, size: int, epochs: int
+) -> None:
+    flags = ["--arch", arch, "--size", str(size), "--epochs"]
+    whole = train(tree, *flags, str(epochs), exp="whole")
+    cut = train(tree, *flags, "1", "--workers", "2", exp="cut")
+    resume = ["--resume", str(cut / "checkpoint.pth.tar")]
+    train(tree, *flags, str(epochs), "--workers", "1", *resume, exp="cut")
+    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+    assert load_clusters(whole) == load_clusters(cut)
+    assert without_times(whole) == without_times(cut)
+
+
+def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train: Train) -> None:
+    whole = train(tree, "--epochs", "2", "--checkpoints", "7", exp="whole")
+    cut = whole.with_name("cut")
+    shutil.copytree(whole, cut)  # as if it was killed during epoch 1, or while that was logged
+    (cut / "checkpoint.pth.tar").unlink()
+    midway = cut / "checkpoints" / "checkpoint_1.pth.tar"
+    assert read_checkpoint(midway)["step"] == 2
+    train(tree, "--epochs", "2", "--resume", str(midway), exp="cut")
+    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+    assert load_clusters(whole) == load_clusters(cut)
+    assert without_times(whole) == without_times(cut)
+
+
+def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
+    old = train(tree, exp="old")
+    before = sorted(path.name for path in old.iterdir())
+    new = train(tree, "--epochs", "2", "--resume", str(old / "checkpoint.pth.tar"), exp="new")
+    assert sorted(path.name for path in old.iterdir()) == before
+    assert [line["epoch"] for line in load_metrics(old)] == [0]
+    assert [line["epoch"] for line in load_metrics(new)] == [1]
+
+
+def test_a_released_checkpoint_can_be_resumed(tree: Path, train: Train, tmp_path: Path) -> None:
+    """The released files hold the original's four keys, with DataParallel's names and 10,000
+    outputs."""
+    checkpoint = read_checkpoint(train(tree, exp="first") / "checkpoint.pth.tar")
+    weights = checkpoint["state_dict"]
+    weights["top_layer.weight"], weights["top_layer.bias"] = torch.ones(9, 32), torch.ones(9)
+    renamed = {n.replace("features.", "features.module."): w for n, w in weights.items()}
+    released = {n: checkpoint[n] for n in ("epoch", "arch", "optimizer")}
+    torch.save({**released, "state_dict": renamed}, tmp_path / "released.pth.tar")
+    folder = train(tree, "--epochs", "2", "--resume", str(tmp_path / "released.pth.tar"))
+    assert [line["epoch"] for line in load_metrics(folder)] == [1]
+
+
+def test_nothing_is_left_to_do(
+    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(tree)
+    before = (folder / "log.txt").read_text()
+    train(tree, "--resume", str(folder / "checkpoint.pth.tar"))
+    assert "nothing left to do: " in capsys.readouterr().out
+    assert (folder / "log.txt").read_text() == before
+
+
+def test_images_and_pseudo_labels_belong_together(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every image is one colour that tells its index; each batch's targets are looked up again
+    from the pixels that the network was given."""
+    shutil.rmtree(tree)
+    tree.mkdir()
+    for number in range(40):
+        Image.new("RGB", (30, 30), (number * 6, 0, 0)).save(tree / f"{number:02d}.png")
+    seen: list[tuple[int, int]] = []
+    cross_entropy = torch.nn.functional.cross_entropy
+    pixels: list[torch.Tensor] = []
+    to_input = main.to_input
+
+    def remember_pixels(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+        pixels.append(batch)
+        return to_input(batch, device)
+
+    def remember_targets(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        indices = [round(float(image[0].float().mean()) / 6) for image in pixels[-1]]
+        seen.extend(zip(indices, target.tolist(), strict=True))
+        return cross_entropy(logits, target)
+
+    monkeypatch.setattr(main, "to_input", remember_pixels)
+    monkeypatch.setattr(main.F, "cross_entropy", remember_targets)
+    for sampler in main.ORDERS:
+        folder = train(tree, "--sampler", sampler, exp=sampler)
+        (lists,) = load_clusters(folder)
+        cluster_of = {image: c for c, members in enumerate(lists) for image in members}
+        assert len(seen) == 40
+        assert all(cluster_of[image] == target for image, target in seen)
+        seen.clear()
+
+
+@pytest.mark.parametrize("source", ["jpeg tree", "flat png", "list file"])
+def test_every_kind_of_input_trains(source: str, tmp_path: Path, train: Train) -> None:
+    paths = write_images(tmp_path / "data" / "a", 12) + write_images(tmp_path / "data" / "b", 12, 1)
+    data = tmp_path / "data"
+    if source == "jpeg tree":
+        for path in paths:
+            Image.open(path).save(path.with_suffix(".jpg"))
+            path.unlink()
+    elif source == "flat png":
+        data = data / "a"
+    else:
+        data = tmp_path / "list.txt"
+        data.write_text("".join(f"{path.relative_to(tmp_path)}\n" for path in paths))
+    folder = train(data, "--reassign", "0.7")
+    (line,) = load_metrics(folder)
+    count = len(find_images(data))
+    assert sum(len(members) for members in load_clusters(folder)[0]) == count
+    assert line["iterations"] == -(-int(0.7 * count) // 8)
+    assert (line["nmi_labels"] is None) == (source == "flat png")
+
+
+def test_unreadable_images_are_left_out_and_the_run_goes_on(tmp_path: Path, train: Train) -> None:
+    write_images(tmp_path / "images", 120)
+    (tmp_path / "images" / "050.png").write_bytes(b"no image")
+    folder = train(tmp_path / "images", "--epochs", "2", "--reassign", "0.3")
+    assert (folder / "bad_images.txt").read_text().startswith("050.png\t")
+    assert (folder / "log.txt").read_text().count("050.png") == 1
+    for lists in load_clusters(folder):
+        assert sorted(itertools.chain(*lists)) == [i for i in range(120) if i != 50]
+    assert load_metrics(folder)[1]["unreadable"] == 1
+
+
+def test_too_many_unreadable_images_stop_the_run(tree: Path, train: Train) -> None:
+    (tree / "a" / "003.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="1 of 40 images are unreadable, more than 1%"):
+        train(tree)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross_entropy = torch.nn.functional.cross_entropy
+    monkeypatch.setattr(main.F, "cross_entropy", lambda x, y: cross_entropy(x, y) * float("inf"))
+    with pytest.raises(InputError, match="loss became inf in epoch 0"):
+        train(tree)
+
+
+def test_an_unhealthy_run_says_so(tree: Path, train: Train) -> None:
+    for path in tree.rglob("*.png"):
+        Image.new("RGB", (40, 40)).save(path)
+    folder = train(tree)
+    log = (folder / "log.txt").read_text()
+    assert "unhealthy: the features are nearly the same for all images" in log
+
+
+def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train) -> None:
+    args = main.parse_args(f"{tree} --arch tiny --k 4 --sobel".split())
+    model, optimizer, state = main.set_up(args, None, torch.device("cpu"))
+    model.top_layer = main.new_top_layer(args, model, 0)
+    state = State(0, assignment=np.zeros(40, np.int64))
+    empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {3: "vanished"})
+
+    class Recorder:
+        seen: dict[int, str] = {}  # noqa: RUF012
+
+        def report_unreadable(self, unreadable: dict[int, str]) -> None:
+            self.seen |= unreadable
+
+    loader: Any = [empty]
+    recorder: Any = Recorder()
+    compute = main.select_compute("cpu", "fp32")
+    main.train(args, model, optimizer, loader, state, compute, recorder, lambda name: None, print)
+    assert recorder.seen == {3: "vanished"}
+    assert (state.step, state.convnet_loss.count) == (1, 0)
+
+
+BAD_INPUT = {
+    "nowhere": "nowhere: no such folder or list file",
+    "{empty}": "no image in this folder",
+    "{tree} --k 41": "--nmb_cluster 41: more clusters than the 40 images of",
+    "{tree} --k 1": "argument --nmb_cluster/--k: '1' is not a whole number of 2 or more",
+    "{tree} --batch 1": "argument --batch: '1' is not a whole number of 2 or more",
+    "{tree} --arch lenet": "argument -a/--arch: invalid choice: 'lenet'",
+    "{tree} --k 4 --exp {file}/exp": "cannot write there: Not a directory",
+    "{tree} --k 4 --resume {vgg}": "holds a network of --arch vgg16, not of alexnet",
+    "{tree} --k 4 --sobel --resume {rgb}": "its network has no Sobel filters; leave out --sobel",
+    "{tree} --k 4 --resume {file}": "not a checkpoint",
+    "{tree} --k 4 --resume gone": "gone: cannot read this checkpoint: No such file or directory",
+    "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
+    "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
+    "{tree} --k 4 --clustering PIC": "--clustering PIC: not in this version yet",
+}
+
+
+@pytest.mark.parametrize("flags", list(BAD_INPUT))
+def test_bad_input_is_one_line_and_leaves_nothing(
+    flags: str,
+    tree: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {name: tmp_path / name for name in ("empty", "file", "vgg", "rgb", "run")}
+    names["empty"].mkdir()
+    names["file"].write_text("hello")
+    torch.save({"arch": "vgg16", "epoch": 1, "state_dict": {}}, names["vgg"])
+    torch.save({"arch": "alexnet", "epoch": 1, "state_dict": {}}, names["rgb"])
+    names["run"].mkdir()
+    monkeypatch.chdir(names["run"])
+    before = sorted(tmp_path.rglob("*"))
+    command = flags.format(tree=tree, **names).split()
+    try:
+        status = cli.run(main.main, main.parse_args, command)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    assert status == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert BAD_INPUT[flags] in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--batch", "4"), ("--seed", "5"), ("--k", "5")])
+def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
+    tree: Path, train: Train, flag: str, value: str
+) -> None:
+    midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
+    with pytest.raises(InputError, match=r"in the middle of an epoch with \w+ \d+, which cannot"):
+        train(tree, "--resume", str(midway), flag, value)
+
+
+def test_a_second_run_takes_a_new_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = main.parse_args([str(tree)])
+    assert [main.experiment_folder(args).name for _ in range(2)] == ["001", "002"]
+    resumed = main.parse_args([str(tree), "--resume", "exp/001/checkpoints/checkpoint_3.pth.tar"])
+    assert main.experiment_folder(resumed) == Path("exp/001")
+
+
+def test_without_verbose_only_the_summary_is_printed(
+    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tree)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith("Done.\n")
+    for part in ("convnet loss", "NMI to the folder labels", "clusters not empty", "--resume"):
+        assert part in captured.out
+    assert not logging.getLogger("deepcluster").handlers

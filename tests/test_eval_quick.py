@@ -1,0 +1,73 @@
+"""The quick look at a network, and the embedded digits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_images
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import eval_quick
+from checkpoint import read_checkpoint
+from data.digits import write_digits
+from errors import InputError
+
+
+def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:
+    write_digits(tmp_path / "digits")
+    train, val = (sorted((tmp_path / "digits" / s).rglob("*.png")) for s in ("train", "val"))
+    assert (len(train), len(val)) == (1437, 360)
+    digits = load_digits()
+    numbers = {int(path.stem): path for path in train + val}
+    assert sorted(numbers) == list(range(1797))
+    for number in (0, 5, 1796):
+        path = numbers[number]
+        assert path.parent.name == str(digits.target[number])
+        scan = np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BOX)) / 255 * 16
+        assert np.corrcoef(scan.ravel(), digits.images[number].ravel())[0, 1] > 0.98
+
+
+def test_the_digits_are_written_once(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    write_digits(tmp_path / "digits")
+    assert list((tmp_path / "digits").iterdir()) == []
+
+
+def test_the_digits_need_a_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the digits there: File exists"):
+        write_digits(tmp_path / "file" / "digits")
+
+
+def test_trained_beside_untrained(
+    tmp_path: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("train", 12), ("val", 6)):
+        for seed, label in enumerate("abc"):
+            write_images(tmp_path / "data" / split / label, count, seed + 10 * len(split))
+    folder = train(tmp_path / "data" / "train", "--epochs", "2")
+    before = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
+    command = f"--data {tmp_path}/data --model {folder}/checkpoint.pth.tar --workers 0"
+    eval_quick.main(eval_quick.parse_args([*command.split(), "--precision", "fp32"]))
+    written = json.loads((folder / "quick.json").read_text())
+    assert written["protocol"]["k"] == 4
+    assert set(written["results"]) == {"untrained", "trained"}
+    for result in written["results"].values():
+        assert 0 <= result["nmi_labels"] <= 1
+        assert 0 <= result["probe_accuracy"] <= 1
+    assert written["results"]["untrained"] != written["results"]["trained"]
+    assert "linear probe" in capsys.readouterr().out
+    after = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
+    assert all(before[name].equal(after[name]) for name in before)
+
+
+def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:
+    for split in ("train", "val"):
+        write_images(tmp_path / "data" / split, 12)
+    folder = train(tmp_path / "data" / "train")
+    command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
+    with pytest.raises(InputError, match="a folder of images for each of at least 2 labels"):
+        eval_quick.main(eval_quick.parse_args(command))

@@ -1,0 +1,124 @@
+"""The experiment folder: refusals, unreadable images, logs that are taken back."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_images
+
+from data.images import ImageList, find_images
+from errors import InputError
+from experiment import RESULTS, Experiment
+
+SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
+CLUSTERS = [[0, 1], [], [2]]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageList:
+    write_images(tmp_path / "images", 3)
+    return find_images(tmp_path / "images")
+
+
+def epoch(number: int) -> dict[str, Any]:
+    return {"epoch": number, "convnet_loss": 2.5, "nmi_labels": None, "seconds": {"training": 1.0}}
+
+
+def run_epochs(folder: Path, images: ImageList, count: int) -> list[int]:
+    """A new run; returns the end of `clusters` after each epoch."""
+    ends = []
+    with Experiment(folder, images, SETTINGS) as experiment:
+        for number in range(count):
+            experiment.log_epoch(epoch(number), np.array([0, 0, 2]), CLUSTERS)
+            ends.append(experiment.clusters.end)
+    return ends
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path, images: ImageList) -> None:
+    folder = tmp_path / "new" / "exp"
+    run_epochs(folder, images, 2)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"] == {"verbose": False, "data": "somewhere", "lr": 0.1}
+    assert config["images"] == 3
+    assert set(config["versions"]) == {"python", "torch", "torchvision", "faiss", "numpy"}
+    assert (folder / "images.txt").read_text() == "000.png\n001.png\n002.png\n"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [epoch(0), epoch(1)]
+    assert np.load(folder / "assignments" / "epoch_0001.npy").tolist() == [0, 0, 2]
+    assert list((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_another_runs_results_are_not_overwritten(
+    tmp_path: Path, images: ImageList, result: str
+) -> None:
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / result).write_text("precious")
+    with pytest.raises(InputError, match=r"holds another run's results .* another --exp") as error:
+        Experiment(tmp_path / "exp", images, SETTINGS)
+    assert ("--resume" in str(error.value)) == (result == "checkpoint.pth.tar")
+    assert [p.name for p in (tmp_path / "exp").iterdir()] == [result]
+
+
+def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
+    run_epochs(tmp_path / "exp", images, 0)
+    run_epochs(tmp_path / "exp", images, 1)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, images: ImageList) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--exp .*file/exp: cannot write there: Not a directory"):
+        Experiment(tmp_path / "file" / "exp", images, SETTINGS)
+
+
+def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: ImageList) -> None:
+    folder = tmp_path / "exp"
+    ends = run_epochs(folder, images, 3)
+    with (folder / "metrics.jsonl").open("a") as lines:
+        lines.write('{"epoch": 3, "half')
+    checkpoint = {"epoch": 2, "clusters_end": ends[1]}
+    resume = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    with Experiment(folder, images, SETTINGS, resume, checkpoint) as experiment:
+        assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1]
+        assert experiment.clusters.data == [CLUSTERS, CLUSTERS]
+        experiment.log_epoch(epoch(2), np.array([0, 0, 2]), [[1]])
+        assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1, 2]
+        assert experiment.clusters.data == [CLUSTERS, CLUSTERS, [[1]]]
+
+
+def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
+    (end,) = run_epochs(tmp_path / "exp", images, 1)
+    write_images(images.root, 4)
+    with pytest.raises(InputError, match=r"the images are not those .* \(3 there, 4 now\)"):
+        Experiment(
+            tmp_path / "exp",
+            find_images(images.root),
+            SETTINGS,
+            tmp_path / "exp" / "checkpoint.pth.tar",
+            {"epoch": 1, "clusters_end": end},
+        )
+
+
+def test_the_originals_logs_are_not_continued(tmp_path: Path, images: ImageList) -> None:
+    with pytest.raises(InputError, match="the original code's"):
+        Experiment(tmp_path, images, SETTINGS, tmp_path / "checkpoint.pth.tar", {"epoch": 4})
+
+
+def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path / "images", 200)
+    with Experiment(tmp_path / "exp", find_images(tmp_path / "images"), SETTINGS) as experiment:
+        with caplog.at_level(logging.WARNING, "deepcluster"):
+            experiment.report_unreadable({7: "cut short"})
+            experiment.report_unreadable({7: "cut short", 3: "empty"})
+            experiment.report_unreadable({})
+        assert caplog.messages == [
+            "left out, unreadable: 007.png: cut short",
+            "left out, unreadable: 003.png: empty",
+        ]
+        bad = (tmp_path / "exp" / "bad_images.txt").read_text()
+        assert bad == "003.png\tempty\n007.png\tcut short\n"
+        with pytest.raises(InputError, match="3 of 200 images are unreadable, more than 1%"):
+            experiment.report_unreadable({9: "empty"})

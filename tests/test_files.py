@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from files import atomic_write, new_numbered_folder, write_text
+
+
+def test_the_name_appears_when_the_file_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError), atomic_write(path) as file:
+        file.writelines([b"half", None])  # type: ignore[list-item]
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "f", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o640
+
+
+def test_text_keeps_the_bytes_of_odd_names(tmp_path: Path) -> None:
+    write_text(tmp_path / "f", b"caf\xe9\n".decode("utf-8", "surrogateescape"))
+    assert (tmp_path / "f").read_bytes() == b"caf\xe9\n"
+
+
+def test_folders_are_numbered_on(tmp_path: Path) -> None:
+    parent = tmp_path / "exp"
+    (parent / "002").mkdir(parents=True)
+    assert [new_numbered_folder(parent).name for _ in range(3)] == ["001", "003", "004"]

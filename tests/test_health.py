@@ -1,0 +1,40 @@
+"""A run says early that it is unhealthy, and is not blamed when it is well."""
+
+import math
+
+import numpy as np
+import pytest
+
+import health
+
+RNG = np.random.default_rng(0)
+
+
+def test_spread_by_hand() -> None:
+    rows = np.array([[3.0, 1.0], [3.0, -1.0]])
+    assert health.feature_spread(rows) == pytest.approx(math.sqrt(1 / 10))
+    assert health.feature_spread(np.zeros((3, 2))) == 0
+
+
+def test_near_constant_features() -> None:
+    varied = RNG.standard_normal((30, 8)).astype(np.float32) + 5
+    assert health.check_features(varied) == []
+    (warning,) = health.check_features(varied * 1e-6 + 5)
+    assert "nearly the same for all images" in warning
+
+
+def test_one_cluster_with_most_images() -> None:
+    assert health.check_assignment(RNG.integers(5, size=100), 5) == []
+    (warning,) = health.check_assignment(np.array([2] * 60 + [-1] * 50 + [0, 1, 3, 4] * 10), 5)
+    assert "one cluster holds 60% of the images" in warning
+
+
+def test_loss_at_ln_k() -> None:
+    assert health.check_loss(0.9 * math.log(50), 50, epoch=1) == []
+    assert health.check_loss(0.0, 1, epoch=1) == []
+    (warning,) = health.check_loss(0.999 * math.log(50), 50, epoch=1)
+    assert "is at ln k = 3.912" in warning
+
+
+def test_the_first_epoch_is_let_off() -> None:
+    assert health.check_loss(math.log(50), 50, epoch=0) == []

@@ -1,0 +1,95 @@
+"""Where images come from: nested folders, flat folders, list files."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import write_images
+from torchvision.datasets import ImageFolder
+
+from data.images import find_images, image_extensions
+from errors import InputError
+
+
+def test_a_tree_is_listed_in_the_order_of_image_folder(tmp_path: Path) -> None:
+    for folder in ("b", "a", "a-b", "a/deeper", "a/deeper/still", "c/only/below"):
+        write_images(tmp_path / folder, 3)
+    images = find_images(tmp_path)
+    reference = ImageFolder(str(tmp_path))
+    assert [images.path(i) for i in range(len(images))] == [path for path, _ in reference.samples]
+    assert images.labels is not None
+    assert images.labels.tolist() == reference.targets
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    write_images(tmp_path, 4)
+    images = find_images(tmp_path)
+    assert images.paths == ["000.png", "001.png", "002.png", "003.png"]
+    assert images.labels is None
+
+
+def test_one_folder_is_no_label(tmp_path: Path) -> None:
+    write_images(tmp_path / "only", 4)
+    assert find_images(tmp_path).labels is None
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "folder.png").mkdir()
+    shutil.copy(tmp_path / "000.png", tmp_path / "UPPER.PNG")
+    assert find_images(tmp_path).paths == ["000.png", "UPPER.PNG"]
+
+
+def test_extensions_are_those_that_pillow_reads() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".ppm"} <= image_extensions()
+    assert not {".pdf", ".txt", ".mpg", ".h5"} & image_extensions()
+
+
+def test_a_list_file_takes_relative_and_absolute_paths(tmp_path: Path) -> None:
+    write_images(tmp_path / "x", 2)
+    elsewhere = write_images(tmp_path / "y", 1)[0]
+    source = tmp_path / "list.txt"
+    source.write_text(f"x/001.png\r\n\n{elsewhere}\nx/000.png\n")
+    images = find_images(source)
+    assert images.paths == ["x/001.png", str(elsewhere), "x/000.png"]
+    assert [Path(images.path(i)).resolve() for i in range(3)] == [
+        (tmp_path / "x/001.png").resolve(),
+        elsewhere.resolve(),
+        (tmp_path / "x/000.png").resolve(),
+    ]
+    assert images.labels is not None, "the folders that hold the images"
+    assert images.labels[0] == images.labels[2] != images.labels[1]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    (tmp_path / "000.png").rename(tmp_path / name)
+    assert find_images(tmp_path).paths == [name]
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    assert Path(find_images(tmp_path / "list.txt").path(0)).exists()
+
+
+def test_missing_source() -> None:
+    with pytest.raises(InputError, match=r"^nowhere/x: no such folder or list file$"):
+        find_images("nowhere/x")
+
+
+def test_no_image(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="no image in this folder or below it"):
+        find_images(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"gone.png\nlost.png\n"])
+def test_a_list_without_images(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"list.txt: none of its \d lines names an image"):
+        find_images(tmp_path / "list.txt")
+
+
+def test_a_binary_file_is_no_list(tmp_path: Path) -> None:
+    (image,) = write_images(tmp_path, 1)
+    with pytest.raises(InputError, match="neither a folder nor a text file"):
+        find_images(image)

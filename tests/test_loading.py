@@ -1,0 +1,110 @@
+"""From files to batches: pixels, indices, and randomness that no worker can change."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import write_images
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from data.images import find_images
+from data.loading import Draw, EpochBatches, ImageDataset, make_loader
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop, to_input
+
+CPU = torch.device("cpu")
+
+
+def test_the_central_crop_is_the_papers(tmp_path: Path) -> None:
+    (path,) = write_images(tmp_path, 1, side=300)
+    reference = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    image = Image.open(path).convert("RGB")
+    pixels = central_crop(224)(image)
+    assert pixels.dtype == torch.uint8
+    ours = to_input(pixels[None], CPU)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours[0], reference(image), atol=1e-5, rtol=1e-5)
+
+
+def test_other_sizes_are_resized_in_proportion() -> None:
+    image = Image.new("RGB", (100, 50))
+    assert central_crop(96)(image).shape == random_crop(96)(image).shape == (3, 96, 96)
+
+
+def epoch(
+    tree: Path, workers: int, epoch_number: int = 3, seed: int = 1
+) -> tuple[Tensor, list[int]]:
+    images = find_images(tree)
+    batches = EpochBatches(7)
+    batches.start_epoch(epoch_number, np.array([5, 5, 0, 39, 12, 5, 8, 7, 30, 31]))
+    dataset = ImageDataset(images, random_crop(32), seed=seed)
+    loaded = list(make_loader(dataset, batches, workers, CPU))
+    assert len(loaded) == 2
+    pixels = torch.cat([batch.pixels for batch in loaded])
+    return pixels, torch.cat([batch.index for batch in loaded]).tolist()
+
+
+def test_crops_do_not_depend_on_the_workers(tree: Path) -> None:
+    pixels, index = epoch(tree, workers=0)
+    assert index == [5, 5, 0, 39, 12, 5, 8, 7, 30, 31]
+    for workers in (1, 3):
+        again, _ = epoch(tree, workers)
+        assert torch.equal(pixels, again)
+
+
+def test_crops_depend_on_epoch_seed_and_place_in_the_epoch(tree: Path) -> None:
+    pixels, _ = epoch(tree, workers=0)
+    assert not torch.equal(pixels[0], pixels[1]), "the same image, drawn twice"
+    assert not torch.equal(pixels, epoch(tree, workers=0, epoch_number=4)[0])
+    assert not torch.equal(pixels, epoch(tree, workers=0, seed=2)[0])
+
+
+def test_reading_leaves_torchs_generator_alone(tree: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    epoch(tree, workers=0)
+    epoch(tree, workers=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_can_start_in_the_middle() -> None:
+    batches = EpochBatches(4)
+    order = np.arange(10) * 10
+    batches.start_epoch(2, order)
+    whole = list(batches)
+    batches.start_epoch(2, order, first_batch=1)
+    assert list(batches) == whole[1:]
+    assert len(batches) == 2
+    assert whole[1][0] == Draw(image=40, epoch=2, position=4)
+
+
+def test_workers_outlive_the_epoch(tree: Path) -> None:
+    batches = EpochBatches(8)
+    loader = make_loader(ImageDataset(find_images(tree), central_crop(32)), batches, 1, CPU)
+    seen = []
+    for number, order in enumerate((np.arange(8), np.arange(20, 28))):
+        batches.start_epoch(number, order)
+        seen.append(next(iter(loader)).index.tolist())
+    assert seen == [list(range(8)), list(range(20, 28))]
+
+
+def test_unreadable_images_are_set_apart(tree: Path) -> None:
+    (tree / "a" / "003.png").write_bytes(b"no image")
+    batches = EpochBatches(4)
+    dataset = ImageDataset(find_images(tree), central_crop(32))
+    loader = make_loader(dataset, batches, 0, CPU)
+    batches.start_epoch(0, np.array([2, 3, 4, 5, 3]))
+    first, second = list(loader)
+    assert first.index.tolist() == [2, 4, 5]
+    assert len(first.pixels) == 3
+    assert list(first.unreadable) == list(second.unreadable) == [3]
+    assert len(second.pixels) == len(second.index) == 0

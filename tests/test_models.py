@@ -1,0 +1,147 @@
+"""The networks: layer tables, names, and the questions that every model answers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from scipy import ndimage
+from torch import nn
+
+from models import MODELS, ConvNet, accepts_size, untrained
+from models.convnet import sobel_filters
+
+CONV_LAYERS = {"alexnet": 5, "vgg16": 13}
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> ConvNet:
+    return untrained(request.param, sobel=True, out=10, seed=0).eval()
+
+
+@torch.inference_mode()
+def test_every_model_gives_logits_embedding_and_conv_features(model: ConvNet) -> None:
+    x = torch.randn(2, 3, 224, 224)
+    assert model(x).shape == (2, 10)
+    assert model.embedding(x).shape == (2, model.embedding_dim) == (2, 4096)
+    for layer in range(1, CONV_LAYERS[model.arch] + 1):
+        activations = model.conv_features(x, layer)
+        assert activations.ndim == 4
+        assert activations.min() == 0, "post-ReLU"
+
+
+@torch.inference_mode()
+def test_embedding_is_the_last_hidden_layer_before_its_relu(model: ConvNet) -> None:
+    x = torch.randn(2, 3, 224, 224)
+    embedding = model.embedding(x)
+    assert (embedding < 0).any()
+    model.top_layer = None
+    torch.testing.assert_close(model(x), embedding.relu())
+
+
+@torch.inference_mode()
+def test_conv_features_agree_with_a_hook_on_the_full_network(model: ConvNet) -> None:
+    seen: list[torch.Tensor] = []
+    relus = [m for m in model.features if isinstance(m, nn.ReLU)]
+    relus[2].register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
+    x = torch.randn(1, 3, 96, 96)
+    model(x)
+    torch.testing.assert_close(model.conv_features(x, 3), seen[0])
+
+
+@pytest.mark.parametrize("layer", [0, 14])
+def test_conv_features_refuses_a_layer_that_is_not_there(layer: int) -> None:
+    with pytest.raises(ValueError, match=f"vgg16 has conv layers 1 to 13, not {layer}"):
+        untrained("vgg16", False, 2, 0).conv_features(torch.zeros(1, 3, 64, 64), layer)
+
+
+def test_alexnet_has_the_names_and_shapes_of_the_released_checkpoint() -> None:
+    shapes = {name: tuple(p.shape) for name, p in MODELS["alexnet"](True, 10000).named_parameters()}
+    weights = {name: shape for name, shape in shapes.items() if name.endswith("weight")}
+    assert weights == {
+        "sobel.0.weight": (1, 3, 1, 1),
+        "sobel.1.weight": (2, 1, 3, 3),
+        "features.0.weight": (96, 2, 11, 11),
+        "features.1.weight": (96,),
+        "features.4.weight": (256, 96, 5, 5),
+        "features.5.weight": (256,),
+        "features.8.weight": (384, 256, 3, 3),
+        "features.9.weight": (384,),
+        "features.11.weight": (384, 384, 3, 3),
+        "features.12.weight": (384,),
+        "features.14.weight": (256, 384, 3, 3),
+        "features.15.weight": (256,),
+        "classifier.1.weight": (4096, 9216),
+        "classifier.4.weight": (4096, 4096),
+        "top_layer.weight": (10000, 4096),
+    }
+    biases = {name.removesuffix(".bias") for name in shapes if name.endswith("bias")}
+    assert biases == {name.removesuffix(".weight") for name in weights}
+
+
+def test_vgg16_has_torchvisions_features_and_the_released_classifier() -> None:
+    ours = MODELS["vgg16"](sobel=False, out=7).state_dict()
+    theirs = torchvision.models.vgg16_bn(weights=None).state_dict()
+    for name, value in theirs.items():
+        if name.startswith("features."):
+            assert ours[name].shape == value.shape, name
+    assert [tuple(ours[f"classifier.{i}.weight"].shape) for i in (0, 3)] == [
+        (4096, 25088),
+        (4096, 4096),
+    ]
+
+
+def test_sobel_is_the_derivative_of_the_grey_image() -> None:
+    x = torch.randn(1, 3, 9, 11, dtype=torch.float64)
+    grey = x[0].mean(0).numpy()
+    ours = sobel_filters().double()(x)[0].numpy()
+    # convolution layers correlate, and SciPy's Sobel points the other way
+    for channel, axis in ((0, 1), (1, 0)):
+        reference = -ndimage.sobel(grey, axis=axis, mode="constant")
+        np.testing.assert_allclose(ours[channel], reference, atol=1e-6)
+
+
+def test_sobel_is_not_trained() -> None:
+    parameters = dict(MODELS["alexnet"](sobel=True).named_parameters())
+    assert {name for name, p in parameters.items() if not p.requires_grad} == {
+        "sobel.0.weight", "sobel.0.bias", "sobel.1.weight", "sobel.1.bias",
+    }  # fmt: skip
+
+
+def test_initial_weights_have_the_stated_distributions(model: ConvNet) -> None:
+    for name, module in model.named_modules():
+        if name.startswith("sobel") or not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if isinstance(module, nn.Conv2d):
+            deviation = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
+        else:
+            deviation = 0.01
+        count = module.weight.numel()
+        assert module.weight.std().item() == pytest.approx(deviation, rel=4 / math.sqrt(count))
+        assert abs(module.weight.mean().item()) < 5 * deviation / math.sqrt(count)
+        assert module.bias is not None
+        assert not module.bias.any()
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    first, second = (untrained("alexnet", True, out, seed=5) for out in (3, 9))
+    torch.randn(3)
+    other = untrained("alexnet", True, 3, seed=6)
+    for part in ("features.0.weight", "classifier.4.weight"):
+        assert torch.equal(first.get_parameter(part), second.get_parameter(part))
+        assert not torch.equal(first.get_parameter(part), other.get_parameter(part))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [224, 160])
+def test_the_pool_is_the_identity_at_224_pixels(size: int) -> None:
+    model = untrained("alexnet", False, 5, 0).eval()
+    maps = model.features(torch.randn(1, 3, size, size))
+    assert torch.equal(model.pool(maps), maps) == (size == 224)
+
+
+def test_smallest_input() -> None:
+    """For AlexNet by hand: 63 → 15 → 7 → 3 → 1 through conv1 and the three pools, 62 → … → 0."""
+    sizes = {arch: next(s for s in range(1, 225) if accepts_size(arch, s)) for arch in MODELS}
+    assert sizes == {"alexnet": 63, "vgg16": 32}

@@ -1,0 +1,94 @@
+"""The class-balanced sampler, and what the released code does instead."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data.sampler import UnifLabelSampler, balanced_order, released_order
+
+
+def draw(assignment: list[int] | np.ndarray, length: int, seed: int = 0) -> np.ndarray:
+    return balanced_order(np.asarray(assignment), length, np.random.default_rng(seed))
+
+
+def skewed_assignment() -> np.ndarray:
+    """1,000 images in ten clusters, from 10 to 500 images large, in random order."""
+    sizes = [500, 200, 100, 60, 50, 40, 20, 10, 10, 10]
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(10), sizes))
+
+
+def test_every_cluster_is_drawn_equally_often() -> None:
+    assignment = skewed_assignment()
+    counts = np.bincount(assignment[draw(assignment, 1000)])
+    # 101 draws each, and ten of the 1,010 cut off at random
+    assert counts.sum() == 1000
+    assert counts.min() >= 91
+    assert counts.max() <= 101
+
+
+def test_the_released_order_follows_the_cluster_sizes_instead() -> None:
+    """A draw of cluster c is uniform over c's image ids, which are spread over all positions; what
+    stands there is a cluster in proportion to its size."""
+    assignment = skewed_assignment()
+    sizes = np.bincount(assignment)
+    paper = np.zeros(10)
+    released = np.zeros(10)
+    for seed in range(30):
+        paper += np.bincount(assignment[draw(assignment, 1000, seed)], minlength=10)
+        order = released_order(assignment, 1000, np.random.default_rng(seed))
+        released += np.bincount(assignment[order], minlength=10)
+    np.testing.assert_allclose(paper / paper.sum(), 0.1, atol=0.002)
+    np.testing.assert_allclose(released / released.sum(), sizes / 1000, atol=0.04)
+
+
+def test_the_released_order_is_a_plain_transcription() -> None:
+    assignment = np.array([2, 0, 1, 0, 2, 2])
+    data_set_by_cluster = [1, 3, 2, 0, 4, 5]
+    ids = draw(assignment, 9, seed=4)
+    order = released_order(assignment, 9, np.random.default_rng(4))
+    assert order.tolist() == [data_set_by_cluster[i] for i in ids]
+
+
+def test_large_clusters_are_drawn_without_replacement() -> None:
+    assignment = [0] * 50 + [1] * 50
+    assert max(Counter(draw(assignment, 60).tolist()).values()) == 1
+
+
+def test_small_clusters_are_drawn_with_replacement() -> None:
+    order = draw([0] * 99 + [1], 100)
+    assert Counter(order.tolist())[99] >= 49
+
+
+@pytest.mark.parametrize("length", [1, 7, 1000, 2345])
+def test_the_length_is_exact(length: int) -> None:
+    assert len(draw(skewed_assignment(), length)) == length
+    assert len(released_order(skewed_assignment(), length, np.random.default_rng(0))) == length
+
+
+def test_empty_clusters_and_left_out_images_are_skipped() -> None:
+    assignment = np.array([5, -1, 5, 9, -1, 9])
+    for order in (balanced_order, released_order):
+        drawn = order(assignment, 100, np.random.default_rng(0))
+        assert set(drawn.tolist()) == {0, 2, 3, 5}
+
+
+def test_no_image_with_a_cluster_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw([-1, -1], 5)
+
+
+def test_draws_follow_the_generator() -> None:
+    assignment = skewed_assignment()
+    assert np.array_equal(draw(assignment, 99, 3), draw(assignment, 99, 3))
+    assert not np.array_equal(draw(assignment, 99, 3), draw(assignment, 99, 4))
+
+
+def test_unif_label_sampler_takes_the_originals_arguments() -> None:
+    sampler = UnifLabelSampler(300, [[0, 4], [], [1, 2, 3, 7]])
+    first, second = list(sampler), list(sampler)
+    assert len(sampler) == len(first) == 300
+    assert first != second, "another order in the next epoch"
+    counts = Counter(first)
+    assert set(counts) == {0, 4, 1, 2, 3, 7}
+    assert abs(counts[0] + counts[4] - 150) <= 1

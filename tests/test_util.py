@@ -1,0 +1,116 @@
+"""The original's helpers: the list that grows on disk, means, decay."""
+
+import itertools
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from util import AverageMeter, Logger, UnifLabelSampler, learning_rate_decay, load_model
+
+EPOCHS = [[[0, 2], [], [1]], [[1], [0, 2], []], [[70000, 2**31], [5], [5, 5]], "a", {"b": 1.5}]
+
+
+def load(path: Path) -> object:
+    with path.open("rb") as file:
+        return pickle.load(file)
+
+
+def test_one_pickle_load_gives_the_whole_list(tmp_path: Path) -> None:
+    log = Logger(tmp_path / "clusters")
+    for count, item in enumerate(EPOCHS, 1):
+        log.log(item)
+        assert load(log.path) == log.data == EPOCHS[:count]
+
+
+def test_a_log_is_continued_by_the_next_process(tmp_path: Path) -> None:
+    Logger(tmp_path / "clusters").log(EPOCHS[0])
+    Logger(tmp_path / "clusters").log(EPOCHS[1])
+    assert load(tmp_path / "clusters") == EPOCHS[:2]
+
+
+def test_the_list_is_loadable_after_a_kill_at_any_byte(tmp_path: Path) -> None:
+    """Replay what `log` writes, cut after every byte: the file then holds the old or the new list,
+    and the next item can be appended."""
+    log = Logger(tmp_path / "clusters")
+    log.log(EPOCHS[0])
+    before, end = log.path.read_bytes(), log.end
+    log.log(EPOCHS[2])
+    after = log.path.read_bytes()
+    tail = after[len(before) :]
+    torn = [before + tail[:written] for written in range(len(tail) + 1)]
+    assert after == before[:end] + after[end : end + 1] + before[end + 1 :] + tail
+    for content in torn:
+        log.path.write_bytes(content)
+        assert load(log.path) == EPOCHS[:1]
+        continued = Logger(log.path)
+        continued.log(EPOCHS[1])
+        assert load(log.path) == EPOCHS[:2]
+
+
+def test_an_item_costs_its_own_size_however_long_the_list_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Logger(tmp_path / "clusters")
+    item = [list(range(100))] * 10
+    sizes = []
+    for _ in range(30):
+        log.log(item)
+        sizes.append(log.path.stat().st_size)
+    growth = {b - a for a, b in itertools.pairwise(sizes)}
+    assert len(growth) == 1
+
+    def no_reading(*args: object) -> None:
+        raise AssertionError("the list was read again")
+
+    monkeypatch.setattr("util._PlainUnpickler", no_reading)
+    log.log(item)
+
+
+def test_the_list_can_be_cut_back(tmp_path: Path) -> None:
+    log = Logger(tmp_path / "clusters")
+    ends = [log.end]
+    for item in EPOCHS:
+        log.log(item)
+        ends.append(log.end)
+    for count in (3, 1, 0):
+        Logger(log.path).cut(ends[count])
+        assert load(log.path) == EPOCHS[:count]
+        assert log.path.stat().st_size == ends[count] + 1
+    log = Logger(log.path)
+    log.log("new")
+    assert load(log.path) == ["new"]
+
+
+def test_a_list_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    (tmp_path / "clusters").write_bytes(pickle.dumps([Hostile()]))
+    with pytest.raises(pickle.UnpicklingError, match="system has no place"):
+        _ = Logger(tmp_path / "clusters").data
+    assert not (tmp_path / "canary").exists()
+
+
+def test_average_meter() -> None:
+    meter = AverageMeter()
+    assert meter.avg == 0
+    meter.update(2.0, 3)
+    meter.update(6.0)
+    assert (meter.val, meter.sum, meter.count, meter.avg) == (6.0, 12.0, 4, 3.0)
+    meter.reset()
+    assert (meter.val, meter.count) == (0.0, 0)
+
+
+def test_learning_rate_decay_follows_its_formula() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0, weight_decay=1e-2)
+    learning_rate_decay(optimizer, t=300, lr_0=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / (1 + 0.1 * 0.01 * 300) ** 0.5)
+
+
+def test_the_originals_names_are_here() -> None:
+    assert callable(load_model)
+    assert UnifLabelSampler.__module__ == "data.sampler"
