@@ -35,7 +35,7 @@ make_venv() {
     base=$(find_python) || exit
     echo "Setting up .venv from requirements.txt (once; several GB, some minutes) ..." >&2
     rm -rf .venv
-    "$base" -m venv .venv 2>&1 >/dev/null \
+    "$base" -m venv .venv >&2 \
         || fail "$base cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
     local quiet=--quiet
     [ -t 1 ] && quiet=
@@ -59,3 +59,8 @@ else
     exec 9>&-
     PYTHON=$PWD/.venv/bin/python
 fi
+
+# On CPU, glibc hands the gradients' memory back to the kernel after every step, only to ask for it
+# anew; keeping it makes training a third faster. Other C libraries ignore these.
+export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8000000000}
+export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4000000000}

@@ -92,7 +92,7 @@ def summarise(history: list[dict[str, Any]], folder: Path) -> str:
         ("NMI to the folder labels", change("nmi_labels")),
         ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
         ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
-        ("curves", f"tensorboard --logdir {folder}"),
+        ("curves", f"{_python()} -m tensorboard.main --logdir {folder}"),
         (
             "to go on",
             f"the same command with --resume {folder / 'checkpoint.pth.tar'} "
@@ -101,6 +101,13 @@ def summarise(history: list[dict[str, Any]], folder: Path) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["Done.", *(f"  {name:{width}}  {value}" for name, value in rows)])
+
+
+def _python() -> str:
+    """The interpreter as one would type it here."""
+    here = Path.cwd()
+    python = Path(sys.executable)
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
