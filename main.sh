@@ -17,7 +17,7 @@ if [ -z "${DIR:-}" ]; then
     embedded=datasets/digits
     "$PYTHON" -m data.digits "$embedded"
     DIR=$embedded/train
-    K=${K:-50} LR=${LR:-0.01} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4} WORKERS=${WORKERS:-2}
+    K=${K:-50} LR=${LR:-0.005} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4} WORKERS=${WORKERS:-2}
     set -- --reassign 4 --size 96 "$@"
 else
     DIR=$(absolute "$DIR")
