@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def evaluate(
         loader = make_loader(dataset, batches, workers, compute.device)
         with progress(f"features of {split}", len(images), "images", verbose) as advance:
             features, readable = compute_features(
-                loader, model, len(images), compute, lambda unreadable: None, advance
+                loader, model, len(images), compute, partial(name_unreadable, images), advance
             )
         return features[readable], np.array(images.folders)[readable]
 
@@ -105,6 +106,12 @@ def main(args: argparse.Namespace) -> None:
     protocol = {"data": str(args.data), "k": options["k"], "size": options["size"]}
     write_text(out, json.dumps({"protocol": protocol, "results": results}, indent=2) + "\n")
     sys.stdout.write(table(results) + f"\nwritten to {out}\n")
+
+
+def name_unreadable(images: ImageList, unreadable: dict[int, str]) -> None:
+    """Say which images are left out, and why."""
+    for index, reason in unreadable.items():
+        sys.stderr.write(f"left out, unreadable: {images.path(index)}: {reason}\n")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

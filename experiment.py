@@ -26,7 +26,7 @@ from util import Logger
 
 log = logging.getLogger("deepcluster")
 
-RESULTS = ("checkpoint.pth.tar", "clusters", "metrics.jsonl")
+RESULTS = ("checkpoint.pth.tar", "checkpoints", "clusters", "metrics.jsonl")
 MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
 
 
@@ -150,8 +150,11 @@ class Experiment:
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
         if there:
-            checkpoint = self.folder / "checkpoint.pth.tar"
-            onward = f"--resume {checkpoint} to continue it, or " if checkpoint.exists() else ""
+            checkpoints = [
+                *self.folder.glob("checkpoint.pth.tar"),
+                *sorted(self.folder.glob("checkpoints/*.pth.tar"), key=os.path.getmtime)[::-1],
+            ]
+            onward = f"--resume {checkpoints[0]} to continue it, or " if checkpoints else ""
             raise InputError(
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
                 f"give {onward}another --exp for a new run"
@@ -172,6 +175,12 @@ class Experiment:
             raise InputError(
                 f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
                 "continued; give another --exp"
+            )
+        clusters = self.folder / "clusters"
+        if clusters.exists() and clusters.stat().st_size <= self.checkpoint["clusters_end"]:
+            raise InputError(
+                f"--resume: {clusters} is shorter than when the checkpoint was saved, so it is "
+                "another run's or damaged; give another --exp to go on without it"
             )
         listing = self.folder / "images.txt"
         before = listing.read_bytes() if listing.exists() else b""

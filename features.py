@@ -43,8 +43,9 @@ def compute_features(
         if len(batch.index) > 0:
             with compute.autocast():
                 embedding = model.embedding(to_input(batch.pixels, compute.device))
-            features[batch.index] = embedding.float().cpu().numpy()
-            readable[batch.index] = True
+            rows = batch.index.numpy()
+            features[rows] = embedding.float().cpu().numpy()
+            readable[rows] = True
         advance(len(batch.index) + len(batch.unreadable))
     model.train(was_training)
     return features, readable

@@ -266,6 +266,10 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
         raise InputError(
             f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
         )
+    if args.wd > 0:
+        raise InputError(
+            f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
+        )
     if not accepts_size(args.arch, args.size):
         least = next(s for s in itertools.count(args.size) if accepts_size(args.arch, s))
         raise InputError(f"--size {args.size}: too small for {args.arch}; give {least} or more")

@@ -285,6 +285,7 @@ BAD_INPUT = {
     "{tree} --k 4 --resume {file}": "not a checkpoint",
     "{tree} --k 4 --resume gone": "gone: cannot read this checkpoint: No such file or directory",
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
+    "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
     "{tree} --k 4 --clustering PIC": "--clustering PIC: not in this version yet",
 }

@@ -63,6 +63,20 @@ def test_another_runs_results_are_not_overwritten(
     assert [p.name for p in (tmp_path / "exp").iterdir()] == [result]
 
 
+def test_the_refusal_names_a_checkpoint_within_an_epoch(tmp_path: Path, images: ImageList) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint_1.pth.tar").touch()
+    with pytest.raises(InputError, match=r"--resume .*/checkpoints/checkpoint_1\.pth\.tar to"):
+        Experiment(tmp_path, images, SETTINGS)
+
+
+def test_another_runs_clusters_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
+    (end,) = run_epochs(tmp_path, images, 1)
+    (tmp_path / "clusters").write_bytes(b"\x80\x02].")
+    with pytest.raises(InputError, match="clusters is shorter than when the checkpoint was saved"):
+        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", {"epoch": 1, "clusters_end": end})
+
+
 def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
     run_epochs(tmp_path / "exp", images, 0)
     run_epochs(tmp_path / "exp", images, 1)
