@@ -302,7 +302,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--clustering", choices=["Kmeans", "PIC"], default="Kmeans", help="clustering algorithm")
     k_help = "number of clusters; well above the number of classes, for ImageNet ten times, is best"
     add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help=k_help)
-    lr_help = "learning rate; on small data try 0.01, since 0.05 can collapse"
+    lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
     reassign_help = "epochs of training between two reassignments of clusters"
