@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,21 +59,23 @@ def main(args: argparse.Namespace) -> None:
             "give more to go on\n"
         )
         return
+    model, optimizer, state = set_up(args, checkpoint, compute.device)
     folder = experiment_folder(args)
     with Experiment(folder, images, vars(args), args.resume, checkpoint) as experiment:
-        deepcluster(args, images, checkpoint, compute, experiment)
+        deepcluster(args, images, model, optimizer, state, compute, experiment)
         sys.stdout.write(summarise(experiment.read_metrics(), folder) + "\n")
 
 
 def deepcluster(
     args: argparse.Namespace,
     images: ImageList,
-    checkpoint: dict[str, Any] | None,
+    model: ConvNet,
+    optimizer: torch.optim.Optimizer,
+    state: State,
     compute: Compute,
     experiment: Experiment,
 ) -> None:
     """Train a network with its own clusters (paper, section 3), epoch after epoch."""
-    model, optimizer, state = set_up(args, checkpoint, compute.device)
     log.info(
         "%s, %d images, on %s in %s", args.arch, len(images), compute.device, compute.precision
     )
@@ -99,7 +100,8 @@ def deepcluster(
                 features, readable = compute_features(
                     to_extract, model, len(images), compute, experiment.report_unreadable, advance
                 )
-            warn(health.check_features(features[readable]))
+            features = features if readable.all() else features[readable]
+            warn(health.check_features(features))
 
             with stage("clustering", ITERATIONS, "iterations", seconds, args.verbose) as advance:
                 state.relabel(*cluster(args, features, readable, state.epoch, advance))
@@ -130,15 +132,16 @@ def cluster(
     epoch: int,
     advance: Callable[[int], None],
 ) -> tuple[np.ndarray, float]:
-    """Pseudo-labels `(N,) int64` from features `(N, D)` (−1 where not readable), and the loss."""
-    if args.nmb_cluster > readable.sum():
+    """Pseudo-labels `(N,) int64`, −1 for an image that is not readable `(N,) bool`, from the
+    features of those that are, and the k-means loss."""
+    if args.nmb_cluster > len(features):
         raise InputError(
-            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {readable.sum()} readable "
+            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {len(features)} readable "
             "images"
         )
     clustering = Kmeans(args.nmb_cluster, seed=derive_seed(args.seed, "k-means", epoch))
-    loss = clustering.cluster(features if readable.all() else features[readable], advance=advance)
-    assignment = np.full(len(features), -1, np.int64)
+    loss = clustering.cluster(features, advance=advance)
+    assignment = np.full(len(readable), -1, np.int64)
     assignment[readable] = clustering.assignments
     return assignment, loss
 

@@ -283,6 +283,7 @@ BAD_INPUT = {
     "{tree} --k 4 --resume {vgg}": "holds a network of --arch vgg16, not of alexnet",
     "{tree} --k 4 --sobel --resume {rgb}": "its network has no Sobel filters; leave out --sobel",
     "{tree} --k 4 --resume {file}": "not a checkpoint",
+    "{tree} --k 4 --resume {rgb}": "its weights do not fit alexnet: missing: features.0.weight",
     "{tree} --k 4 --resume gone": "gone: cannot read this checkpoint: No such file or directory",
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
     "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
