@@ -22,7 +22,7 @@ def gradient(mode: str = "RGB") -> Image.Image:
     [
         ("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("L", "png"), ("1", "png"),
         ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("P", "gif"), ("RGB", "webp"),
-        ("RGBA", "webp"), ("RGB", "bmp"), ("RGB", "tif"), ("CMYK", "tif"), ("YCbCr", "tif"),
+        ("RGBA", "webp"), ("RGB", "bmp"), ("RGB", "tif"), ("CMYK", "tif"),
         ("F", "tif"), ("RGB", "ppm"),
     ],
 )  # fmt: skip
