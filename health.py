@@ -50,7 +50,7 @@ def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
     if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:
         return []
     return [
-        f"the convnet loss {loss:.3f} is at ln k = {chance:.3f}, what guessing gives: the network "
-        "does not learn its clusters; if the next epochs are like this, try a lower --lr, fewer "
+        f"the convnet loss {loss:.3f} is not below ln k = {chance:.3f}, what guessing gives: the "
+        "network does not learn its clusters; if the next epochs are like this, try a lower --lr, fewer "
         "clusters or more training between two reassignments (--reassign)"
     ]

@@ -24,8 +24,8 @@ def read_image(path: str) -> Image.Image:
             warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
             return _to_rgb(image)
     except Exception as error:  # a damaged file makes Pillow's plugins raise almost anything
-        reason = str(error) or type(error).__name__
-        raise UnreadableImageError(" ".join(reason.replace(path, "this file").split())) from error
+        reason = (str(error) or type(error).__name__).replace(repr(path), "").replace(path, "")
+        raise UnreadableImageError(" ".join(reason.split())) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -33,7 +33,7 @@ def test_loss_at_ln_k() -> None:
     assert health.check_loss(0.9 * math.log(50), 50, epoch=1) == []
     assert health.check_loss(0.0, 1, epoch=1) == []
     (warning,) = health.check_loss(0.999 * math.log(50), 50, epoch=1)
-    assert "is at ln k = 3.912" in warning
+    assert "is not below ln k = 3.912" in warning
 
 
 def test_the_first_epoch_is_let_off() -> None:
