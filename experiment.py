@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data.images import ImageList
 from errors import InputError
-from files import atomic_write, write_text
+from files import atomic_write, remove_leftovers, write_text
 from state import plain_settings
 from util import Logger
 
@@ -163,6 +163,7 @@ class Experiment:
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise InputError(

@@ -17,7 +17,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     old file or the new one.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -28,6 +28,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `atomic_write` had begun in a folder, or below it, when its process was killed."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

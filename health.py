@@ -51,6 +51,6 @@ def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
         return []
     return [
         f"the convnet loss {loss:.3f} is not below ln k = {chance:.3f}, what guessing gives: the "
-        "network does not learn its clusters; if the next epochs are like this, try a lower --lr, fewer "
-        "clusters or more training between two reassignments (--reassign)"
+        "network does not learn its clusters; if the next epochs are like this, try a lower --lr, "
+        "fewer clusters or more training between two reassignments (--reassign)"
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from files import atomic_write, new_numbered_folder, write_text
+from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
 
 
 def test_the_name_appears_when_the_file_is_complete(tmp_path: Path) -> None:
@@ -24,6 +24,16 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         file.writelines([b"half", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_leftovers_of_a_killed_process_can_be_removed(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "f") as file:
+        (half_written,) = (p.name for p in tmp_path.iterdir())
+        file.write(b"whole")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / half_written).write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["below", "f"]
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
