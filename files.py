@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `atomic_write` had begun in a folder, or below it, when its process was killed."""
+    """Remove what `atomic_write` had begun in a folder or below when its process was killed."""
     for leftover in folder.rglob(".*.tmp"):
         leftover.unlink()
 
