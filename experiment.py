@@ -56,7 +56,7 @@ class Experiment:
     ) -> None:
         self.folder, self.images, self.checkpoint = folder, images, checkpoint
         self.settings = plain_settings(settings)
-        self.continues = resume is not None and folder.resolve() in resume.resolve().parents
+        self.continues = resume is not None and folder_of(resume).resolve() == folder.resolve()
         if self.continues:
             self._check_same_run()
         else:
@@ -163,7 +163,6 @@ class Experiment:
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.folder)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise InputError(
@@ -195,6 +194,7 @@ class Experiment:
 
     def _take_back_logs(self) -> None:
         assert self.checkpoint is not None
+        remove_leftovers(self.folder)
         if self.clusters.path.exists():
             self.clusters.cut(self.checkpoint["clusters_end"])
         kept = [m for m in self.read_metrics() if m["epoch"] < self.checkpoint["epoch"]]
@@ -212,6 +212,12 @@ class Experiment:
 
 def _listing(images: ImageList) -> str:
     return "".join(f"{path}\n" for path in images.paths)
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """The experiment folder that a checkpoint was saved in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 class _Console(logging.Handler):

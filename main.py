@@ -31,7 +31,7 @@ from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
 from device import DEVICES, PRECISIONS, Compute, select_compute
 from errors import InputError
-from experiment import Experiment
+from experiment import Experiment, folder_of
 from features import compute_features
 from files import new_numbered_folder
 from models import MODELS, ConvNet, accepts_size
@@ -283,8 +283,7 @@ def experiment_folder(args: argparse.Namespace) -> Path:
     if args.exp is not None:
         return args.exp
     if args.resume is not None:
-        folder = args.resume.parent
-        return folder.parent if folder.name == "checkpoints" else folder
+        return folder_of(args.resume)
     try:
         return new_numbered_folder("exp")
     except OSError as error:
