@@ -116,7 +116,10 @@ def _from_list_file(source: Path) -> ImageList:
     if "\0" in text:
         raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
     paths = [line for line in (line.strip("\r") for line in text.split("\n")) if line.strip()]
-    images = ImageList(source.parent, paths, [os.path.dirname(path) for path in paths])  # noqa: PTH120
+    # one folder is one label, however the list spells it
+    root = os.path.abspath(source.parent)  # noqa: PTH100
+    folders = [os.path.dirname(os.path.normpath(os.path.join(root, path))) for path in paths]  # noqa: PTH118, PTH120
+    images = ImageList(source.parent, paths, folders)
     if not any(Path(images.path(i)).is_file() for i in range(len(images))):
         raise InputError(
             f"{source}: none of its {len(paths)} lines names an image file "

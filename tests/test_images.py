@@ -62,6 +62,15 @@ def test_a_list_file_takes_relative_and_absolute_paths(tmp_path: Path) -> None:
     assert images.labels[0] == images.labels[2] != images.labels[1]
 
 
+def test_one_folder_is_one_label_however_a_list_spells_it(tmp_path: Path) -> None:
+    _, second = write_images(tmp_path / "x", 2)
+    other = write_images(tmp_path / "y", 1)[0]
+    (tmp_path / "list.txt").write_text(f"x/000.png\n{second}\n./x/../x/000.png\n{other}\n")
+    labels = find_images(tmp_path / "list.txt").labels
+    assert labels is not None
+    assert labels.tolist() == [0, 0, 0, 1]
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
