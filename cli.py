@@ -29,10 +29,9 @@ def run(
 
     Returns the exit status: 0, 2 for bad input, 130 for Ctrl-C.
     """
-    args = parse_args(argv)
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:
-        main(args)
+        main(parse_args(argv))
     except InputError as error:
         sys.stderr.write(f"{program}: error: {error}\n")
         return 2

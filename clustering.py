@@ -1,132 +1,41 @@
-"""Features in, pseudo-labels out (paper, section 3): PCA-whitening, L2 normalisation, k-means.
+"""Features in, pseudo-labels out (paper, section 3): `Kmeans` and `PIC`.
 
-Knows arrays only: no images, no data sets, no networks.
+Knows arrays only: no images, no data sets, no networks. Under torchrun each process gives the
+features of its own images; the clusters are those of all, the same in every process.
 """
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
-from typing import Any
 
-import faiss
 import numpy as np
-import scipy.linalg
+import torch
 
-ITERATIONS = 20  # of k-means
-BLOCK = 16384  # rows that are centred or projected at a time
+from device import select_compute
+from distributed import broadcast, gather_rows, rank
+from kmeans import (
+    ITERATIONS,
+    PLAIN,
+    Advance,
+    KmeansOptions,
+    run_kmeans,
+    sum_by_cluster,
+    train_kmeans,
+)
+from pic import join_singletons, make_graph, run_pic
+from whitening import Moments, Whitening, fit_whitening, preprocess_features
 
-Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """PCA with whitening, followed by L2 normalisation of the rows.
-
-    Attributes:
-        mean: `(D,) float32`, subtracted first.
-        matrix: `(D, d) float32`, the principal axes, each divided by the standard deviation
-            along it.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
-
-    def apply(self, features: np.ndarray) -> np.ndarray:
-        """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero)."""
-        reduced = np.empty((len(features), self.matrix.shape[1]), np.float32)
-        for rows in _blocks(len(features)):
-            reduced[rows] = (features[rows] - self.mean) @ self.matrix
-        faiss.normalize_L2(reduced)
-        return reduced
-
-
-def fit_whitening(features: np.ndarray, pca: int = 256) -> Whitening:
-    """Fit the PCA-whitening of features.
-
-    Args:
-        features: `(N, D)` float.
-        pca: components wanted; the result has fewer where the centred features have a lower rank
-            (and a single one, on which all rows are zero, where they are all the same).
-
-    Raises:
-        ValueError: fewer than 2 rows, or not two-dimensional.
-    """
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"PCA needs an (N, D) array with N >= 2, not one of {features.shape}")
-    n, dim = features.shape
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if n <= dim:  # the Gram matrix has the same non-zero eigenvalues and is the smaller one
-        centred = features - mean
-        variances, vectors = _largest_eigenpairs(centred @ centred.T / n, pca)
-        axes = centred.T @ vectors / np.sqrt(n * variances)
-    else:
-        covariance = np.zeros((dim, dim))
-        for rows in _blocks(n):
-            centred = features[rows] - mean
-            covariance += centred.T @ centred
-        variances, axes = _largest_eigenpairs(covariance / n, pca)
-    return Whitening(mean, (axes / np.sqrt(variances)).astype(np.float32))
-
-
-def preprocess_features(features: np.ndarray, pca: int = 256) -> np.ndarray:
-    """PCA-reduce, whiten and L2-normalise (paper, section 4).
-
-    Args:
-        features: `(N, D)` float.
-        pca: components to keep; fewer where the features have a lower rank.
-
-    Returns:
-        `(N, pca) float32` rows of unit length.
-
-    Raises:
-        ValueError: fewer than 2 rows, or not two-dimensional.
-    """
-    return fit_whitening(features, pca).apply(features)
-
-
-def run_kmeans(
-    x: np.ndarray,
-    nmb_clusters: int,
-    verbose: bool = False,
-    seed: int = 0,
-    advance: Advance | None = None,
-) -> tuple[np.ndarray, float]:
-    """Faiss k-means with exact L2 distances: 20 iterations on every point.
-
-    Args:
-        x: `(N, d) float32`.
-        nmb_clusters: k, at most N.
-        verbose: let Faiss print each iteration.
-        seed: of the initial centroids.
-        advance: called with 1 after each iteration.
-
-    Returns:
-        The cluster of each point, `(N,) int64` (a cluster may be empty), and the loss: the sum of
-        squared distances to the centroids in the last iteration.
-
-    Raises:
-        ValueError: k is not in 2..N.
-    """
-    n, dim = x.shape
-    if not 2 <= nmb_clusters <= n:
-        raise ValueError(f"k-means needs 2 <= k <= N, not k = {nmb_clusters} for N = {n} points")
-    kmeans: Any = faiss.Clustering(dim, nmb_clusters)
-    kmeans.niter = 1
-    kmeans.seed = seed % 2**31
-    kmeans.max_points_per_centroid = n  # no subsampling
-    kmeans.min_points_per_centroid = 1  # no warning about few points
-    kmeans.verbose = verbose
-    index: Any = faiss.IndexFlatL2(dim)
-    if faiss.get_num_gpus() > 0:
-        index = faiss.index_cpu_to_all_gpus(index)
-    # Each call goes on from the centroids of the last one. One iteration a call is what lets the
-    # progress be seen, and keeps Faiss from stopping before the twentieth.
-    for _ in range(ITERATIONS):
-        kmeans.train(x, index)
-        if advance is not None:
-            advance(1)
-    loss = kmeans.iteration_stats.at(kmeans.iteration_stats.size() - 1).obj
-    _, nearest = index.search(x, 1)
-    return nearest[:, 0].astype(np.int64), float(loss)
+__all__ = [
+    "ITERATIONS",
+    "PIC",
+    "Clusters",
+    "Kmeans",
+    "KmeansOptions",
+    "group_by_cluster",
+    "make_graph",
+    "preprocess_features",
+    "run_kmeans",
+    "run_pic",
+]
 
 
 class Kmeans:
@@ -135,15 +44,26 @@ class Kmeans:
     Args:
         k: number of clusters.
         seed: of the initial centroids.
+        options: what Faiss offers beyond plain k-means.
+        device: that computes; None takes a GPU where there is one.
 
     Attributes (after `cluster`):
-        assignments: `(N,) int64`, the cluster of each row.
+        assignments: `(N,) int64`, the cluster of each row; with many processes, of the rows of all,
+            in the order of the ranks.
         images_lists: list of k lists of row numbers; a cluster may be empty.
+        whitening: the `Whitening` that was fitted.
+        centroids: `(k, 256) float32`, among the whitened rows.
     """
 
-    def __init__(self, k: int, seed: int = 0) -> None:
-        self.k = k
-        self.seed = seed
+    def __init__(
+        self,
+        k: int,
+        seed: int = 0,
+        options: KmeansOptions = PLAIN,
+        device: torch.device | None = None,
+    ) -> None:
+        self.k, self.seed, self.options = k, seed, options
+        self.device = device or select_compute().device
         self.assignments = np.empty(0, np.int64)
 
     @property
@@ -151,16 +71,120 @@ class Kmeans:
         return group_by_cluster(self.assignments, self.k)
 
     def cluster(
-        self, features: np.ndarray, verbose: bool = False, advance: Advance | None = None
+        self,
+        features: np.ndarray,
+        verbose: bool = False,
+        moments: Moments | None = None,
+        advance: Advance | None = None,
     ) -> float:
-        """Cluster `(N, D)` features and return the k-means loss.
+        """Cluster `(N, D)` features of any floating type and return the k-means loss.
+
+        Args:
+            verbose: print each iteration.
+            moments: of the features, if they are known already.
+            advance: called with 1 after each of the `ITERATIONS` iterations.
 
         Raises:
-            ValueError: k is not in 2..N.
+            ValueError: k is not in 2..N, or a row is not finite.
         """
-        reduced = preprocess_features(features)
-        self.assignments, loss = run_kmeans(reduced, self.k, verbose, self.seed, advance)
-        return loss
+        self.whitening, x = _whiten(features, moments, self.device)
+        result = train_kmeans(
+            x,
+            self.k,
+            verbose=verbose,
+            seed=self.seed,
+            options=self.options,
+            device=self.device,
+            advance=advance,
+        )
+        self.assignments, self.centroids = result.assignment, result.centroids
+        return result.loss
+
+
+class PIC:
+    """Power Iteration Clustering on PCA-whitened, normalised features; it finds the number of
+    clusters by itself.
+
+    Args:
+        sigma: width of the affinity exp(−d/σ²).
+        nnn: number of nearest neighbours in the graph.
+        alpha: weight of the graph in the power iteration, in 0..1.
+        distribute_singletons: let a cluster of one join its nearest neighbour's.
+        graph: `exact`, `approximate`, or `auto`: exact for as long as that is quick.
+        device: of the whitening; None takes a GPU where there is one.
+
+    Attributes (after `cluster`):
+        assignments, images_lists, whitening: as in `Kmeans`; no cluster is empty.
+        centroids: `(C, 256) float32`, the mean of each cluster's whitened rows.
+    """
+
+    def __init__(
+        self,
+        sigma: float = 0.2,
+        nnn: int = 5,
+        alpha: float = 0.001,
+        distribute_singletons: bool = True,
+        graph: str = "auto",
+        device: torch.device | None = None,
+    ) -> None:
+        self.sigma, self.nnn, self.alpha = sigma, nnn, alpha
+        self.distribute_singletons, self.graph = distribute_singletons, graph
+        self.device = device or select_compute().device
+        self.assignments = np.empty(0, np.int64)
+
+    @property
+    def images_lists(self) -> list[list[int]]:
+        return group_by_cluster(self.assignments, len(self.centroids))
+
+    def cluster(
+        self,
+        features: np.ndarray,
+        verbose: bool = False,
+        moments: Moments | None = None,
+        advance: Advance | None = None,
+    ) -> float:
+        """Cluster `(N, D)` features of any floating type. Returns 0, since PIC has no loss.
+
+        Args:
+            verbose: print the number of clusters.
+            moments: of the features, if they are known already.
+            advance: told how many rows each step of the graph has done, N in all.
+
+        Raises:
+            ValueError: nnn is not in 1..N−1, sigma or alpha is out of range, or a row is not
+                finite.
+        """
+        self.whitening, x = _whiten(features, moments, self.device)
+        x = gather_rows(x)  # the graph needs every point
+        assignments = np.empty(len(x), np.int64)
+        if rank() == 0:
+            neighbours, distances = make_graph(x, self.nnn, self.graph, advance=advance)
+            assignments = run_pic(neighbours, distances, self.sigma, self.alpha)
+            if self.distribute_singletons:
+                assignments = join_singletons(neighbours, assignments)
+        self.assignments = broadcast(assignments)
+        self.centroids = _means(x, self.assignments)
+        if verbose:
+            sys.stdout.write(f"PIC: {len(self.centroids)} clusters\n")
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """A clustering as a checkpoint keeps it: enough to assign new images.
+
+    Attributes:
+        algorithm: `Kmeans` or `PIC`.
+        epoch: its network is the one that this epoch begins with.
+        whitening: of the features.
+        centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
+            nearest.
+    """
+
+    algorithm: str
+    epoch: int
+    whitening: Whitening
+    centroids: np.ndarray
 
 
 def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
@@ -172,20 +196,14 @@ def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
     return [part.tolist() for part in np.split(members, np.cumsum(sizes)[:-1])]
 
 
-def _largest_eigenpairs(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues `(c,)` of a symmetric positive semi-definite matrix, descending, and
-    their eigenvectors `(n, c)`; directions without variance are left out (but for one)."""
-    n = len(matrix)
-    values, vectors = scipy.linalg.eigh(
-        matrix.astype(np.float64), subset_by_index=[max(n - count, 0), n - 1]
-    )
-    values, vectors = values[::-1], vectors[:, ::-1]
-    # The product was summed in float32: below its rounding error a direction is noise, which
-    # whitening would blow up to the size of the signal.
-    floor = max(values[0] * np.finfo(np.float32).eps * 10, np.finfo(np.float32).tiny)
-    rank = max(int((values > floor).sum()), 1)
-    return np.maximum(values[:rank], floor), vectors[:, :rank]
+def _whiten(
+    features: np.ndarray, moments: Moments | None, device: torch.device
+) -> tuple[Whitening, np.ndarray]:
+    whitening = fit_whitening(features if moments is None else moments, device=device)
+    return whitening, whitening.apply(features, device)
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
+def _means(x: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """The mean `(C, d) float32` of the rows of each cluster, none of them empty."""
+    sizes = np.bincount(clusters)
+    return (sum_by_cluster(x, clusters, len(sizes)) / sizes[:, None]).astype(np.float32)

@@ -64,10 +64,10 @@ def evaluate(
         dataset = ImageDataset(images, central_crop(size))
         loader = make_loader(dataset, batches, workers, compute.device)
         with progress(f"features of {split}", len(images), "images", verbose) as advance:
-            features, readable = compute_features(
+            features = compute_features(
                 loader, model, len(images), compute, partial(name_unreadable, images), advance
             )
-        return features[readable], np.array(images.folders)[readable]
+        return features.rows, np.array(images.folders)[features.present]
 
     model.to(compute.device).to(memory_format=torch.channels_last)
     train_features, train_labels = embed(train, "train")

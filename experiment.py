@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data.images import ImageList
 from errors import InputError
 from files import atomic_write, remove_leftovers, write_text
-from state import plain_settings
+from state import OWN_SETTINGS, plain_settings
 from util import Logger
 
 log = logging.getLogger("deepcluster")
@@ -77,6 +77,7 @@ class Experiment:
         else:
             write_text(self.folder / "images.txt", _listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
+        self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": _versions()}
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
@@ -118,8 +119,8 @@ class Experiment:
         if len(self.unreadable) > MOST_UNREADABLE * len(self.images):
             raise InputError(
                 f"{self.images.root}: {len(self.unreadable)} of {len(self.images)} images are "
-                f"unreadable, more than {MOST_UNREADABLE:.0%}; mend or remove those in "
-                f"{self.folder / 'bad_images.txt'}"
+                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {reason}); mend or remove "
+                f"those in {self.folder / 'bad_images.txt'}"
             )
 
     def log_epoch(
@@ -128,9 +129,7 @@ class Experiment:
         """Append an epoch to `clusters`, `assignments/`, `metrics.jsonl` and TensorBoard."""
         epoch = metrics["epoch"]
         self.clusters.log(clusters)
-        (self.folder / "assignments").mkdir(exist_ok=True)
-        with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
-            np.save(file, assignment)
+        self.save_assignment(epoch, assignment)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(metrics) + "\n")
             lines.flush()
@@ -138,6 +137,12 @@ class Experiment:
         for name, value in _scalars(metrics):
             self.tensorboard.add_scalar(name, value, epoch)
         self.tensorboard.flush()
+
+    def save_assignment(self, epoch: int, assignment: np.ndarray) -> None:
+        """Write an assignment, the one that an epoch begins with, to `assignments/`."""
+        (self.folder / "assignments").mkdir(exist_ok=True)
+        with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
+            np.save(file, assignment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
@@ -200,6 +205,16 @@ class Experiment:
         kept = [m for m in self.read_metrics() if m["epoch"] < self.checkpoint["epoch"]]
         lines = "".join(json.dumps(metrics) + "\n" for metrics in kept)
         write_text(self.folder / "metrics.jsonl", lines)
+
+    def _log_changed_settings(self) -> None:
+        before = (self.checkpoint or {}).get("settings", {})
+        changed = [
+            f"{name} {before[name]} → {value}"
+            for name, value in self.settings.items()
+            if name not in OWN_SETTINGS and name in before and before[name] != value
+        ]
+        if changed:
+            log.info("settings changed: %s", ", ".join(changed))
 
     def _known_unreadable(self) -> dict[int, str]:
         path = self.folder / "bad_images.txt"

@@ -1,6 +1,7 @@
 """Data set → features: the one place that runs a frozen network over a data set."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,27 @@ from data.loading import Batch
 from data.transforms import to_input
 from device import Compute
 from models import ConvNet
+from whitening import Moments
+
+BLOCK = 4096  # rows that are moved at a time
+LARGEST = float(torch.finfo(torch.float16).max)
+NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a data set.
+
+    Attributes:
+        rows: `(M, D) float16`, of the M images that have features, in data-set order.
+        present: `(N,) bool`, whether an image has.
+        moments: of the rows, where there are more of them than dimensions (with fewer, the way
+            over the rows themselves is the shorter one).
+    """
+
+    rows: np.ndarray
+    present: np.ndarray
+    moments: Moments | None
 
 
 @torch.inference_mode()
@@ -20,21 +42,22 @@ def compute_features(
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Features:
     """The embedding of every image, with the network in eval mode.
+
+    Rows are kept in half precision, which is what a forward pass in bf16 has, and their covariance
+    is summed on the device as they come.
 
     Args:
         loader: goes through each image once, in any order.
         count: N, the number of images.
-        on_unreadable: told the images that cannot be decoded, with the reasons.
+        on_unreadable: told the images that cannot be decoded or whose features are not finite, with
+            the reasons.
         advance: told how many images each step has done.
-
-    Returns:
-        `(N, D) float32` features by image index (zeros where unreadable), and `(N,) bool`:
-        whether the image is readable.
     """
-    features = np.zeros((count, model.embedding_dim), np.float32)
-    readable = np.zeros(count, bool)
+    rows = np.zeros((count, model.embedding_dim), np.float16)
+    present = np.zeros(count, bool)
+    moments = Moments(model.embedding_dim, compute.device) if count > model.embedding_dim else None
     was_training = model.training
     model.eval()
     for batch in loader:
@@ -42,10 +65,27 @@ def compute_features(
             on_unreadable(batch.unreadable)
         if len(batch.index) > 0:
             with compute.autocast():
-                embedding = model.embedding(to_input(batch.pixels, compute.device))
-            rows = batch.index.numpy()
-            features[rows] = embedding.float().cpu().numpy()
-            readable[rows] = True
+                embedding = model.embedding(to_input(batch.pixels, compute.device)).float()
+            finite = torch.isfinite(embedding).all(dim=1)
+            kept = embedding[finite].clamp(-LARGEST, LARGEST).half()
+            if moments is not None:
+                moments.add(kept)
+            index, usable = batch.index.numpy(), finite.cpu().numpy()
+            rows[index[usable]] = kept.cpu().numpy()
+            present[index[usable]] = True
+            if not usable.all():
+                on_unreadable(dict.fromkeys(index[~usable].tolist(), NOT_FINITE))
         advance(len(batch.index) + len(batch.unreadable))
     model.train(was_training)
-    return features, readable
+    return Features(_compact(rows, present), present, moments)
+
+
+def _compact(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """`rows[kept]`, moved up in place: a copy would double the memory."""
+    if kept.all():
+        return rows
+    wanted = np.flatnonzero(kept)
+    for start in range(0, len(wanted), BLOCK):
+        block = wanted[start : start + BLOCK]
+        rows[start : start + len(block)] = rows[block]
+    return rows[: len(wanted)]

@@ -24,22 +24,25 @@ from torch.utils.data import DataLoader
 import cli
 import health
 from checkpoint import save_checkpoint
-from clustering import ITERATIONS, Kmeans, group_by_cluster
+from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
 from device import DEVICES, PRECISIONS, Compute, select_compute
+from distributed import launched_processes
 from errors import InputError
 from experiment import Experiment, folder_of
-from features import compute_features
+from features import Features, compute_features
 from files import new_numbered_folder
+from kmeans import INITIALISATIONS
 from models import MODELS, ConvNet, accepts_size
 from models.convnet import initialise
+from pic import GRAPHS
 from progress import progress
 from seeding import derive_seed
-from state import State, read_resume, set_up, to_checkpoint
-from summary import describe_epoch, epoch_metrics, summarise
+from state import State, is_finished, read_resume, set_up, settings_of, to_checkpoint
+from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 
 log = logging.getLogger("deepcluster")
 
@@ -52,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     images = find_images(args.data)
     check_settings(args, len(images))
     checkpoint = read_resume(args, len(images))
-    if checkpoint is not None and checkpoint["epoch"] >= args.epochs:
+    if checkpoint is not None and is_finished(checkpoint, args.epochs):
         epoch = checkpoint["epoch"]
         sys.stdout.write(
             f"nothing left to do: {args.resume} is at epoch {epoch} of --epochs {args.epochs}; "
@@ -92,22 +95,23 @@ def deepcluster(
         path.parent.mkdir(exist_ok=True)
         save_checkpoint(path, contents)
 
+    def find_clusters(seconds: dict[str, float]) -> tuple[np.ndarray, float, Clusters]:
+        with stage("features", len(images), "images", seconds, args.verbose) as advance:
+            features = compute_features(
+                to_extract, model, len(images), compute, experiment.report_unreadable, advance
+            )
+        warn(health.check_features(features.rows))
+        total, unit = cluster_steps(args, features)
+        with stage("clustering", total, unit, seconds, args.verbose) as advance:
+            return cluster(args, features, state.epoch, compute, advance)
+
     while state.epoch < args.epochs:
         seconds = dict.fromkeys(("features", "clustering", "training"), 0.0)
 
         if state.step == 0:  # else the run goes on in the middle of an epoch, with its clusters
-            with stage("features", len(images), "images", seconds, args.verbose) as advance:
-                features, readable = compute_features(
-                    to_extract, model, len(images), compute, experiment.report_unreadable, advance
-                )
-            features = features if readable.all() else features[readable]
-            warn(health.check_features(features))
-
-            with stage("clustering", ITERATIONS, "iterations", seconds, args.verbose) as advance:
-                state.relabel(*cluster(args, features, readable, state.epoch, advance))
-            warn(health.check_assignment(state.assignment, args.nmb_cluster))
-
-            model.top_layer = new_top_layer(args, model, state.epoch).to(compute.device)
+            state.relabel(*find_clusters(seconds))
+            warn(health.check_assignment(state.assignment, state.k))
+            model.top_layer = new_top_layer(args, model, state).to(compute.device)
 
         order = draw_order(args, state)
         draws.start_epoch(state.epoch, order, first_batch=state.step)
@@ -115,42 +119,58 @@ def deepcluster(
         with stage("training", left, "images", seconds, args.verbose) as advance:
             train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
 
-        metrics = epoch_metrics(state, args.nmb_cluster, images.labels, left, seconds)
+        metrics = epoch_metrics(state, images.labels, left, seconds)
         loss, clusters = metrics["convnet_loss"], metrics["nonempty_clusters"]
         warn(health.check_loss(loss, clusters, state.epoch))
         log.info(describe_epoch(metrics, args.epochs))
-        lists = group_by_cluster(state.assignment, args.nmb_cluster)
+        lists = group_by_cluster(state.assignment, state.k)
         experiment.log_epoch(metrics, state.assignment, lists)
         state.finish_epoch()
         save("checkpoint.pth.tar")
 
+    # Those of the last epoch are of the network before it: new images need the finished network's.
+    assignment, _, state.clusters = find_clusters({})
+    log.info(describe_clusters(assignment, state, images.labels))
+    experiment.save_assignment(state.epoch, assignment)
+    save("checkpoint.pth.tar")
+
 
 def cluster(
     args: argparse.Namespace,
-    features: np.ndarray,
-    readable: np.ndarray,
+    features: Features,
     epoch: int,
+    compute: Compute,
     advance: Callable[[int], None],
-) -> tuple[np.ndarray, float]:
-    """Pseudo-labels `(N,) int64`, −1 for an image that is not readable `(N,) bool`, from the
-    features of those that are, and the k-means loss."""
-    if args.nmb_cluster > len(features):
-        raise InputError(
-            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {len(features)} readable "
-            "images"
-        )
-    clustering = Kmeans(args.nmb_cluster, seed=derive_seed(args.seed, "k-means", epoch))
-    loss = clustering.cluster(features, advance=advance)
-    assignment = np.full(len(readable), -1, np.int64)
-    assignment[readable] = clustering.assignments
-    return assignment, loss
+) -> tuple[np.ndarray, float, Clusters]:
+    """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and what
+    it takes to assign other images."""
+    clustering: Kmeans | PIC
+    if args.clustering == "PIC":
+        clustering = PIC(args.sigma, args.nnn, args.alpha, graph=args.graph, device=compute.device)
+    else:
+        options = KmeansOptions(args.kmeans_init, args.spherical, args.float16, args.gpu_scratch)
+        seed = derive_seed(args.seed, "k-means", epoch)
+        clustering = Kmeans(args.nmb_cluster, seed, options, compute.device)
+    check_clustering(args, len(features.rows), "with features")
+    loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+    assignment = np.full(len(features.present), -1, np.int64)
+    assignment[features.present] = clustering.assignments
+    found = Clusters(args.clustering, epoch, clustering.whitening, clustering.centroids)
+    return assignment, loss, found
 
 
-def new_top_layer(args: argparse.Namespace, model: ConvNet, epoch: int) -> nn.Linear:
+def cluster_steps(args: argparse.Namespace, features: Features) -> tuple[int, str]:
+    """What the progress of the clustering counts: how many of what."""
+    if args.clustering == "PIC":
+        return len(features.rows), "images"
+    return ITERATIONS, "iterations"
+
+
+def new_top_layer(args: argparse.Namespace, model: ConvNet, state: State) -> nn.Linear:
     """A fresh classifier: cluster numbers mean nothing from one epoch to the next."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(args.seed, "top layer", epoch))
-        return nn.Linear(model.embedding_dim, args.nmb_cluster).apply(initialise)
+        torch.manual_seed(derive_seed(args.seed, "top layer", state.epoch))
+        return nn.Linear(model.embedding_dim, state.k).apply(initialise)
 
 
 def draw_order(args: argparse.Namespace, state: State) -> np.ndarray:
@@ -258,13 +278,12 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
     Raises:
         InputError: naming the flag, its value and what would be right.
     """
-    if args.clustering == "PIC":
-        raise InputError("--clustering PIC: not in this version yet; use Kmeans")
-    if args.nmb_cluster > images:
+    if launched_processes() > 1:
         raise InputError(
-            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {images} images of "
-            f"{args.data}; give {images} at most, and better a tenth of that or fewer"
+            f"torchrun: started {launched_processes()} processes; main.py trains in one so far, "
+            "only its clustering works in many; start it with python"
         )
+    check_clustering(args, images, f"of {args.data}")
     if args.resume is None and args.start_epoch >= args.epochs:
         raise InputError(
             f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
@@ -276,6 +295,24 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
     if not accepts_size(args.arch, args.size):
         least = next(s for s in itertools.count(args.size) if accepts_size(args.arch, s))
         raise InputError(f"--size {args.size}: too small for {args.arch}; give {least} or more")
+
+
+def check_clustering(args: argparse.Namespace, images: int, which: str) -> None:
+    """Check that there are images enough to cluster.
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    if args.clustering == "Kmeans" and args.nmb_cluster > images:
+        raise InputError(
+            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {images} images {which}; "
+            f"give {images} at most, and better a tenth of that or fewer"
+        )
+    if args.clustering == "PIC" and args.nnn >= images:
+        raise InputError(
+            f"--nnn {args.nnn}: an image has only {images - 1} neighbours among the {images} "
+            f"{which}; give fewer"
+        )
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:
@@ -332,7 +369,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     precision_help = "auto takes bf16 where the hardware computes in it natively"
     add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
-    return parser.parse_args(argv)
+
+    add = parser.add_argument_group("k-means").add_argument
+    init_help = "the first centroids: random points, or points chosen to be far apart"
+    add("--kmeans_init", choices=list(INITIALISATIONS), default="random", help=init_help)
+    add("--spherical", action="store_true", help="keep the centroids at unit length")
+    add("--float16", action="store_true", help="distances in half precision, on a GPU only")
+    scratch_help = "scratch memory of Faiss on each GPU in MiB; left out: 1536"
+    add("--gpu_scratch", metavar="MIB", type=cli.whole_number(0), help=scratch_help)
+
+    add = parser.add_argument_group("Power Iteration Clustering").add_argument
+    add("--nnn", type=cli.whole_number(1), default=5, help="nearest neighbours in the graph")
+    sigma_help = "width of the affinity exp(-d/sigma^2) between neighbours"
+    add("--sigma", type=cli.positive_number, default=0.2, help=sigma_help)
+    alpha_help = "weight of the graph in the power iteration, from 0 to 1"
+    add("--alpha", type=cli.fraction, default=0.001, help=alpha_help)
+    graph_help = "auto: exact for as long as that is quick"
+    add("--graph", choices=GRAPHS, default="auto", help=graph_help)
+
+    args = parser.parse_args(argv)
+    if args.resume is not None:  # a setting that is not given stays as it was
+        parser.set_defaults(**settings_of(args.resume))
+        args = parser.parse_args(argv)
+    return args
 
 
 if __name__ == "__main__":

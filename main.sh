@@ -50,5 +50,6 @@ esac
 if [ -n "${embedded:-}" ] && [ -n "${EXP:-}" ]; then
     printf '\nWhat it has learned, beside the untrained network:\n'
     "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
-    printf '\nNext, your own images: DIR=/your/images K=100 ./main.sh\n'
+    printf '\nNext, some thousand images of your own (README, "Small data"):\n'
+    printf '  DIR=/your/images K=100 LR=0.005 BATCH=64 EPOCHS=20 ./main.sh --reassign 4\n'
 fi

@@ -10,12 +10,17 @@ import torch
 from torch import nn
 
 from checkpoint import has_sobel, load_weights, read_checkpoint
+from clustering import Clusters
 from errors import InputError
 from models import ConvNet, untrained
 from util import AverageMeter
+from whitening import Whitening
 
 # Settings that the order of an epoch's draws depends on.
 ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
+
+# Settings of one call, which say where and how it works but not what it computes.
+OWN_SETTINGS = ("data", "device", "exp", "resume", "start_epoch", "verbose", "workers")
 
 
 @dataclass
@@ -29,7 +34,8 @@ class State:
         assignment: `(N,) int64` pseudo-labels, −1 for an image that is left out; those of the epoch
             under way, or of the last one (empty before the first).
         previous: the assignment before that one.
-        clustering_loss: the k-means loss of `assignment`.
+        clusters: how `assignment` came about; None before the first.
+        clustering_loss: its k-means loss.
         convnet_loss: mean over the samples of the epoch so far.
     """
 
@@ -38,13 +44,20 @@ class State:
     iteration: int = 0
     assignment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     previous: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    clusters: Clusters | None = None
     clustering_loss: float = 0.0
     convnet_loss: AverageMeter = field(default_factory=AverageMeter)
 
-    def relabel(self, assignment: np.ndarray, loss: float) -> None:
+    @property
+    def k(self) -> int:
+        """Number of clusters, with the empty ones: the width of the top layer."""
+        assert self.clusters is not None
+        return len(self.clusters.centroids)
+
+    def relabel(self, assignment: np.ndarray, loss: float, clusters: Clusters) -> None:
         """Take an epoch's new pseudo-labels."""
         self.previous, self.assignment = self.assignment, assignment
-        self.clustering_loss = loss
+        self.clustering_loss, self.clusters = loss, clusters
         self.convnet_loss.reset()
 
     def finish_epoch(self) -> None:
@@ -83,6 +96,25 @@ def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
     return checkpoint
 
 
+def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
+    """Whether nothing is left to do for a run of so many epochs: all are trained, and the clusters
+    are the finished network's."""
+    clusters = checkpoint.get("clusters")
+    fresh = clusters is None or clusters["epoch"] == checkpoint["epoch"]
+    return checkpoint["epoch"] > epochs or (checkpoint["epoch"] == epochs and fresh)
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings that a run which goes on from a checkpoint takes over, where it is not given
+    others.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded.
+    """
+    settings = read_checkpoint(path).get("settings", {})
+    return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
+
+
 def set_up(
     args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device
 ) -> tuple[ConvNet, torch.optim.SGD, State]:
@@ -93,8 +125,9 @@ def set_up(
     Raises:
         InputError: the checkpoint does not fit.
     """
-    model = untrained(args.arch, args.sobel, args.nmb_cluster, args.seed)
     state = State(args.start_epoch) if checkpoint is None else _state_of(checkpoint)
+    k = args.nmb_cluster if state.clusters is None else state.k
+    model = untrained(args.arch, args.sobel, k, args.seed)
     if state.step == 0:
         model.top_layer = None
     if checkpoint is not None:
@@ -145,6 +178,7 @@ def to_checkpoint(
         "iteration": state.iteration,
         "assignment": torch.from_numpy(state.assignment),
         "previous": torch.from_numpy(state.previous),
+        "clusters": _plain_clusters(state.clusters),
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
         "clusters_end": clusters_end,
@@ -163,6 +197,26 @@ def _state_of(checkpoint: dict[str, Any]) -> State:
         state.step, state.iteration = checkpoint["step"], checkpoint["iteration"]
         state.assignment = checkpoint["assignment"].numpy()
         state.previous = checkpoint["previous"].numpy()
+        state.clusters = _clusters_of(checkpoint["clusters"])
         state.clustering_loss = checkpoint["clustering_loss"]
         state.convnet_loss.sum, state.convnet_loss.count = checkpoint["convnet_loss"]
     return state
+
+
+def _plain_clusters(clusters: Clusters | None) -> dict[str, Any] | None:
+    if clusters is None:
+        return None
+    return {
+        "algorithm": clusters.algorithm,
+        "epoch": clusters.epoch,
+        "pca_mean": torch.from_numpy(clusters.whitening.mean),
+        "pca_matrix": torch.from_numpy(clusters.whitening.matrix),
+        "centroids": torch.from_numpy(clusters.centroids),
+    }
+
+
+def _clusters_of(plain: dict[str, Any] | None) -> Clusters | None:
+    if plain is None:
+        return None
+    whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
+    return Clusters(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())

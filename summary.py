@@ -14,30 +14,30 @@ from state import State
 
 
 def epoch_metrics(
-    state: State, k: int, labels: np.ndarray | None, drawn: int, seconds: dict[str, float]
+    state: State, labels: np.ndarray | None, drawn: int, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`.
 
     Args:
-        k: width of the top layer.
         labels: `(N,) int64` folder labels, if there are any.
         drawn: images trained on in the epoch.
         seconds: per stage.
     """
-    assignment = state.assignment
+    assignment, clusters = state.assignment, state.clusters
+    assert clusters is not None
     kept = assignment >= 0
-    sizes = np.bincount(assignment[kept], minlength=k)
+    sizes = np.bincount(assignment[kept], minlength=state.k)
     sizes = sizes[sizes > 0]
     comparable = len(state.previous) == len(assignment)
     return {
         "epoch": state.epoch,
-        "kmeans_loss": state.clustering_loss,
+        "kmeans_loss": state.clustering_loss if clusters.algorithm == "Kmeans" else None,
         "convnet_loss": state.convnet_loss.avg,
-        "ln_k": math.log(k),
+        "ln_k": math.log(state.k),
         "nmi_previous": nmi(assignment, state.previous) if comparable else None,
         "nmi_labels": None if labels is None else nmi(assignment, labels),
         "purity": None if labels is None else purity(assignment, labels),
-        "clusters": k,
+        "clusters": state.k,
         "nonempty_clusters": len(sizes),
         "cluster_size": {  # of those that are not empty
             "smallest": int(sizes.min()),
@@ -55,6 +55,20 @@ def epoch_metrics(
     }
 
 
+def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray | None) -> str:
+    """The clusters of the finished network in a line.
+
+    Args:
+        assignment: `(N,) int64`, −1 for an image that is left out; `state` has the last epoch's.
+        labels: `(N,) int64` folder labels, if there are any.
+    """
+    known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
+    return (
+        f"clusters of the finished network: NMI to the last epoch's "
+        f"{nmi(assignment, state.assignment):.3f}{known}"
+    )
+
+
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     """An epoch in a few lines, for the log and the terminal."""
     seconds, rate, size = metrics["seconds"], metrics["images_per_second"], metrics["cluster_size"]
@@ -62,15 +76,16 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     lines = [
         f"epoch {metrics['epoch']} (the last is {epochs - 1}): {sum(seconds.values()):.1f} s "
         f"({stages})",
-        f"clustering loss {metrics['kmeans_loss']:.4g}, convnet loss {metrics['convnet_loss']:.3f} "
+        f"clustering loss {_number(metrics['kmeans_loss'], '.4g')}, convnet loss "
+        f"{metrics['convnet_loss']:.3f} "
         f"(guessing: ln k = {metrics['ln_k']:.3f})",
         f"NMI to the previous assignment {_number(metrics['nmi_previous'])}, to the folder labels "
         f"{_number(metrics['nmi_labels'])}, purity {_number(metrics['purity'])}",
         f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
         f"{size['smallest']} to {size['largest']}, median {size['median']:g}; "
-        f"{metrics['unreadable']} images unreadable",
-        f"features {_number(rate['features'], 1)} images/s, training "
-        f"{_number(rate['training'], 1)} images/s",
+        f"unreadable: {metrics['unreadable']}",
+        f"features {_number(rate['features'], '.1f')} images/s, training "
+        f"{_number(rate['training'], '.1f')} images/s",
     ]
     return "\n  ".join(lines)
 
@@ -78,15 +93,16 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
 def summarise(history: list[dict[str, Any]], folder: Path) -> str:
     """The end of a run: how it went, where its files are, and what to try next."""
     first, last = history[0], history[-1]
+    ends = [first, last] if len(history) > 1 else [first]
     hours = sum(sum(line["seconds"].values()) for line in history) / 3600
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
-    def change(name: str) -> str:
-        return f"{_number(first[name])} → {_number(last[name])}"
+    def change(name: str, form: str = ".3f") -> str:
+        return " → ".join(f"{end[name]:{form}}" for end in ends if end[name] is not None) or "–"
 
     rows = [
         ("epochs", f"{first['epoch']} to {last['epoch']}, {took}"),
-        ("clustering loss", f"{first['kmeans_loss']:.4g} → {last['kmeans_loss']:.4g}"),
+        ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {last['ln_k']:.3f})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         ("NMI to the folder labels", change("nmi_labels")),
@@ -110,8 +126,8 @@ def _python() -> str:
     return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _rate(images: int, seconds: float) -> float | None:

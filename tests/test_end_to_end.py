@@ -15,6 +15,7 @@ import torch
 from conftest import write_images
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 import cli
 import main
@@ -22,6 +23,7 @@ from checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from data.loading import Batch
 from errors import InputError
+from models import ConvNet
 from state import State
 
 Train = Callable[..., Path]
@@ -81,6 +83,7 @@ def test_a_run_leaves_what_it_promises(tree: Path, train: Train) -> None:
     numbered = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert numbered == ["checkpoint_1.pth.tar", "checkpoint_2.pth.tar"]
     assert load_model(folder / "checkpoint.pth.tar").sobel is not None
+    assert checkpoint["clusters"]["centroids"].shape == (4, 256)
 
     (events,) = (folder / "tensorboard").iterdir()
     accumulator = EventAccumulator(str(events)).Reload()
@@ -128,6 +131,88 @@ def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train:
     assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
     assert load_clusters(whole) == load_clusters(cut)
     assert without_times(whole) == without_times(cut)
+
+
+def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
+    """Images that go through the saved network, PCA and centroids by hand end up in the clusters
+    that the run wrote last."""
+    folder = train(tree, "--epochs", "2")
+    checkpoint = read_checkpoint(folder / "checkpoint.pth.tar")
+    model, clusters = load_model(folder / "checkpoint.pth.tar").eval(), checkpoint["clusters"]
+    assert (clusters["algorithm"], clusters["epoch"]) == ("Kmeans", 2)
+    images = find_images(tree)
+    pixels = [main.central_crop(32)(Image.open(images.path(i))) for i in range(40)]
+    with torch.no_grad():
+        features = model.embedding(main.to_input(torch.stack(pixels), torch.device("cpu")))
+    white = (features - clusters["pca_mean"]) @ clusters["pca_matrix"]
+    white /= white.norm(dim=1, keepdim=True)
+    nearest = torch.cdist(white, clusters["centroids"]).argmin(dim=1)
+    np.testing.assert_array_equal(nearest, np.load(folder / "assignments" / "epoch_0002.npy"))
+
+
+def test_a_run_cut_before_its_last_clustering_can_be_finished(tree: Path, train: Train) -> None:
+    whole = train(tree, exp="whole")
+    cut = train(tree, exp="cut")
+    checkpoint = read_checkpoint(cut / "checkpoint.pth.tar")
+    checkpoint["clusters"]["epoch"] = 0  # as it was saved after the epoch
+    torch.save(checkpoint, cut / "checkpoint.pth.tar")
+    (cut / "assignments" / "epoch_0001.npy").unlink()
+    train(tree, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
+    again = read_checkpoint(cut / "checkpoint.pth.tar")["clusters"]
+    for name, value in read_checkpoint(whole / "checkpoint.pth.tar")["clusters"].items():
+        assert again[name] == value if isinstance(value, str | int) else again[name].equal(value)
+    assert without_times(whole) == without_times(cut)
+
+
+def test_a_resumed_run_keeps_its_settings_and_tells_those_that_changed(
+    tree: Path, train: Train, tmp_path: Path
+) -> None:
+    folder = train(tree, "--lr", "0.02")
+    resume = ["--resume", str(folder / "checkpoint.pth.tar")]
+    args = main.parse_args([str(tree), *resume, "--epochs", "3"])
+    assert (args.lr, args.nmb_cluster, args.arch, args.epochs) == (0.02, 4, "tiny", 3)
+    assert args.exp is None
+    train(tree, *resume, "--epochs", "2", "--lr", "0.03")
+    assert "settings changed: lr 0.02 → 0.03, epochs 1 → 2" in (folder / "log.txt").read_text()
+
+
+def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
+    flags = ["--clustering", "PIC", "--nnn", "2", "--lr", "0.001", "--checkpoints", "7", "--epochs"]
+    whole = train(tree, *flags, "2", exp="whole")
+    for line, lists in zip(load_metrics(whole), load_clusters(whole), strict=True):
+        assert line["kmeans_loss"] is None
+        assert line["clusters"] == line["nonempty_clusters"] == len(lists)
+        assert sorted(itertools.chain(*lists)) == list(range(40))
+        assert len(lists) > 1
+    saved = read_checkpoint(whole / "checkpoint.pth.tar")
+    assert len(saved["state_dict"]["top_layer.weight"]) == len(lists)
+
+    midway = whole / "checkpoints" / "checkpoint_1.pth.tar"
+    other = train(tree, *flags, "2", "--resume", str(midway), exp="other")
+    assert_same_weights(whole / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
+
+
+def test_images_whose_features_are_not_finite_are_left_out(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", 120)
+    embedding = ConvNet.embedding
+
+    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        result = embedding(model, x)
+        if len(x) == 8 and not spoilt:
+            spoilt.append(True)
+            result[3, 5] = float("inf")
+        return result
+
+    spoilt: list[bool] = []
+    monkeypatch.setattr(ConvNet, "embedding", spoil)
+    folder = train(tmp_path / "images", "--reassign", "0.3")
+    assert (
+        (folder / "bad_images.txt").read_text().startswith("003.png\tits features are NaN or inf")
+    )
+    (lists,) = load_clusters(folder)
+    assert sorted(itertools.chain(*lists)) == [i for i in range(120) if i != 3]
 
 
 def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
@@ -254,7 +339,7 @@ def test_an_unhealthy_run_says_so(tree: Path, train: Train) -> None:
 def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train) -> None:
     args = main.parse_args(f"{tree} --arch tiny --k 4 --sobel".split())
     model, optimizer, state = main.set_up(args, None, torch.device("cpu"))
-    model.top_layer = main.new_top_layer(args, model, 0)
+    model.top_layer = nn.Linear(model.embedding_dim, 4)
     state = State(0, assignment=np.zeros(40, np.int64))
     empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {3: "vanished"})
 
@@ -288,7 +373,10 @@ BAD_INPUT = {
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
     "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
-    "{tree} --k 4 --clustering PIC": "--clustering PIC: not in this version yet",
+    "{tree} --clustering PIC --nnn 40": "--nnn 40: an image has only 39 neighbours among the 40",
+    "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
+    "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number from 0 to below 1",
+    "{tree} --k 4 --kmeans_init best": "argument --kmeans_init: invalid choice: 'best'",
 }
 
 
@@ -320,6 +408,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_training_in_many_processes_is_refused(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="torchrun: started 2 processes"):
+        train(tree)
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "4"), ("--seed", "5"), ("--k", "5")])
 def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
     tree: Path, train: Train, flag: str, value: str
@@ -335,8 +431,8 @@ def test_a_second_run_takes_a_new_folder(
     monkeypatch.chdir(tmp_path)
     args = main.parse_args([str(tree)])
     assert [main.experiment_folder(args).name for _ in range(2)] == ["001", "002"]
-    resumed = main.parse_args([str(tree), "--resume", "exp/001/checkpoints/checkpoint_3.pth.tar"])
-    assert main.experiment_folder(resumed) == Path("exp/001")
+    args.resume = Path("exp/001/checkpoints/checkpoint_3.pth.tar")
+    assert main.experiment_folder(args) == Path("exp/001")
 
 
 def test_without_verbose_only_the_summary_is_printed(

@@ -1,0 +1,299 @@
+"""k-means, on one process or many: `faiss.contrib.clustering` drives it, Faiss or torch finds the
+nearest centroids."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from faiss.contrib import clustering as faiss_clustering
+
+from device import select_compute
+from distributed import all_reduce, gather_rows, rank, world_size
+
+log = logging.getLogger("deepcluster")
+
+ITERATIONS = 20
+SAMPLE = 20  # points per cluster that k-means++ and AFK-MC² choose from
+BLOCK = 16384  # points that are in float64 at a time
+SCORES = 2**26  # of points against centroids that torch holds at a time (float32: 256 MiB)
+
+INITIALISATIONS = {
+    "random": None,
+    "kmeans++": faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+    "afkmc2": faiss.ClusteringInitMethod_AFK_MC2,
+}
+
+Advance = Callable[[int], None]
+# Centroids (k, d) → the nearest one of each point and the squared distance, as `NearestCentroid`.
+Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class KmeansOptions:
+    """What Faiss offers beyond plain k-means.
+
+    Attributes:
+        init: `random` points as the first centroids (the paper's way), `kmeans++`, or `afkmc2`, its
+            quick approximation; the latter two choose from a random sample of 20 points a cluster.
+        spherical: keep the centroids at unit length.
+        float16: distances in half precision, on a GPU only.
+        scratch_mib: scratch memory on each GPU in MiB; None leaves it to Faiss (1.5 GiB).
+    """
+
+    init: str = "random"
+    spherical: bool = False
+    float16: bool = False
+    scratch_mib: int | None = None
+
+
+PLAIN = KmeansOptions()
+
+
+@dataclass(frozen=True)
+class KmeansResult:
+    """A clustering of the points of all processes.
+
+    Attributes:
+        assignment: `(N,) int64`, the cluster of each point, in the order of the processes; a
+            cluster may be empty.
+        loss: sum of the squared distances to the centroids in the last iteration.
+        centroids: `(k, d) float32`.
+    """
+
+    assignment: np.ndarray
+    loss: float
+    centroids: np.ndarray
+
+
+def run_kmeans(
+    x: np.ndarray, nmb_clusters: int, verbose: bool = False, seed: int = 0
+) -> tuple[np.ndarray, float]:
+    """Faiss k-means, 20 iterations on every point, on the CPU or all visible GPUs.
+
+    Args:
+        x: `(N, d) float32`; under torchrun the points of this process.
+        nmb_clusters: k, at most N.
+        verbose: print each iteration.
+        seed: of the initial centroids.
+
+    Returns:
+        The cluster of each point of all processes, `(N,) int64` (a cluster may be empty), and the
+        loss: the sum of squared distances to the centroids in the last iteration.
+
+    Raises:
+        ValueError: k is not in 2..N, x is not two-dimensional or not finite.
+    """
+    result = train_kmeans(x, nmb_clusters, verbose=verbose, seed=seed)
+    return result.assignment, result.loss
+
+
+def train_kmeans(
+    x: np.ndarray,
+    k: int,
+    *,
+    verbose: bool = False,
+    seed: int = 0,
+    options: KmeansOptions = PLAIN,
+    device: torch.device | None = None,
+    advance: Advance | None = None,
+) -> KmeansResult:
+    """`run_kmeans` with everything that can be set.
+
+    Args:
+        device: that finds the nearest centroids; None takes a GPU where there is one. `cuda`
+            without a number means all visible GPUs, where there is one process.
+        advance: called with 1 after each iteration.
+
+    Raises:
+        ValueError: as `run_kmeans`, or an unknown `options.init`.
+    """
+    points = _Points(x, k, seed, options, device or select_compute().device, advance)
+    said = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
+    with said:  # it prints a line even when it is not verbose
+        centroids, stats = faiss_clustering.kmeans(
+            k, points, niter=ITERATIONS, seed=seed % 2**32, verbose=verbose, return_stats=True
+        )
+    centroids = points.placed(centroids)
+    nearest, _ = points.search(centroids)
+    return KmeansResult(gather_rows(nearest), float(stats[-1]["obj"]), centroids)
+
+
+class _Points:
+    """The points of all processes, behind the `DatasetAssign` interface of `faiss.contrib`.
+
+    Each process searches its own points, and only sums and counts travel.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        k: int,
+        seed: int,
+        options: KmeansOptions,
+        device: torch.device,
+        advance: Advance | None,
+    ) -> None:
+        if x.ndim != 2:
+            raise ValueError(f"k-means needs an (N, d) array, not one of shape {x.shape}")
+        self.x = np.ascontiguousarray(x, np.float32)
+        self.lengths = gather_rows(np.array([len(x)]))
+        if not 2 <= k <= self.count():
+            raise ValueError(
+                f"k-means needs 2 <= k <= N, not k = {k} for N = {self.count()} points"
+            )
+        if all_reduce(np.array([not np.isfinite(x.sum(dtype=np.float64))], np.int64))[0]:
+            raise ValueError("k-means needs finite points: NaN or infinity among them")
+        if options.init not in INITIALISATIONS:
+            raise ValueError(f"init {options.init!r}: give one of {', '.join(INITIALISATIONS)}")
+        self.seed, self.options, self.advance = seed, options, advance
+        self.search = NearestCentroid(self.x, device, options)
+
+    def count(self) -> int:
+        return int(self.lengths.sum())
+
+    def dim(self) -> int:
+        return self.x.shape[1]
+
+    def get_subset(self, indices: np.ndarray) -> np.ndarray:
+        """The initial centroids: the points drawn at random, or as many chosen better."""
+        method = INITIALISATIONS[self.options.init]
+        if method is None:
+            return self._rows(indices)
+        k, n = len(indices), self.count()
+        rng = np.random.default_rng(self.seed)
+        sample = self._rows(rng.choice(n, min(n, SAMPLE * k), replace=False))
+        chooser: Any = faiss.ClusteringInitialization(self.dim(), k)  # type: ignore[attr-defined]
+        chooser.method, chooser.seed = method, self.seed % 2**31
+        centroids = np.empty((k, self.dim()), np.float32)
+        chooser.init_centroids(len(sample), faiss.swig_ptr(sample), faiss.swig_ptr(centroids))
+        return centroids
+
+    def assign_to(
+        self, centroids: np.ndarray, weights: None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        nearest, distances = self.search(self.placed(centroids))
+        sums = sum_by_cluster(self.x, nearest, len(centroids))
+        counts = all_reduce(np.bincount(nearest, minlength=len(centroids)))
+        loss = all_reduce(np.array([distances.sum(dtype=np.float64)]))
+        if self.advance is not None:
+            self.advance(1)
+        # The driver counts the members in the assignment and sums the distances that it is given:
+        # these have the counts and the sum of all processes.
+        return np.repeat(np.arange(len(centroids)), counts), loss, all_reduce(sums)
+
+    def placed(self, centroids: np.ndarray) -> np.ndarray:
+        """The centroids, on the sphere where that is asked for."""
+        centroids = np.ascontiguousarray(centroids, np.float32)
+        if self.options.spherical:
+            faiss.normalize_L2(centroids)
+        return centroids
+
+    def _rows(self, indices: np.ndarray) -> np.ndarray:
+        """Points by their number in all processes."""
+        local = indices - self.lengths[: rank()].sum()
+        here = (local >= 0) & (local < len(self.x))
+        rows = np.zeros((len(indices), self.dim()), np.float32)
+        rows[here] = self.x[local[here]]
+        return all_reduce(rows)
+
+
+def sum_by_cluster(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
+    """The sum `(k, d) float64` of the points `(N, d)` of each cluster. In float64 it is all but
+    independent of the order, and thus of how the points are spread over processes."""
+    sums = torch.zeros(k, x.shape[1], dtype=torch.float64)
+    for start in range(0, len(x), BLOCK):
+        rows = slice(start, start + BLOCK)
+        sums.index_add_(0, torch.from_numpy(assignment[rows]), torch.from_numpy(x[rows]).double())
+    return sums.numpy()
+
+
+class NearestCentroid:
+    """Finds the nearest centroid of each point by exact L2 distance.
+
+    Works on the GPU through Faiss, or through torch where Faiss has no GPUs. When that runs out of
+    memory it warns and goes on on the CPU: a long run is worth more than a fast one.
+
+    Args:
+        x: `(N, d) float32`.
+    """
+
+    def __init__(self, x: np.ndarray, device: torch.device, options: KmeansOptions) -> None:
+        self._x, self._device, self._options = x, device, options
+        self._search: Search | None = None
+
+    def __call__(self, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centroids `(k, d) float32` → the number of the nearest, `(N,) int64`, and the squared
+        distance to it, `(N,) float32`."""
+        try:
+            if self._search is None:
+                self._search = _search(self._x, self._device, self._options)
+            return self._search(centroids)
+        except RuntimeError as error:  # torch and Faiss both raise it
+            if "out of memory" not in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            log.warning("k-means: out of GPU memory, going on on the CPU (%s)", reason)
+            self._search = _faiss_search(self._x)
+            return self._search(centroids)
+
+
+def _search(x: np.ndarray, device: torch.device, options: KmeansOptions) -> Search:
+    if device.type == "cpu":
+        return _faiss_search(x)
+    torch.cuda.empty_cache()  # what torch keeps for later, Faiss cannot have
+    if device.type != "cuda" or faiss.get_num_gpus() == 0:
+        return _torch_search(x, device, options.float16)
+    gpus = list(range(faiss.get_num_gpus()))
+    if device.index is not None:
+        gpus = [device.index]
+    elif world_size() > 1:
+        gpus = [torch.cuda.current_device()]
+    return _faiss_search(x, gpus, options)
+
+
+def _faiss_search(
+    x: np.ndarray, gpus: Sequence[int] = (), options: KmeansOptions = PLAIN
+) -> Search:
+    index: Any = faiss.IndexFlatL2(x.shape[1])
+    if gpus:
+        resources = [faiss.StandardGpuResources() for _ in gpus]
+        if options.scratch_mib is not None:
+            for each in resources:
+                each.setTempMemory(options.scratch_mib * 2**20)
+        cloning = faiss.GpuMultipleClonerOptions()
+        cloning.useFloat16 = options.float16
+        index = faiss.index_cpu_to_gpu_multiple_py(resources, index, cloning, list(gpus))
+
+    def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        index.reset()
+        index.add(centroids)
+        distances, nearest = index.search(x, 1)
+        return nearest[:, 0], distances[:, 0]
+
+    return search
+
+
+def _torch_search(x: np.ndarray, device: torch.device, float16: bool) -> Search:
+    dtype = torch.float16 if float16 else torch.float32
+    points = torch.from_numpy(x).to(device, dtype)
+    squares = points.float().square().sum(dim=1)
+
+    def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c = torch.from_numpy(centroids).to(device, dtype)
+        lengths = c.float().square().sum(dim=1)
+        nearest, distances = [], []
+        for rows in points.split(max(SCORES // len(c), 1)):
+            # |x − c|² − |x|²: the last term is the same for all centroids
+            least, which = (lengths - 2 * (rows @ c.T).float()).min(dim=1)
+            nearest.append(which)
+            distances.append(least)
+        squared = (torch.cat(distances) + squares).clamp(min=0)
+        return torch.cat(nearest).cpu().numpy(), squared.cpu().numpy()
+
+    return search

@@ -1,0 +1,235 @@
+"""Power Iteration Clustering on a nearest-neighbour graph (Lin and Cohen, ICML 2010; the paper's
+appendix).
+
+A random walk's mass settles in the dense regions of the graph; each point follows it uphill to a
+local maximum, and the points that share a maximum are a cluster.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+import scipy.sparse
+
+log = logging.getLogger("deepcluster")
+
+GRAPHS = ("auto", "exact", "approximate")
+EXACT_UP_TO = 200_000  # points that `auto` takes the exact graph for, on CPU
+ITERATIONS = 200  # of the power iteration
+BLOCK = 8192  # points whose neighbours are searched together
+PROBES = 32  # of the approximate graph's √N cells that are searched
+SAMPLE = 1000  # points that its recall is measured on
+
+Advance = Callable[[int], None]
+
+
+def make_graph(
+    xb: np.ndarray, nnn: int, method: str = "auto", advance: Advance | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest-neighbour graph, on the CPU or all visible GPUs.
+
+    Args:
+        xb: `(N, d) float32`.
+        nnn: number of neighbours of a point.
+        method: `exact` compares all pairs; `approximate` looks into the nearest cells of an
+            inverted file only (CPU) and logs its recall; `auto` is exact on GPUs and up to
+            `EXACT_UP_TO` points.
+        advance: told how many points each step has done.
+
+    Returns:
+        Indices `(N, nnn + 1) int64` and squared L2 distances `(N, nnn + 1) float32`: each point
+        itself, then its neighbours, the nearest first. Where an approximate search finds fewer, the
+        point itself fills up the row.
+
+    Raises:
+        ValueError: xb is not two-dimensional or not finite, nnn is not in 1..N−1, or an unknown
+            method.
+    """
+    if xb.ndim != 2:
+        raise ValueError(f"the graph needs an (N, d) array, not one of shape {xb.shape}")
+    n = len(xb)
+    if not 1 <= nnn < n:
+        raise ValueError(f"the graph needs 1 <= nnn < N, not nnn = {nnn} for N = {n} points")
+    if method not in GRAPHS:
+        raise ValueError(f"graph {method!r}: give one of {', '.join(GRAPHS)}")
+    if not np.isfinite(xb.sum(dtype=np.float64)):
+        raise ValueError("the graph needs finite points: NaN or infinity among them")
+    xb = np.ascontiguousarray(xb, np.float32)
+    gpus = faiss.get_num_gpus() > 0
+    if method == "exact" or (method == "auto" and (gpus or n <= EXACT_UP_TO)):
+        index: Any = faiss.IndexFlatL2(xb.shape[1])
+        if gpus:
+            index = faiss.index_cpu_to_all_gpus(index)
+        index.add(xb)
+        return _search(index, xb, nnn, advance)
+    graph = _search(_inverted_file(xb), xb, nnn, advance)
+    log.info("the approximate graph has a recall of %.3f", _recall(xb, graph[0]))
+    return graph
+
+
+def run_pic(
+    I: np.ndarray,  # noqa: E741, N803
+    D: np.ndarray,  # noqa: N803
+    sigma: float,
+    alpha: float,
+) -> np.ndarray:
+    """Cluster a nearest-neighbour graph.
+
+    Args:
+        I: `(N, m)` int, the neighbours of each point; entries that are the point itself do not
+            count.
+        D: `(N, m)` float, the squared L2 distances to them.
+        sigma: width of the affinity exp(−d/σ²).
+        alpha: weight of the graph in the power iteration, in 0..1.
+
+    Returns:
+        The cluster of each point, `(N,) int64`, numbered from 0 without a gap.
+
+    Raises:
+        ValueError: sigma ≤ 0, alpha not in 0..1, I and D differ in shape, or hold something else
+            than indices below N and distances.
+    """
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"PIC needs sigma > 0, not sigma = {sigma}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"PIC needs 0 < alpha < 1, not alpha = {alpha}")
+    if I.ndim != 2 or I.shape != D.shape:
+        raise ValueError(f"PIC needs I and D of shape (N, m), not {I.shape} and {D.shape}")
+    if I.size and not (I.min() >= 0 and I.max() < len(I)):
+        raise ValueError(f"PIC needs neighbours in 0..{len(I) - 1}, not {I.min()}..{I.max()}")
+    if not (D >= 0).all():
+        raise ValueError(f"PIC needs distances of 0 or more, not {D.min()}")
+    graph = _affinities(I, D, sigma)
+    mass = _power_iteration(graph, alpha)
+    return _roots(_uphill(graph, mass))
+
+
+def join_singletons(I: np.ndarray, clusters: np.ndarray) -> np.ndarray:  # noqa: E741, N803
+    """Let each cluster of one join the cluster of its nearest neighbour that is not itself alone;
+    where all its neighbours are, it stays.
+
+    Args:
+        I: `(N, m)` int, neighbours, the nearest first.
+        clusters: `(N,)` int.
+
+    Returns:
+        `(N,) int64`, numbered from 0 without a gap.
+    """
+    alone = (np.bincount(clusters) == 1)[clusters]
+    lonely = np.flatnonzero(alone)
+    company = ~alone[I[lonely]]
+    nearest = I[lonely, company.argmax(axis=1)]
+    joined = clusters.astype(np.int64)
+    joined[lonely] = np.where(company.any(axis=1), clusters[nearest], clusters[lonely])
+    return _renumbered(joined)
+
+
+def _inverted_file(xb: np.ndarray) -> Any:
+    n, dim = xb.shape
+    cells = int(np.sqrt(n))
+    index: Any = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, cells)
+    index.nprobe = PROBES
+    index.cp.min_points_per_centroid = 1  # no warning about few points
+    index.train(xb)
+    index.add(xb)
+    return index
+
+
+def _search(
+    index: Any, xb: np.ndarray, nnn: int, advance: Advance | None
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = []
+    for start in range(0, len(xb), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(xb)))
+        parts.append(_self_first(rows, *index.search(xb[rows], nnn + 1)))
+        if advance is not None:
+            advance(len(rows))
+    neighbours, distances = zip(*parts, strict=True)
+    return np.concatenate(neighbours), np.concatenate(distances)
+
+
+def _self_first(
+    rows: np.ndarray, distances: np.ndarray, neighbours: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put each point in front of its neighbours: its duplicates, at the same distance, may have
+    been found first, or even have crowded it out."""
+    missing = neighbours < 0
+    neighbours = np.where(missing, rows[:, None], neighbours)
+    itself = neighbours == rows[:, None]
+    distances = np.where(itself, 0, np.maximum(distances, 0)).astype(np.float32)
+    crowded_out = ~itself.any(axis=1)
+    neighbours[crowded_out, -1], distances[crowded_out, -1] = rows[crowded_out], 0
+    itself[crowded_out, -1] = True
+    first = itself & (itself.cumsum(axis=1) == 1)
+    order = np.argsort(np.where(first, 0, np.where(missing, 2, 1)), axis=1, kind="stable")
+    return np.take_along_axis(neighbours, order, 1), np.take_along_axis(distances, order, 1)
+
+
+def _recall(xb: np.ndarray, neighbours: np.ndarray) -> float:
+    """The fraction of a sample's exact neighbours that are in the graph."""
+    n, width = neighbours.shape
+    sample = np.random.default_rng(0).choice(n, min(SAMPLE, n), replace=False)
+    exact, _ = _self_first(sample, *faiss.knn(xb[sample], xb, width))
+    found = (neighbours[sample][:, :, None] == exact[:, None, 1:]).any(axis=1)
+    return float(found.mean())
+
+
+def _affinities(
+    I: np.ndarray,  # noqa: E741, N803
+    D: np.ndarray,  # noqa: N803
+    sigma: float,
+) -> scipy.sparse.csr_matrix:
+    """W = A + Aᵀ `(N, N) float64` with A_ij = exp(−d_ij/σ²) along the graph's edges, but for those
+    from a point to itself."""
+    n, width = I.shape
+    points, neighbours = np.repeat(np.arange(n), width), I.ravel()
+    edges = points != neighbours
+    weights = np.exp(-D.astype(np.float64).ravel()[edges] / sigma**2)
+    a = scipy.sparse.csr_matrix((weights, (points[edges], neighbours[edges])), shape=(n, n))
+    return (a + a.T).tocsr()
+
+
+def _power_iteration(graph: scipy.sparse.csr_matrix, alpha: float) -> np.ndarray:
+    """v ← αWᵀv + (1 − α)/N, normalised, 200 times from v = 1/N."""
+    n = graph.shape[0]
+    mass = np.full(n, 1 / n)
+    for _ in range(ITERATIONS):
+        before = mass
+        mass = alpha * (graph @ before) + (1 - alpha) / n  # W is symmetric
+        mass /= mass.sum()
+        if np.array_equal(mass, before):
+            break  # all further iterations give these very bits
+    return mass
+
+
+def _uphill(graph: scipy.sparse.csr_matrix, mass: np.ndarray) -> np.ndarray:
+    """The neighbour j of each point i that maximises W_ij (v_j − v_i), if that is positive (the
+    lowest j, where several do), else i itself."""
+    n = graph.shape[0]
+    degrees = np.diff(graph.indptr)
+    points = np.repeat(np.arange(n), degrees)
+    gains = graph.data * (mass[graph.indices] - mass[points])
+    best = np.zeros(n)
+    connected = degrees > 0
+    best[connected] = np.maximum.reduceat(gains, graph.indptr[:-1][connected])
+    ways = np.flatnonzero((gains > 0) & (gains == best[points]))
+    uphill = np.arange(n)
+    lowest = ways[np.lexsort((graph.indices[ways], points[ways]))[::-1]]
+    uphill[points[lowest]] = graph.indices[lowest]  # of several, the last one written stays
+    return uphill
+
+
+def _roots(uphill: np.ndarray) -> np.ndarray:
+    """The cluster of each point: the root that its pointers end at. Mass grows along them, so that
+    there is no circle; each round doubles the length that a pointer spans."""
+    while True:
+        further = uphill[uphill]
+        if np.array_equal(further, uphill):
+            return _renumbered(uphill)
+        uphill = further
+
+
+def _renumbered(clusters: np.ndarray) -> np.ndarray:
+    return np.unique(clusters, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,122 @@
+"""The one pass of a frozen network over a data set."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial.distance import cdist
+
+from checkpoint import load_model
+from clustering import Kmeans
+from data.decode import read_image
+from data.digits import write_digits
+from data.images import find_images
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import central_crop, to_input
+from device import select_compute
+from features import NOT_FINITE, Features, compute_features
+from metrics import nmi
+from models import ConvNet
+from whitening import fit_whitening
+
+CPU = torch.device("cpu")
+
+
+def extract(folder: Path, model: ConvNet, unreadable: dict[int, str] | None = None) -> Features:
+    images = find_images(folder)
+    batches = EpochBatches(7)
+    batches.start_epoch(0, np.arange(len(images)))
+    loader = make_loader(ImageDataset(images, central_crop(32)), batches, 0, CPU)
+    found = {} if unreadable is None else unreadable
+    return compute_features(loader, model, len(images), select_compute("cpu", "fp32"), found.update)
+
+
+def by_hand(folder: Path, model: ConvNet) -> np.ndarray:
+    """Float32 features, one image at a time."""
+    images = find_images(folder)
+    with torch.no_grad():
+        rows = [
+            model.embedding(to_input(central_crop(32)(read_image(images.path(i)))[None], CPU))
+            for i in range(len(images))
+        ]
+    return torch.cat(rows).numpy()
+
+
+def test_features_are_the_networks_in_half_precision(tree: Path) -> None:
+    model = tiny().eval()
+    features = extract(tree, model)
+    assert features.rows.dtype == np.float16
+    assert features.present.all()
+    np.testing.assert_allclose(features.rows, by_hand(tree, model), rtol=2e-3, atol=1e-4)
+
+
+def test_the_moments_are_those_of_the_features(tree: Path) -> None:
+    features = extract(tree, tiny())
+    assert features.moments is not None, "40 images have 32 dimensions"
+    streamed = fit_whitening(features.moments).apply(features.rows)
+    at_once = fit_whitening(features.rows).apply(features.rows)
+    np.testing.assert_allclose(streamed @ streamed.T, at_once @ at_once.T, atol=1e-4)
+
+
+def test_unreadable_images_leave_no_gap(tree: Path) -> None:
+    model = tiny()
+    whole = extract(tree, model)
+    paths = find_images(tree)
+    for index in (3, 4, 39):
+        Path(paths.path(index)).write_bytes(b"no image")
+    features = extract(tree, model)
+    assert np.flatnonzero(~features.present).tolist() == [3, 4, 39]
+    np.testing.assert_array_equal(features.rows, np.delete(whole.rows, [3, 4, 39], axis=0))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_whose_features_are_not_finite_counts_as_unreadable(
+    tree: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding, calls = ConvNet.embedding, []
+
+    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        result = embedding(model, x)
+        if len(calls) == 2:
+            result[4, 1] = value  # image 7 + 4
+        return result
+
+    monkeypatch.setattr(ConvNet, "embedding", spoil)
+    unreadable: dict[int, str] = {}
+    features = extract(tree, tiny(), unreadable)
+    assert unreadable == {11: NOT_FINITE}
+    assert np.flatnonzero(~features.present).tolist() == [11]
+    assert np.isfinite(features.rows).all()
+
+
+def test_a_value_beyond_half_precision_stays_finite(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = ConvNet.embedding
+    monkeypatch.setattr(ConvNet, "embedding", lambda model, x: embedding(model, x) + 1e6)
+    assert (extract(tree, tiny()).rows == np.finfo(np.float16).max).all()
+
+
+def test_half_precision_keeps_the_assignments_of_a_trained_network(
+    tmp_path: Path, train: Callable[..., Path]
+) -> None:
+    """To given centroids, that is: k-means itself, on features without clear clusters, ends in
+    other ones after a change in the last digit of float32 already."""
+    write_digits(tmp_path / "digits")
+    data = tmp_path / "digits" / "train"
+    folder = train(data, "--k", "20", "--batch", "64", "--epochs", "2", "--lr", "0.02")
+    model = load_model(folder / "checkpoint.pth.tar").eval()
+    features, exact = extract(data, model), Kmeans(20, seed=1)
+    rows = by_hand(data, model)
+    exact.cluster(rows)
+
+    assert features.moments is not None
+    white = fit_whitening(features.moments).apply(features.rows)
+    rotation, _ = orthogonal_procrustes(white, exact.whitening.apply(rows))
+    distances = cdist(white @ rotation, exact.centroids)
+    assert nmi(exact.assignments, distances.argmin(axis=1)) > 0.98

@@ -1,0 +1,183 @@
+"""k-means against Faiss's own and scikit-learn's, and the ways to find the nearest centroid."""
+
+import logging
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+
+import kmeans
+from kmeans import PLAIN, KmeansOptions, NearestCentroid, run_kmeans, train_kmeans
+
+CPU = torch.device("cpu")
+
+
+def sphere(n: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    """Points in all directions, where k-means has no easy answer."""
+    x = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def faiss_reference(x: np.ndarray, k: int, seed: int, spherical: bool = False) -> Any:
+    """Faiss's own k-means of 20 iterations on every point, from the centroids that ours starts
+    from."""
+    start = x[np.random.RandomState(seed).choice(len(x), k, replace=False)]
+    reference: Any = faiss.Clustering(x.shape[1], k)
+    reference.niter, reference.max_points_per_centroid, reference.spherical = 20, 10**6, spherical
+    faiss.copy_array_to_vector(start.ravel(), reference.centroids)
+    index = faiss.IndexFlatL2(x.shape[1])
+    reference.train(x, index)
+    return reference, index.search(x, 1)[1][:, 0]
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_it_is_faiss_kmeans_of_twenty_iterations_on_every_point(spherical: bool) -> None:
+    x = sphere(3000)
+    ours = train_kmeans(x, 8, seed=5, options=KmeansOptions(spherical=spherical), device=CPU)
+    reference, assignment = faiss_reference(x, 8, 5, spherical)
+    assert reference.iteration_stats.size() == 20
+    assert ours.loss == pytest.approx(reference.iteration_stats.at(19).obj, rel=1e-5)
+    assert adjusted_rand_score(ours.assignment, assignment) > 0.999
+    centroids = faiss.vector_to_array(reference.centroids).reshape(8, 16)
+    np.testing.assert_allclose(ours.centroids, centroids, atol=1e-4)
+
+
+def test_it_agrees_with_scikit_learn_where_the_clusters_are_clear() -> None:
+    x, truth = make_blobs(600, 10, centers=6, cluster_std=0.3, random_state=0)
+    x = x.astype(np.float32)
+    centres = np.stack([x[truth == c].mean(axis=0) for c in range(6)])
+    reference = SklearnKMeans(6, init=centres, n_init=1).fit(x)
+    runs = [run_kmeans(x, 6, seed=seed) for seed in range(8)]
+    assignment, loss = min(runs, key=lambda run: run[1])
+    assert adjusted_rand_score(truth, assignment) == 1
+    assert loss == pytest.approx(reference.inertia_, rel=1e-3)
+
+
+def test_the_assignment_is_to_the_nearest_of_the_final_centroids() -> None:
+    x = sphere(500)
+    result = train_kmeans(x, 9, seed=1)
+    distances = ((x[:, None].astype(np.float64) - result.centroids) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(result.assignment, distances.argmin(axis=1))
+    assert result.assignment.dtype == np.int64
+
+
+def test_seeds_give_different_and_repeatable_clusters() -> None:
+    x = sphere(500)
+    first, again, other = (run_kmeans(x, 9, seed=seed)[0] for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("init", ["kmeans++", "afkmc2"])
+def test_better_first_centroids_find_clear_clusters_at_once(init: str) -> None:
+    """From random points k-means misses some of 12 far clusters nearly always."""
+    x, truth = make_blobs(1200, 20, centers=12, cluster_std=0.1, random_state=3)
+    scores = {
+        name: [
+            adjusted_rand_score(
+                truth, train_kmeans(x, 12, seed=s, options=KmeansOptions(name)).assignment
+            )
+            for s in range(3)
+        ]
+        for name in ("random", init)
+    }
+    assert np.mean(scores[init]) > np.mean(scores["random"])
+    assert max(scores[init]) == 1
+
+
+def test_progress_is_told_of_each_iteration_and_nothing_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps: list[int] = []
+    train_kmeans(sphere(99), 3, advance=steps.append)
+    assert steps == [1] * 20
+    assert capsys.readouterr().out == ""
+    run_kmeans(sphere(99), 3, verbose=True)
+    assert capsys.readouterr().out.count("objective=") == 20
+
+
+def test_duplicates_leave_clusters_empty() -> None:
+    x = np.repeat(sphere(4), 10, axis=0)
+    result = train_kmeans(x, 8)
+    assert len(set(result.assignment)) == 4
+    assert np.isfinite(result.centroids).all()
+    assert result.loss == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("k", [0, 1, 100])
+def test_an_impossible_k_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k = {k} for N = 99 points"):
+        run_kmeans(np.zeros((99, 4), np.float32), k)
+
+
+def test_bad_points_and_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"not one of shape \(9,\)"):
+        run_kmeans(np.zeros(9, np.float32), 2)
+    with pytest.raises(ValueError, match="finite points"):
+        run_kmeans(np.array([[1.0], [np.nan], [2.0]], np.float32), 2)
+    with pytest.raises(ValueError, match="init 'best': give one of random, kmeans"):
+        train_kmeans(sphere(9), 2, options=KmeansOptions("best"))
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_torch_finds_the_same_nearest_centroids_as_faiss(
+    float16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kmeans, "SCORES", 1000)  # many blocks
+    x, centroids = sphere(700), sphere(30, seed=1)
+    nearest, distances = NearestCentroid(x, CPU, PLAIN)(centroids)
+    ours, squared = kmeans._torch_search(x, CPU, float16)(centroids)
+    assert (ours == nearest).mean() > (0.99 if float16 else 0.9999)
+    np.testing.assert_allclose(squared, distances, atol=1e-2 if float16 else 1e-5)
+
+
+def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    def small_gpu(x: np.ndarray, device: torch.device, options: KmeansOptions) -> kmeans.Search:
+        def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            calls.append(device.type)
+            if len(calls) == 3:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+            return kmeans._faiss_search(x)(centroids)
+
+        return search
+
+    monkeypatch.setattr(kmeans, "_search", small_gpu)
+    x = sphere(300)
+    with caplog.at_level(logging.WARNING, "deepcluster"):
+        ours = train_kmeans(x, 7, device=torch.device("cuda"))
+    assert calls == ["cuda"] * 3
+    assert caplog.messages == [
+        "k-means: out of GPU memory, going on on the CPU (CUDA out of memory. Tried to allocate "
+        "9 GiB)"
+    ]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(ours.assignment, train_kmeans(x, 7, device=CPU).assignment)
+
+
+def test_other_errors_of_a_gpu_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(x: np.ndarray, device: torch.device, options: KmeansOptions) -> kmeans.Search:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(kmeans, "_search", broken)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        train_kmeans(sphere(30), 3, device=torch.device("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("options", [PLAIN, KmeansOptions(float16=True, scratch_mib=256)])
+def test_the_gpu_gives_the_cpus_clusters(options: KmeansOptions) -> None:
+    x = sphere(5000)
+    on_cpu, on_gpu = (
+        train_kmeans(x, 20, options=options, device=torch.device(name)) for name in ("cpu", "cuda")
+    )
+    assert on_gpu.loss == pytest.approx(on_cpu.loss, rel=1e-2 if options.float16 else 1e-4)
