@@ -16,8 +16,8 @@ def test_nmi_by_hand() -> None:
         return -sum(q * math.log(q) for q in p)
 
     information = entropy(1 / 2, 1 / 2) + entropy(1 / 3, 2 / 3) - entropy(1 / 3, 1 / 6, 1 / 2)
-    mean_entropy = (entropy(1 / 2, 1 / 2) + entropy(1 / 3, 2 / 3)) / 2
-    assert nmi(A, B) == pytest.approx(information / mean_entropy)
+    geometric_mean = math.sqrt(entropy(1 / 2, 1 / 2) * entropy(1 / 3, 2 / 3))
+    assert nmi(A, B) == pytest.approx(information / geometric_mean)
 
 
 def test_nmi_leaves_out_what_either_leaves_out() -> None:
