@@ -10,6 +10,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import scipy.sparse
 import torch
 from faiss.contrib import clustering as faiss_clustering
 
@@ -206,11 +207,13 @@ class _Points:
 def sum_by_cluster(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
     """The sum `(k, d) float64` of the points `(N, d)` of each cluster. In float64 it is all but
     independent of the order, and thus of how the points are spread over processes."""
-    sums = torch.zeros(k, x.shape[1], dtype=torch.float64)
+    sums = np.zeros((k, x.shape[1]))
     for start in range(0, len(x), BLOCK):
-        rows = slice(start, start + BLOCK)
-        sums.index_add_(0, torch.from_numpy(assignment[rows]), torch.from_numpy(x[rows]).double())
-    return sums.numpy()
+        block = x[start : start + BLOCK].astype(np.float64)
+        columns = np.arange(len(block) + 1)
+        members = (np.ones(len(block)), assignment[start : start + BLOCK], columns)
+        sums += scipy.sparse.csc_matrix(members, shape=(k, len(block))) @ block
+    return sums
 
 
 class NearestCentroid:
