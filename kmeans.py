@@ -148,7 +148,7 @@ class _Points:
             raise ValueError(
                 f"k-means needs 2 <= k <= N, not k = {k} for N = {self.count()} points"
             )
-        if all_reduce(np.array([not np.isfinite(self.x.sum(dtype=np.float64))], np.int64))[0]:
+        if all_reduce(np.array([not np.isfinite(self.x).all()], np.int64))[0]:
             raise ValueError("k-means needs finite points: NaN or infinity among them")
         if options.init not in INITIALISATIONS:
             raise ValueError(f"init {options.init!r}: give one of {', '.join(INITIALISATIONS)}")

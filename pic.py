@@ -57,7 +57,7 @@ def make_graph(
     if method not in GRAPHS:
         raise ValueError(f"graph {method!r}: give one of {', '.join(GRAPHS)}")
     xb = np.ascontiguousarray(xb, np.float32)
-    if not np.isfinite(xb.sum(dtype=np.float64)):
+    if not np.isfinite(xb).all():
         raise ValueError("the graph needs finite points: NaN or infinity among them")
     gpus = faiss.get_num_gpus() > 0
     if method == "exact" or (method == "auto" and (gpus or n <= EXACT_UP_TO)):
@@ -184,7 +184,9 @@ def _affinities(
     n, width = I.shape
     points, neighbours = np.repeat(np.arange(n), width), I.ravel()
     edges = points != neighbours
-    weights = np.exp(-D.astype(np.float64).ravel()[edges] / sigma / sigma)  # σ² may be 0
+    with np.errstate(over="ignore"):
+        exponents = D.astype(np.float64).ravel()[edges] / sigma / sigma  # σ² may be 0
+    weights = np.exp(-exponents)
     a = scipy.sparse.csr_matrix((weights, (points[edges], neighbours[edges])), shape=(n, n))
     return (a + a.T).tocsr()
 
