@@ -42,7 +42,8 @@ class Whitening:
         mean = torch.from_numpy(self.mean).to(device)
         matrix = torch.from_numpy(self.matrix).to(device)
         for start, rows in _blocks(features, device):
-            white = F.normalize((rows - mean) @ matrix)
+            rows -= mean
+            white = F.normalize(rows @ matrix)
             _check_finite(white, start)
             reduced[start : start + len(rows)] = white.cpu().numpy()
         return reduced
@@ -65,7 +66,8 @@ class Moments:
         self._shift = torch.zeros(dim, device=self._device)
         self._sum = torch.zeros(dim, dtype=torch.float64, device=self._device)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=self._device)
-        self._waiting: list[torch.Tensor] = []
+        self._block = torch.empty(BLOCK, dim, device=self._device)
+        self._waiting = 0  # rows in it
 
     @torch.inference_mode()
     def add(self, rows: torch.Tensor) -> None:
@@ -74,9 +76,11 @@ class Moments:
         Raises:
             ValueError: a row is not finite.
         """
-        self._waiting.append(rows.to(self._device))
-        if sum(map(len, self._waiting)) >= BLOCK:
-            self._flush()
+        for part in rows.split(BLOCK):
+            if self._waiting + len(part) > BLOCK:
+                self._flush()
+            self._block[self._waiting : self._waiting + len(part)] = part
+            self._waiting += len(part)
 
     @torch.inference_mode()
     def reduce(self) -> tuple[int, torch.Tensor, torch.Tensor]:
@@ -96,15 +100,15 @@ class Moments:
         return count, mean, self._scatter.div_(max(count, 1))
 
     def _flush(self) -> None:
-        if not self._waiting:
+        if self._waiting == 0:
             return
-        rows = torch.cat(self._waiting).float()
-        self._waiting.clear()
+        rows = self._block[: self._waiting]
+        self._waiting = 0
         _check_finite(rows, self._count)
         if self._count == 0:
             self._shift = rows.mean(dim=0)
         rows -= self._shift
-        self._scatter += _gram(rows)
+        _add_gram(self._scatter, rows)
         self._sum += rows.sum(dim=0, dtype=torch.float64)
         self._count += len(rows)
 
@@ -174,7 +178,9 @@ def _fit_from_few(features: np.ndarray, pca: int) -> Whitening:
     _check_finite(rows, 0)
     mean = rows.double().mean(dim=0)
     centred = rows - mean.float()
-    variances, vectors = _largest_eigenpairs(_gram(centred.T).double() / n, pca, mean)
+    gram = torch.zeros(n, n, dtype=torch.float64)
+    _add_gram(gram, centred.T)
+    variances, vectors = _largest_eigenpairs(gram / n, pca, mean)
     axes = centred.numpy().T @ (vectors / np.sqrt(n * variances)).astype(np.float32)
     return _whitening(mean, axes, variances, pca)
 
@@ -227,23 +233,28 @@ def _eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return values, basis @ rotation
 
 
-def _gram(rows: torch.Tensor) -> torch.Tensor:
-    """`rows.T @ rows`. On CPU through NumPy, which knows that it is symmetric: half the work."""
+def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add `rows.T @ rows`, `(D, D) float32`, to a float64 total. On CPU through NumPy, which knows
+    that the product is symmetric (half the work), and adds it without a copy in float64."""
     if rows.device.type == "cpu":
-        return torch.from_numpy(rows.numpy().T @ rows.numpy())
-    return rows.T @ rows
+        sums, factor = total.numpy(), rows.numpy()
+        sums += factor.T @ factor
+    else:
+        total += rows.T @ rows
 
 
 def _blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
-    """Blocks of rows in float32 on the device, each with the number of its first row."""
+    """Blocks of rows in float32 on the device, each with the number of its first row. They are one
+    and the same piece of memory, filled anew each time."""
+    block = torch.empty(min(BLOCK, len(features)), features.shape[1], device=device)
     for start in range(0, len(features), BLOCK):
-        block = torch.from_numpy(features[start : start + BLOCK])
-        yield start, block.to(device).float()
+        part = torch.from_numpy(features[start : start + BLOCK])
+        yield start, block[: len(part)].copy_(part)
 
 
 def _check_finite(rows: torch.Tensor, start: int) -> None:
     """Refuse NaN and infinity in the rows from number `start` on."""
-    finite = torch.isfinite(rows).all(dim=1)
+    finite = torch.isfinite(rows.sum(dim=1))
     if not finite.all():
         first = start + int(torch.nonzero(~finite)[0, 0])
         raise ValueError(f"features: row {first} is not finite (NaN, infinite or too large)")
