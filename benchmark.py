@@ -177,6 +177,8 @@ def timed(work: Callable[..., Any], *args: Any) -> Timed:
         reset.write_text("5")  # forget the peak so far
     start = time.perf_counter()
     result = work(*args)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # what it has started on the GPU
     return Timed(result, time.perf_counter() - start, memory("VmHWM"))
 
 

@@ -152,7 +152,10 @@ def cluster(
         seed = derive_seed(args.seed, "k-means", epoch)
         clustering = Kmeans(args.nmb_cluster, seed, options, compute.device)
     check_clustering(args, len(features.rows), "with features")
-    loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+    try:
+        loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+    except ValueError as error:
+        raise InputError(f"--clustering {args.clustering}: {error}") from error
     assignment = np.full(len(features.present), -1, np.int64)
     assignment[features.present] = clustering.assignments
     found = Clusters(args.clustering, epoch, clustering.whitening, clustering.centroids)

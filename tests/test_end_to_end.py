@@ -192,6 +192,11 @@ def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
     assert_same_weights(whole / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
 
 
+def test_settings_that_the_clustering_refuses_are_one_line(tree: Path, train: Train) -> None:
+    with pytest.raises(InputError, match="--clustering PIC: PIC needs 0 < alpha < 1, not alpha ="):
+        train(tree, "--clustering", "PIC", "--alpha", "0")
+
+
 def test_images_whose_features_are_not_finite_are_left_out(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
