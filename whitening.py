@@ -104,12 +104,14 @@ class Moments:
             return
         rows = self._block[: self._waiting]
         self._waiting = 0
-        _check_finite(rows, self._count)
         if self._count == 0:
             self._shift = rows.mean(dim=0)
         rows -= self._shift
+        sums = rows.sum(dim=0)
+        if not torch.isfinite(sums).all():
+            _check_finite(rows, self._count)
         _add_gram(self._scatter, rows)
-        self._sum += rows.sum(dim=0, dtype=torch.float64)
+        self._sum += sums
         self._count += len(rows)
 
 
