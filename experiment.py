@@ -176,16 +176,18 @@ class Experiment:
 
     def _check_same_run(self) -> None:
         assert self.checkpoint is not None
-        if "clusters_end" not in self.checkpoint:
+        if "clusters_digest" not in self.checkpoint:
             raise InputError(
                 f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
                 "continued; give another --exp"
             )
-        clusters = self.folder / "clusters"
-        if clusters.exists() and clusters.stat().st_size <= self.checkpoint["clusters_end"]:
+        clusters = Logger(self.folder / "clusters")
+        saved = self.checkpoint["clusters_end"], self.checkpoint["clusters_digest"]
+        if clusters.path.exists() and not clusters.ended_at(*saved):
             raise InputError(
-                f"--resume: {clusters} is shorter than when the checkpoint was saved, so it is "
-                "another run's or damaged; give another --exp to go on without it"
+                f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
+                "saved: the run has gone another way since, or the file is damaged; "
+                "give another --exp to go on without it"
             )
         listing = self.folder / "images.txt"
         before = listing.read_bytes() if listing.exists() else b""

@@ -90,7 +90,8 @@ def deepcluster(
     to_train = make_loader(augmented, draws, args.workers, compute.device)
 
     def save(name: str) -> None:
-        contents = to_checkpoint(args, model, optimizer, state, experiment.clusters.end)
+        done = experiment.clusters
+        contents = to_checkpoint(args, model, optimizer, state, done.end, done.digest)
         path = experiment.folder / name
         path.parent.mkdir(exist_ok=True)
         save_checkpoint(path, contents)

@@ -161,13 +161,14 @@ def to_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: State,
     clusters_end: int,
+    clusters_digest: str,
 ) -> dict[str, Any]:
     """All that a run needs to go on, bit for bit.
 
     The keys `epoch, arch, state_dict, optimizer` are the original's.
 
     Args:
-        clusters_end: the end of the `clusters` file when this checkpoint is saved.
+        clusters_end, clusters_digest: of the `clusters` file when this checkpoint is saved.
     """
     return {
         "epoch": state.epoch,
@@ -182,6 +183,7 @@ def to_checkpoint(
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
         "clusters_end": clusters_end,
+        "clusters_digest": clusters_digest,
         "settings": plain_settings(vars(args)),
     }
 

@@ -12,6 +12,7 @@ from conftest import write_images
 from data.images import ImageList, find_images
 from errors import InputError
 from experiment import RESULTS, Experiment
+from util import Logger
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
 CLUSTERS = [[0, 1], [], [2]]
@@ -27,14 +28,20 @@ def epoch(number: int) -> dict[str, Any]:
     return {"epoch": number, "convnet_loss": 2.5, "nmi_labels": None, "seconds": {"training": 1.0}}
 
 
-def run_epochs(folder: Path, images: ImageList, count: int) -> list[int]:
-    """A new run; returns the end of `clusters` after each epoch."""
-    ends = []
+def checkpoint(number: int, experiment: Experiment) -> dict[str, Any]:
+    """What the experiment reads of a checkpoint that is saved now."""
+    clusters = experiment.clusters
+    return {"epoch": number, "clusters_end": clusters.end, "clusters_digest": clusters.digest}
+
+
+def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, Any]]:
+    """A new run; returns the checkpoint after each epoch."""
+    saved = []
     with Experiment(folder, images, SETTINGS) as experiment:
         for number in range(count):
             experiment.log_epoch(epoch(number), np.array([0, 0, 2]), CLUSTERS)
-            ends.append(experiment.clusters.end)
-    return ends
+            saved.append(checkpoint(number + 1, experiment))
+    return saved
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path, images: ImageList) -> None:
@@ -70,11 +77,21 @@ def test_the_refusal_names_a_checkpoint_within_an_epoch(tmp_path: Path, images: 
         Experiment(tmp_path, images, SETTINGS)
 
 
-def test_another_runs_clusters_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
-    (end,) = run_epochs(tmp_path, images, 1)
-    (tmp_path / "clusters").write_bytes(b"\x80\x02].")
-    with pytest.raises(InputError, match="clusters is shorter than when the checkpoint was saved"):
-        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", {"epoch": 1, "clusters_end": end})
+@pytest.mark.parametrize("clusters", [[], [[[0], [1], [2]]], [[[0, 1], [2]], [[0, 1, 2]]]])
+def test_another_runs_clusters_are_noticed_at_resume(
+    tmp_path: Path, images: ImageList, clusters: list[list[list[int]]]
+) -> None:
+    """Cut where the checkpoint says, these would not be a list any more."""
+    (saved,) = run_epochs(tmp_path, images, 1)
+    (tmp_path / "clusters").unlink()
+    other = Logger(tmp_path / "clusters")
+    for item in clusters:
+        other.log(item)
+    _ = other.end  # makes the file
+    before = other.path.read_bytes()
+    with pytest.raises(InputError, match=r"does not begin as it was when .*; give another --exp"):
+        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", saved)
+    assert other.path.read_bytes() == before
 
 
 def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
@@ -90,12 +107,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, images: ImageList) -> None
 
 def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: ImageList) -> None:
     folder = tmp_path / "exp"
-    ends = run_epochs(folder, images, 3)
+    saved = run_epochs(folder, images, 3)
     with (folder / "metrics.jsonl").open("a") as lines:
         lines.write('{"epoch": 3, "half')
-    checkpoint = {"epoch": 2, "clusters_end": ends[1]}
     resume = folder / "checkpoints" / "checkpoint_1.pth.tar"
-    with Experiment(folder, images, SETTINGS, resume, checkpoint) as experiment:
+    with Experiment(folder, images, SETTINGS, resume, saved[1]) as experiment:
         assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1]
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS]
         experiment.log_epoch(epoch(2), np.array([0, 0, 2]), [[1]])
@@ -104,7 +120,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
 
 
 def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
-    (end,) = run_epochs(tmp_path / "exp", images, 1)
+    (saved,) = run_epochs(tmp_path / "exp", images, 1)
     write_images(images.root, 4)
     with pytest.raises(InputError, match=r"the images are not those .* \(3 there, 4 now\)"):
         Experiment(
@@ -112,7 +128,7 @@ def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -
             find_images(images.root),
             SETTINGS,
             tmp_path / "exp" / "checkpoint.pth.tar",
-            {"epoch": 1, "clusters_end": end},
+            saved,
         )
 
 
