@@ -45,6 +45,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def place_of(path: str | Path) -> tuple[int, int] | None:
+    """The epoch and the batch of it that a checkpoint was saved at, without reading its weights;
+    None for a file that is no checkpoint."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["epoch"]), int(state.get("step", 0))
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        return None
+
+
 def load_model(path: str | Path) -> ConvNet:
     """The network of a checkpoint, on the CPU.
 

@@ -133,6 +133,53 @@ def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train:
     assert without_times(whole) == without_times(cut)
 
 
+def test_going_on_from_before_the_end_loses_nothing(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later part of the run is set aside, where it can be continued; and so can what is left,
+    also if the run stops again at once."""
+    flags = ["--checkpoints", "7", "--epochs"]
+    folder = train(tree, *flags, "3", exp="exp")
+    whole = folder.with_name("whole")
+    shutil.copytree(folder, whole)
+    early = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    assert (read_checkpoint(early)["epoch"], read_checkpoint(early)["step"]) == (1, 2)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "deepcluster", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tree, *flags, "3", "--lr", "0.02", "--resume", str(early))
+    aside = folder / "set_aside" / "001"
+    kept = ["assignments/epoch_0000.npy", "assignments/epoch_0001.npy", "checkpoints/" + early.name]
+    moved = ["assignments/epoch_0002.npy", "assignments/epoch_0003.npy", "checkpoint.pth.tar"]
+    moved.append("checkpoints/checkpoint_2.pth.tar")
+    for name in [*moved, "clusters", "metrics.jsonl"]:
+        assert (aside / name).read_bytes() == (whole / name).read_bytes(), name
+    for name in kept:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not any((folder / name).exists() for name in moved)
+    assert "set aside in" in (folder / "log.txt").read_text()
+    assert len(load_clusters(folder)) == 1
+
+    train(tree, *flags, "3", "--lr", "0.01", "--resume", str(early))
+    assert_same_weights(whole / "checkpoint.pth.tar", folder / "checkpoint.pth.tar")
+    assert without_times(whole) == without_times(folder)
+    latest = aside / "checkpoint.pth.tar"
+    train(tree, *flags, "4", "--resume", str(latest), exp="exp/set_aside/001")
+    assert len(load_clusters(aside)) == 4
+    assert len(load_clusters(folder)) == 3
+    assert [path.name for path in aside.parent.iterdir()] == ["001"], "nothing was abandoned since"
+
+
+def test_going_on_from_the_end_sets_nothing_aside(tree: Path, train: Train) -> None:
+    folder = train(tree, "--checkpoints", "5")
+    train(tree, "--epochs", "2", "--resume", str(folder / "checkpoint.pth.tar"))
+    assert not (folder / "set_aside").exists()
+
+
 def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
     """Images that go through the saved network, PCA and centroids by hand end up in the clusters
     that the run wrote last."""
