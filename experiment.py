@@ -1,5 +1,6 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
+import contextlib
 import json
 import logging
 import os
@@ -277,12 +278,14 @@ class _Console(logging.Handler):
     """Lines on standard output that do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # a full disk, a closed pipe: the run goes on without
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
 
 
 def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
+    mode = "a" if append else "w"
+    file = logging.FileHandler(path, mode, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = _Console(level=logging.INFO if verbose else logging.WARNING)
     return [file, console]

@@ -58,6 +58,29 @@ def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.endswith("error: that file: is bad\n")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "printed"),
+    [
+        ("ascii", "0.5 → 0.6 – \udcff.png", b"0.5 \\u2192 0.6 \\u2013 \\udcff.png"),
+        ("utf-8", "0.5 → \udcff.png", "0.5 → \\udcff.png".encode()),
+    ],
+)
+def test_what_the_terminal_lacks_is_printed_in_escapes(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, text: str, printed: bytes
+) -> None:
+    terminals = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", terminals[0])
+    monkeypatch.setattr("sys.stderr", terminals[1])
+
+    def speak(args: argparse.Namespace) -> None:
+        for terminal in terminals:
+            terminal.write(text)
+            terminal.flush()
+
+    assert cli.run(speak, parse, []) == 0
+    assert [terminal.buffer.getvalue() for terminal in terminals] == [printed, printed]
+
+
 def test_ctrl_c_shows_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt

@@ -1,5 +1,7 @@
 """The experiment folder: refusals, unreadable images, logs that are taken back."""
 
+import contextlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -135,6 +137,33 @@ def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -
 def test_the_originals_logs_are_not_continued(tmp_path: Path, images: ImageList) -> None:
     with pytest.raises(InputError, match="the original code's"):
         Experiment(tmp_path, images, SETTINGS, tmp_path / "checkpoint.pth.tar", {"epoch": 4})
+
+
+def test_an_unreadable_image_may_have_any_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [*(f"{number}.png" for number in range(150)), "no\udcff UTF-8.png"]
+    images = ImageList(tmp_path, paths, ["."] * len(paths))
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        console = io.TextIOWrapper(io.BytesIO(), "ascii", errors="backslashreplace")
+        with contextlib.redirect_stdout(console):
+            experiment.report_unreadable({150: "empty"})
+    assert capfd.readouterr().err == "", "no traceback from logging"
+    log = (tmp_path / "exp" / "log.txt").read_text(encoding="utf-8")
+    assert "left out, unreadable: no\\udcff UTF-8.png: empty" in log
+
+
+def test_a_console_that_takes_no_more_does_not_end_the_run(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with Experiment(tmp_path / "exp", images, {**SETTINGS, "verbose": True}):
+        monkeypatch.setattr("sys.stdout", Gone())
+        logging.getLogger("deepcluster").info("an epoch's summary")
+    assert "an epoch's summary" in (tmp_path / "exp" / "log.txt").read_text()
 
 
 def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
