@@ -181,14 +181,14 @@ class Experiment:
 
     def _check_same_run(self) -> None:
         assert self.checkpoint is not None
-        if "clusters_digest" not in self.checkpoint:
+        end, digest = (self.checkpoint.get(f"clusters_{name}") for name in ("end", "digest"))
+        if end is None or digest is None:
             raise InputError(
                 f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
                 "continued; give another --exp"
             )
         clusters = Logger(self.folder / "clusters")
-        saved = self.checkpoint["clusters_end"], self.checkpoint["clusters_digest"]
-        if clusters.path.exists() and not clusters.ended_at(*saved):
+        if clusters.path.exists() and not clusters.ended_at(end, digest):
             raise InputError(
                 f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
                 "saved: the run has gone another way since, or the file is damaged; "

@@ -455,6 +455,55 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda checkpoint: checkpoint.pop(name)
+
+
+def change(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda checkpoint: checkpoint.update(values)
+
+
+def change_momentum(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(3)
+
+
+MALFORMED = {
+    "no epoch": (without("epoch"), "its epoch is None"),
+    "an epoch in words": (change(epoch="two"), "its epoch is 'two'"),
+    "no optimizer": (without("optimizer"), "its optimizer is missing or does not fit"),
+    "an empty optimizer": (change(optimizer={}), "its optimizer is missing or does not fit"),
+    "a momentum's shape": (change_momentum, "its optimizer is missing or does not fit"),
+    "no iteration": (without("iteration"), "its 'iteration' is missing or malformed"),
+    "no settings": (without("settings"), "its 'settings' is missing or malformed"),
+    "a setting less": (change(settings={}), "with batch None, which cannot go on"),
+    "empty clusters": (change(clusters={}), "its place in the run is malformed"),
+    "no clusters": (change(clusters=None), "its place in the run is malformed"),
+    "labels too high": (change(assignment=torch.full((40,), 4)), "its place in the run is"),
+    "labels of floats": (change(assignment=torch.zeros(40)), "its place in the run is malformed"),
+    "a loss in words": (change(convnet_loss=["a", "b"]), "its place in the run is malformed"),
+}
+
+
+@pytest.mark.parametrize("fault", list(MALFORMED))
+def test_a_malformed_checkpoint_is_not_gone_on_from(
+    fault: str, tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(tree, "--checkpoints", "3")
+    midway = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    checkpoint = read_checkpoint(midway)
+    spoil, message = MALFORMED[fault]
+    spoil(checkpoint)
+    torch.save(checkpoint, midway)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    flags = f"{tree} --arch tiny --sobel --k 4 --batch 8 --size 32 --workers 0 --resume {midway}"
+    assert cli.run(main.main, main.parse_args, flags.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_training_in_many_processes_is_refused(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
