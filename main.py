@@ -116,7 +116,7 @@ def deepcluster(
 
         order = draw_order(args, state)
         draws.start_epoch(state.epoch, order, first_batch=state.step)
-        left = len(order) - state.step * args.batch
+        left = max(len(order) - state.step * args.batch, 0)  # the last batch may be a small one
         with stage("training", left, "images", seconds, args.verbose) as advance:
             train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
 

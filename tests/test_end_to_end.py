@@ -133,6 +133,15 @@ def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train:
     assert without_times(whole) == without_times(cut)
 
 
+def test_a_run_cut_after_an_epochs_last_small_batch(tree: Path, train: Train) -> None:
+    flags = ["--reassign", "0.7", "--checkpoints", "4"]  # 28 images in 4 batches of 8
+    whole = train(tree, *flags, exp="whole")
+    last = whole / "checkpoints" / "checkpoint_1.pth.tar"
+    rest = train(tree, *flags, "--resume", str(last), exp="rest")
+    assert load_metrics(rest)[0]["images_per_second"]["training"] == 0
+    assert_same_weights(whole / "checkpoint.pth.tar", rest / "checkpoint.pth.tar")
+
+
 def test_going_on_from_before_the_end_loses_nothing(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
