@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_images
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -62,6 +63,29 @@ def test_trained_beside_untrained(
     assert "linear probe" in capsys.readouterr().out
     after = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     assert all(before[name].equal(after[name]) for name in before)
+
+
+def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) -> None:
+    for split in ("train", "val"):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 6)
+    folder = train(tmp_path / "data" / "train", "--k", "9")
+    for path in sorted((tmp_path / "data" / "train").rglob("*.png"))[:4]:
+        path.unlink()
+    command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
+    with pytest.raises(InputError, match=r"train: 8 readable images, fewer than .*nmb_cluster 9"):
+        eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
+
+
+def test_a_checkpoint_that_is_not_mains(tmp_path: Path, train: Callable[..., Path]) -> None:
+    for label in "ab":
+        write_images(tmp_path / "data" / label, 6)
+    path = train(tmp_path / "data") / "checkpoint.pth.tar"
+    checkpoint = read_checkpoint(path)
+    for settings in ({}, {"nmb_cluster": 4, "seed": "x", "size": 32}):
+        torch.save({**checkpoint, "settings": settings}, path)
+        with pytest.raises(InputError, match="does not tell k, seed and input size"):
+            eval_quick.read_settings(path)
 
 
 def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:
