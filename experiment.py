@@ -260,7 +260,9 @@ class Experiment:
         if not path.exists():
             return {}
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        reasons = dict(line.split("\t", 1) for line in text.split("\n")[:-1])
+        # from the right: a name may hold a tab, a reason has none
+        lines = (line.rpartition("\t") for line in text.split("\n"))
+        reasons = {path: reason for path, _, reason in lines}
         return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
 
 

@@ -110,7 +110,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
 
 def _from_list_file(source: Path) -> ImageList:
     try:
-        text = source.read_bytes().decode("utf-8", "surrogateescape")
+        text = source.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"{source}: cannot read this list file: {error.strerror}") from error
     if "\0" in text:

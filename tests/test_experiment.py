@@ -139,6 +139,24 @@ def test_the_originals_logs_are_not_continued(tmp_path: Path, images: ImageList)
         Experiment(tmp_path, images, SETTINGS, tmp_path / "checkpoint.pth.tar", {"epoch": 4})
 
 
+def test_a_continued_run_does_not_name_unreadable_images_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a.png", "a\ttab.png", "two\nlines.png", "no\udcff UTF-8.png"]
+    images = ImageList(tmp_path, names + [f"{n}.png" for n in range(400)], ["."] * 404)
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        saved = checkpoint(0, experiment)
+    caplog.clear()
+    resume = tmp_path / "exp" / "checkpoint.pth.tar"
+    with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
+        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        assert not caplog.messages
+        experiment.report_unreadable({2: "cannot be read"})
+    with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
+        assert set(experiment.unreadable) == {0, 1, 3}, "a name of two lines may be named again"
+
+
 def test_an_unreadable_image_may_have_any_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
