@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     images = find_images(args.data)
     check_settings(args, len(images))
-    checkpoint = read_resume(args, len(images))
+    checkpoint = read_resume(args, images)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         epoch = checkpoint["epoch"]
         sys.stdout.write(
@@ -91,7 +91,7 @@ def deepcluster(
 
     def save(name: str) -> None:
         done = experiment.clusters
-        contents = to_checkpoint(args, model, optimizer, state, done.end, done.digest)
+        contents = to_checkpoint(args, images, model, optimizer, state, done.end, done.digest)
         path = experiment.folder / name
         path.parent.mkdir(exist_ok=True)
         save_checkpoint(path, contents)

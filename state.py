@@ -12,6 +12,7 @@ from torch import nn
 
 from checkpoint import has_sobel, load_weights, read_checkpoint
 from clustering import Clusters
+from data.images import ImageList
 from errors import InputError
 from models import ConvNet, untrained
 from util import AverageMeter
@@ -81,7 +82,7 @@ class State:
         self.epoch, self.step = self.epoch + 1, 0
 
 
-def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
+def read_resume(args: argparse.Namespace, images: ImageList) -> dict[str, Any] | None:
     """The checkpoint of `--resume`, or None.
 
     Raises:
@@ -103,13 +104,18 @@ def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
         )
     if checkpoint.get("step", 0) > 0:
         before = {**checkpoint["settings"], "images": len(checkpoint["assignment"])}
-        now = {**vars(args), "images": images}
+        now = {**vars(args), "images": len(images)}
         for name in (*ORDER_SETTINGS, "images"):
             if now[name] != before.get(name):
                 raise InputError(
                     f"--resume {args.resume}: stands in the middle of an epoch with {name} "
                     f"{before.get(name)}, which cannot go on with {now[name]}"
                 )
+        if checkpoint.get("images_digest") != images.digest:
+            raise InputError(
+                f"--resume {args.resume}: stands in the middle of an epoch over images of other "
+                f"names or in another order than those of {args.data}"
+            )
     return checkpoint
 
 
@@ -210,6 +216,7 @@ def _load_momenta(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> N
 
 def to_checkpoint(
     args: argparse.Namespace,
+    images: ImageList,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: State,
@@ -237,6 +244,7 @@ def to_checkpoint(
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
         "clusters_end": clusters_end,
         "clusters_digest": clusters_digest,
+        "images_digest": images.digest,
         "settings": plain_settings(vars(args)),
     }
 

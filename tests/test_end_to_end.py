@@ -530,6 +530,18 @@ def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
         train(tree, "--resume", str(midway), flag, value)
 
 
+def test_other_images_cannot_take_over_an_epochs_pseudo_labels(
+    tree: Path, train: Train, tmp_path: Path
+) -> None:
+    midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
+    moved = shutil.copytree(tree, tmp_path / "moved")
+    train(moved, "--resume", str(midway), exp="of the same names")
+    (moved / "a" / "000.png").rename(moved / "c" / "000 of a.png")
+    with pytest.raises(InputError, match="images of other names or in another order than those"):
+        train(moved, "--resume", str(midway), exp="new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_second_run_takes_a_new_folder(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
