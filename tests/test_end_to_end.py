@@ -106,6 +106,33 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
         assert torch.equal(weight, trained[name]) == fixed, name
 
 
+def test_every_step_is_sgd_at_one_rate_with_weight_decay_and_momentum(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body's steps are worked out by hand: v ← m·v + g + wd·w, w ← w − lr·v, with the same lr
+    in every epoch; so are the top layer's, which are without momentum."""
+    step = torch.optim.SGD.step
+    velocity: dict[nn.Parameter, torch.Tensor] = {}
+    counts = {0.9: 0, 0.0: 0}
+
+    def checked(optimizer: torch.optim.SGD, closure: Any = None) -> None:
+        (group,) = optimizer.param_groups
+        momentum = 0.0 if len(group["params"]) == 2 else 0.9  # the top layer's weight and bias
+        wanted = []
+        for weight in group["params"]:
+            slope = weight.grad + 0.01 * weight.detach()
+            velocity[weight] = momentum * velocity.get(weight, 0) + slope
+            wanted.append(weight.detach() - 0.02 * velocity[weight])
+        step(optimizer)
+        for weight, expected in zip(group["params"], wanted, strict=True):
+            torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
+        counts[momentum] += 1
+
+    monkeypatch.setattr(torch.optim.SGD, "step", checked)
+    train(tree, "--epochs", "3", "--lr", "0.02", "--wd", "-2", "--momentum", "0.9")
+    assert counts == {0.9: 15, 0.0: 15}
+
+
 @pytest.mark.parametrize(("arch", "size", "epochs"), [("tiny", 32, 4), ("alexnet", 64, 2)])
 def test_a_run_cut_after_an_epoch_ends_with_the_same_weights(
     tree: Path, train: Train, arch: str, size: int, epochs: int
@@ -273,9 +300,13 @@ def test_images_whose_features_are_not_finite_are_left_out(
 
 def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
     old = train(tree, exp="old")
-    before = sorted(path.name for path in old.iterdir())
+
+    def contents() -> dict[Path, bytes | None]:
+        return {path: path.read_bytes() if path.is_file() else None for path in old.rglob("*")}
+
+    before = contents()
     new = train(tree, "--epochs", "2", "--resume", str(old / "checkpoint.pth.tar"), exp="new")
-    assert sorted(path.name for path in old.iterdir()) == before
+    assert contents() == before
     assert [line["epoch"] for line in load_metrics(old)] == [0]
     assert [line["epoch"] for line in load_metrics(new)] == [1]
 

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import tiny, write_images
 from PIL import Image
 from sklearn.datasets import load_digits
 
 import eval_quick
 from checkpoint import read_checkpoint
 from data.digits import write_digits
+from data.images import find_images
+from device import select_compute
 from errors import InputError
 
 
@@ -56,13 +58,36 @@ def test_trained_beside_untrained(
     written = json.loads((folder / "quick.json").read_text())
     assert written["protocol"]["k"] == 4
     assert set(written["results"]) == {"untrained", "trained"}
-    for result in written["results"].values():
-        assert 0 <= result["nmi_labels"] <= 1
-        assert 0 <= result["probe_accuracy"] <= 1
     assert written["results"]["untrained"] != written["results"]["trained"]
     assert "linear probe" in capsys.readouterr().out
     after = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     assert all(before[name].equal(after[name]) for name in before)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_measures_tell_labels_that_show_from_labels_that_do_not(
+    tmp_path: Path, told: bool
+) -> None:
+    """Red and blue squares, in folders by their colour or by chance: then half of each colour."""
+    for split, count in (("train", 40), ("val", 20)):
+        for number in range(count):
+            red = number % 2 == 0
+            label = "ab"[number % 2] if told else "ab"[number // 2 % 2]
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (200, 0, 0) if red else (0, 0, 200)
+            Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
+    images = (find_images(tmp_path / split) for split in ("train", "val"))
+    torch.manual_seed(0)
+    result = eval_quick.evaluate(
+        tiny(), *images, k=2, size=32, compute=select_compute("cpu", "fp32"), workers=0
+    )
+    if told:
+        assert result["nmi_labels"] >= 0.4, "1 but for seeds that begin with one colour twice"
+        assert result["probe_accuracy"] == 1
+    else:
+        assert result["nmi_labels"] < 0.1
+        assert 0.3 <= result["probe_accuracy"] <= 0.7
 
 
 def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) -> None:
