@@ -37,12 +37,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
-    if state.get("arch") not in MODELS:
-        raise InputError(
-            f"{path}: its architecture is {state.get('arch')!r}, not one of {', '.join(MODELS)}"
-        )
+    arch = state.get("arch")
+    if not isinstance(arch, str) or arch not in MODELS:
+        raise InputError(f"{path}: its architecture is {arch!r}, not one of {', '.join(MODELS)}")
+    for name, weight in state["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise InputError(f"{path}: its state_dict holds something else than weights: {name!r}")
+    settings = state.get("settings", {})
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise InputError(f"{path}: its settings are not a table of names and values")
     state["state_dict"] = _without_wrappers(state["state_dict"])
     return state
+
+
+def place_of(path: str | Path) -> tuple[int, int] | None:
+    """The epoch and the batch of it that a checkpoint was saved at, without reading its weights;
+    None for a file that is no checkpoint."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["epoch"]), int(state.get("step", 0))
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        return None
 
 
 def load_model(path: str | Path) -> ConvNet:

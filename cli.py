@@ -1,6 +1,7 @@
 """What every script's command line shares: one-line errors, exit status 2, and the common types."""
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ def run(
 
     Returns the exit status: 0, 2 for bad input, 130 for Ctrl-C.
     """
+    print_any_text()
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:
         main(parse_args(argv))
@@ -39,6 +41,14 @@ def run(
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
     return 0
+
+
+def print_any_text() -> None:
+    """Let no character stop a program that prints it: neither one that the terminal's encoding
+    lacks, nor a byte in a file name that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def whole_number(least: int) -> Callable[[str], int]:

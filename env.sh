@@ -19,13 +19,16 @@ fail() {
     exit 2
 }
 
-find_python() {  # the first Python >= 3.10 on the PATH
-    local name
+find_python() {  # the first Python >= 3.10 on the PATH; not that of .venv, which is made from it
+    local name path
     for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-            command -v "$name"
-            return
-        fi
+        while read -r path; do
+            if ! [ "${path%/*}" -ef .venv/bin ] \
+                && "$path" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+                echo "$path"
+                return
+            fi
+        done < <(type -ap "$name")
     done
     fail "no Python of version 3.10 or newer found; install one, or name one: PYTHON=/path/to/python $0"
 }
@@ -45,7 +48,9 @@ make_venv() {
 }
 
 venv_is_complete() {
-    cmp -s requirements.txt .venv/installed-requirements.txt && .venv/bin/python -c '' 2>/dev/null
+    local installed=.venv/installed-requirements.txt
+    [ -f $installed ] && [ "$(<requirements.txt)" = "$(<$installed)" ] \
+        && .venv/bin/python -c '' 2>/dev/null
 }
 
 if [ -n "${PYTHON:-}" ]; then

@@ -56,6 +56,9 @@ def evaluate(
         train, val: labelled images, with the same folder names.
         k: number of clusters for the NMI.
         size: side of the input in pixels.
+
+    Raises:
+        InputError: there are fewer readable images to train on than clusters.
     """
 
     def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +74,11 @@ def evaluate(
 
     model.to(compute.device).to(memory_format=torch.channels_last)
     train_features, train_labels = embed(train, "train")
+    if k > len(train_features):
+        raise InputError(
+            f"{train.root}: {len(train_features)} readable images, fewer than the run's "
+            f"--nmb_cluster {k}; give --data with more"
+        )
     val_features, val_labels = embed(val, "val")
     whitening = fit_whitening(train_features)
     x = whitening.apply(train_features)
@@ -120,10 +128,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the checkpoint is not one of `main.py`.
     """
-    checkpoint = read_checkpoint(path)
-    if "settings" not in checkpoint:
+    settings = read_checkpoint(path).get("settings", {})
+    if not all(isinstance(settings.get(name), int) for name in ("nmb_cluster", "seed", "size")):
         raise InputError(f"{path}: does not tell k, seed and input size; it is not one of main.py")
-    return checkpoint["settings"]
+    return settings
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

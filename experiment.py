@@ -1,9 +1,11 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
+import contextlib
 import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +20,10 @@ import torchvision
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from checkpoint import place_of
 from data.images import ImageList
 from errors import InputError
-from files import atomic_write, remove_leftovers, write_text
+from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
 from state import OWN_SETTINGS, plain_settings
 from util import Logger
 
@@ -38,7 +41,8 @@ class Experiment:
         images: what the run is over, written to `images.txt`.
         settings: the run's arguments, written to `config.json`.
         resume: the file of the checkpoint that the run continues from, if any; where it lies in
-            this folder, the folder's logs go on from where they were when it was saved.
+            this folder, the folder's logs go on from where they were when it was saved, and what
+            the run did after that is set aside in `set_aside/NNN`.
         checkpoint: its contents.
 
     Raises:
@@ -73,6 +77,7 @@ class Experiment:
         for handler in self._handlers:
             log.addHandler(handler)
         if self.continues:
+            self._set_aside_later()
             self._take_back_logs()
         else:
             write_text(self.folder / "images.txt", _listing(self.images))
@@ -176,16 +181,18 @@ class Experiment:
 
     def _check_same_run(self) -> None:
         assert self.checkpoint is not None
-        if "clusters_end" not in self.checkpoint:
+        end, digest = (self.checkpoint.get(f"clusters_{name}") for name in ("end", "digest"))
+        if end is None or digest is None:
             raise InputError(
                 f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
                 "continued; give another --exp"
             )
-        clusters = self.folder / "clusters"
-        if clusters.exists() and clusters.stat().st_size <= self.checkpoint["clusters_end"]:
+        clusters = Logger(self.folder / "clusters")
+        if clusters.path.exists() and not clusters.ended_at(end, digest):
             raise InputError(
-                f"--resume: {clusters} is shorter than when the checkpoint was saved, so it is "
-                "another run's or damaged; give another --exp to go on without it"
+                f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
+                "saved: the run has gone another way since, or the file is damaged; "
+                "give another --exp to go on without it"
             )
         listing = self.folder / "images.txt"
         before = listing.read_bytes() if listing.exists() else b""
@@ -196,6 +203,38 @@ class Experiment:
                 f"--resume: the images are not those of {listing} ({old} there, {new} now); "
                 "give another --exp to go on with these"
             )
+
+    def _set_aside_later(self) -> None:
+        """Make room for a run that goes another way from here on: without its logs, a later
+        checkpoint could not be continued any more. With copies of them it can, where it is put."""
+        later = [*self._later_checkpoints(), *self._later_assignments()]
+        if not later:
+            return
+        aside = new_numbered_folder(self.folder / "set_aside")
+        for name in ("clusters", "metrics.jsonl", "images.txt"):
+            if (self.folder / name).exists():
+                shutil.copy2(self.folder / name, aside / name)
+        for path in later:
+            target = aside / path.relative_to(self.folder)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+        log.warning(
+            "set aside in %s, as the run goes on from before them: %s",
+            aside, ", ".join(str(path.relative_to(self.folder)) for path in later),
+        )  # fmt: skip
+
+    def _later_checkpoints(self) -> list[Path]:
+        assert self.checkpoint is not None
+        now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
+        saved = [self.folder / "checkpoint.pth.tar", *self.folder.glob("checkpoints/*.pth.tar")]
+        return sorted(path for path in saved if (place_of(path) or now) > now)
+
+    def _later_assignments(self) -> list[Path]:
+        assert self.checkpoint is not None
+        epoch, clusters = self.checkpoint["epoch"], self.checkpoint.get("clusters")
+        has_its_own = clusters is not None and clusters["epoch"] == epoch
+        first = f"epoch_{epoch + has_its_own:04d}.npy"
+        return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
 
     def _take_back_logs(self) -> None:
         assert self.checkpoint is not None
@@ -221,7 +260,9 @@ class Experiment:
         if not path.exists():
             return {}
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        reasons = dict(line.split("\t", 1) for line in text.split("\n")[:-1])
+        # from the right: a name may hold a tab, a reason has none
+        lines = (line.rpartition("\t") for line in text.split("\n"))
+        reasons = {path: reason for path, _, reason in lines}
         return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
 
 
@@ -239,12 +280,14 @@ class _Console(logging.Handler):
     """Lines on standard output that do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # a full disk, a closed pipe: the run goes on without
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
 
 
 def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
+    mode = "a" if append else "w"
+    file = logging.FileHandler(path, mode, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = _Console(level=logging.INFO if verbose else logging.WARNING)
     return [file, console]

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     images = find_images(args.data)
     check_settings(args, len(images))
-    checkpoint = read_resume(args, len(images))
+    checkpoint = read_resume(args, images)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         epoch = checkpoint["epoch"]
         sys.stdout.write(
@@ -90,7 +90,8 @@ def deepcluster(
     to_train = make_loader(augmented, draws, args.workers, compute.device)
 
     def save(name: str) -> None:
-        contents = to_checkpoint(args, model, optimizer, state, experiment.clusters.end)
+        done = experiment.clusters
+        contents = to_checkpoint(args, images, model, optimizer, state, done.end, done.digest)
         path = experiment.folder / name
         path.parent.mkdir(exist_ok=True)
         save_checkpoint(path, contents)
@@ -115,7 +116,7 @@ def deepcluster(
 
         order = draw_order(args, state)
         draws.start_epoch(state.epoch, order, first_batch=state.step)
-        left = len(order) - state.step * args.batch
+        left = max(len(order) - state.step * args.batch, 0)  # the last batch may be a small one
         with stage("training", left, "images", seconds, args.verbose) as advance:
             train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
 

@@ -11,6 +11,22 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+read_folder_flags() {  # what --exp and --resume say; argparse takes their abbreviations, too
+    local before= word
+    exp_flag= resume_flag=
+    for word in "$@"; do
+        case $before in
+        --ex | --exp) exp_flag=$word ;;
+        --res | --resu | --resum | --resume) resume_flag=$word ;;
+        esac
+        case $word in
+        --ex=* | --exp=*) exp_flag=${word#*=} ;;
+        --res=* | --resu=* | --resum=* | --resume=*) resume_flag=${word#*=} ;;
+        esac
+        before=$word
+    done
+}
+
 if [ -z "${DIR:-}" ]; then
     # The embedded default. With the paper's settings training on so few images collapses, hence
     # the lower rate, the smaller batch and the longer training between two reassignments.
@@ -31,23 +47,27 @@ BATCH=${BATCH:-256}
 EPOCHS=${EPOCHS:-200}
 WORKERS=${WORKERS:-12}
 
-case " $* " in
-*" --resume "* | *" --resume="* | *" --exp "* | *" --exp="*) ;;  # main.py knows the folder
-*)
-    if [ -n "${EXP:-}" ]; then
-        EXP=$(absolute "$EXP")
-    else
-        EXP=$("$PYTHON" -c 'import files; print(files.new_numbered_folder("exp"))')
-        trap 'rmdir "$EXP" 2>/dev/null || true' EXIT  # where the run did not start
-    fi
+# main.py chooses the folder as well, but for the comparison below it has to be known here.
+read_folder_flags "$@"
+if [ -n "$exp_flag" ]; then
+    EXP=$exp_flag
+elif [ -n "${EXP:-}" ]; then
+    EXP=$(absolute "$EXP")
     set -- --exp "$EXP" "$@"
-    ;;
-esac
+elif [ -n "$resume_flag" ]; then
+    EXP=$(dirname "$resume_flag")
+    if [ "$(basename "$EXP")" = checkpoints ]; then EXP=$(dirname "$EXP"); fi
+elif [ -n "${embedded:-}" ]; then
+    EXP=$("$PYTHON" -c 'import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
+        || fail "exp: cannot write there; give another folder: EXP=/some/folder $0"
+    trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # where the run did not start
+    set -- --exp "$EXP" "$@"
+fi
 
 "$PYTHON" main.py "$DIR" --arch "$ARCH" --sobel --clustering Kmeans --nmb_cluster "$K" \
     --lr "$LR" --wd "$WD" --batch "$BATCH" --epochs "$EPOCHS" --workers "$WORKERS" --verbose "$@"
 
-if [ -n "${embedded:-}" ] && [ -n "${EXP:-}" ]; then
+if [ -n "${embedded:-}" ] && [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'
     "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
     printf '\nNext, some thousand images of your own (README, "Small data"):\n'

@@ -1,6 +1,7 @@
 """Where a run stands: what a checkpoint holds, and how a run goes on from one."""
 
 import argparse
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from checkpoint import has_sobel, load_weights, read_checkpoint
 from clustering import Clusters
+from data.images import ImageList
 from errors import InputError
 from models import ConvNet, untrained
 from util import AverageMeter
@@ -21,6 +23,21 @@ ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
 
 # Settings of one call, which say where and how it works but not what it computes.
 OWN_SETTINGS = ("data", "device", "exp", "resume", "start_epoch", "verbose", "workers")
+
+
+# What a run goes on from, beside what every checkpoint has; the released ones have none of it.
+FORM: dict[str, Any] = {
+    "step": int,
+    "iteration": int,
+    "assignment": torch.Tensor,
+    "previous": torch.Tensor,
+    "clusters": (dict, type(None)),
+    "clustering_loss": (int, float),
+    "convnet_loss": list,
+    "clusters_end": (int, type(None)),
+    "clusters_digest": (str, type(None)),
+    "settings": dict,
+}
 
 
 @dataclass
@@ -65,7 +82,7 @@ class State:
         self.epoch, self.step = self.epoch + 1, 0
 
 
-def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
+def read_resume(args: argparse.Namespace, images: ImageList) -> dict[str, Any] | None:
     """The checkpoint of `--resume`, or None.
 
     Raises:
@@ -74,6 +91,7 @@ def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
     if args.resume is None:
         return None
     checkpoint = read_checkpoint(args.resume)
+    _check_form(checkpoint, args.resume)
     if checkpoint["arch"] != args.arch:
         raise InputError(
             f"--resume {args.resume}: holds a network of --arch {checkpoint['arch']}, "
@@ -86,14 +104,47 @@ def read_resume(args: argparse.Namespace, images: int) -> dict[str, Any] | None:
         )
     if checkpoint.get("step", 0) > 0:
         before = {**checkpoint["settings"], "images": len(checkpoint["assignment"])}
-        now = {**vars(args), "images": images}
+        now = {**vars(args), "images": len(images)}
         for name in (*ORDER_SETTINGS, "images"):
-            if now[name] != before[name]:
+            if now[name] != before.get(name):
                 raise InputError(
                     f"--resume {args.resume}: stands in the middle of an epoch with {name} "
-                    f"{before[name]}, which cannot go on with {now[name]}"
+                    f"{before.get(name)}, which cannot go on with {now[name]}"
                 )
+        if checkpoint.get("images_digest") != images.digest:
+            raise InputError(
+                f"--resume {args.resume}: stands in the middle of an epoch over images of other "
+                f"names or in another order than those of {args.data}"
+            )
     return checkpoint
+
+
+def _check_form(checkpoint: dict[str, Any], path: Path) -> None:
+    epoch = checkpoint.get("epoch")
+    if not isinstance(epoch, int) or epoch < 0:
+        raise InputError(f"--resume {path}: its epoch is {epoch!r}, not a whole number from 0 on")
+    if "step" not in checkpoint:
+        return
+    for name, kind in FORM.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise InputError(f"--resume {path}: its {name!r} is missing or malformed")
+    try:
+        fits = _is_sound(_state_of(checkpoint))
+    except Exception:  # there is no end to what a malformed one may raise
+        fits = False
+    if not fits:
+        raise InputError(f"--resume {path}: its place in the run is malformed")
+
+
+def _is_sound(state: State) -> bool:
+    labels = state.assignment
+    return (
+        labels.dtype == state.previous.dtype == np.int64
+        and labels.ndim == state.previous.ndim == 1
+        and (state.step == 0 or -1 <= labels.min() <= labels.max() < state.k)
+        and math.isfinite(state.convnet_loss.avg)
+        and min(state.step, state.iteration) >= 0
+    )
 
 
 def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
@@ -146,28 +197,38 @@ def set_up(
     }
     optimizer = torch.optim.SGD(body, **settings)
     if checkpoint is not None:
-        try:
-            optimizer.load_state_dict(checkpoint["optimizer"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"--resume {args.resume}: its optimizer does not fit") from error
+        _load_momenta(optimizer, checkpoint.get("optimizer"), args.resume)
         for group in optimizer.param_groups:
             group.update(settings)
     return model, optimizer, state
 
 
+def _load_momenta(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> None:
+    try:
+        optimizer.load_state_dict(saved)
+        for parameter, entry in optimizer.state.items():
+            momentum = entry.get("momentum_buffer")
+            if momentum is not None and momentum.shape != parameter.shape:
+                raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
+    except Exception as error:  # there is no end to what a malformed one may raise
+        raise InputError(f"--resume {path}: its optimizer is missing or does not fit") from error
+
+
 def to_checkpoint(
     args: argparse.Namespace,
+    images: ImageList,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: State,
     clusters_end: int,
+    clusters_digest: str,
 ) -> dict[str, Any]:
     """All that a run needs to go on, bit for bit.
 
     The keys `epoch, arch, state_dict, optimizer` are the original's.
 
     Args:
-        clusters_end: the end of the `clusters` file when this checkpoint is saved.
+        clusters_end, clusters_digest: of the `clusters` file when this checkpoint is saved.
     """
     return {
         "epoch": state.epoch,
@@ -182,6 +243,8 @@ def to_checkpoint(
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
         "clusters_end": clusters_end,
+        "clusters_digest": clusters_digest,
+        "images_digest": images.digest,
         "settings": plain_settings(vars(args)),
     }
 

@@ -1,5 +1,6 @@
 """What users of the original import from `util`, under the names that they know."""
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -53,6 +54,7 @@ class Logger:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._end: int | None = None
+        self._hash = hashlib.sha256()  # of the file up to `_end`
 
     @property
     def data(self) -> list[Any]:
@@ -72,7 +74,20 @@ class Logger:
             with self.path.open("rb") as file:
                 _PlainUnpickler(file).load()
                 self._end = file.tell() - 1
+            self._hash = _hash_up_to(self.path, self._end)
         return self._end
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file up to `end`: what `ended_at` knows the list by."""
+        _ = self.end
+        return self._hash.hexdigest()
+
+    def ended_at(self, end: int, digest: str) -> bool:
+        """Whether this list, when it was shorter, had this end and this digest."""
+        if not self.path.exists() or self.path.stat().st_size <= end:
+            return False
+        return _hash_up_to(self.path, end).hexdigest() == digest
 
     def log(self, item: Any) -> None:
         """Append an item made of lists, dicts, strings and numbers."""
@@ -87,6 +102,7 @@ class Logger:
             file.write(opcodes[:1])
             _sync(file)
         self._end = end + len(opcodes) - 1
+        self._hash.update(opcodes[:-1])
 
     def cut(self, end: int) -> None:
         """Forget the items that were logged after `end` was the list's end."""
@@ -95,12 +111,20 @@ class Logger:
             file.write(pickle.STOP)
             file.truncate(end + 1)
             _sync(file)
-        self._end = end
+        self._end, self._hash = end, _hash_up_to(self.path, end)
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a list of clusters")
+
+
+def _hash_up_to(path: Path, end: int) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(min(end - file.tell(), 1 << 20)):
+            digest.update(piece)
+    return digest
 
 
 def _sync(file: IO[bytes]) -> None:

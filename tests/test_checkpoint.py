@@ -104,6 +104,23 @@ def test_an_unknown_architecture(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"arch": ["alexnet"]}, r"its architecture is \['alexnet'\], not one of"),
+        ({"state_dict": {3: torch.zeros(2)}}, "something else than weights: 3"),
+        ({"state_dict": {"features.0.bias": [0.0]}}, "else than weights: 'features.0.bias'"),
+        ({"settings": [1]}, "its settings are not a table"),
+        ({"settings": {1: 2}}, "its settings are not a table"),
+    ],
+)
+def test_a_malformed_checkpoint(
+    tmp_path: Path, state: dict[str, Any], wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_checkpoint(saved(tmp_path, {**state, **wrong}))
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     canary = tmp_path / "canary"

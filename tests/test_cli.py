@@ -58,6 +58,29 @@ def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.endswith("error: that file: is bad\n")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "printed"),
+    [
+        ("ascii", "0.5 → 0.6 – \udcff.png", b"0.5 \\u2192 0.6 \\u2013 \\udcff.png"),
+        ("utf-8", "0.5 → \udcff.png", "0.5 → \\udcff.png".encode()),
+    ],
+)
+def test_what_the_terminal_lacks_is_printed_in_escapes(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, text: str, printed: bytes
+) -> None:
+    terminals = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", terminals[0])
+    monkeypatch.setattr("sys.stderr", terminals[1])
+
+    def speak(args: argparse.Namespace) -> None:
+        for terminal in terminals:
+            terminal.write(text)
+            terminal.flush()
+
+    assert cli.run(speak, parse, []) == 0
+    assert [terminal.buffer.getvalue() for terminal in terminals] == [printed, printed]
+
+
 def test_ctrl_c_shows_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt
@@ -74,9 +97,27 @@ def test_a_bug_keeps_its_traceback() -> None:
         cli.run(bug, parse, [])
 
 
-def test_auto_precision_follows_the_hardware() -> None:
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    assert select_compute("cpu", "auto").precision == ("bf16" if native else "fp32")
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "precision"),
+    [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
+)
+def test_auto_precision_follows_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool, amx: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert select_compute("cpu", "auto").precision == precision
+    for asked in ("fp32", "bf16"):
+        assert select_compute("cpu", asked).precision == asked
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16")])
+def test_auto_precision_follows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert select_compute() == Compute(torch.device("cuda"), precision)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float)])

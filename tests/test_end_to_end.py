@@ -106,6 +106,33 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
         assert torch.equal(weight, trained[name]) == fixed, name
 
 
+def test_every_step_is_sgd_at_one_rate_with_weight_decay_and_momentum(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body's steps are worked out by hand: v ← m·v + g + wd·w, w ← w − lr·v, with the same lr
+    in every epoch; so are the top layer's, which are without momentum."""
+    step = torch.optim.SGD.step
+    velocity: dict[nn.Parameter, torch.Tensor] = {}
+    counts = {0.9: 0, 0.0: 0}
+
+    def checked(optimizer: torch.optim.SGD, closure: Any = None) -> None:
+        (group,) = optimizer.param_groups
+        momentum = 0.0 if len(group["params"]) == 2 else 0.9  # the top layer's weight and bias
+        wanted = []
+        for weight in group["params"]:
+            slope = weight.grad + 0.01 * weight.detach()
+            velocity[weight] = momentum * velocity.get(weight, 0) + slope
+            wanted.append(weight.detach() - 0.02 * velocity[weight])
+        step(optimizer)
+        for weight, expected in zip(group["params"], wanted, strict=True):
+            torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
+        counts[momentum] += 1
+
+    monkeypatch.setattr(torch.optim.SGD, "step", checked)
+    train(tree, "--epochs", "3", "--lr", "0.02", "--wd", "-2", "--momentum", "0.9")
+    assert counts == {0.9: 15, 0.0: 15}
+
+
 @pytest.mark.parametrize(("arch", "size", "epochs"), [("tiny", 32, 4), ("alexnet", 64, 2)])
 def test_a_run_cut_after_an_epoch_ends_with_the_same_weights(
     tree: Path, train: Train, arch: str, size: int, epochs: int
@@ -131,6 +158,62 @@ def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train:
     assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
     assert load_clusters(whole) == load_clusters(cut)
     assert without_times(whole) == without_times(cut)
+
+
+def test_a_run_cut_after_an_epochs_last_small_batch(tree: Path, train: Train) -> None:
+    flags = ["--reassign", "0.7", "--checkpoints", "4"]  # 28 images in 4 batches of 8
+    whole = train(tree, *flags, exp="whole")
+    last = whole / "checkpoints" / "checkpoint_1.pth.tar"
+    rest = train(tree, *flags, "--resume", str(last), exp="rest")
+    assert load_metrics(rest)[0]["images_per_second"]["training"] == 0
+    assert_same_weights(whole / "checkpoint.pth.tar", rest / "checkpoint.pth.tar")
+
+
+def test_going_on_from_before_the_end_loses_nothing(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later part of the run is set aside, where it can be continued; and so can what is left,
+    also if the run stops again at once."""
+    flags = ["--checkpoints", "7", "--epochs"]
+    folder = train(tree, *flags, "3", exp="exp")
+    whole = folder.with_name("whole")
+    shutil.copytree(folder, whole)
+    early = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    assert (read_checkpoint(early)["epoch"], read_checkpoint(early)["step"]) == (1, 2)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "deepcluster", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tree, *flags, "3", "--lr", "0.02", "--resume", str(early))
+    aside = folder / "set_aside" / "001"
+    kept = ["assignments/epoch_0000.npy", "assignments/epoch_0001.npy", "checkpoints/" + early.name]
+    moved = ["assignments/epoch_0002.npy", "assignments/epoch_0003.npy", "checkpoint.pth.tar"]
+    moved.append("checkpoints/checkpoint_2.pth.tar")
+    for name in [*moved, "clusters", "metrics.jsonl"]:
+        assert (aside / name).read_bytes() == (whole / name).read_bytes(), name
+    for name in kept:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not any((folder / name).exists() for name in moved)
+    assert "set aside in" in (folder / "log.txt").read_text()
+    assert len(load_clusters(folder)) == 1
+
+    train(tree, *flags, "3", "--lr", "0.01", "--resume", str(early))
+    assert_same_weights(whole / "checkpoint.pth.tar", folder / "checkpoint.pth.tar")
+    assert without_times(whole) == without_times(folder)
+    latest = aside / "checkpoint.pth.tar"
+    train(tree, *flags, "4", "--resume", str(latest), exp="exp/set_aside/001")
+    assert len(load_clusters(aside)) == 4
+    assert len(load_clusters(folder)) == 3
+    assert [path.name for path in aside.parent.iterdir()] == ["001"], "nothing was abandoned since"
+
+
+def test_going_on_from_the_end_sets_nothing_aside(tree: Path, train: Train) -> None:
+    folder = train(tree, "--checkpoints", "5")
+    train(tree, "--epochs", "2", "--resume", str(folder / "checkpoint.pth.tar"))
+    assert not (folder / "set_aside").exists()
 
 
 def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
@@ -222,9 +305,13 @@ def test_images_whose_features_are_not_finite_are_left_out(
 
 def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
     old = train(tree, exp="old")
-    before = sorted(path.name for path in old.iterdir())
+
+    def contents() -> dict[Path, bytes | None]:
+        return {path: path.read_bytes() if path.is_file() else None for path in old.rglob("*")}
+
+    before = contents()
     new = train(tree, "--epochs", "2", "--resume", str(old / "checkpoint.pth.tar"), exp="new")
-    assert sorted(path.name for path in old.iterdir()) == before
+    assert contents() == before
     assert [line["epoch"] for line in load_metrics(old)] == [0]
     assert [line["epoch"] for line in load_metrics(new)] == [1]
 
@@ -413,6 +500,55 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda checkpoint: checkpoint.pop(name)
+
+
+def change(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda checkpoint: checkpoint.update(values)
+
+
+def change_momentum(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(3)
+
+
+MALFORMED = {
+    "no epoch": (without("epoch"), "its epoch is None"),
+    "an epoch in words": (change(epoch="two"), "its epoch is 'two'"),
+    "no optimizer": (without("optimizer"), "its optimizer is missing or does not fit"),
+    "an empty optimizer": (change(optimizer={}), "its optimizer is missing or does not fit"),
+    "a momentum's shape": (change_momentum, "its optimizer is missing or does not fit"),
+    "no iteration": (without("iteration"), "its 'iteration' is missing or malformed"),
+    "no settings": (without("settings"), "its 'settings' is missing or malformed"),
+    "a setting less": (change(settings={}), "with batch None, which cannot go on"),
+    "empty clusters": (change(clusters={}), "its place in the run is malformed"),
+    "no clusters": (change(clusters=None), "its place in the run is malformed"),
+    "labels too high": (change(assignment=torch.full((40,), 4)), "its place in the run is"),
+    "labels of floats": (change(assignment=torch.zeros(40)), "its place in the run is malformed"),
+    "a loss in words": (change(convnet_loss=["a", "b"]), "its place in the run is malformed"),
+}
+
+
+@pytest.mark.parametrize("fault", list(MALFORMED))
+def test_a_malformed_checkpoint_is_not_gone_on_from(
+    fault: str, tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(tree, "--checkpoints", "3")
+    midway = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    checkpoint = read_checkpoint(midway)
+    spoil, message = MALFORMED[fault]
+    spoil(checkpoint)
+    torch.save(checkpoint, midway)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    flags = f"{tree} --arch tiny --sobel --k 4 --batch 8 --size 32 --workers 0 --resume {midway}"
+    assert cli.run(main.main, main.parse_args, flags.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_training_in_many_processes_is_refused(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +564,18 @@ def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
     midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
     with pytest.raises(InputError, match=r"in the middle of an epoch with \w+ \d+, which cannot"):
         train(tree, "--resume", str(midway), flag, value)
+
+
+def test_other_images_cannot_take_over_an_epochs_pseudo_labels(
+    tree: Path, train: Train, tmp_path: Path
+) -> None:
+    midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
+    moved = shutil.copytree(tree, tmp_path / "moved")
+    train(moved, "--resume", str(midway), exp="of the same names")
+    (moved / "a" / "000.png").rename(moved / "c" / "000 of a.png")
+    with pytest.raises(InputError, match="images of other names or in another order than those"):
+        train(moved, "--resume", str(midway), exp="new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_second_run_takes_a_new_folder(

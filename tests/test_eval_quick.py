@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_images
+import torch
+from conftest import tiny, write_images
 from PIL import Image
 from sklearn.datasets import load_digits
 
 import eval_quick
 from checkpoint import read_checkpoint
 from data.digits import write_digits
+from data.images import find_images
+from device import select_compute
 from errors import InputError
 
 
@@ -55,13 +58,59 @@ def test_trained_beside_untrained(
     written = json.loads((folder / "quick.json").read_text())
     assert written["protocol"]["k"] == 4
     assert set(written["results"]) == {"untrained", "trained"}
-    for result in written["results"].values():
-        assert 0 <= result["nmi_labels"] <= 1
-        assert 0 <= result["probe_accuracy"] <= 1
     assert written["results"]["untrained"] != written["results"]["trained"]
     assert "linear probe" in capsys.readouterr().out
     after = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     assert all(before[name].equal(after[name]) for name in before)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_measures_tell_labels_that_show_from_labels_that_do_not(
+    tmp_path: Path, told: bool
+) -> None:
+    """Red and blue squares, in folders by their colour or by chance: then half of each colour."""
+    for split, count in (("train", 40), ("val", 20)):
+        for number in range(count):
+            red = number % 2 == 0
+            label = "ab"[number % 2] if told else "ab"[number // 2 % 2]
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (200, 0, 0) if red else (0, 0, 200)
+            Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
+    images = (find_images(tmp_path / split) for split in ("train", "val"))
+    torch.manual_seed(0)
+    result = eval_quick.evaluate(
+        tiny(), *images, k=2, size=32, compute=select_compute("cpu", "fp32"), workers=0
+    )
+    if told:
+        assert result["nmi_labels"] >= 0.4, "1 but for seeds that begin with one colour twice"
+        assert result["probe_accuracy"] == 1
+    else:
+        assert result["nmi_labels"] < 0.1
+        assert 0.3 <= result["probe_accuracy"] <= 0.7
+
+
+def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) -> None:
+    for split in ("train", "val"):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 6)
+    folder = train(tmp_path / "data" / "train", "--k", "9")
+    for path in sorted((tmp_path / "data" / "train").rglob("*.png"))[:4]:
+        path.unlink()
+    command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
+    with pytest.raises(InputError, match=r"train: 8 readable images, fewer than .*nmb_cluster 9"):
+        eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
+
+
+def test_a_checkpoint_that_is_not_mains(tmp_path: Path, train: Callable[..., Path]) -> None:
+    for label in "ab":
+        write_images(tmp_path / "data" / label, 6)
+    path = train(tmp_path / "data") / "checkpoint.pth.tar"
+    checkpoint = read_checkpoint(path)
+    for settings in ({}, {"nmb_cluster": 4, "seed": "x", "size": 32}):
+        torch.save({**checkpoint, "settings": settings}, path)
+        with pytest.raises(InputError, match="does not tell k, seed and input size"):
+            eval_quick.read_settings(path)
 
 
 def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:

@@ -1,5 +1,7 @@
 """The experiment folder: refusals, unreadable images, logs that are taken back."""
 
+import contextlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -12,6 +14,7 @@ from conftest import write_images
 from data.images import ImageList, find_images
 from errors import InputError
 from experiment import RESULTS, Experiment
+from util import Logger
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
 CLUSTERS = [[0, 1], [], [2]]
@@ -27,14 +30,20 @@ def epoch(number: int) -> dict[str, Any]:
     return {"epoch": number, "convnet_loss": 2.5, "nmi_labels": None, "seconds": {"training": 1.0}}
 
 
-def run_epochs(folder: Path, images: ImageList, count: int) -> list[int]:
-    """A new run; returns the end of `clusters` after each epoch."""
-    ends = []
+def checkpoint(number: int, experiment: Experiment) -> dict[str, Any]:
+    """What the experiment reads of a checkpoint that is saved now."""
+    clusters = experiment.clusters
+    return {"epoch": number, "clusters_end": clusters.end, "clusters_digest": clusters.digest}
+
+
+def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, Any]]:
+    """A new run; returns the checkpoint after each epoch."""
+    saved = []
     with Experiment(folder, images, SETTINGS) as experiment:
         for number in range(count):
             experiment.log_epoch(epoch(number), np.array([0, 0, 2]), CLUSTERS)
-            ends.append(experiment.clusters.end)
-    return ends
+            saved.append(checkpoint(number + 1, experiment))
+    return saved
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path, images: ImageList) -> None:
@@ -70,11 +79,21 @@ def test_the_refusal_names_a_checkpoint_within_an_epoch(tmp_path: Path, images: 
         Experiment(tmp_path, images, SETTINGS)
 
 
-def test_another_runs_clusters_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
-    (end,) = run_epochs(tmp_path, images, 1)
-    (tmp_path / "clusters").write_bytes(b"\x80\x02].")
-    with pytest.raises(InputError, match="clusters is shorter than when the checkpoint was saved"):
-        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", {"epoch": 1, "clusters_end": end})
+@pytest.mark.parametrize("clusters", [[], [[[0], [1], [2]]], [[[0, 1], [2]], [[0, 1, 2]]]])
+def test_another_runs_clusters_are_noticed_at_resume(
+    tmp_path: Path, images: ImageList, clusters: list[list[list[int]]]
+) -> None:
+    """Cut where the checkpoint says, these would not be a list any more."""
+    (saved,) = run_epochs(tmp_path, images, 1)
+    (tmp_path / "clusters").unlink()
+    other = Logger(tmp_path / "clusters")
+    for item in clusters:
+        other.log(item)
+    _ = other.end  # makes the file
+    before = other.path.read_bytes()
+    with pytest.raises(InputError, match=r"does not begin as it was when .*; give another --exp"):
+        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", saved)
+    assert other.path.read_bytes() == before
 
 
 def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
@@ -90,12 +109,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, images: ImageList) -> None
 
 def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: ImageList) -> None:
     folder = tmp_path / "exp"
-    ends = run_epochs(folder, images, 3)
+    saved = run_epochs(folder, images, 3)
     with (folder / "metrics.jsonl").open("a") as lines:
         lines.write('{"epoch": 3, "half')
-    checkpoint = {"epoch": 2, "clusters_end": ends[1]}
     resume = folder / "checkpoints" / "checkpoint_1.pth.tar"
-    with Experiment(folder, images, SETTINGS, resume, checkpoint) as experiment:
+    with Experiment(folder, images, SETTINGS, resume, saved[1]) as experiment:
         assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1]
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS]
         experiment.log_epoch(epoch(2), np.array([0, 0, 2]), [[1]])
@@ -104,7 +122,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
 
 
 def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
-    (end,) = run_epochs(tmp_path / "exp", images, 1)
+    (saved,) = run_epochs(tmp_path / "exp", images, 1)
     write_images(images.root, 4)
     with pytest.raises(InputError, match=r"the images are not those .* \(3 there, 4 now\)"):
         Experiment(
@@ -112,13 +130,58 @@ def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -
             find_images(images.root),
             SETTINGS,
             tmp_path / "exp" / "checkpoint.pth.tar",
-            {"epoch": 1, "clusters_end": end},
+            saved,
         )
 
 
 def test_the_originals_logs_are_not_continued(tmp_path: Path, images: ImageList) -> None:
     with pytest.raises(InputError, match="the original code's"):
         Experiment(tmp_path, images, SETTINGS, tmp_path / "checkpoint.pth.tar", {"epoch": 4})
+
+
+def test_a_continued_run_does_not_name_unreadable_images_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a.png", "a\ttab.png", "two\nlines.png", "no\udcff UTF-8.png"]
+    images = ImageList(tmp_path, names + [f"{n}.png" for n in range(400)], ["."] * 404)
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        saved = checkpoint(0, experiment)
+    caplog.clear()
+    resume = tmp_path / "exp" / "checkpoint.pth.tar"
+    with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
+        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        assert not caplog.messages
+        experiment.report_unreadable({2: "cannot be read"})
+    with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
+        assert set(experiment.unreadable) == {0, 1, 3}, "a name of two lines may be named again"
+
+
+def test_an_unreadable_image_may_have_any_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [*(f"{number}.png" for number in range(150)), "no\udcff UTF-8.png"]
+    images = ImageList(tmp_path, paths, ["."] * len(paths))
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        console = io.TextIOWrapper(io.BytesIO(), "ascii", errors="backslashreplace")
+        with contextlib.redirect_stdout(console):
+            experiment.report_unreadable({150: "empty"})
+    assert capfd.readouterr().err == "", "no traceback from logging"
+    log = (tmp_path / "exp" / "log.txt").read_text(encoding="utf-8")
+    assert "left out, unreadable: no\\udcff UTF-8.png: empty" in log
+
+
+def test_a_console_that_takes_no_more_does_not_end_the_run(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with Experiment(tmp_path / "exp", images, {**SETTINGS, "verbose": True}):
+        monkeypatch.setattr("sys.stdout", Gone())
+        logging.getLogger("deepcluster").info("an epoch's summary")
+    assert "an epoch's summary" in (tmp_path / "exp" / "log.txt").read_text()
 
 
 def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

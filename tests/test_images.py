@@ -80,6 +80,12 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert Path(find_images(tmp_path / "list.txt").path(0)).exists()
 
 
+def test_a_byte_order_mark_belongs_to_no_name(tmp_path: Path) -> None:
+    write_images(tmp_path, 2)
+    (tmp_path / "list.txt").write_text("000.png\n001.png\n", encoding="utf-8-sig")
+    assert find_images(tmp_path / "list.txt").paths == ["000.png", "001.png"]
+
+
 def test_missing_source() -> None:
     with pytest.raises(InputError, match=r"^nowhere/x: no such folder or list file$"):
         find_images("nowhere/x")

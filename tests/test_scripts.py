@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import write_images
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +44,13 @@ def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
     assert (clone / "exp" / "001" / "checkpoint.pth.tar").exists()
     assert not (clone / ".venv").exists(), "PYTHON installs nothing"
 
+    quick = clone / "exp" / "001" / "quick.json"
+    quick.write_text("stale")
+    resume = f"{shortened} --resume exp/001/checkpoint.pth.tar"
+    more = bash(resume, clone, PYTHON=sys.executable, EPOCHS="2")
+    assert "linear probe" in more.stdout, more.stderr
+    assert "probe_accuracy" in quick.read_text()
+
     again = bash(f"{shortened} --k 1500", clone, PYTHON=sys.executable)
     assert again.returncode == 2
     assert "--nmb_cluster 1500: more clusters than the 1437 images" in again.stderr
@@ -66,11 +74,83 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
     )
 
 
-def test_resuming_leaves_the_folder_to_main(clone: Path) -> None:
-    (clone / "main.py").write_text("import sys; print(*sys.argv[1:])")
-    done = bash("./main.sh --resume x", clone, PYTHON=sys.executable, DIR="images")
-    assert "--exp" not in done.stdout
+PRINTER = "import sys; print(*sys.argv)"
+
+
+@pytest.mark.parametrize("flags", ["", "--resume x", "--exp x"])
+def test_with_a_folder_of_images_main_chooses_the_experiments(clone: Path, flags: str) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, DIR="images")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f"--verbose {flags}".strip())
     assert not (clone / "exp").exists()
+
+
+def test_exp_holds_for_a_resumed_run_too(clone: Path) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    variables = {"PYTHON": sys.executable, "DIR": "images", "EXP": "e"}
+    done = bash("./main.sh --resume x/checkpoint.pth.tar", clone, **variables)
+    assert f"--exp {clone}/e --resume x/checkpoint.pth.tar" in done.stdout
+    flag_wins = bash("./main.sh --resume x/checkpoint.pth.tar --exp y", clone, **variables)
+    assert f"{clone}/e" not in flag_wins.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "exp", "folder"),
+    [
+        ("", "", "exp/001"),
+        ("", "{clone}/e", "{clone}/e"),
+        ("--exp x/y", "{clone}/e", "x/y"),
+        ("--exp=x/y", "", "x/y"),
+        ("--resume x/y/checkpoint.pth.tar", "", "x/y"),
+        ("--resume x/y/checkpoint.pth.tar", "{clone}/e", "{clone}/e"),
+        ("--res=x/y/checkpoints/checkpoint_3.pth.tar", "", "x/y"),
+        ("--resume gone/checkpoint.pth.tar --ex x/y", "", "x/y"),
+    ],
+)
+def test_the_digits_run_is_compared_wherever_it_is(
+    clone: Path, flags: str, exp: str, folder: str
+) -> None:
+    folder = folder.format(clone=clone)
+    (clone / "main.py").write_text("")
+    (clone / "eval_quick.py").write_text(PRINTER)
+    if folder != "exp/001":
+        (clone / folder).mkdir(parents=True)
+        (clone / folder / "checkpoint.pth.tar").touch()
+    else:
+        (clone / "main.py").write_text(f"open('{folder}/checkpoint.pth.tar', 'w')")
+    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, EXP=exp.format(clone=clone))
+    assert f"--model {folder}/checkpoint.pth.tar" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "message"),
+    [
+        ({"DIR": "gone"}, "", "gone: no such folder or list file"),
+        ({}, "--lr 0", "argument --lr: '0' is not a number above 0"),
+        ({"EXP": "file/e"}, "", "file/e: cannot write there: Not a directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    clone: Path, variables: dict[str, str], flags: str, message: str
+) -> None:
+    (clone / "file").touch()
+    (clone / "datasets").mkdir()
+    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, **variables)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (clone / "exp").exists()
+
+
+@pytest.mark.parametrize("variables", [{}, {"DIR": "."}])
+def test_an_exp_folder_that_cannot_be_made(clone: Path, variables: dict[str, str]) -> None:
+    (clone / "exp").touch()
+    write_images(clone / "images", 12)
+    done = bash("./main.sh --k 2", clone, PYTHON=sys.executable, **variables)
+    assert done.returncode == 2
+    assert "error: exp: cannot write there" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_environment_is_made_once_and_again_when_pins_change(clone: Path) -> None:
@@ -81,12 +161,19 @@ def test_the_environment_is_made_once_and_again_when_pins_change(clone: Path) ->
     assert "Setting up .venv" in first.stderr
 
     (clone / ".venv" / "marker").touch()
-    assert bash(source, clone).stderr == ""
+    cmp = "cmp() { return 127; }; "  # as without diffutils
+    assert bash(cmp + source, clone).stderr == ""
     assert (clone / ".venv" / "marker").exists(), "reused"
 
     (clone / "requirements.txt").write_text("# still nothing to install\n")
     assert "Setting up .venv" in bash(source, clone).stderr
     assert not (clone / ".venv" / "marker").exists(), "made again"
+
+    (clone / "requirements.txt").write_text("# nothing to install, and .venv is activated\n")
+    activated = f"{clone}/.venv/bin:{os.environ['PATH']}"
+    done = bash(source, clone, PATH=activated, VIRTUAL_ENV=f"{clone}/.venv")
+    assert done.returncode == 0, done.stderr
+    assert "Setting up .venv" in done.stderr
 
     (clone / ".venv" / "installed-requirements.txt").unlink()  # as after a cut installation
     (clone / ".venv" / "marker").touch()
@@ -102,7 +189,7 @@ def test_the_environment_is_made_once_and_again_when_pins_change(clone: Path) ->
 
 
 def test_no_fitting_python(clone: Path) -> None:
-    for tool in ("bash", "basename", "dirname", "cmp", "flock"):
+    for tool in ("bash", "basename", "dirname", "flock"):
         if found := shutil.which(tool):
             (clone / "bin").mkdir(exist_ok=True)
             (clone / "bin" / tool).symlink_to(found)

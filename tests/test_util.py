@@ -84,6 +84,26 @@ def test_the_list_can_be_cut_back(tmp_path: Path) -> None:
     assert load(log.path) == ["new"]
 
 
+def test_the_list_knows_where_it_once_ended(tmp_path: Path) -> None:
+    log = Logger(tmp_path / "clusters")
+    marks = [(log.end, log.digest)]
+    for item in EPOCHS:
+        log.log(item)
+        marks.append((log.end, log.digest))
+    assert (Logger(log.path).end, Logger(log.path).digest) == marks[-1]
+    assert all(log.ended_at(*mark) for mark in marks)
+    (end, digest), (other_end, _) = marks[1], marks[2]
+    assert not log.ended_at(other_end, digest)
+    assert not log.ended_at(end + 1, digest)
+    log.cut(marks[1][0])
+    assert (log.end, log.digest) == marks[1]
+    assert not log.ended_at(*marks[2]), "shorter"
+    log.log("another item")
+    log.log(EPOCHS[2])
+    assert log.ended_at(*marks[1])
+    assert not log.ended_at(*marks[2]), "another way"
+
+
 def test_a_list_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
