@@ -77,7 +77,7 @@ def evaluate(
     if k > len(train_features):
         raise InputError(
             f"{train.root}: {len(train_features)} readable images, fewer than the run's "
-            f"--nmb_cluster {k}; give --data with more"
+            f"{k} clusters; give --data with more"
         )
     val_features, val_labels = embed(val, "val")
     whitening = fit_whitening(train_features)
@@ -99,11 +99,11 @@ def main(args: argparse.Namespace) -> None:
             raise InputError(
                 f"{images.root}: needs a folder of images for each of at least 2 labels"
             )
-    settings = read_settings(args.model)
+    protocol = read_protocol(args.model)
     trained = load_model(args.model)
-    start = untrained(trained.arch, trained.sobel is not None, 2, settings["seed"])
+    start = untrained(trained.arch, trained.sobel is not None, 2, protocol["seed"])
     options: dict[str, Any] = {
-        "k": settings["nmb_cluster"], "size": settings["size"],
+        "k": protocol["k"], "size": protocol["size"],
         "compute": compute, "workers": args.workers, "verbose": args.verbose,
     }  # fmt: skip
     results = {
@@ -111,8 +111,8 @@ def main(args: argparse.Namespace) -> None:
         "trained": evaluate(trained, train, val, **options),
     }
     out = args.model.parent / "quick.json"
-    protocol = {"data": str(args.data), "k": options["k"], "size": options["size"]}
-    write_text(out, json.dumps({"protocol": protocol, "results": results}, indent=2) + "\n")
+    told = {"protocol": {"data": str(args.data), **protocol}, "results": results}
+    write_text(out, json.dumps(told, indent=2) + "\n")
     sys.stdout.write(table(results) + f"\nwritten to {out}\n")
 
 
@@ -122,16 +122,22 @@ def name_unreadable(images: ImageList, unreadable: dict[int, str]) -> None:
         sys.stderr.write(f"left out, unreadable: {images.path(index)}: {reason}\n")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of the run that saved a checkpoint.
+def read_protocol(path: Path) -> dict[str, int]:
+    """The number of clusters `k`, the `seed` and the input `size` of the run that saved a
+    checkpoint.
 
     Raises:
         InputError: the checkpoint is not one of `main.py`.
     """
-    settings = read_checkpoint(path).get("settings", {})
-    if not all(isinstance(settings.get(name), int) for name in ("nmb_cluster", "seed", "size")):
-        raise InputError(f"{path}: does not tell k, seed and input size; it is not one of main.py")
-    return settings
+    checkpoint = read_checkpoint(path)
+    try:
+        settings, clusters = checkpoint["settings"], checkpoint["clusters"]
+        k = len(clusters["centroids"])
+        return {"k": k, "seed": int(settings["seed"]), "size": int(settings["size"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: does not tell k, seed and input size; it is not one of main.py"
+        ) from error
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

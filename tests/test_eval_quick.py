@@ -98,7 +98,7 @@ def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) 
     for path in sorted((tmp_path / "data" / "train").rglob("*.png"))[:4]:
         path.unlink()
     command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
-    with pytest.raises(InputError, match=r"train: 8 readable images, fewer than .*nmb_cluster 9"):
+    with pytest.raises(InputError, match=r"8 readable images, fewer than the run's 9 clusters"):
         eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
 
 
@@ -107,10 +107,10 @@ def test_a_checkpoint_that_is_not_mains(tmp_path: Path, train: Callable[..., Pat
         write_images(tmp_path / "data" / label, 6)
     path = train(tmp_path / "data") / "checkpoint.pth.tar"
     checkpoint = read_checkpoint(path)
-    for settings in ({}, {"nmb_cluster": 4, "seed": "x", "size": 32}):
+    for settings in ({}, {"seed": "x", "size": 32}):
         torch.save({**checkpoint, "settings": settings}, path)
         with pytest.raises(InputError, match="does not tell k, seed and input size"):
-            eval_quick.read_settings(path)
+            eval_quick.read_protocol(path)
 
 
 def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:
