@@ -11,7 +11,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,40 +65,43 @@ def clustering_steps(
     n: int, args: argparse.Namespace, device: torch.device, rate: float
 ) -> Iterator[Step]:
     """Time the steps of the clustering of `n` features."""
-    dim, k = args.dim, args.k
+    dim, k, with_library = args.dim, args.k, n <= args.library_up_to
     before = memory()
 
-    def step(name: str, ours: Timed, library: float | None, flops: float) -> Step:
-        return Step(name, ours.seconds, library, flops / rate, ours.memory - before)
+    def step(name: str, ours: Timed, library: float | None, operations: float) -> Step:
+        return Step(name, ours.seconds, library, operations / rate, ours.memory - before)
 
     rows = np.empty((n, dim), np.float16)
     moments = Moments(dim, device)
-    taken = [timed(store, rows, moments, *batch) for batch in arriving(n, dim)]
-    covariance = Timed(None, sum(t.seconds for t in taken), max(t.memory for t in taken))
+    covariance = whole(timed(store, rows, moments, *batch) for batch in arriving(n, dim))
     eigen = timed(fit_whitening, moments, PCA)
     del moments
     projection = timed(eigen.result.apply, rows, device)
     x = projection.result
-    kmeans = timed(partial(train_kmeans, x, k, device=device))
-    peak = max(t.memory for t in (covariance, eigen, projection, kmeans)) - before
-
-    with_library = n <= args.library_up_to
-    pca_train, pca_apply = faiss_pca(rows, PCA) if with_library else (None, None)
+    kmeans = timed(partial(train_kmeans, x, k, device=device))  # while the features are there
+    train, apply = faiss_pca(rows, PCA) if with_library else (math.nan, math.nan)
     del rows
-    yield step("covariance (library: and eigenvectors)", covariance, pca_train, n * dim**2)
+    yield step("covariance", covariance, None, n * dim**2)
     yield step("eigenvectors", eigen, None, 4 / 3 * dim**3)
-    yield step("projection", projection, pca_apply, 2 * n * dim * PCA)
+    yield step("covariance and eigenvectors", whole([covariance, eigen]), train, math.nan)
+    yield step("projection", projection, apply, 2 * n * dim * PCA)
+    pca = whole([covariance, eigen, projection])
+    yield step("PCA, all in all", pca, train + apply, math.nan)
+
+    iteration = Timed(None, kmeans.seconds / (ITERATIONS + 1), kmeans.memory)
     library = faiss_kmeans(x, k) if with_library else None
-    once = Timed(None, kmeans.seconds / (ITERATIONS + 1), kmeans.memory)
-    yield step("k-means, an iteration", once, library, 2 * n * k * PCA)
-    whole = sum(t.seconds for t in (covariance, eigen, projection, kmeans))
-    yield Step("PCA and k-means, all in all", whole, None, math.nan, peak)
+    yield step("k-means, an iteration", iteration, library, 2 * n * k * PCA)
 
     graph = timed(make_graph, x, NEIGHBOURS, args.graph)
     library = sklearn_graph(x) if with_library else None
     yield step(f"graph ({args.graph})", graph, library, 2 * n**2 * PCA)
-    pic = timed(pic_clusters, *graph.result)
-    yield step("PIC", pic, None, math.nan)
+    yield step("PIC", timed(pic_clusters, *graph.result), None, math.nan)
+
+
+def whole(parts: Iterable["Timed"]) -> "Timed":
+    """Several pieces of work as one."""
+    parts = list(parts)
+    return Timed(None, sum(part.seconds for part in parts), max(part.memory for part in parts))
 
 
 def pic_clusters(neighbours: np.ndarray, distances: np.ndarray) -> np.ndarray:
@@ -196,12 +199,12 @@ def table(n: int, steps: Sequence[Step], dim: int) -> str:
     features = 4 * n * dim
     lines = [
         f"N = {n:,} (float32 features would be {features / 2**30:.2f} GiB)",
-        f"{'step':40}{'seconds':>10}{'library':>10}{'ratio':>8}{'floor':>10}{'memory':>10}",
+        f"{'step':30}{'seconds':>10}{'library':>10}{'ratio':>8}{'floor':>10}{'memory':>10}",
     ]
     for step in steps:
-        ratio = step.library / step.seconds if step.library else math.nan
+        ratio = math.nan if step.library is None else step.library / step.seconds
         lines.append(
-            f"{step.name:40}{_number(step.seconds)}{_number(step.library)}{_number(ratio, 8, 1)}"
+            f"{step.name:30}{_number(step.seconds)}{_number(step.library)}{_number(ratio, 8, 1)}"
             f"{_number(step.floor)}{_number(step.memory / features, 10, 2)}"
         )
     return "\n".join([*lines, "(memory: at its peak, as a fraction of the float32 features)", ""])
@@ -213,7 +216,7 @@ def growth(runs: dict[int, list[Step]]) -> str:
     sizes = np.log(list(runs))
     for same in zip(*runs.values(), strict=True):
         exponent = np.polyfit(sizes, np.log([step.seconds for step in same]), 1)[0]
-        lines.append(f"{same[0].name:40}{exponent:10.2f}")
+        lines.append(f"{same[0].name:30}{exponent:10.2f}")
     return "\n".join(lines)
 
 
