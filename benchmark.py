@@ -24,6 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import cli
 from device import DEVICES, select_compute
+from errors import InputError
 from kmeans import ITERATIONS, train_kmeans
 from pic import join_singletons, make_graph, run_pic
 from whitening import Moments, fit_whitening
@@ -47,6 +48,7 @@ class Step:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_sizes(args)
     device = select_compute(args.device).device
     rate = matmul_rate(device)
     sys.stdout.write(
@@ -59,6 +61,20 @@ def main(args: argparse.Namespace) -> None:
         sys.stdout.write(table(n, runs[n], args.dim) + "\n")
     if len(runs) > 1:
         sys.stdout.write(growth(runs) + "\n")
+
+
+def check_sizes(args: argparse.Namespace) -> None:
+    """Refuse sizes that cannot be clustered.
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    if args.k > min(args.n):
+        raise InputError(f"--k {args.k}: more clusters than --n {min(args.n)}; give fewer")
+    if args.dim < PCA:
+        raise InputError(f"--dim {args.dim}: fewer than the PCA's {PCA}; give {PCA} or more")
+    if min(args.n) <= PCA:
+        raise InputError(f"--n {min(args.n)}: give more than the PCA's {PCA} dimensions")
 
 
 def clustering_steps(
@@ -78,9 +94,8 @@ def clustering_steps(
     del moments
     projection = timed(eigen.result.apply, rows, device)
     x = projection.result
-    kmeans = timed(partial(train_kmeans, x, k, device=device))  # while the features are there
+    kmeans = timed(partial(train_kmeans, x, k, device=device))
     train, apply = faiss_pca(rows, PCA) if with_library else (math.nan, math.nan)
-    del rows
     yield step("covariance", covariance, None, n * dim**2)
     yield step("eigenvectors", eigen, None, 4 / 3 * dim**3)
     yield step("covariance and eigenvectors", whole([covariance, eigen]), train, math.nan)

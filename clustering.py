@@ -6,6 +6,7 @@ features of its own images; the clusters are those of all, the same in every pro
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,14 @@ from kmeans import (
     sum_by_cluster,
     train_kmeans,
 )
-from pic import join_singletons, make_graph, run_pic
+from pic import (
+    check_graph,
+    check_neighbours,
+    check_widths,
+    join_singletons,
+    make_graph,
+    run_pic,
+)
 from whitening import Moments, Whitening, fit_whitening, preprocess_features
 
 __all__ = [
@@ -66,8 +74,9 @@ class Kmeans:
         self.device = device or select_compute().device
         self.assignments = np.empty(0, np.int64)
 
-    @property
+    @cached_property
     def images_lists(self) -> list[list[int]]:
+        """The rows of each cluster."""
         return group_by_cluster(self.assignments, self.k)
 
     def cluster(
@@ -98,6 +107,7 @@ class Kmeans:
             advance=advance,
         )
         self.assignments, self.centroids = result.assignment, result.centroids
+        self.__dict__.pop("images_lists", None)
         return result.loss
 
 
@@ -108,10 +118,13 @@ class PIC:
     Args:
         sigma: width of the affinity exp(−d/σ²).
         nnn: number of nearest neighbours in the graph.
-        alpha: weight of the graph in the power iteration, in 0..1.
+        alpha: weight of the graph in the power iteration, above 0 and below 1.
         distribute_singletons: let a cluster of one join its nearest neighbour's.
         graph: `exact`, `approximate`, or `auto`: exact for as long as that is quick.
-        device: of the whitening; None takes a GPU where there is one.
+        device: that computes; None takes a GPU where there is one.
+
+    Raises:
+        ValueError: sigma or alpha is out of range, or an unknown graph.
 
     Attributes (after `cluster`):
         assignments, images_lists, whitening: as in `Kmeans`; no cluster is empty.
@@ -127,13 +140,16 @@ class PIC:
         graph: str = "auto",
         device: torch.device | None = None,
     ) -> None:
+        check_widths(sigma, alpha)
+        check_graph(graph)
         self.sigma, self.nnn, self.alpha = sigma, nnn, alpha
         self.distribute_singletons, self.graph = distribute_singletons, graph
         self.device = device or select_compute().device
         self.assignments = np.empty(0, np.int64)
 
-    @property
+    @cached_property
     def images_lists(self) -> list[list[int]]:
+        """The rows of each cluster."""
         return group_by_cluster(self.assignments, len(self.centroids))
 
     def cluster(
@@ -151,19 +167,21 @@ class PIC:
             advance: told how many rows each step of the graph has done, N in all.
 
         Raises:
-            ValueError: nnn is not in 1..N−1, sigma or alpha is out of range, or a row is not
-                finite.
+            ValueError: nnn is not in 1..N−1, or a row is not finite.
         """
         self.whitening, x = _whiten(features, moments, self.device)
         x = gather_rows(x)  # the graph needs every point
+        check_neighbours(self.nnn, len(x))
         assignments = np.empty(len(x), np.int64)
         if rank() == 0:
-            neighbours, distances = make_graph(x, self.nnn, self.graph, advance=advance)
+            on_gpu = self.device.type == "cuda"
+            neighbours, distances = make_graph(x, self.nnn, self.graph, advance, on_gpu)
             assignments = run_pic(neighbours, distances, self.sigma, self.alpha)
             if self.distribute_singletons:
                 assignments = join_singletons(neighbours, assignments)
         self.assignments = broadcast(assignments)
         self.centroids = _means(x, self.assignments)
+        self.__dict__.pop("images_lists", None)
         if verbose:
             sys.stdout.write(f"PIC: {len(self.centroids)} clusters\n")
         return 0.0

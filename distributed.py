@@ -3,10 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# One process alone may build a graph of all images, for which the others wait.
+LONGEST_WAIT = timedelta(hours=12)
 
 
 def launched_processes() -> int:
@@ -16,15 +20,15 @@ def launched_processes() -> int:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that `torchrun` started, each with a GPU of its own where there are GPUs;
-    without `torchrun` do nothing."""
+    """Join the processes that `torchrun` started, each with a GPU of its own where there are GPUs
+    enough; without `torchrun` do nothing."""
     if launched_processes() == 1:
         yield
         return
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from distributed import all_reduce, gather_rows, rank, world_size
 log = logging.getLogger("deepcluster")
 
 ITERATIONS = 20
+CPU = torch.device("cpu")
 SAMPLE = 20  # points per cluster that k-means++ and AFK-MC² choose from
 BLOCK = 16384  # points that are in float64 at a time
 SCORES = 2**26  # of points against centroids that torch holds at a time (float32: 256 MiB)
@@ -179,7 +180,7 @@ class _Points:
         self, centroids: np.ndarray, weights: None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nearest, distances = self.search(self.placed(centroids))
-        sums = sum_by_cluster(self.x, nearest, len(centroids))
+        sums = sum_by_cluster(self.x, nearest, len(centroids), self.search.device)
         counts = all_reduce(np.bincount(nearest, minlength=len(centroids)))
         loss = all_reduce(np.array([distances.sum(dtype=np.float64)]))
         if self.advance is not None:
@@ -204,16 +205,29 @@ class _Points:
         return all_reduce(rows)
 
 
-def sum_by_cluster(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
+def sum_by_cluster(
+    x: np.ndarray, assignment: np.ndarray, k: int, device: torch.device = CPU
+) -> np.ndarray:
     """The sum `(k, d) float64` of the points `(N, d)` of each cluster. In float64 it is all but
     independent of the order, and thus of how the points are spread over processes."""
-    sums = np.zeros((k, x.shape[1]))
+    add = _add_with_torch if device.type == "cuda" else _add_with_scipy
+    on = device if device.type == "cuda" else CPU  # MPS has no float64
+    sums = torch.zeros(k, x.shape[1], dtype=torch.float64, device=on)
     for start in range(0, len(x), BLOCK):
-        block = x[start : start + BLOCK].astype(np.float64)
-        columns = np.arange(len(block) + 1)
-        members = (np.ones(len(block)), assignment[start : start + BLOCK], columns)
-        sums += scipy.sparse.csc_matrix(members, shape=(k, len(block))) @ block
-    return sums
+        rows = slice(start, start + BLOCK)
+        add(sums, torch.from_numpy(x[rows]), torch.from_numpy(assignment[rows]))
+    return sums.cpu().numpy()
+
+
+def _add_with_torch(sums: torch.Tensor, x: torch.Tensor, assignment: torch.Tensor) -> None:
+    sums.index_add_(0, assignment.to(sums.device), x.to(sums.device).double())
+
+
+def _add_with_scipy(sums: torch.Tensor, x: torch.Tensor, assignment: torch.Tensor) -> None:
+    """On a CPU in a tenth of torch's time."""
+    columns, ones = np.arange(len(x) + 1), np.ones(len(x))
+    members = scipy.sparse.csc_matrix((ones, assignment.numpy(), columns), (len(sums), len(x)))
+    sums += torch.from_numpy(members @ x.double().numpy())
 
 
 class NearestCentroid:
@@ -224,10 +238,14 @@ class NearestCentroid:
 
     Args:
         x: `(N, d) float32`.
+
+    Attributes:
+        device: where it works.
     """
 
     def __init__(self, x: np.ndarray, device: torch.device, options: KmeansOptions) -> None:
-        self._x, self._device, self._options = x, device, options
+        self.device = device
+        self._x, self._options = x, options
         self._search: Search | None = None
 
     def __call__(self, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,14 +253,14 @@ class NearestCentroid:
         distance to it, `(N,) float32`."""
         try:
             if self._search is None:
-                self._search = _search(self._x, self._device, self._options)
+                self._search = _search(self._x, self.device, self._options)
             return self._search(centroids)
         except RuntimeError as error:  # torch and Faiss both raise it
             if "out of memory" not in str(error):
                 raise
             reason = str(error).strip().splitlines()[0]
             log.warning("k-means: out of GPU memory, going on on the CPU (%s)", reason)
-            self._search = _faiss_search(self._x)
+            self.device, self._search = CPU, _faiss_search(self._x)
             return self._search(centroids)
 
 

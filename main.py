@@ -54,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     images = find_images(args.data)
     check_settings(args, len(images))
+    make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
     checkpoint = read_resume(args, images)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         epoch = checkpoint["epoch"]
@@ -145,22 +146,29 @@ def cluster(
 ) -> tuple[np.ndarray, float, Clusters]:
     """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and what
     it takes to assign other images."""
-    clustering: Kmeans | PIC
-    if args.clustering == "PIC":
-        clustering = PIC(args.sigma, args.nnn, args.alpha, graph=args.graph, device=compute.device)
-    else:
-        options = KmeansOptions(args.kmeans_init, args.spherical, args.float16, args.gpu_scratch)
-        seed = derive_seed(args.seed, "k-means", epoch)
-        clustering = Kmeans(args.nmb_cluster, seed, options, compute.device)
     check_clustering(args, len(features.rows), "with features")
-    try:
-        loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
-    except ValueError as error:
-        raise InputError(f"--clustering {args.clustering}: {error}") from error
+    clustering = make_clustering(args, epoch, compute)
+    loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
     assignment = np.full(len(features.present), -1, np.int64)
     assignment[features.present] = clustering.assignments
     found = Clusters(args.clustering, epoch, clustering.whitening, clustering.centroids)
     return assignment, loss, found
+
+
+def make_clustering(args: argparse.Namespace, epoch: int, compute: Compute) -> Kmeans | PIC:
+    """The algorithm that `--clustering` names, with its settings.
+
+    Raises:
+        InputError: it refuses them.
+    """
+    try:
+        if args.clustering == "PIC":
+            return PIC(args.sigma, args.nnn, args.alpha, graph=args.graph, device=compute.device)
+        options = KmeansOptions(args.kmeans_init, args.spherical, args.float16, args.gpu_scratch)
+        seed = derive_seed(args.seed, "k-means", epoch)
+        return Kmeans(args.nmb_cluster, seed, options, compute.device)
+    except ValueError as error:
+        raise InputError(f"--clustering {args.clustering}: {error}") from error
 
 
 def cluster_steps(args: argparse.Namespace, features: Features) -> tuple[int, str]:

@@ -28,9 +28,13 @@ Advance = Callable[[int], None]
 
 
 def make_graph(
-    xb: np.ndarray, nnn: int, method: str = "auto", advance: Advance | None = None
+    xb: np.ndarray,
+    nnn: int,
+    method: str = "auto",
+    advance: Advance | None = None,
+    use_gpus: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest-neighbour graph, on the CPU or all visible GPUs.
+    """The nearest-neighbour graph, on the CPU or all GPUs that Faiss sees.
 
     Args:
         xb: `(N, d) float32`.
@@ -39,6 +43,7 @@ def make_graph(
             (HNSW, on the CPU) and logs its recall; `auto` is exact on GPUs and up to `EXACT_UP_TO`
             points.
         advance: told how many points each step has done.
+        use_gpus: where Faiss sees any.
 
     Returns:
         Indices `(N, nnn + 1) int64` and squared L2 distances `(N, nnn + 1) float32`: each point
@@ -52,14 +57,12 @@ def make_graph(
     if xb.ndim != 2:
         raise ValueError(f"the graph needs an (N, d) array, not one of shape {xb.shape}")
     n = len(xb)
-    if not 1 <= nnn < n:
-        raise ValueError(f"the graph needs 1 <= nnn < N, not nnn = {nnn} for N = {n} points")
-    if method not in GRAPHS:
-        raise ValueError(f"graph {method!r}: give one of {', '.join(GRAPHS)}")
+    check_neighbours(nnn, n)
+    check_graph(method)
     xb = np.ascontiguousarray(xb, np.float32)
     if not np.isfinite(xb).all():
         raise ValueError("the graph needs finite points: NaN or infinity among them")
-    gpus = faiss.get_num_gpus() > 0
+    gpus = use_gpus and faiss.get_num_gpus() > 0
     if method == "exact" or (method == "auto" and (gpus or n <= EXACT_UP_TO)):
         index: Any = faiss.IndexFlatL2(xb.shape[1])
         if gpus:
@@ -84,19 +87,16 @@ def run_pic(
             count.
         D: `(N, m)` float, the squared L2 distances to them.
         sigma: width of the affinity exp(−d/σ²).
-        alpha: weight of the graph in the power iteration, in 0..1.
+        alpha: weight of the graph in the power iteration, above 0 and below 1.
 
     Returns:
         The cluster of each point, `(N,) int64`, numbered from 0 without a gap.
 
     Raises:
-        ValueError: sigma ≤ 0, alpha not in 0..1, I and D differ in shape, or hold something else
-            than indices below N and distances.
+        ValueError: sigma ≤ 0, alpha is not between 0 and 1, I and D differ in shape, or hold
+            something else than indices below N and distances.
     """
-    if not 0 < sigma < np.inf:
-        raise ValueError(f"PIC needs sigma > 0, not sigma = {sigma}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"PIC needs 0 < alpha < 1, not alpha = {alpha}")
+    check_widths(sigma, alpha)
     if I.ndim != 2 or I.shape != D.shape:
         raise ValueError(f"PIC needs I and D of shape (N, m), not {I.shape} and {D.shape}")
     if I.size and not (I.min() >= 0 and I.max() < len(I)):
@@ -126,6 +126,26 @@ def join_singletons(I: np.ndarray, clusters: np.ndarray) -> np.ndarray:  # noqa:
     joined = clusters.astype(np.int64)
     joined[lonely] = np.where(company.any(axis=1), clusters[nearest], clusters[lonely])
     return _renumbered(joined)
+
+
+def check_neighbours(nnn: int, n: int) -> None:
+    """Raise a ValueError where n points do not have nnn neighbours."""
+    if not 1 <= nnn < n:
+        raise ValueError(f"the graph needs 1 <= nnn < N, not nnn = {nnn} for N = {n} points")
+
+
+def check_graph(method: str) -> None:
+    """Raise a ValueError for an unknown kind of graph."""
+    if method not in GRAPHS:
+        raise ValueError(f"graph {method!r}: give one of {', '.join(GRAPHS)}")
+
+
+def check_widths(sigma: float, alpha: float) -> None:
+    """Raise a ValueError for a sigma or an alpha that PIC cannot work with."""
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"PIC needs sigma > 0, not sigma = {sigma}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"PIC needs 0 < alpha < 1, not alpha = {alpha}")
 
 
 def _small_world(xb: np.ndarray) -> Any:

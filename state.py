@@ -179,7 +179,7 @@ def set_up(
     state = State(args.start_epoch) if checkpoint is None else _state_of(checkpoint)
     k = args.nmb_cluster if state.clusters is None else state.k
     model = untrained(args.arch, args.sobel, k, args.seed)
-    if state.step == 0:
+    if state.step == 0 and state.epoch < args.epochs:  # a new epoch makes a new one
         model.top_layer = None
     if checkpoint is not None:
         weights = checkpoint["state_dict"]

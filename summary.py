@@ -62,11 +62,13 @@ def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray |
         assignment: `(N,) int64`, −1 for an image that is left out; `state` has the last epoch's.
         labels: `(N,) int64` folder labels, if there are any.
     """
-    known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
-    return (
-        f"clusters of the finished network: NMI to the last epoch's "
-        f"{nmi(assignment, state.assignment):.3f}{known}"
+    still = (
+        f"{nmi(assignment, state.assignment):.3f}"
+        if len(assignment) == len(state.assignment)
+        else "–"
     )
+    known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
+    return f"clusters of the finished network: NMI to the last epoch's {still}{known}"
 
 
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:

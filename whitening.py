@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from distributed import all_reduce, world_size
 
 BLOCK = 4096  # rows that are in float32 at a time
+LARGEST_RATIO = 3e3  # of two eigenvalues, up to which float32 is trusted to find them
 CPU = torch.device("cpu")
 
 
@@ -36,15 +37,17 @@ class Whitening:
         """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero).
 
         Raises:
-            ValueError: a row is not finite.
+            ValueError: the features do not have D dimensions, or a row is not finite.
         """
+        _check_shape(features.shape, len(self.mean))
         reduced = np.empty((len(features), self.matrix.shape[1]), np.float32)
         mean = torch.from_numpy(self.mean).to(device)
         matrix = torch.from_numpy(self.matrix).to(device)
         for start, rows in _blocks(features, device):
             rows -= mean
             white = F.normalize(rows @ matrix)
-            _check_finite(white, start)
+            if refusal := _not_finite(white, start):
+                raise refusal
             reduced[start : start + len(rows)] = white.cpu().numpy()
         return reduced
 
@@ -68,14 +71,16 @@ class Moments:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=self._device)
         self._block = torch.empty(BLOCK, dim, device=self._device)
         self._waiting = 0  # rows in it
+        self._refusal: ValueError | None = None
 
     @torch.inference_mode()
     def add(self, rows: torch.Tensor) -> None:
         """Take in `(n, D)` rows of any floating type.
 
         Raises:
-            ValueError: a row is not finite.
+            ValueError: the rows do not have D dimensions.
         """
+        _check_shape(rows.shape, len(self._sum))
         for part in rows.split(BLOCK):
             if self._waiting + len(part) > BLOCK:
                 self._flush()
@@ -85,8 +90,14 @@ class Moments:
     @torch.inference_mode()
     def reduce(self) -> tuple[int, torch.Tensor, torch.Tensor]:
         """The number of rows, their mean `(D,) float64` and covariance `(D, D) float64`, over all
-        processes. To be called once, since it works in place."""
+        processes. To be called once, since it works in place.
+
+        Raises:
+            ValueError: a row is not finite, in this process or in another.
+        """
         self._flush()
+        if all_reduce(np.array([self._refusal is not None], np.int64))[0]:
+            raise self._refusal or ValueError("features: a row of another process is not finite")
         count = int(all_reduce(np.array([self._count]))[0])
         offset = self._sum / max(self._count, 1)
         own_mean = self._shift.double() + offset
@@ -108,8 +119,9 @@ class Moments:
             self._shift = rows.mean(dim=0)
         rows -= self._shift
         sums = rows.sum(dim=0)
-        if not torch.isfinite(sums).all():
-            _check_finite(rows, self._count)
+        if not torch.isfinite(sums).all() and self._refusal is None:
+            # raised later, when all processes can do so together
+            self._refusal = _not_finite(rows, self._count)
         _add_gram(self._scatter, rows)
         self._sum += sums
         self._count += len(rows)
@@ -127,12 +139,13 @@ def fit_whitening(
         device: where to compute.
 
     Raises:
-        ValueError: fewer than 2 rows, not two-dimensional, or a row is not finite.
+        ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 1.
     """
+    if pca < 1:
+        raise ValueError(f"PCA needs at least 1 component, not pca = {pca}")
     if isinstance(features, Moments):
         return _fit_from_moments(features, pca)
-    if features.ndim != 2:
-        raise ValueError(f"PCA needs an (N, D) array, not one of shape {features.shape}")
+    _check_shape(features.shape)
     n, dim = features.shape
     if n <= dim and world_size() == 1:
         return _fit_from_few(features, pca)
@@ -177,7 +190,8 @@ def _fit_from_few(features: np.ndarray, pca: int) -> Whitening:
     if n < 2:
         raise ValueError(f"PCA needs at least 2 rows, not {n}")
     rows = torch.from_numpy(features).float()
-    _check_finite(rows, 0)
+    if refusal := _not_finite(rows, 0):
+        raise refusal
     mean = rows.double().mean(dim=0)
     centred = rows - mean.float()
     gram = torch.zeros(n, n, dtype=torch.float64)
@@ -203,6 +217,8 @@ def _largest_eigenpairs(
     from, and that of the features themselves. A direction below it is noise; whitening would blow
     it up to the size of the signal, so it is left out.
     """
+    if not torch.isfinite(matrix.diagonal()).all():
+        raise ValueError("features: too large for products in float32; scale them down")
     count = min(count, len(matrix))
     if matrix.device.type == "cuda":
         values, vectors = (a[..., -count:].cpu().numpy() for a in torch.linalg.eigh(matrix))
@@ -210,29 +226,32 @@ def _largest_eigenpairs(
         values, vectors = _eigh(matrix.numpy(), count)
     values, vectors = values[::-1], vectors[:, ::-1]
     eps = float(np.finfo(np.float32).eps)
-    floor = max(10 * eps * values[0], eps**2 * float(mean @ mean))
+    floor = max(eps * values[0], eps**2 * float(mean @ mean))
     above = int((values > floor).sum())
     return values[:above], vectors[:, :above]
 
 
 def _eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest eigenpairs, ascending: found in float32, which takes half the time, and
-    refined in float64 (a power iteration and Rayleigh–Ritz)."""
-    n = len(matrix)
-    # One thread: the reduction to tridiagonal form meets at thousands of barriers. Two threads make
-    # it 1.5 times faster on an idle machine, and ten times slower beside another busy program.
-    with threadpool_limits(1):
-        _, basis = scipy.linalg.eigh(
-            matrix.astype(
-                np.float32
-            ).T,  # symmetric, and in the order that LAPACK works on in place
-            subset_by_index=[n - count, n - 1],
-            overwrite_a=True,
-            check_finite=False,
-        )
+    refined in float64 (a power iteration and Rayleigh–Ritz); in float64 throughout where the
+    largest eigenvalue dwarfs the others, which float32 cannot tell apart then."""
+    values, basis = _lapack_eigh(matrix.astype(np.float32), count)
+    if values[-1] > LARGEST_RATIO * values[0]:
+        return _lapack_eigh(matrix, count)
     basis, _ = np.linalg.qr(matrix @ basis)
     values, rotation = np.linalg.eigh(basis.T @ matrix @ basis)
     return values, basis @ rotation
+
+
+def _lapack_eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    n = len(matrix)
+    # One thread: the reduction to tridiagonal form meets at thousands of barriers. Two threads make
+    # it 1.5 times faster on an idle machine, and ten times slower beside another busy program. The
+    # transpose is the same matrix, in the order that LAPACK works on in place.
+    with threadpool_limits(1):
+        return scipy.linalg.eigh(
+            matrix.T, subset_by_index=[n - count, n - 1], overwrite_a=True, check_finite=False
+        )
 
 
 def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
@@ -240,7 +259,8 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
     that the product is symmetric (half the work), and adds it without a copy in float64."""
     if rows.device.type == "cpu":
         sums, factor = total.numpy(), rows.numpy()
-        sums += factor.T @ factor
+        with np.errstate(over="ignore", invalid="ignore"):  # it is seen, and refused, later
+            sums += factor.T @ factor
     else:
         total += rows.T @ rows
 
@@ -254,9 +274,16 @@ def _blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, t
         yield start, block[: len(part)].copy_(part)
 
 
-def _check_finite(rows: torch.Tensor, start: int) -> None:
-    """Refuse NaN and infinity in the rows from number `start` on."""
+def _check_shape(shape: tuple[int, ...], dim: int | None = None) -> None:
+    if len(shape) != 2 or shape[1] < 1 or (dim is not None and shape[1] != dim):
+        wanted = "D" if dim is None else dim
+        raise ValueError(f"PCA needs an (N, {wanted}) array, not one of shape {tuple(shape)}")
+
+
+def _not_finite(rows: torch.Tensor, start: int) -> ValueError | None:
+    """What there is to say against rows, numbered from `start` on, with NaN or infinity in them."""
     finite = torch.isfinite(rows.sum(dim=1))
-    if not finite.all():
-        first = start + int(torch.nonzero(~finite)[0, 0])
-        raise ValueError(f"features: row {first} is not finite (NaN, infinite or too large)")
+    if finite.all():
+        return None
+    first = start + int(torch.nonzero(~finite)[0, 0])
+    return ValueError(f"features: row {first} is not finite (NaN, infinite or too large)")

@@ -8,6 +8,7 @@ import pytest
 
 import benchmark
 from benchmark import Step
+from errors import InputError
 
 
 def test_the_clustering_steps_are_shown_beside_library_and_floor(
@@ -48,3 +49,9 @@ def test_the_arriving_features_are_all_there() -> None:
     assert starts == (0, 256, 512)
     assert sum(len(batch) for batch in batches) == 600
     assert math.isfinite(float(batches[0].float().var()))
+
+
+@pytest.mark.parametrize("flags", ["--k 700 --n 600", "--dim 255", "--n 256 --k 9"])
+def test_impossible_sizes_are_refused(flags: str) -> None:
+    with pytest.raises(InputError, match="^" + flags.split(" --n")[0].split(" --k")[0]):
+        benchmark.main(benchmark.parse_args(["clustering", *flags.split()]))

@@ -21,10 +21,11 @@ def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:
     Returns the loss and the assignment, in one array, by the kind of clustering."""
     processes = str(shares.count(",") + 1)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     script = str(ROOT / "tests" / "sharded_clustering.py")
     done = subprocess.run(
         [sys.executable, *launcher, script, folder / "features", shares, folder / "out.npz"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **settings},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

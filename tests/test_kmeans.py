@@ -124,6 +124,17 @@ def test_bad_points_and_options_are_refused() -> None:
         train_kmeans(sphere(9), 2, options=KmeansOptions("best"))
 
 
+def test_the_sums_of_the_clusters_are_numpys() -> None:
+    x, assignment = sphere(40_000), np.arange(40_000) % 7
+    exact = [x[assignment == cluster].sum(axis=0, dtype=np.float64) for cluster in range(7)]
+    sums = kmeans.sum_by_cluster(x, assignment, 8)
+    np.testing.assert_allclose(sums[:7], exact, rtol=1e-12, atol=1e-10)
+    assert not sums[7].any()
+    with_torch = torch.zeros(8, 16, dtype=torch.float64)
+    kmeans._add_with_torch(with_torch, torch.from_numpy(x), torch.from_numpy(assignment))
+    np.testing.assert_allclose(with_torch, sums, rtol=1e-12, atol=1e-10)
+
+
 @pytest.mark.parametrize("float16", [False, True])
 def test_torch_finds_the_same_nearest_centroids_as_faiss(
     float16: bool, monkeypatch: pytest.MonkeyPatch
@@ -153,8 +164,8 @@ def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
     monkeypatch.setattr(kmeans, "_search", small_gpu)
     x = sphere(300)
     with caplog.at_level(logging.WARNING, "deepcluster"):
-        ours = train_kmeans(x, 7, device=torch.device("cuda"))
-    assert calls == ["cuda"] * 3
+        ours = train_kmeans(x, 7, device=torch.device("mps"))
+    assert calls == ["mps"] * 3
     assert caplog.messages == [
         "k-means: out of GPU memory, going on on the CPU (CUDA out of memory. Tried to allocate "
         "9 GiB)"

@@ -52,6 +52,18 @@ def test_whitening_equals_faiss_and_float64_up_to_signs(n: int, dim: int, pca: i
     assert relative_error(ours, float64_reference(features, pca)) < 1e-5
 
 
+@pytest.mark.parametrize("largest", [100, 300, 1000])
+def test_a_direction_that_dwarfs_the_others_costs_no_more_than_in_faiss(largest: float) -> None:
+    """There the float32 products of both are what limits."""
+    rng = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(rng.standard_normal((192, 192)))
+    deviations = np.array([largest, *np.linspace(1.5, 0.5, 191)])
+    features = (rng.standard_normal((3000, 192)) * deviations @ axes.T).astype(np.float32)
+    exact = float64_reference(features, 64)
+    ours = relative_error(preprocess_features(features, 64), exact)
+    assert ours < max(1e-3, 3 * relative_error(faiss_reference(features, 64), exact))
+
+
 def test_a_mean_far_from_zero_costs_no_digits() -> None:
     features = correlated(5000, 60) + np.linspace(100, 300, 60, dtype=np.float32)
     reference = float64_reference(features, 16)
@@ -123,9 +135,27 @@ def test_whitening_refuses_fewer_than_two_rows(shape: tuple[int, ...]) -> None:
         preprocess_features(np.zeros(shape, np.float32))
 
 
-def test_whitening_refuses_what_is_no_matrix() -> None:
-    with pytest.raises(ValueError, match=r"\(N, D\) array, not one of shape \(5,\)"):
-        preprocess_features(np.zeros(5, np.float32))
+@pytest.mark.parametrize("shape", [(5,), (5, 0), (5, 4, 3)])
+def test_whitening_refuses_what_is_no_matrix(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(N, D\) array, not one of shape \(5,"):
+        preprocess_features(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 1), (10,)])
+def test_whitening_refuses_other_dimensions_than_it_was_fitted_to(shape: tuple[int, ...]) -> None:
+    whitening = fit_whitening(correlated(30, 10))
+    with pytest.raises(ValueError, match=r"\(N, 10\) array, not one of shape \("):
+        whitening.apply(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"\(N, 10\) array, not one of shape \("):
+        Moments(10).add(torch.zeros(shape))
+
+
+def test_whitening_refuses_no_components_and_too_large_values() -> None:
+    with pytest.raises(ValueError, match="not pca = 0"):
+        preprocess_features(correlated(30, 10), 0)
+    for n in (20, 200):
+        with pytest.raises(ValueError, match="too large for products in float32"):
+            preprocess_features(correlated(n, 50) * 1e20)
 
 
 @pytest.mark.parametrize("n", [40, 5000])
