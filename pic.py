@@ -20,7 +20,7 @@ GRAPHS = ("auto", "exact", "approximate")
 # approximate one 18 to 22 s, and at half as many points they were level.
 EXACT_UP_TO = 100_000
 ITERATIONS = 200  # of the power iteration
-BLOCK = 8192  # points whose neighbours are searched together
+BLOCK = 8192  # points that are added to an index, or whose neighbours are searched, together
 LINKS, SEARCHED = 32, 64  # of HNSW: neighbours of a point, and points looked at in a search
 SAMPLE = 1000  # points that the approximate graph's recall is measured on
 
@@ -69,7 +69,7 @@ def make_graph(
             index = faiss.index_cpu_to_all_gpus(index)
         index.add(xb)
         return _search(index, xb, nnn, advance)
-    graph = _search(_small_world(xb), xb, nnn, advance)
+    graph = _search(_SmallWorld(xb), xb, nnn, advance)
     log.info("the approximate graph has a recall of %.3f", _recall(xb, graph[0]))
     return graph
 
@@ -148,11 +148,26 @@ def check_widths(sigma: float, alpha: float) -> None:
         raise ValueError(f"PIC needs 0 < alpha < 1, not alpha = {alpha}")
 
 
-def _small_world(xb: np.ndarray) -> Any:
-    index: Any = faiss.IndexHNSWFlat(xb.shape[1], LINKS)
-    index.hnsw.efSearch = SEARCHED
-    index.add(xb)  # gives the same graph on any number of threads
-    return index
+class _SmallWorld:
+    """HNSW. It finds neighbours among points in half precision, as a copy in float32 is too much
+    beside the features; the distances to those it finds are exact."""
+
+    def __init__(self, xb: np.ndarray) -> None:
+        self.xb, self.scale = xb, float(np.abs(xb).max()) or 1.0  # into the range of halves
+        half: Any = faiss.ScalarQuantizer.QT_fp16
+        self.index: Any = faiss.IndexHNSWSQ(xb.shape[1], half, LINKS)
+        self.index.hnsw.efSearch = SEARCHED
+        for start in range(0, len(xb), BLOCK):  # gives the same graph on any number of threads
+            self.index.add(xb[start : start + BLOCK] / self.scale)
+
+    def search(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As a Faiss index: distances and neighbours, the nearest first."""
+        neighbours = self.index.search(points / self.scale, count)[1]
+        distances = np.stack(
+            [np.square(self.xb[column] - points).sum(axis=1) for column in neighbours.T], axis=1
+        )
+        order = distances.argsort(axis=1, kind="stable")
+        return np.take_along_axis(distances, order, 1), np.take_along_axis(neighbours, order, 1)
 
 
 def _search(

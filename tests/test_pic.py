@@ -119,7 +119,7 @@ def test_a_point_stands_before_its_duplicates_however_many(method: str, copies: 
     every = cdist(x.astype(np.float64), x, "sqeuclidean")
     np.fill_diagonal(every, np.inf)
     nearest = np.sort(every, axis=1)[:, :5]
-    np.testing.assert_allclose(distances[:, 1:], nearest, atol=1e-4)
+    np.testing.assert_allclose(distances[:, 1:], nearest, atol=1e-4, rtol=1e-4)
 
 
 def test_all_points_may_be_identical() -> None:
