@@ -153,7 +153,7 @@ class _SmallWorld:
     beside the features; the distances to those it finds are exact."""
 
     def __init__(self, xb: np.ndarray) -> None:
-        self.xb, self.scale = xb, float(np.abs(xb).max()) or 1.0  # into the range of halves
+        self.xb, self.scale = xb, np.abs(xb).max() or np.float32(1)  # into the range of halves
         half: Any = faiss.ScalarQuantizer.QT_fp16
         self.index: Any = faiss.IndexHNSWSQ(xb.shape[1], half, LINKS)
         self.index.hnsw.efSearch = SEARCHED
