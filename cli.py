@@ -3,6 +3,7 @@
 import argparse
 import io
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n" if _is_first() else None)
 
 
 def run(
@@ -35,12 +36,19 @@ def run(
     try:
         main(parse_args(argv))
     except InputError as error:
-        sys.stderr.write(f"{program}: error: {error}\n")
+        if _is_first():
+            sys.stderr.write(f"{program}: error: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
     return 0
+
+
+def _is_first() -> bool:
+    """Whether this is the only process on this machine, or the first of those that `torchrun`
+    started: what is wrong need not be said by each."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def print_any_text() -> None:

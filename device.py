@@ -1,6 +1,7 @@
 """Which device computes, and in which precision."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,25 +9,34 @@ import torch
 from errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision, fp32 or bf16, that forward passes on it run in."""
+    """A device and the precision, fp32, bf16 or fp16, that forward passes on it run in."""
 
     device: torch.device
     precision: str
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        dtype = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """What keeps small gradients from vanishing in fp16; in the other precisions it does
+        nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
 def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     """What `--device` and `--precision` ask for.
 
-    auto takes a GPU where there is one, and bf16 where the hardware computes in it natively.
+    auto takes a GPU where there is one, and bf16 where the hardware computes in it natively. On an
+    NVIDIA GPU, convolutions are timed to choose the fastest, and those products that are left in
+    float32 may run in TF32 (see `full_float32`).
 
     Raises:
         InputError: the device is not there.
@@ -40,9 +50,24 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if device != "auto" and device not in there:
         raise InputError(f"--device {device}: not on this machine, which has: {', '.join(there)}")
     selected = torch.device(there[0] if device == "auto" else device)
+    if selected.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
     if precision == "auto":
         precision = "bf16" if _has_native_bf16(selected) else "fp32"
     return Compute(selected, precision)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Within it, matrix products of float32 on an NVIDIA GPU keep all their digits: distances and
+    covariances need them, networks do not."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _has_native_bf16(device: torch.device) -> bool:

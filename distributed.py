@@ -1,13 +1,21 @@
-"""The collectives in use. In a single process, without a process group, each is a no-op."""
+"""Many processes, started by `torchrun`: joining them, sharing work, and the collectives in use.
+
+In a single process, without a process group, each of these is a no-op.
+"""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from errors import InputError
 
 # One process alone may build a graph of all images, for which the others wait.
 LONGEST_WAIT = timedelta(hours=12)
@@ -19,13 +27,17 @@ def launched_processes() -> int:
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[None]:
-    """Join the processes that `torchrun` started, each with a GPU of its own where there are GPUs
-    enough; without `torchrun` do nothing."""
+def process_group(device: str = "auto") -> Iterator[None]:
+    """Join the processes that `torchrun` started; without `torchrun` do nothing.
+
+    Args:
+        device: `auto` and `cuda` give each process a GPU of its own, where there are enough.
+    """
     if launched_processes() == 1:
         yield
         return
-    cuda = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    enough = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    cuda = enough and device in ("auto", "cuda")
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
@@ -43,6 +55,64 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number, from 0 on."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process refuses in this block, all refuse.
+
+    Raises:
+        InputError: of the first process that raised one.
+    """
+    refusal = None
+    try:
+        yield
+    except InputError as error:
+        refusal = error
+    refusals = gather_objects(refusal and str(refusal))
+    for message in filter(None, refusals):
+        raise refusal or InputError(message)
+
+
+def shard_of(count: int) -> range:
+    """This process's share of `count` things, of which all processes have about as many: the
+    shares follow each other in the order of the ranks."""
+    return range(count * rank() // world_size(), count * (rank() + 1) // world_size())
+
+
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as one that many processes train: gradients become the mean over all of them, and
+    batch norm's running statistics are those of process 0."""
+    if world_size() == 1:
+        return model
+    gpus = [torch.cuda.current_device()] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=gpus)
+
+
+def weighted(loss: Tensor, size: int) -> Tensor:
+    """Turn the mean loss over this process's `size` samples into one whose gradient, once averaged
+    over the processes, is that of the mean over all samples."""
+    if world_size() == 1:
+        return loss
+    total = torch.tensor(float(size), device=loss.device)
+    dist.all_reduce(total)
+    return loss * (size * world_size() / total.clamp(min=1))
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give all processes the buffers of process 0."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def gather_objects(thing: Any) -> list[Any]:
+    """What each process has, in the order of the ranks."""
+    if world_size() == 1:
+        return [thing]
+    things = [None] * world_size()
+    dist.all_gather_object(things, thing)
+    return things
 
 
 def all_reduce(array: np.ndarray) -> np.ndarray:

@@ -68,7 +68,12 @@ def evaluate(
         loader = make_loader(dataset, batches, workers, compute.device)
         with progress(f"features of {split}", len(images), "images", verbose) as advance:
             features = compute_features(
-                loader, model, len(images), compute, partial(name_unreadable, images), advance
+                loader,
+                model,
+                range(len(images)),
+                compute,
+                partial(name_unreadable, images),
+                advance,
             )
         return features.rows, np.array(images.folders)[features.present]
 

@@ -20,8 +20,9 @@ import torchvision
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from checkpoint import place_of
+from checkpoint import place_of, save_checkpoint
 from data.images import ImageList
+from distributed import gather_objects, world_size
 from errors import InputError
 from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
 from state import OWN_SETTINGS, plain_settings
@@ -84,6 +85,7 @@ class Experiment:
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": _versions()}
+        config["processes"] = world_size()
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
         self.tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=first_epoch)
@@ -127,6 +129,22 @@ class Experiment:
                 f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {reason}); mend or remove "
                 f"those in {self.folder / 'bad_images.txt'}"
             )
+
+    def gather_unreadable(self) -> None:
+        """Name those that other processes have met; all call it together.
+
+        Raises:
+            InputError: as `report_unreadable`.
+        """
+        for unreadable in gather_objects(self.unreadable):
+            self.report_unreadable(unreadable)
+
+    def save(self, name: str, contents: dict[str, Any]) -> None:
+        """Save a checkpoint, which remembers where the folder's `clusters` end."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        end, digest = self.clusters.end, self.clusters.digest
+        save_checkpoint(path, {**contents, "clusters_end": end, "clusters_digest": digest})
 
     def log_epoch(
         self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
@@ -264,6 +282,32 @@ class Experiment:
         lines = (line.rpartition("\t") for line in text.split("\n"))
         reasons = {path: reason for path, _, reason in lines}
         return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
+
+
+class Bystander:
+    """What all processes but one have in the place of an `Experiment`: they write nothing."""
+
+    def __init__(self) -> None:
+        self.unreadable: dict[int, str] = {}
+
+    def __enter__(self) -> "Bystander":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def report_unreadable(self, unreadable: dict[int, str]) -> None:
+        self.unreadable |= unreadable
+
+    def gather_unreadable(self) -> None:
+        gather_objects(self.unreadable)
+
+    def save(self, name: str, contents: dict[str, Any]) -> None: ...
+
+    def log_epoch(
+        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
+    ) -> None: ...
+
+    def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
 
 
 def _listing(images: ImageList) -> str:

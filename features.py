@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from data.loading import Batch
 from data.transforms import to_input
 from device import Compute
+from distributed import world_size
 from models import ConvNet
 from whitening import Moments
 
@@ -20,13 +21,13 @@ NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a data set.
+    """The features of a data set, or of one process's share of it.
 
     Attributes:
         rows: `(M, D) float16`, of the M images that have features, in data-set order.
         present: `(N,) bool`, whether an image has.
         moments: of the rows, where there are more of them than dimensions (with fewer, the way
-            over the rows themselves is the shorter one).
+            over the rows themselves is the shorter one) or other processes have some.
     """
 
     rows: np.ndarray
@@ -38,26 +39,27 @@ class Features:
 def compute_features(
     loader: DataLoader[Batch],
     model: ConvNet,
-    count: int,
+    images: range,
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """The embedding of every image, with the network in eval mode.
+    """The embedding of each of some images, with the network in eval mode.
 
     Rows are kept in half precision, which is what a forward pass in bf16 has, and their covariance
     is summed on the device as they come.
 
     Args:
-        loader: goes through each image once, in any order.
-        count: N, the number of images.
+        loader: goes through each of them once, in any order.
+        images: their N numbers in the data set.
         on_unreadable: told the images that cannot be decoded or whose features are not finite, with
             the reasons.
         advance: told how many images each step has done.
     """
-    rows = np.zeros((count, model.embedding_dim), np.float16)
-    present = np.zeros(count, bool)
-    moments = Moments(model.embedding_dim, compute.device) if count > model.embedding_dim else None
+    dim, shared = model.embedding_dim, world_size() > 1
+    rows = np.zeros((len(images), dim), np.float16)
+    present = np.zeros(len(images), bool)
+    moments = Moments(dim, compute.device) if shared or len(images) > dim else None
     was_training = model.training
     model.eval()
     for batch in loader:
@@ -71,8 +73,8 @@ def compute_features(
             if moments is not None:
                 moments.add(kept)
             index, usable = batch.index.numpy(), finite.cpu().numpy()
-            rows[index[usable]] = kept.cpu().numpy()
-            present[index[usable]] = True
+            rows[index[usable] - images.start] = kept.cpu().numpy()
+            present[index[usable] - images.start] = True
             if not usable.all():
                 on_unreadable(dict.fromkeys(index[~usable].tolist(), NOT_FINITE))
         advance(len(batch.index) + len(batch.unreadable))

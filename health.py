@@ -20,6 +20,8 @@ def feature_spread(features: np.ndarray) -> float:
 
 def check_features(features: np.ndarray) -> list[str]:
     """Warnings about features `(N, D)`."""
+    if len(features) == 0:  # other processes have some
+        return []
     spread = feature_spread(features)
     if spread >= LEAST_SPREAD:
         return []

@@ -14,7 +14,7 @@ import scipy.sparse
 import torch
 from faiss.contrib import clustering as faiss_clustering
 
-from device import select_compute
+from device import full_float32, select_compute
 from distributed import all_reduce, gather_rows, rank, world_size
 
 log = logging.getLogger("deepcluster")
@@ -311,7 +311,9 @@ def _torch_search(x: np.ndarray, device: torch.device, float16: bool) -> Search:
         nearest, distances = [], []
         for rows in points.split(max(SCORES // len(c), 1)):
             # |x − c|² − |x|²: the last term is the same for all centroids
-            least, which = (lengths - 2 * (rows @ c.T).float()).min(dim=1)
+            with full_float32():
+                scores = (rows @ c.T).float()
+            least, which = (lengths - 2 * scores).min(dim=1)
             nearest.append(which)
             distances.append(least)
         squared = (torch.cat(distances) + squares).clamp(min=0)

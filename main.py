@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,16 +24,26 @@ from torch.utils.data import DataLoader
 
 import cli
 import health
-from checkpoint import save_checkpoint
 from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
 from device import DEVICES, PRECISIONS, Compute, select_compute
-from distributed import launched_processes
+from distributed import (
+    all_reduce,
+    broadcast_buffers,
+    data_parallel,
+    gather_rows,
+    process_group,
+    rank,
+    shard_of,
+    together,
+    weighted,
+    world_size,
+)
 from errors import InputError
-from experiment import Experiment, folder_of
+from experiment import Bystander, Experiment, folder_of
 from features import Features, compute_features
 from files import new_numbered_folder
 from kmeans import INITIALISATIONS
@@ -50,24 +61,34 @@ STEPS_BETWEEN_LOSSES = 20  # steps whose losses are fetched from the device toge
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then run."""
-    compute = select_compute(args.device, args.precision)
-    images = find_images(args.data)
-    check_settings(args, len(images))
-    make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
-    checkpoint = read_resume(args, images)
+    """Join the other processes, if there are any, and run."""
+    with process_group(args.device):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then train."""
+    with together():
+        compute = select_compute(args.device, args.precision)
+        images = find_images(args.data)
+        check_settings(args, len(images))
+        make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
+        checkpoint = read_resume(args, images)
+        model, optimizer, state = set_up(args, checkpoint, compute)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
-        epoch = checkpoint["epoch"]
-        sys.stdout.write(
-            f"nothing left to do: {args.resume} is at epoch {epoch} of --epochs {args.epochs}; "
-            "give more to go on\n"
-        )
+        if rank() == 0:
+            sys.stdout.write(
+                f"nothing left to do: {args.resume} is at epoch {checkpoint['epoch']} of "
+                f"--epochs {args.epochs}; give more to go on\n"
+            )
         return
-    model, optimizer, state = set_up(args, checkpoint, compute.device)
-    folder = experiment_folder(args)
-    with Experiment(folder, images, vars(args), args.resume, checkpoint) as experiment:
+    with together():
+        experiment = open_experiment(args, images, checkpoint)
+    with experiment:
         deepcluster(args, images, model, optimizer, state, compute, experiment)
-        sys.stdout.write(summarise(experiment.read_metrics(), folder) + "\n")
+        if isinstance(experiment, Experiment):
+            summary = summarise(experiment.read_metrics(), experiment.folder)
+            sys.stdout.write(summary + "\n")
 
 
 def deepcluster(
@@ -77,33 +98,34 @@ def deepcluster(
     optimizer: torch.optim.Optimizer,
     state: State,
     compute: Compute,
-    experiment: Experiment,
+    experiment: Experiment | Bystander,
 ) -> None:
     """Train a network with its own clusters (paper, section 3), epoch after epoch."""
+    processes = f"{world_size()} processes, " if world_size() > 1 else ""
+    own = "images of process 0" if processes else "images"  # what progress counts
     log.info(
-        "%s, %d images, on %s in %s", args.arch, len(images), compute.device, compute.precision
-    )
+        "%s, %d images, %son %s in %s",
+        args.arch, len(images), processes, compute.device, compute.precision,
+    )  # fmt: skip
     central = ImageDataset(images, central_crop(args.size), args.seed)
     augmented = ImageDataset(images, random_crop(args.size), args.seed)
-    every_image, draws = EpochBatches(args.batch), EpochBatches(args.batch)
-    every_image.start_epoch(0, np.arange(len(images)))
-    to_extract = make_loader(central, every_image, args.workers, compute.device)
+    own_images, draws = EpochBatches(args.batch), EpochBatches(args.batch, rank(), world_size())
+    shard = shard_of(len(images))
+    own_images.start_epoch(0, np.array(shard, np.int64))
+    to_extract = make_loader(central, own_images, args.workers, compute.device)
     to_train = make_loader(augmented, draws, args.workers, compute.device)
 
     def save(name: str) -> None:
-        done = experiment.clusters
-        contents = to_checkpoint(args, images, model, optimizer, state, done.end, done.digest)
-        path = experiment.folder / name
-        path.parent.mkdir(exist_ok=True)
-        save_checkpoint(path, contents)
+        experiment.save(name, to_checkpoint(args, images, model, optimizer, state))
 
     def find_clusters(seconds: dict[str, float]) -> tuple[np.ndarray, float, Clusters]:
-        with stage("features", len(images), "images", seconds, args.verbose) as advance:
+        with stage("features", len(shard), own, seconds, args.verbose) as advance:
             features = compute_features(
-                to_extract, model, len(images), compute, experiment.report_unreadable, advance
+                to_extract, model, shard, compute, experiment.report_unreadable, advance
             )
+            experiment.gather_unreadable()
         warn(health.check_features(features.rows))
-        total, unit = cluster_steps(args, features)
+        total, unit = cluster_steps(args, len(images))
         with stage("clustering", total, unit, seconds, args.verbose) as advance:
             return cluster(args, features, state.epoch, compute, advance)
 
@@ -118,8 +140,10 @@ def deepcluster(
         order = draw_order(args, state)
         draws.start_epoch(state.epoch, order, first_batch=state.step)
         left = max(len(order) - state.step * args.batch, 0)  # the last batch may be a small one
-        with stage("training", left, "images", seconds, args.verbose) as advance:
+        share = -(-left // world_size())
+        with stage("training", share, own, seconds, args.verbose) as advance:
             train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
+            experiment.gather_unreadable()
 
         metrics = epoch_metrics(state, images.labels, left, seconds)
         loss, clusters = metrics["convnet_loss"], metrics["nonempty_clusters"]
@@ -146,11 +170,12 @@ def cluster(
 ) -> tuple[np.ndarray, float, Clusters]:
     """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and what
     it takes to assign other images."""
-    check_clustering(args, len(features.rows), "with features")
+    present = gather_rows(features.present)
+    check_clustering(args, int(present.sum()), "with features")
     clustering = make_clustering(args, epoch, compute)
     loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
-    assignment = np.full(len(features.present), -1, np.int64)
-    assignment[features.present] = clustering.assignments
+    assignment = np.full(len(present), -1, np.int64)
+    assignment[present] = clustering.assignments
     found = Clusters(args.clustering, epoch, clustering.whitening, clustering.centroids)
     return assignment, loss, found
 
@@ -171,10 +196,10 @@ def make_clustering(args: argparse.Namespace, epoch: int, compute: Compute) -> K
         raise InputError(f"--clustering {args.clustering}: {error}") from error
 
 
-def cluster_steps(args: argparse.Namespace, features: Features) -> tuple[int, str]:
+def cluster_steps(args: argparse.Namespace, images: int) -> tuple[int, str]:
     """What the progress of the clustering counts: how many of what."""
     if args.clustering == "PIC":
-        return len(features.rows), "images"
+        return images, "images"
     return ITERATIONS, "iterations"
 
 
@@ -199,7 +224,7 @@ def train(
     loader: DataLoader[Batch],
     state: State,
     compute: Compute,
-    experiment: Experiment,
+    experiment: Experiment | Bystander,
     save: Callable[[str], None],
     advance: Callable[[int], None],
 ) -> None:
@@ -210,33 +235,45 @@ def train(
         model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd, fused=True
     )
     labels = torch.from_numpy(state.assignment).to(compute.device)
+    network = data_parallel(model, compute.device)
     losses = PendingLosses(state)
     for batch in loader:
         experiment.report_unreadable(batch.unreadable)
+        size = len(batch.index)
+        if size == 0 and world_size() > 1:  # the others wait for this process's gradients
+            batch = blank_batch(args.size)
         if len(batch.index) > 0:
-            # so that dropout, too, is a function of (seed, epoch, step)
-            torch.manual_seed(derive_seed(args.seed, "dropout", state.epoch, state.step))
+            # so that dropout, too, is a function of (seed, epoch, step), another in each process
+            torch.manual_seed(derive_seed(args.seed + rank(), "dropout", state.epoch, state.step))
             target = labels[batch.index.to(compute.device, non_blocking=True)]
             with compute.autocast():
-                loss = F.cross_entropy(model(to_input(batch.pixels, compute.device)), target)
+                loss = F.cross_entropy(network(to_input(batch.pixels, compute.device)), target)
             optimizer.zero_grad()
             head.zero_grad()
-            loss.backward()
-            optimizer.step()
-            head.step()
-            losses.add(loss.detach(), len(target))
+            state.scaler.scale(weighted(loss, size)).backward()
+            state.scaler.step(optimizer)
+            state.scaler.step(head)
+            state.scaler.update()
+            losses.add(loss.detach(), size)
         state.step += 1
         state.iteration += 1
         if state.iteration % args.checkpoints == 0:
             losses.flush()
             save(f"checkpoints/checkpoint_{state.iteration // args.checkpoints}.pth.tar")
-        advance(len(batch.index) + len(batch.unreadable))
+        advance(size + len(batch.unreadable))
     losses.flush()
+    broadcast_buffers(model)
+
+
+def blank_batch(size: int) -> Batch:
+    """What a process goes through the network with when it has no images of a batch; it does not
+    count."""
+    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1).long(), {})
 
 
 class PendingLosses:
-    """Losses on their way into the epoch's mean. They are fetched from the device many at a time,
-    since fetching each would make every step wait for it."""
+    """Losses on their way into the epoch's mean over all processes. They are fetched from the
+    device many at a time, since fetching each would make every step wait for it."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -244,7 +281,7 @@ class PendingLosses:
         self.sizes: list[int] = []
 
     def add(self, loss: torch.Tensor, size: int) -> None:
-        """Take the mean loss of a batch of `size` images."""
+        """Take the mean loss over this process's `size` images of a batch."""
         self.losses.append(loss)
         self.sizes.append(size)
         if len(self.losses) == STEPS_BETWEEN_LOSSES:
@@ -257,13 +294,15 @@ class PendingLosses:
             InputError: one of them is not finite.
         """
         values = torch.stack(self.losses).tolist() if self.losses else []
-        for value, size in zip(values, self.sizes, strict=True):
+        sums = np.multiply(values, self.sizes)
+        for total, size in all_reduce(np.array([sums, self.sizes], np.float64)).T.tolist():
+            value = total / max(size, 1)
             if not math.isfinite(value):
                 raise InputError(
                     f"the loss became {value} in epoch {self.state.epoch}, in one of the "
                     f"{len(values)} steps up to {self.state.step}; try a lower --lr"
                 )
-            self.state.convnet_loss.update(value, size)
+            self.state.convnet_loss.update(value, int(size))
         self.losses.clear()
         self.sizes.clear()
 
@@ -274,14 +313,15 @@ def stage(
 ) -> Iterator[Callable[[int], None]]:
     """Show the progress of a stage of the epoch, and note how long it took."""
     start = time.perf_counter()
-    with progress(name, total, unit, verbose) as advance:
+    with progress(name, total, unit, verbose and rank() == 0) as advance:
         yield advance
     seconds[name] = time.perf_counter() - start
 
 
 def warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        log.warning("unhealthy: %s", warning)
+    if rank() == 0:
+        for warning in warnings:
+            log.warning("unhealthy: %s", warning)
 
 
 def check_settings(args: argparse.Namespace, images: int) -> None:
@@ -290,10 +330,10 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
     Raises:
         InputError: naming the flag, its value and what would be right.
     """
-    if launched_processes() > 1:
+    if args.batch < 2 * world_size():
         raise InputError(
-            f"torchrun: started {launched_processes()} processes; main.py trains in one so far, "
-            "only its clustering works in many; start it with python"
+            f"--batch {args.batch}: is the batch of all {world_size()} processes; give "
+            f"{2 * world_size()} or more"
         )
     check_clustering(args, images, f"of {args.data}")
     if args.resume is None and args.start_epoch >= args.epochs:
@@ -325,6 +365,19 @@ def check_clustering(args: argparse.Namespace, images: int, which: str) -> None:
             f"--nnn {args.nnn}: an image has only {images - 1} neighbours among the {images} "
             f"{which}; give fewer"
         )
+
+
+def open_experiment(
+    args: argparse.Namespace, images: ImageList, checkpoint: dict[str, Any] | None
+) -> Experiment | Bystander:
+    """The experiment folder, in the one process that writes there.
+
+    Raises:
+        InputError: another run's results are in it, or it cannot be written.
+    """
+    if rank() > 0:
+        return Bystander()
+    return Experiment(experiment_folder(args), images, vars(args), args.resume, checkpoint)
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from checkpoint import has_sobel, load_weights, read_checkpoint
 from clustering import Clusters
 from data.images import ImageList
+from device import Compute
 from errors import InputError
 from models import ConvNet, untrained
 from util import AverageMeter
@@ -54,6 +56,7 @@ class State:
         clusters: how `assignment` came about; None before the first.
         clustering_loss: its k-means loss.
         convnet_loss: mean over the samples of the epoch so far.
+        scaler: of the gradients, in fp16.
     """
 
     epoch: int
@@ -64,6 +67,9 @@ class State:
     clusters: Clusters | None = None
     clustering_loss: float = 0.0
     convnet_loss: AverageMeter = field(default_factory=AverageMeter)
+    scaler: torch.amp.GradScaler = field(
+        default_factory=lambda: torch.amp.GradScaler(enabled=False)
+    )
 
     @property
     def k(self) -> int:
@@ -167,7 +173,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def set_up(
-    args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device
+    args: argparse.Namespace, checkpoint: dict[str, Any] | None, compute: Compute
 ) -> tuple[ConvNet, torch.optim.SGD, State]:
     """The network, the optimiser of its body, and the state: new ones, or the checkpoint's.
 
@@ -186,7 +192,7 @@ def set_up(
         if model.top_layer is None:
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(model, weights, args.resume)
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(compute.device).to(memory_format=torch.channels_last)
 
     body = [*model.features.parameters(), *model.classifier.parameters()]
     settings = {
@@ -196,16 +202,26 @@ def set_up(
         "fused": True,  # one pass over the weights; a third more images/s on CPU
     }
     optimizer = torch.optim.SGD(body, **settings)
+    state.scaler = compute.grad_scaler()
     if checkpoint is not None:
-        _load_momenta(optimizer, checkpoint.get("optimizer"), args.resume)
+        _load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
         for group in optimizer.param_groups:
             group.update(settings)
     return model, optimizer, state
 
 
-def _load_momenta(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> None:
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    checkpoint: dict[str, Any],
+    path: Path,
+) -> None:
     try:
-        optimizer.load_state_dict(saved)
+        if scaler.is_enabled() and checkpoint.get(
+            "grad_scaler"
+        ):  # else it ran in another precision
+            scaler.load_state_dict(checkpoint["grad_scaler"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
         for parameter, entry in optimizer.state.items():
             momentum = entry.get("momentum_buffer")
             if momentum is not None and momentum.shape != parameter.shape:
@@ -220,15 +236,10 @@ def to_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: State,
-    clusters_end: int,
-    clusters_digest: str,
 ) -> dict[str, Any]:
-    """All that a run needs to go on, bit for bit.
+    """All that a run needs to go on, bit for bit, but for where its logs end.
 
     The keys `epoch, arch, state_dict, optimizer` are the original's.
-
-    Args:
-        clusters_end, clusters_digest: of the `clusters` file when this checkpoint is saved.
     """
     return {
         "epoch": state.epoch,
@@ -242,8 +253,7 @@ def to_checkpoint(
         "clusters": _plain_clusters(state.clusters),
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
-        "clusters_end": clusters_end,
-        "clusters_digest": clusters_digest,
+        "grad_scaler": state.scaler.state_dict(),  # empty but in fp16
         "images_digest": images.digest,
         "settings": plain_settings(vars(args)),
     }

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
+from device import full_float32
 from distributed import all_reduce, world_size
 
 BLOCK = 4096  # rows that are in float32 at a time
@@ -45,7 +46,8 @@ class Whitening:
         matrix = torch.from_numpy(self.matrix).to(device)
         for start, rows in _blocks(features, device):
             rows -= mean
-            white = F.normalize(rows @ matrix)
+            with full_float32():
+                white = F.normalize(rows @ matrix)
             if refusal := _not_finite(white, start):
                 raise refusal
             reduced[start : start + len(rows)] = white.cpu().numpy()
@@ -262,7 +264,8 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # it is seen, and refused, later
             sums += factor.T @ factor
     else:
-        total += rows.T @ rows
+        with full_float32():
+            total += rows.T @ rows
 
 
 def _blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:

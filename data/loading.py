@@ -61,10 +61,16 @@ class ImageDataset(Dataset[Any]):
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """The batches of one epoch, in an order that is set anew for each."""
+    """The batches of one epoch, in an order that is set anew for each.
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    Args:
+        batch_size: images in a batch.
+        part, parts: of each batch, give every `parts`-th image from number `part` on: the share of
+            one of many processes. Of the last batch that may be none.
+    """
+
+    def __init__(self, batch_size: int, part: int = 0, parts: int = 1) -> None:
+        self.batch_size, self.part, self.parts = batch_size, part, parts
         self.start_epoch(0, np.empty(0, np.int64))
 
     def start_epoch(self, epoch: int, order: np.ndarray, first_batch: int = 0) -> None:
@@ -73,8 +79,9 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for start in range(self.first_batch * self.batch_size, len(self.order), self.batch_size):
-            indices = self.order[start : start + self.batch_size].tolist()
-            yield [Draw(index, self.epoch, start + i) for i, index in enumerate(indices)]
+            stop = min(start + self.batch_size, len(self.order))
+            positions = range(start + self.part, stop, self.parts)
+            yield [Draw(int(self.order[at]), self.epoch, at) for at in positions]
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size) - self.first_batch

@@ -22,6 +22,7 @@ import main
 from checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from data.loading import Batch
+from device import select_compute
 from errors import InputError
 from models import ConvNet
 from state import State
@@ -100,7 +101,7 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
     folder = train(tree, "--epochs", "1")
     trained = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     args = main.parse_args(f"{tree} --arch tiny --sobel --k 4".split())
-    start, _, _ = main.set_up(args, None, torch.device("cpu"))
+    start, _, _ = main.set_up(args, None, select_compute("cpu", "fp32"))
     for name, weight in start.state_dict().items():
         fixed = name.startswith("sobel")
         assert torch.equal(weight, trained[name]) == fixed, name
@@ -426,7 +427,7 @@ def test_an_unhealthy_run_says_so(tree: Path, train: Train) -> None:
 
 def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train) -> None:
     args = main.parse_args(f"{tree} --arch tiny --k 4 --sobel".split())
-    model, optimizer, state = main.set_up(args, None, torch.device("cpu"))
+    model, optimizer, state = main.set_up(args, None, select_compute("cpu", "fp32"))
     model.top_layer = nn.Linear(model.embedding_dim, 4)
     state = State(0, assignment=np.zeros(40, np.int64))
     empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {3: "vanished"})
@@ -439,7 +440,7 @@ def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train
 
     loader: Any = [empty]
     recorder: Any = Recorder()
-    compute = main.select_compute("cpu", "fp32")
+    compute = select_compute("cpu", "fp32")
     main.train(args, model, optimizer, loader, state, compute, recorder, lambda name: None, print)
     assert recorder.seen == {3: "vanished"}
     assert (state.step, state.convnet_loss.count) == (1, 0)
@@ -544,14 +545,6 @@ def test_a_malformed_checkpoint_is_not_gone_on_from(
     assert error.count("\n") == 1
     assert message in error
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-def test_training_in_many_processes_is_refused(
-    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="torchrun: started 2 processes"):
-        train(tree)
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "4"), ("--seed", "5"), ("--k", "5")])

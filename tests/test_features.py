@@ -32,7 +32,8 @@ def extract(folder: Path, model: ConvNet, unreadable: dict[int, str] | None = No
     batches.start_epoch(0, np.arange(len(images)))
     loader = make_loader(ImageDataset(images, central_crop(32)), batches, 0, CPU)
     found = {} if unreadable is None else unreadable
-    return compute_features(loader, model, len(images), select_compute("cpu", "fp32"), found.update)
+    every = range(len(images))
+    return compute_features(loader, model, every, select_compute("cpu", "fp32"), found.update)
 
 
 def by_hand(folder: Path, model: ConvNet) -> np.ndarray:

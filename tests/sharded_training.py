@@ -1,0 +1,27 @@
+"""What test_sharded_training.py starts under torchrun: main.py with a small network.
+
+Usage: sharded_training.py ARGUMENTS OF main.py; beside its own networks, `--arch` takes `tiny` and
+`plain`, which has neither batch norm nor dropout.
+"""
+
+import sys
+
+from conftest import tiny
+from torch import nn
+
+import cli
+import main
+from models import MODELS
+from models.convnet import ConvNet
+
+
+def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
+    """A network in which an image's gradient does not depend on the others of its batch."""
+    features = nn.Sequential(nn.Conv2d(2 if sobel else 3, 8, 5, 4), nn.ReLU(), nn.MaxPool2d(2))
+    classifier = nn.Sequential(nn.Linear(8 * 9, 32), nn.ReLU())
+    return ConvNet("plain", features, 3, classifier, 32, out, sobel)
+
+
+if __name__ == "__main__":
+    MODELS.update(tiny=tiny, plain=plain)
+    sys.exit(cli.run(main.main, main.parse_args))
