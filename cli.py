@@ -18,6 +18,10 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(**kwargs)
 
+    def print_help(self, file: Any = None) -> None:
+        if _is_first():
+            super().print_help(file)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n" if _is_first() else None)
 

@@ -65,6 +65,32 @@ else
     PYTHON=$PWD/.venv/bin/python
 fi
 
+count_processes() {  # one for each visible GPU, unless PROCESSES says how many
+    local count=${PROCESSES:-}
+    if [ -z "$count" ]; then
+        count=1
+        if command -v nvidia-smi rocm-smi >/dev/null; then  # else spare the seconds
+            count=$("$PYTHON" -c 'import torch; print(max(torch.cuda.device_count(), 1))')
+        fi
+    fi
+    [[ $count =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$count: not a whole number of 1 or more"
+    echo "$count"
+}
+
+launch() {  # how many processes on this machine, then a script and its arguments
+    local processes=$1
+    shift
+    if [ "$processes" = 1 ]; then
+        "$PYTHON" "$@"
+        return
+    fi
+    local cores
+    cores=$(getconf _NPROCESSORS_ONLN)
+    # torchrun would give each a single thread, too few for the PCA
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))} \
+        "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$processes" "$@"
+}
+
 # On CPU, glibc hands the gradients' memory back to the kernel after every step, only to ask for it
 # anew; keeping it makes training a third faster. Other C libraries ignore these.
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8000000000}

@@ -5,6 +5,9 @@
 #   DIR=/your/images K=1000 ./main.sh    your images; see README on k
 #   ./main.sh                            scikit-learn's digits: minutes on a laptop
 #
+# On a machine with several GPUs it takes them all, in a process each (fewer: CUDA_VISIBLE_DEVICES or
+# PROCESSES), which share the batch and the WORKERS. Many machines: main_slurm.sh.
+#
 # Further flags go to main.py, and win: ./main.sh --resume exp/001/checkpoint.pth.tar --epochs 20
 # The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
 # Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
@@ -64,8 +67,10 @@ elif [ -n "${embedded:-}" ]; then
     set -- --exp "$EXP" "$@"
 fi
 
-"$PYTHON" main.py "$DIR" --arch "$ARCH" --sobel --clustering Kmeans --nmb_cluster "$K" \
-    --lr "$LR" --wd "$WD" --batch "$BATCH" --epochs "$EPOCHS" --workers "$WORKERS" --verbose "$@"
+processes=$(count_processes)
+launch "$processes" main.py "$DIR" --arch "$ARCH" --sobel --clustering Kmeans --nmb_cluster "$K" \
+    --lr "$LR" --wd "$WD" --batch "$BATCH" --epochs "$EPOCHS" \
+    --workers $(((WORKERS + processes - 1) / processes)) --verbose "$@"
 
 if [ -n "${embedded:-}" ] && [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'

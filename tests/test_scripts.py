@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {n: v for n, v in os.environ.items() if n not in ("DIR", "EXP", "PYTHON", "K")}
+    one = {"PROCESSES": "1"}  # whatever GPUs there are
     return subprocess.run(
-        ["bash", "-c", script], cwd=cwd, env={**clean, **env}, capture_output=True, text=True
+        ["bash", "-c", script], cwd=cwd, env={**clean, **one, **env}, capture_output=True, text=True
     )
 
 
@@ -201,7 +203,84 @@ def test_no_fitting_python(clone: Path) -> None:
     assert named.stderr == "test.sh: error: PYTHON=/no/such/python: no such program\n"
 
 
-@pytest.mark.parametrize("script", ["main.sh", "test.sh", ".ci/run"])
+def stub(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
+    """PROCESSES says how many; else each GPU has one."""
+    stub(clone / "bin", "nvidia-smi", "")
+    gpus = 'if [ "$1" = -c ]; then echo 3; else echo "OMP $OMP_NUM_THREADS:" "$@"; fi'
+    stub(clone / "bin", "python", gpus)
+    variables = {"PYTHON": "bin/python", "DIR": "images", "OMP_NUM_THREADS": "5"}
+    path = f"{clone}/bin:{os.environ['PATH']}"
+    done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
+    launcher = "OMP 5: -m torch.distributed.run --standalone --nproc_per_node"
+    assert done.stdout.startswith(f"{launcher} 3 main.py {clone}/images --arch"), done.stderr
+    assert done.stdout.endswith("--workers 4 --verbose --seed 2\n"), "12, shared by three"
+    two = bash("./main.sh", clone, PROCESSES="2", **variables)
+    assert two.stdout.startswith(f"{launcher} 2 main.py")
+    wrong = bash("./main.sh", clone, PROCESSES="some", **variables)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "main.sh: error: PROCESSES=some: not a whole number of 1 or more\n"
+
+
+SLURM = {
+    "SLURM_JOB_ID": "12345", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "32", "PROCESSES": "",
+}  # fmt: skip
+
+
+def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clone: Path) -> None:
+    stub(clone / "bin", "scontrol", "echo node1; echo node2")
+    stub(clone / "bin", "srun", 'echo "$@"; exit 7')
+    variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
+    spooled = clone.parent / "slurm_script"  # Slurm starts a copy
+    shutil.copy(clone / "main_slurm.sh", spooled)
+    start = f"{spooled} --seed 2"
+    done = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
+    assert done.returncode == 7, "that of the run"
+    assert done.stdout == (
+        f"--kill-on-bad-exit {sys.executable} -m torch.distributed.run --nnodes 2 "
+        "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
+        f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
+        "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --seed 2\n"
+    ), done.stderr
+
+    (clone / "exp" / "slurm-12345" / "checkpoints").mkdir(parents=True)
+    for age, name in ((20, "checkpoint"), (10, "checkpoints/checkpoint_2")):
+        saved = clone / "exp" / "slurm-12345" / f"{name}.pth.tar"
+        saved.touch()
+        os.utime(saved, (time.time() - age, time.time() - age))
+    again = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
+    newest = "exp/slurm-12345/checkpoints/checkpoint_2.pth.tar"
+    assert again.stdout.endswith(f"--verbose --resume {newest} --seed 2\n"), again.stderr
+
+
+def test_a_slurm_job_is_put_back_before_its_time_is_up(clone: Path) -> None:
+    stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
+    stub(clone / "bin", "srun", "touch started; sleep 1; echo went on")
+    variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
+    signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
+    done = bash(f"./main_slurm.sh & {signal}", clone, DIR="images", **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == ["requeue 12345", "went on"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [({}, "to be started by Slurm"), ({"SLURM_JOB_ID": "1"}, "DIR: name the images")],
+)
+def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message: str) -> None:
+    done = bash("./main_slurm.sh", clone, PYTHON=sys.executable, **variables)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["main.sh", "main_slurm.sh", "test.sh", ".ci/run"])
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
