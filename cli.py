@@ -102,6 +102,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def inner_fraction(text: str) -> float:
+    """The type of a flag that takes a number between 0 and 1, neither of them."""
+    value = _to_float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
+    return value
+
+
 def _to_float(text: str) -> float:
     try:
         return float(text)

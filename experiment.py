@@ -250,8 +250,10 @@ class Experiment:
     def _later_assignments(self) -> list[Path]:
         assert self.checkpoint is not None
         epoch, clusters = self.checkpoint["epoch"], self.checkpoint.get("clusters")
-        has_its_own = clusters is not None and clusters["epoch"] == epoch
-        first = f"epoch_{epoch + has_its_own:04d}.npy"
+        # the network's own: the run finds the same again, if nothing but its length has changed
+        stays = clusters is not None and clusters["epoch"] == epoch
+        stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints"}
+        first = f"epoch_{epoch + stays:04d}.npy"
         return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
 
     def _take_back_logs(self) -> None:
@@ -263,13 +265,17 @@ class Experiment:
         lines = "".join(json.dumps(metrics) + "\n" for metrics in kept)
         write_text(self.folder / "metrics.jsonl", lines)
 
-    def _log_changed_settings(self) -> None:
+    def _changed_settings(self) -> dict[str, str]:
+        """By name, what each was and is."""
         before = (self.checkpoint or {}).get("settings", {})
-        changed = [
-            f"{name} {before[name]} → {value}"
+        return {
+            name: f"{before[name]} → {value}"
             for name, value in self.settings.items()
             if name not in OWN_SETTINGS and name in before and before[name] != value
-        ]
+        }
+
+    def _log_changed_settings(self) -> None:
+        changed = [f"{name} {change}" for name, change in self._changed_settings().items()]
         if changed:
             log.info("settings changed: %s", ", ".join(changed))
 

@@ -7,6 +7,7 @@ import numpy as np
 SAMPLE = 1000  # rows that are looked at, in float64
 LEAST_SPREAD = 1e-3
 LARGEST_SHARE = 0.5
+LEAST_SIZE = 2  # of a cluster, on average
 LEAST_GAIN = 0.01
 
 
@@ -34,6 +35,12 @@ def check_features(features: np.ndarray) -> list[str]:
 def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
     """Warnings about an assignment `(N,)` to k clusters."""
     sizes = np.bincount(assignment[assignment >= 0], minlength=k)
+    mean_size = sizes.sum() / np.count_nonzero(sizes)
+    if mean_size < LEAST_SIZE:
+        return [
+            f"a cluster has {mean_size:.2g} images on average: there is next to nothing to learn "
+            "from them; give fewer --nmb_cluster, or for PIC a larger --sigma"
+        ]
     share = sizes.max() / sizes.sum()
     if share <= LARGEST_SHARE:
         return []

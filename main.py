@@ -447,8 +447,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--nnn", type=cli.whole_number(1), default=5, help="nearest neighbours in the graph")
     sigma_help = "width of the affinity exp(-d/sigma^2) between neighbours"
     add("--sigma", type=cli.positive_number, default=0.2, help=sigma_help)
-    alpha_help = "weight of the graph in the power iteration, from 0 to 1"
-    add("--alpha", type=cli.fraction, default=0.001, help=alpha_help)
+    alpha_help = "weight of the graph in the power iteration, above 0 and below 1"
+    add("--alpha", type=cli.inner_fraction, default=0.001, help=alpha_help)
     graph_help = "auto: exact for as long as that is quick"
     add("--graph", choices=GRAPHS, default="auto", help=graph_help)
 

@@ -93,11 +93,11 @@ def run_pic(
         The cluster of each point, `(N,) int64`, numbered from 0 without a gap.
 
     Raises:
-        ValueError: sigma ≤ 0, alpha is not between 0 and 1, I and D differ in shape, or hold
-            something else than indices below N and distances.
+        ValueError: sigma ≤ 0, alpha is not between 0 and 1, I and D are empty, differ in shape, or
+            hold something else than indices below N and distances.
     """
     check_widths(sigma, alpha)
-    if I.ndim != 2 or I.shape != D.shape:
+    if I.ndim != 2 or I.shape != D.shape or len(I) == 0:
         raise ValueError(f"PIC needs I and D of shape (N, m), not {I.shape} and {D.shape}")
     if I.size and not (I.min() >= 0 and I.max() < len(I)):
         raise ValueError(f"PIC needs neighbours in 0..{len(I) - 1}, not {I.min()}..{I.max()}")

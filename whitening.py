@@ -118,7 +118,8 @@ class Moments:
         rows = self._block[: self._waiting]
         self._waiting = 0
         if self._count == 0:
-            self._shift = rows.mean(dim=0)
+            mean = rows.mean(dim=0)
+            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # a bad row stays the only one
         rows -= self._shift
         sums = rows.sum(dim=0)
         if not torch.isfinite(sums).all() and self._refusal is None:

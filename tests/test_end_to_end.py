@@ -217,6 +217,18 @@ def test_going_on_from_the_end_sets_nothing_aside(tree: Path, train: Train) -> N
     assert not (folder / "set_aside").exists()
 
 
+def test_going_on_from_the_end_with_other_clusters_keeps_those_of_the_end(
+    tree: Path, train: Train
+) -> None:
+    folder = train(tree)
+    found = (folder / "assignments" / "epoch_0001.npy").read_bytes()
+    resume = ["--resume", str(folder / "checkpoint.pth.tar")]
+    train(tree, *resume, "--epochs", "2", "--k", "3")
+    aside = folder / "set_aside" / "001"
+    assert (aside / "assignments" / "epoch_0001.npy").read_bytes() == found
+    assert set(np.load(folder / "assignments" / "epoch_0001.npy")) == {0, 1, 2}
+
+
 def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
     """Images that go through the saved network, PCA and centroids by hand end up in the clusters
     that the run wrote last."""
@@ -464,8 +476,8 @@ BAD_INPUT = {
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
     "{tree} --clustering PIC --nnn 40": "--nnn 40: an image has only 39 neighbours among the 40",
     "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
-    "{tree} --clustering PIC --alpha 0": "--clustering PIC: PIC needs 0 < alpha < 1, not alpha = 0",
-    "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number from 0 to below 1",
+    "{tree} --clustering PIC --alpha 0": "argument --alpha: '0' is not a number above 0 and",
+    "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number above 0 and",
     "{tree} --k 4 --kmeans_init best": "argument --kmeans_init: invalid choice: 'best'",
 }
 

@@ -29,6 +29,12 @@ def test_one_cluster_with_most_images() -> None:
     assert "one cluster holds 60% of the images" in warning
 
 
+def test_clusters_of_next_to_nothing() -> None:
+    assert health.check_assignment(np.arange(100) // 2, 60) == []
+    (warning,) = health.check_assignment(np.arange(100) * 2 // 3, 80)
+    assert "a cluster has 1.5 images on average" in warning
+
+
 def test_loss_at_ln_k() -> None:
     assert health.check_loss(0.9 * math.log(50), 50, epoch=1) == []
     assert health.check_loss(0.0, 1, epoch=1) == []

@@ -158,7 +158,7 @@ def test_whitening_refuses_no_components_and_too_large_values() -> None:
             preprocess_features(correlated(n, 50) * 1e20)
 
 
-@pytest.mark.parametrize("n", [40, 5000])
+@pytest.mark.parametrize("n", [40, 300, 5000])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_whitening_names_a_row_that_is_not_finite(n: int, value: float) -> None:
     features = correlated(n, 50)
