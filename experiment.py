@@ -250,9 +250,11 @@ class Experiment:
     def _later_assignments(self) -> list[Path]:
         assert self.checkpoint is not None
         epoch, clusters = self.checkpoint["epoch"], self.checkpoint.get("clusters")
-        # the network's own: the run finds the same again, if nothing but its length has changed
+        # the network's own: within an epoch they are in use, at its begin they are found again, and
+        # are the same if nothing but the length of the run has changed
         stays = clusters is not None and clusters["epoch"] == epoch
-        stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints"}
+        if self.checkpoint.get("step", 0) == 0:
+            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints"}
         first = f"epoch_{epoch + stays:04d}.npy"
         return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
 
