@@ -2,14 +2,14 @@
 
 import argparse
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
 import cli
 import progress as progress_module
-from device import Compute, select_compute
+from device import Compute, full_float32, select_compute
 from errors import InputError
 from progress import progress
 
@@ -111,6 +111,14 @@ def test_auto_precision_follows_the_cpu(
         assert select_compute("cpu", asked).precision == asked
 
 
+@pytest.fixture
+def _backends_as_before() -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("_backends_as_before")
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16")])
 def test_auto_precision_follows_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
@@ -120,7 +128,19 @@ def test_auto_precision_follows_the_gpu(
     assert select_compute() == Compute(torch.device("cuda"), precision)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float)])
+@pytest.mark.usefixtures("_backends_as_before")
+def test_tf32_is_for_networks_alone() -> None:
+    for allowed in (True, False):
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        with full_float32():
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), DTYPES.items())
 def test_forward_passes_run_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
     with select_compute("cpu", precision).autocast():
         assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype

@@ -261,6 +261,23 @@ def test_a_run_cut_before_its_last_clustering_can_be_finished(tree: Path, train:
     assert without_times(whole) == without_times(cut)
 
 
+def test_fp16_learns_what_fp32_learns_and_goes_on_with_its_loss_scale(
+    tree: Path, train: Train
+) -> None:
+    flags = ["--epochs", "2", "--checkpoints", "7"]
+    full = train(tree, *flags, exp="full")
+    half = train(tree, *flags, "--precision", "fp16", exp="half")
+    expected, losses = ([m["convnet_loss"] for m in load_metrics(f)] for f in (full, half))
+    assert losses == pytest.approx(expected, rel=0.02)
+    assert losses != expected
+    cut = half / "checkpoints" / "checkpoint_1.pth.tar"
+    assert read_checkpoint(cut)["grad_scaler"]["scale"] > 1
+    assert read_checkpoint(full / "checkpoint.pth.tar")["grad_scaler"] == {}
+    whole = shutil.copytree(half, half.with_name("whole"))
+    train(tree, *flags, "--precision", "fp16", "--resume", str(cut), exp="half")
+    assert_same_weights(whole / "checkpoint.pth.tar", half / "checkpoint.pth.tar")
+
+
 def test_a_resumed_run_keeps_its_settings_and_tells_those_that_changed(
     tree: Path, train: Train, tmp_path: Path
 ) -> None:
