@@ -178,7 +178,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("target", metavar="TARGET", type=Path, help="new folder for the copy, or one begun before")
     size_help = "short side in pixels; 256/224 of the --size that is trained at"
     add("--size", type=cli.whole_number(1), default=256, help=size_help)
-    # Photos with short side 256: 17, 23, 30, 44 kB and on average 4.3, 3.5, 3.0, 2.1 grey levels off
+    # Photos at 256: 17, 23, 30, 44 kB and on average 4.3, 3.5, 3.0, 2.1 grey levels off
     quality_help = "of resized JPEGs, 1 to 100; 85 takes a quarter less room, 95 half as much again"
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
     workers_help = "processes; left out: one for each core"
