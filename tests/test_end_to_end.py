@@ -606,5 +606,5 @@ def test_the_way_of_decoding_is_recorded(
 
 
 def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="^--decode gpu: needs a CUDA GPU, and"):
+    with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
         train(tree, "--decode", "gpu")
