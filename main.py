@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader
 import cli
 import health
 from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
+from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
-from data.loading import Batch, EpochBatches, ImageDataset, make_loader
+from data.loading import DECODE, Batch, EpochBatches, ImageDataset, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
 from device import DEVICES, PRECISIONS, Compute, select_compute
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then train."""
     with together():
         compute = select_compute(args.device, args.precision)
+        check_decode(args.decode, compute.device)
         images = find_images(args.data)
         check_settings(args, len(images))
         make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
@@ -107,8 +109,8 @@ def deepcluster(
         "%s, %d images, %son %s in %s",
         args.arch, len(images), processes, compute.device, compute.precision,
     )  # fmt: skip
-    central = ImageDataset(images, central_crop(args.size), args.seed)
-    augmented = ImageDataset(images, random_crop(args.size), args.seed)
+    central = ImageDataset(images, central_crop(args.size), args.seed, args.decode)
+    augmented = ImageDataset(images, random_crop(args.size), args.seed, args.decode)
     own_images, draws = EpochBatches(args.batch), EpochBatches(args.batch, rank(), world_size())
     shard = shard_of(len(images))
     own_images.start_epoch(0, np.array(shard, np.int64))
@@ -434,6 +436,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     precision_help = "auto takes bf16 where the hardware computes in it natively"
     add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
+    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
+    add("--decode", choices=DECODE, default="auto", help=decode_help)
 
     add = parser.add_argument_group("k-means").add_argument
     init_help = "the first centroids: random points, or points chosen to be far apart"

@@ -7,7 +7,6 @@ so that a new epoch with new labels and another order costs no restart.
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from data.decode import UnreadableImageError, read_image
+from data.batch import Batch, collate
+from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.gpu_decode import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
 from seeding import derive_seed
+
+DECODE = ("auto", "pil", "gpu")
+LEAST_AHEAD = 8  # batches; they ride out a slow read, and more would only take memory
 
 
 class Draw(NamedTuple):
@@ -30,33 +34,32 @@ class Draw(NamedTuple):
     position: int
 
 
-@dataclass
-class Batch:
-    """`pixels` (B, 3, H, W) uint8 of the images `index` (B,) int64, and why the others are missing:
-    `unreadable` maps an image index to the reason."""
-
-    pixels: Tensor
-    index: Tensor
-    unreadable: dict[int, str]
-
-    def pin_memory(self) -> "Batch":
-        return Batch(self.pixels.pin_memory(), self.index.pin_memory(), self.unreadable)
-
-
 class ImageDataset(Dataset[Any]):
-    """Images by draw: (index, pixels), or (index, reason) for an image that cannot be decoded."""
+    """Images by draw: (index, pixels), or (index, reason) for an image that cannot be decoded.
 
-    def __init__(self, images: ImageList, transform: v2.Transform, seed: int = 0) -> None:
+    Args:
+        seed: of the random crops.
+        decode: "auto" decodes JPEGs and resizes everything the quick way; "pil" has Pillow do all;
+            "gpu" gives a JPEG as (index, `Jpeg`), for `make_loader` to decode on the GPU.
+    """
+
+    def __init__(
+        self, images: ImageList, transform: v2.Transform, seed: int = 0, decode: str = "auto"
+    ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.decode = decode
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
+        path = self.images.path(draw.image)
+        seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
         try:
-            image = read_image(self.images.path(draw.image))
+            if self.decode == "gpu" and (data := read_jpeg(path)) is not None:
+                return draw.image, Jpeg(data, seed)
+            image = read_image(path) if self.decode == "pil" else read_pixels(path)
         except UnreadableImageError as error:
             return draw.image, str(error)
-        seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
         return draw.image, apply_seeded(self.transform, image, seed)
 
 
@@ -93,22 +96,14 @@ def make_loader(
     """A loader whose workers are kept from one epoch to the next."""
     # The user has chosen the number of workers; torch need not warn of it.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # the loader must not draw from the global one
-    )
-
-
-def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:
-    """Stack the readable images of a batch and set the others apart."""
-    readable = [(index, pixels) for index, pixels in samples if isinstance(pixels, Tensor)]
-    unreadable = {index: reason for index, reason in samples if isinstance(reason, str)}
-    if not readable:
-        return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), torch.empty(0).long(), unreadable)
-    indices, pixels = zip(*readable, strict=True)
-    return Batch(torch.stack(pixels), torch.tensor(indices), unreadable)
+    options: dict[str, Any] = {
+        "batch_sampler": batches,
+        "num_workers": workers,
+        "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
+        "pin_memory": device.type == "cuda",
+        "persistent_workers": workers > 0,
+        "generator": torch.Generator(),  # the loader must not draw from the global one
+    }
+    if dataset.decode == "gpu":
+        return GpuDecodingLoader(dataset, device, **options)
+    return DataLoader(dataset, collate_fn=collate, **options)

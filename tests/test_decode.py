@@ -1,14 +1,27 @@
 """Every file that Pillow reads becomes RGB."""
 
+import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
+from sklearn.datasets import load_sample_images
+from torch import Tensor
 from torchvision.datasets.folder import pil_loader
+from torchvision.transforms import v2
 
-from data.decode import UnreadableImageError, read_image
+import data.decode
+from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.transforms import apply_seeded, central_crop, random_crop
+
+
+def as_tensor(image: Image.Image | np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def gradient(mode: str = "RGB") -> Image.Image:
@@ -33,6 +46,7 @@ def test_every_mode_decodes_as_torchvisions_loader_does(
     gradient(mode).save(path)
     image = read_image(path)
     assert image.mode == "RGB"
+    assert torch.equal(read_pixels(path), as_tensor(image))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(pil_loader(path)))
     if extension != "gif" and mode not in ("1", "P"):
         reference = np.asarray(gradient("L" if mode in ("L", "LA", "F") else "RGB").convert("RGB"))
@@ -47,6 +61,7 @@ def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path: Path, extension: str) -
     Image.fromarray(wide).save(path)
     decoded = np.asarray(read_image(str(path)))
     np.testing.assert_array_equal(decoded, np.repeat((wide >> 8)[:, :, None], 3, axis=2))
+    assert torch.equal(read_pixels(str(path)), as_tensor(decoded))
 
 
 def test_lab(tmp_path: Path) -> None:
@@ -63,6 +78,7 @@ def test_orientation_is_left_alone_as_by_torchvisions_loader(tmp_path: Path) -> 
     exif[0x0112] = 6  # turn by 90 degrees to show
     gradient().save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(str(tmp_path / "turned.jpg")).size == (50, 30)
+    assert read_pixels(str(tmp_path / "turned.jpg")).shape == (3, 30, 50)
 
 
 def test_transparent_palette_makes_no_noise(tmp_path: Path) -> None:
@@ -72,6 +88,7 @@ def test_transparent_palette_makes_no_noise(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_image(str(tmp_path / "p.png"))
+        read_pixels(str(tmp_path / "p.png"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "folder"])
@@ -89,3 +106,149 @@ def test_what_cannot_be_decoded_says_why(tmp_path: Path, damage: str) -> None:
         read_image(str(path))
     assert "\n" not in str(error.value)
     assert str(path) not in str(error.value), "the log names the file itself"
+    with pytest.raises(UnreadableImageError) as quick:
+        read_pixels(str(path))
+    assert str(quick.value) == str(error.value), "the same is said whatever the way"
+
+
+def assert_close(ours: Tensor, expected: Tensor) -> None:
+    """To one grey level, and in one of 10,000 values to two."""
+    difference = (ours.int() - expected.int()).abs()
+    assert int(difference.max()) <= 2
+    assert int((difference == 2).sum()) <= max(1, difference.numel() // 10000)
+
+
+PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
+JPEGS: dict[str, dict[str, Any]] = {
+    "quality 30": {"quality": 30},
+    "quality 75": {"quality": 75},
+    "quality 95": {"quality": 95},
+    "progressive": {"progressive": True},
+    "4:4:4": {"subsampling": "4:4:4"},
+    "4:2:2": {"subsampling": "4:2:2"},
+    "4:2:0, progressive": {"subsampling": "4:2:0", "progressive": True, "quality": 90},
+    "RGB without transform": {"keep_rgb": True},
+    "restart markers": {"restart_marker_blocks": 3},
+}
+SIZES = [(640, 427), (333, 501), (61, 45), (8, 8), (7, 9), (1, 50), (50, 1), (1, 1), (300, 20)]
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=list(JPEGS))
+def test_quick_jpegs_have_pillows_pixels(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = str(tmp_path / "photo.jpg")
+    for number, size in enumerate(SIZES):
+        for mode in ("RGB", "L"):
+            photo = PHOTOS[number % 2].resize(size).convert(mode)
+            if mode == "RGB" or "keep_rgb" not in options:
+                photo.save(path, **options)
+                assert torch.equal(read_pixels(path), as_tensor(read_image(path))), (size, mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "extension", "options"),
+    [
+        ("RGB", "jpg", {"quality": 40}), ("RGB", "jpg", {"quality": 95}), ("L", "jpg", {}),
+        ("CMYK", "jpg", {}), ("RGB", "png", {}), ("RGBA", "png", {}), ("P", "png", {}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("size", SIZES)
+def test_the_transforms_agree_but_for_rounding(
+    tmp_path: Path, mode: str, extension: str, options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    path = str(tmp_path / f"photo.{extension}")
+    PHOTOS[sum(size) % 2].resize(size).convert(mode).save(path, **options)
+    image, pixels = read_image(path), read_pixels(path)
+    narrow = max(size) / min(size) > 20  # resized whole, it would be very long
+    views = [(random_crop(s), seed) for s in (224, 65) for seed in range(6)]
+    views += [] if narrow else [(central_crop(s), 0) for s in (224, 96, 33)]
+    for transform, seed in views:
+        expected = apply_seeded(transform, image, seed)
+        ours = apply_seeded(transform, pixels, seed)
+        assert ours.dtype == torch.uint8
+        assert_close(ours, expected)
+
+
+def test_a_resized_checkerboard_agrees_too(tmp_path: Path) -> None:
+    """Where the resize has most to average, and a half is rounded most often."""
+    y, x = np.mgrid[:301, :407]
+    for kind in ((x + y) % 2 * 255, np.random.default_rng(0).integers(256, size=(301, 407))):
+        image = Image.fromarray(kind.astype(np.uint8)).convert("RGB")
+        for transform in (central_crop(224), random_crop(96), v2.Resize(31)):
+            expected = apply_seeded(transform, image, 3)
+            expected = expected if isinstance(expected, Tensor) else as_tensor(expected)
+            ours = apply_seeded(transform, as_tensor(image), 3)
+            assert_close(ours, expected)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def outcome(read: Callable[[str], Any], path: Path) -> Tensor | str:
+    try:
+        image = read(str(path))
+    except UnreadableImageError as error:
+        return str(error)
+    return image if isinstance(image, Tensor) else as_tensor(image)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "PNG"])
+def test_damaged_files_are_refused_or_read_as_by_pillow(tmp_path: Path, kind: str) -> None:
+    options = {"progressive": True} if kind.startswith("progressive") else {}
+    whole = encoded(PHOTOS[0].resize((61, 45)), kind.split()[-1], **options)
+    rng = np.random.default_rng(0)
+    cases = [whole[:length] for length in (*range(0, len(whole), 97), len(whole) - 1)]
+    for place in rng.integers(len(whole), size=60):
+        cases.append(whole[:place] + bytes([rng.integers(256)]) + whole[place + 1 :])
+    path = tmp_path / "damaged"
+    refused = 0
+    for content in cases:
+        path.write_bytes(content)
+        slow, quick = outcome(read_image, path), outcome(read_pixels, path)
+        refused += isinstance(slow, str)
+        if isinstance(slow, Tensor) and isinstance(quick, Tensor):
+            assert torch.equal(quick, slow)
+        else:
+            assert quick == slow
+    assert refused > len(whole) // 97 - 1
+
+
+def test_the_bytes_tell_the_format_not_the_name(tmp_path: Path) -> None:
+    for kind, name in (("GIF", "gif.jpg"), ("JPEG", "jpeg.png"), ("PNG", "png.jpg")):
+        (tmp_path / name).write_bytes(encoded(gradient(), kind))
+        path = str(tmp_path / name)
+        assert torch.equal(read_pixels(path), as_tensor(read_image(path)))
+        assert (read_jpeg(path) is not None) == (kind == "JPEG")
+
+
+def test_plain_jpegs_take_the_quick_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.decode, "_to_rgb", None)
+    for mode in ("RGB", "L"):
+        gradient(mode).save(tmp_path / "image.jpg")
+        assert read_pixels(str(tmp_path / "image.jpg")).shape == (3, 30, 50)
+
+
+def test_only_sound_jpegs_in_ycbcr_or_grey_go_to_the_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    whole = encoded(gradient())
+    without_jfif = whole[:2] + whole[20:]  # the APP0 segment has 18 bytes
+    for content, taken in {
+        whole: True,
+        encoded(gradient("L")): True,
+        encoded(gradient(), progressive=True): True,
+        encoded(gradient("CMYK")): False,
+        encoded(gradient(), keep_rgb=True): False,
+        without_jfif: False,
+        whole[:-2]: False,
+        encoded(gradient(), "PNG"): False,
+    }.items():
+        path.write_bytes(content)
+        data = read_jpeg(str(path))
+        assert (data is not None) == taken
+        if data is not None:
+            assert bytes(data.tolist()) == content
+    path.write_bytes(b"nothing")
+    with pytest.raises(UnreadableImageError):
+        read_jpeg(str(path))

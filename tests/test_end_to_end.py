@@ -617,3 +617,16 @@ def test_without_verbose_only_the_summary_is_printed(
     for part in ("convnet loss", "NMI to the folder labels", "clusters not empty", "--resume"):
         assert part in captured.out
     assert not logging.getLogger("deepcluster").handlers
+
+
+@pytest.mark.parametrize("decode", ["auto", "pil"])
+def test_the_way_of_decoding_is_recorded(
+    tree: Path, train: Callable[..., Path], decode: str
+) -> None:
+    folder = train(tree, "--decode", decode)
+    assert json.loads((folder / "config.json").read_text())["settings"]["decode"] == decode
+
+
+def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
+        train(tree, "--decode", "gpu")

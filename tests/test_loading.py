@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from conftest import write_images
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import transforms
 
+from data.gpu_decode import Jpeg
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop, to_input
@@ -108,3 +110,34 @@ def test_unreadable_images_are_set_apart(tree: Path) -> None:
     assert len(first.pixels) == 3
     assert list(first.unreadable) == list(second.unreadable) == [3]
     assert len(second.pixels) == len(second.index) == 0
+
+
+def test_the_ways_of_decoding_give_the_same_crops(tmp_path: Path) -> None:
+    for number, photo in enumerate(load_sample_images().images):
+        Image.fromarray(photo).save(tmp_path / f"{number}.jpg")
+    pixels: dict[str, list[Tensor]] = {}
+    for decode in ("auto", "pil"):
+        dataset = ImageDataset(find_images(tmp_path), random_crop(96), seed=4, decode=decode)
+        draws = [Draw(image, 1, position) for position, image in enumerate((0, 1, 0, 1))]
+        crops = [dataset[draw][1] for draw in draws]
+        pixels[decode] = [crop for crop in crops if isinstance(crop, Tensor)]
+        assert len(pixels[decode]) == 4
+    for quick, slow in zip(pixels["auto"], pixels["pil"], strict=True):
+        assert int((quick.int() - slow.int()).abs().max()) == 1, "two resizes, one crop"
+
+
+class ThreadsOfTheWorker(ImageDataset):
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
+        return torch.get_num_threads(), torch.zeros(3, 1, 1, dtype=torch.uint8)
+
+
+def test_a_worker_has_one_thread_and_a_few_batches_are_ahead(tree: Path) -> None:
+    batches = EpochBatches(2)
+    batches.start_epoch(0, np.arange(4))
+    dataset = ThreadsOfTheWorker(find_images(tree), central_crop(32))
+    loader = make_loader(dataset, batches, 1, CPU)
+    assert [batch.index.tolist() for batch in loader] == [[1, 1], [1, 1]]
+    ahead = [
+        make_loader(dataset, batches, workers, CPU).prefetch_factor for workers in (0, 1, 3, 9)
+    ]
+    assert ahead == [None, 8, 3, 2]

@@ -1,0 +1,194 @@
+"""Copy a data set at the size it is trained at, once, for disks that are slower than the network.
+
+Images whose short side is longer than `--size` are resized to it, as training would do first, and
+the others are copied byte for byte. The copy has the same folders and file names, so that labels,
+order and index of the images stay the same. A JPEG stays one; every other format becomes PNG, which
+loses nothing, under the name that it has: a file's bytes say what it is, not its name's ending.
+
+Each file appears whole or not at all, and one that is there is not made again: after an
+interruption the same command goes on.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as F
+
+import cli
+from data.decode import UnreadableImageError, read_pixels
+from data.images import ImageList, find_images
+from errors import InputError
+from files import atomic_write, remove_leftovers, write_text
+from progress import progress
+
+JPEG_START = b"\xff\xd8\xff"
+RECORD = "prepare_data.json"  # in the target: what it was made with
+BATCH = 16  # images that a process reports together
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What became of an image: bytes before and after, `how`, and why it is not there."""
+
+    index: int
+    before: int
+    after: int
+    how: str  # "resized", "copied", "there already", "unreadable" or "failed"
+    reason: str = ""
+
+
+class Copies(Dataset[Copied]):
+    """Image `i` is copied when item `i` is taken, by whichever process takes it."""
+
+    def __init__(self, images: ImageList, target: Path, size: int, quality: int) -> None:
+        self.images, self.target, self.size, self.quality = images, target, size, quality
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Copied:
+        source, target = Path(self.images.path(index)), self.target / self.images.paths[index]
+        try:
+            if target.exists():
+                sizes = source.stat().st_size, target.stat().st_size
+                return Copied(index, *sizes, "there already")
+            pixels = read_pixels(str(source))
+            content = source.read_bytes()
+        except (UnreadableImageError, OSError) as error:
+            return Copied(index, 0, 0, "unreadable", str(error))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(target) as file:
+                if min(pixels.shape[1:]) <= self.size:
+                    file.write(content)
+                else:
+                    resized = F.resize(pixels, [self.size]).permute(1, 2, 0)
+                    kind = "JPEG" if content.startswith(JPEG_START) else "PNG"
+                    Image.fromarray(resized.numpy()).save(file, kind, quality=self.quality)
+        except OSError as error:
+            return Copied(index, 0, 0, "failed", f"{target}: {error.strerror or error}")
+        how = "copied" if min(pixels.shape[1:]) <= self.size else "resized"
+        return Copied(index, len(content), target.stat().st_size, how)
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.quality > 100:
+        raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
+    if args.source.is_file():
+        raise InputError(f"{args.source}: is a file; give the folder that the images lie in")
+    images = find_images(args.source)
+    check_apart(images, args.target)
+    begin(args.target, {"size": args.size, "quality": args.quality})
+    copies = Copies(images, args.target, args.size, args.quality)
+    workers = min(args.workers, len(images) // BATCH)
+    loader = DataLoader(copies, batch_size=BATCH, num_workers=workers, collate_fn=list)
+    done: list[Copied] = []
+    with progress("copying", len(images), "images") as advance:
+        for batch in loader:
+            for copied in batch:
+                report(images, copied)
+            done += batch
+            advance(len(batch))
+    sys.stdout.write(summary(done) + "\n")
+
+
+def check_apart(images: ImageList, target: Path) -> None:
+    """Check that nothing of the source is in the target, nor the target in the source.
+
+    Raises:
+        InputError: it is, perhaps by way of a symbolic link.
+    """
+    inside = target.resolve()
+    root = images.root.resolve()
+    if inside.is_relative_to(root):
+        raise InputError(f"{target}: lies in the source {images.root}; give a folder outside it")
+    folders = {os.path.dirname(images.path(i)) for i in range(len(images))}  # noqa: PTH120 (hot)
+    for folder in sorted({str(root), *folders}):
+        if Path(folder).resolve().is_relative_to(inside):
+            raise InputError(f"{target}: holds images of the source, in {folder}; give another")
+
+
+def begin(target: Path, settings: dict[str, int]) -> None:
+    """Make the target, or go on with one that was begun with the same settings.
+
+    Raises:
+        InputError: it holds something else, or cannot be written.
+    """
+    record = target / RECORD
+    try:
+        if record.exists():
+            before = json.loads(record.read_text(encoding="utf-8"))
+            if before != settings:
+                raise InputError(f"{target}: was made with {before}, not {settings}; give another")
+            remove_leftovers(target)
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            if any(target.iterdir()):
+                raise InputError(f"{target}: is neither empty nor a copy begun here; give another")
+            write_text(record, json.dumps(settings) + "\n")
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{target}: cannot write a copy there: {error}") from error
+
+
+def report(images: ImageList, copied: Copied) -> None:
+    """Name an image that is left out.
+
+    Raises:
+        InputError: the target cannot be written.
+    """
+    if copied.how == "failed":
+        raise InputError(f"{copied.reason}; make room or give another TARGET, and start again")
+    if copied.how == "unreadable":
+        path = images.path(copied.index)
+        sys.stderr.write(f"left out, unreadable: {path}: {copied.reason}\n")
+
+
+def summary(done: Iterable[Copied]) -> str:
+    """What came of it all, in one line."""
+    counts = dict.fromkeys(("resized", "copied", "there already", "unreadable"), 0)
+    before = after = 0
+    for copied in done:
+        counts[copied.how] += 1
+        before, after = before + copied.before, after + copied.after
+    images = sum(counts.values()) - counts["unreadable"]
+    share = f" ({after / before:.0%})" if before else ""
+    return (
+        f"{images:,} images, {before / 1e6:,.1f} MB → {after / 1e6:,.1f} MB{share}: "
+        f"{counts['resized']:,} resized, {counts['copied']:,} copied as they are, "
+        f"{counts['there already']:,} there already; {counts['unreadable']:,} unreadable, left out"
+    )
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    description, details = (__doc__ or "").split("\n\n", 1)
+    parser = cli.Parser(
+        description=description,
+        epilog=f"{details}\nExample: python prepare_data.py /imagenet/train /fast/train256",
+        formatter_class=Help,
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", type=Path, help="folder of images, nested or flat")
+    add("target", metavar="TARGET", type=Path, help="new folder for the copy, or one begun before")
+    size_help = "short side in pixels; 256/224 of the --size that is trained at"
+    add("--size", type=cli.whole_number(1), default=256, help=size_help)
+    # Photos at 256: 17, 23, 30, 44 kB and on average 4.3, 3.5, 3.0, 2.1 grey levels off
+    quality_help = "of resized JPEGs, 1 to 100; 85 takes a quarter less room, 95 half as much again"
+    add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
+    workers_help = "processes; left out: one for each core"
+    add("--workers", type=cli.whole_number(0), default=os.cpu_count(), help=workers_help)
+    return parser.parse_args(argv)
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help with defaults, and the text's own lines."""
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

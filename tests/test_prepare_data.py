@@ -1,0 +1,205 @@
+"""The one-time copy at a smaller size: same names, same order, less to read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import cli
+import prepare_data
+from data.decode import read_image
+from data.images import find_images
+from data.transforms import central_crop
+
+PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Ten images of several formats, large and small, in two folders and at the top."""
+    root = tmp_path / "source"
+    for folder in ("a/deep", "b"):
+        (root / folder).mkdir(parents=True)
+    for number, name in enumerate(("top.jpg", "a/1.jpg", "a/deep/2.JPEG", "b/3.jpg", "b/4.jpg")):
+        PHOTOS[number % 2].resize((300 + number, 200)).save(root / name, "JPEG", quality=95)
+    PHOTOS[0].resize((150, 200)).save(root / "a" / "large.png")
+    PHOTOS[0].resize((150, 200)).save(root / "a" / "large.webp", lossless=True)
+    PHOTOS[0].resize((150, 200)).convert("P").save(root / "b" / "large.gif")
+    PHOTOS[0].resize((80, 40)).save(root / "b" / "small.jpg", quality=95)
+    PHOTOS[1].resize((80, 40)).convert("RGBA").save(root / "b" / "small.png")
+    return root
+
+
+def run(source: Path, target: Path, *flags: str) -> int:
+    command = [str(source), str(target), "--size", "64", "--workers", "0", *flags]
+    return cli.run(prepare_data.main, prepare_data.parse_args, command)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_names_order_and_labels_stay(source: Path, tmp_path: Path) -> None:
+    assert run(source, tmp_path / "target") == 0
+    before, after = find_images(source), find_images(tmp_path / "target")
+    assert after.paths == before.paths
+    assert after.folders == before.folders
+    assert after.digest == before.digest
+
+
+def test_large_images_are_resized_and_small_ones_keep_their_bytes(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(source, tmp_path / "target")
+    before, after = contents(source), contents(tmp_path / "target")
+    for name in before:
+        with Image.open(tmp_path / "target" / name) as image:
+            width, height = image.size
+            kind = image.format
+        assert kind == ("JPEG" if name.lower().endswith(("jpg", "jpeg")) else "PNG")
+        if "small" in name:
+            assert after[name] == before[name]
+        else:
+            assert min(width, height) == 64
+            views = [read_image(str(root / name)) for root in (source, tmp_path / "target")]
+            slow, quick = (central_crop(56)(view).numpy().astype(int) for view in views)
+            assert np.abs(slow - quick).mean() < (6 if kind == "JPEG" else 0.01), "as in training"
+    sizes = [sum(len(c) for n, c in files.items() if n in before) for files in (before, after)]
+    assert capsys.readouterr().out == (
+        f"10 images, {sizes[0] / 1e6:.1f} MB → {sizes[1] / 1e6:.1f} MB "
+        f"({sizes[1] / sizes[0]:.0%}): 8 resized, 2 copied as they are, 0 there already; "
+        "0 unreadable, left out\n"
+    )
+
+
+def test_quality_changes_jpegs_only(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "low", "--quality", "30")
+    run(source, tmp_path / "high", "--quality", "95")
+    low, high = contents(tmp_path / "low"), contents(tmp_path / "high")
+    assert len(low["a/1.jpg"]) < len(high["a/1.jpg"])
+    assert low["a/large.png"] == high["a/large.png"]
+
+
+def test_many_processes_write_the_same(source: Path, tmp_path: Path) -> None:
+    for number in range(30):
+        shutil.copy(source / "a" / "1.jpg", source / "a" / f"copy{number}.jpg")
+    run(source, tmp_path / "one")
+    run(source, tmp_path / "many", "--workers", "2")
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+def test_an_interrupted_copy_goes_on(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "target"
+    run(source, target)
+    whole = contents(target)
+    (target / "b" / "3.jpg").unlink()
+    (target / "a" / ".1.jpg.abc.tmp").write_bytes(b"half")
+    there = (target / "a" / "1.jpg").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(source, target) == 0
+    assert contents(target) == whole
+    assert (target / "a" / "1.jpg").stat().st_mtime_ns == there
+    assert "1 resized, 0 copied as they are, 9 there already" in capsys.readouterr().out
+
+
+def test_unreadable_images_are_named_and_left_out(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = source / "a" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    (source / "b" / "small.jpg").write_bytes(b"nothing")
+    assert run(source, tmp_path / "target") == 0
+    out, err = capsys.readouterr()
+    assert f"left out, unreadable: {cut}: image file is truncated" in err
+    assert len(err.splitlines()) == 2
+    assert "2 unreadable, left out" in out
+    left = [p for p in find_images(source).paths if p not in ("a/1.jpg", "b/small.jpg")]
+    assert find_images(tmp_path / "target").paths == left
+
+
+def test_source_and_target_must_be_apart(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "linking").mkdir()
+    (tmp_path / "linking" / "a").symlink_to(tmp_path / "outer")
+    PHOTOS[0].save(tmp_path / "outer" / "photo.jpg")
+    before = contents(tmp_path)
+    for given, target in (
+        (source, source),
+        (source, source / "new" / "folder"),
+        (source, tmp_path / "link"),
+        (source, tmp_path / "link" / "new"),
+        (tmp_path / "link", source / "new"),
+        (source, tmp_path),
+        (source / "a", source),
+        (tmp_path / "linking", tmp_path / "outer"),
+    ):
+        assert run(given, target) == 2, (given, target)
+        err = capsys.readouterr().err
+        assert "lies in the source" in err or "holds images of the source" in err
+        assert err.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--quality", "101"], "--quality 101: give a number from 1 to 100"),
+        (["--size", "32"], "was made with {'size': 64, 'quality': 90}, not {'size': 32"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    run(source, tmp_path / "target")
+    assert run(source, tmp_path / "target", *flags) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_bad_places_are_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("precious")
+    (tmp_path / "list.txt").write_text("source/top.jpg\n")
+    (tmp_path / "empty").mkdir()
+    for given, target, message in (
+        (source, "full", "is neither empty nor a copy begun here"),
+        (source, "list.txt", "cannot write a copy there"),
+        (tmp_path / "list.txt", "new", "is a file; give the folder that the images lie in"),
+        (tmp_path / "empty", "new", "no image in this folder"),
+        (tmp_path / "nowhere", "new", "no such folder"),
+    ):
+        assert run(given, tmp_path / target) == 2, message
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_target_that_cannot_be_written_stops_in_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(source, tmp_path / "target")
+    shutil.rmtree(tmp_path / "target" / "b")
+    (tmp_path / "target" / "b").write_text("in the way")
+    capsys.readouterr()
+    assert run(source, tmp_path / "target") == 2
+    assert "start again" in capsys.readouterr().err
+
+
+def test_the_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        prepare_data.parse_args(["--help"])
+    out = capsys.readouterr().out
+    assert "byte for byte" in out
+    assert "default: 256" in out
