@@ -1,5 +1,6 @@
 """The benchmark runs, and its arithmetic is right; how fast anything is, is not tested."""
 
+import json
 import math
 import mmap
 from pathlib import Path
@@ -8,31 +9,34 @@ import numpy as np
 import pytest
 
 import benchmark
-from benchmark import Step
+from benchmarks import scaling, timing, training
+from benchmarks.clustering import Step, arriving, growth, table
 from errors import InputError
 
 
 def test_the_clustering_steps_are_shown_beside_library_and_floor(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--n", "600", "400", "--dim", "300", "--k", "10", "--device", "cpu"]
-    benchmark.main(benchmark.parse_args(["clustering", *sizes]))
-    out, growth = capsys.readouterr().out.split("growth")
+    saved = tmp_path / "figures.json"
+    benchmark.main(benchmark.parse_args(["clustering", *sizes, "--json", str(saved)]))
+    assert set(json.loads(saved.read_text())) == {"settings", "400", "600"}
+    out, exponents = capsys.readouterr().out.split("growth")
     first, second = out.split("N = ")[1:]
     assert first.startswith("400 ")
     assert second.startswith("600 ")
     for step in ("covariance", "eigenvectors", "projection", "k-means", "graph (exact)", "PIC"):
-        for part in (first, second, growth):
+        for part in (first, second, exponents):
             assert step in part
 
 
 def test_the_growth_is_the_exponent_of_n() -> None:
     runs = {n: [Step("a step", 3e-9 * n**1.5, None, 0, 0)] for n in (1000, 4000, 9000)}
-    assert benchmark.growth(runs).split()[-1] == "1.50"
+    assert growth(runs).split()[-1] == "1.50"
 
 
 def test_the_ratio_and_the_memory_are_in_the_table() -> None:
-    row = benchmark.table(1024, [Step("a step", 2.0, 5.0, 0.5, 2**20)], 1024).split("\n")[2]
+    row = table(1024, [Step("a step", 2.0, 5.0, 0.5, 2**20)], 1024).split("\n")[2]
     assert row.split() == ["a", "step", "2.000", "5.000", "2.5", "0.500", "0.25"]
 
 
@@ -42,12 +46,12 @@ def test_the_memory_of_a_step_is_its_peak() -> None:
         fresh = mmap.mmap(-1, mib * 2**20)  # malloc might give what it kept of an old peak
         np.frombuffer(fresh, np.uint8)[:] = 1
 
-    large, small = benchmark.timed(use, 300), benchmark.timed(use, 10)
+    large, small = timing.timed(use, 300), timing.timed(use, 10)
     assert 200 < (large.memory - small.memory) / 2**20 < 400
 
 
 def test_the_arriving_features_are_all_there() -> None:
-    starts, batches = zip(*benchmark.arriving(600, 32), strict=True)
+    starts, batches = zip(*arriving(600, 32), strict=True)
     assert starts == (0, 256, 512)
     assert sum(len(batch) for batch in batches) == 600
     assert math.isfinite(float(batches[0].float().var()))
@@ -57,3 +61,39 @@ def test_the_arriving_features_are_all_there() -> None:
 def test_impossible_sizes_are_refused(flags: str) -> None:
     with pytest.raises(InputError, match="^" + flags.split(" --n")[0].split(" --k")[0]):
         benchmark.main(benchmark.parse_args(["clustering", *flags.split()]))
+
+
+def test_the_stages_are_timed_beside_their_limit_and_the_naive_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
+    results = training.run(benchmark.parse_args(flags.split()))
+    out = capsys.readouterr().out
+    for stage, rates in results["images_per_second"].items():
+        assert set(rates) == {"end to end", "network", "reading", "limit", "naive"}
+        assert all(rate > 0 for rate in rates.values())
+        harmonic = 1 / (1 / rates["network"] + 1 / rates["reading"])
+        assert rates["limit"] == pytest.approx(harmonic)
+        assert f"\n{stage} " in out
+    assert "an epoch of 1,281,167 images at these rates" in out
+
+
+def test_alexnets_operations_by_hand() -> None:
+    """Two for each multiply-add of the convolutions and the linear layers."""
+    layers = [(96, 2, 11, 55), (256, 96, 5, 27), (384, 256, 3, 13), (384, 384, 3, 13)]
+    layers += [(256, 384, 3, 13)]
+    forward = sum(2 * out * grid**2 * into * kernel**2 for out, into, kernel, grid in layers)
+    forward += 2 * (9216 * 4096 + 4096 * 4096)
+    sobel = 2 * 224**2 * (3 + 2 * 9)
+    assert training.operations("alexnet", training=False) == pytest.approx(forward + sobel)
+    trained = training.operations("alexnet", training=True)
+    assert 2.5 * forward < trained < 3.1 * (forward + sobel + 2 * 4096 * 1000)
+
+
+def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "scaling --images 20 --workers 0 --processes 2 --k 2 --batch 8 --device cpu"
+    results = scaling.run(benchmark.parse_args(flags.split()))
+    rows = [(r["images"], r["workers"], r["processes"]) for r in results["runs"]]
+    assert rows == [(20, 0, 1), (20, 0, 2)]
+    assert all(r["metrics"]["seconds"]["training"] > 0 for r in results["runs"])
+    assert len(capsys.readouterr().out.splitlines()) == 3

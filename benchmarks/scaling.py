@@ -1,0 +1,112 @@
+"""Whole epochs of `main.py` on a tree of photographs: how time and memory grow with the number of
+images, and what workers and processes change.
+
+Each run is one of its own, with as many threads in all as there are cores; its figures are those of
+its `metrics.jsonl`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cli
+from benchmarks.photos import write_photos
+from benchmarks.timing import number
+from errors import InputError
+
+MAIN = Path(__file__).parents[1] / "main.py"
+STAGES = ("features", "clustering", "training")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of a run, and the last line of its `metrics.jsonl`."""
+
+    images: int
+    workers: int
+    processes: int
+    metrics: dict[str, Any]
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Print a line for each run; the same as a dict."""
+    base = (max(args.images), max(args.workers), 1)
+    settings = [(images, *base[1:]) for images in sorted(args.images)]
+    settings += [(base[0], workers, 1) for workers in sorted(args.workers)[:-1]]
+    settings += [(*base[:2], processes) for processes in sorted(args.processes) if processes > 1]
+    sys.stdout.write(header())
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for images, workers, processes in settings:
+            photos = Path(folder) / f"{images} images"
+            if not photos.exists():
+                write_photos(photos, images)
+            metrics = epoch(photos, workers, processes, args)
+            runs.append(Run(images, workers, processes, metrics))
+            sys.stdout.write(line(runs[-1]))
+            sys.stdout.flush()
+    return {"runs": [vars(each) for each in runs]}
+
+
+def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Run `main.py` for an epoch; workers and threads are shared by the processes.
+
+    Raises:
+        InputError: with its last line, where it fails.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    with tempfile.TemporaryDirectory() as exp:
+        flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
+        flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"
+        command = [sys.executable, *(launcher if processes > 1 else []), str(MAIN), str(photos)]
+        threads = {"OMP_NUM_THREADS": str(max(cores // processes, 1))}
+        done = subprocess.run(
+            [*command, *flags.split()],
+            env={**os.environ, **threads}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise InputError(f"main.py failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        return json.loads((Path(exp) / "run" / "metrics.jsonl").read_text())
+
+
+def header() -> str:
+    columns = "".join(f"{name:>12}" for name in (*STAGES, "sum", "images/s", "memory"))
+    return f"{'images':>8}{'workers':>9}{'processes':>11}{columns}\n"
+
+
+def line(done: Run) -> str:
+    """Seconds of each stage, images a second of the whole epoch, GiB of process 0 at its peak."""
+    seconds = [done.metrics["seconds"][stage] for stage in STAGES]
+    whole = sum(seconds)
+    cells = [*seconds, whole, done.images / whole, done.metrics["peak_memory_gib"]["process"]]
+    row = "".join(number(value, 12, 2) for value in cells)
+    return f"{done.images:8}{done.workers:9}{done.processes:11}{row}\n"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`, but for the device."""
+    add = parser.add_argument
+    images_help = "photographs, one run for each"
+    add(
+        "--images",
+        type=cli.whole_number(20),
+        nargs="+",
+        default=[512, 1024, 2048],
+        help=images_help,
+    )
+    workers_help = "processes that read images, in all; one run for each, with the most images"
+    add("--workers", type=cli.whole_number(0), nargs="+", default=[0, 1, 2], help=workers_help)
+    processes_help = "processes that train, one run for each above 1, with the most images"
+    add("--processes", type=cli.whole_number(1), nargs="+", default=[1, 2], help=processes_help)
+    add("--arch", default="alexnet", help="architecture")
+    add("--k", type=cli.whole_number(2), default=20, help="number of clusters")
+    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size of all processes")

@@ -1,0 +1,53 @@
+"""Time, memory and the hardware's own rate, measured alike by all benchmarks."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A result, the seconds it took, and the largest memory of the process meanwhile, in bytes."""
+
+    result: Any
+    seconds: float
+    memory: float
+
+
+def timed(work: Callable[..., Any], *args: Any) -> Timed:
+    """Call `work(*args)` and measure it."""
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")  # forget the peak so far
+    start = time.perf_counter()
+    result = work(*args)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # what it has started on the GPU
+    return Timed(result, time.perf_counter() - start, memory("VmHWM"))
+
+
+def memory(which: str = "VmRSS") -> float:
+    """The process's memory in bytes, now or at its peak (NaN where the system does not tell)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return math.nan
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(which))
+    return float(line.split()[1]) * 1024
+
+
+def matmul_rate(
+    device: torch.device, dtype: torch.dtype = torch.float32, side: int = 4096
+) -> float:
+    """Floating-point operations per second of a large matrix product, the best of 3."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(timed(lambda: float((a @ b)[0, 0])).seconds for _ in range(3))
+
+
+def number(value: float | None, width: int = 10, digits: int = 3) -> str:
+    """A right-aligned number, a dash where there is none."""
+    return f"{'–':>{width}}" if value is None or math.isnan(value) else f"{value:{width}.{digits}f}"

@@ -1,0 +1,231 @@
+"""Images a second of the feature pass and of training, from JPEG files to the end.
+
+Beside them stand the network alone, on images in memory; reading alone; the limit that follows from
+these two (they share the cores on a CPU: 1 / (1/network + 1/reading); with a GPU the smaller of
+them); and the naive way: float32, contiguous layout, Pillow, normalised in the workers.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms as v1
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+import cli
+import main as deepcluster
+from benchmarks.photos import write_photos
+from benchmarks.timing import matmul_rate, number, timed
+from data.images import find_images
+from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
+from device import AUTOCAST, PRECISIONS, Compute, select_compute
+from experiment import Bystander
+from features import compute_features
+from models import MODELS, untrained
+from state import State, set_up
+
+K = 1000  # outputs of the network that is trained
+IMAGENET, EPOCHS = 1_281_167, 500
+NORMALIZE = v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Print the table; the same as a dict."""
+    compute = select_compute(args.device, args.precision)
+    gemm = matmul_rate(compute.device, AUTOCAST.get(compute.precision, torch.float32))
+    sys.stdout.write(
+        f"{args.arch}, {args.images} photos of 500 × 375, batch {args.batch}, "
+        f"{args.workers} workers; {compute.device} in {compute.precision}, "
+        f"{torch.get_num_threads()} threads, matrix product {gemm / 1e9:,.0f} GFLOP/s\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder), args.images)
+        rates = {
+            "features": measure(FeaturePass(args, Path(folder), compute), args.rounds),
+            "training": measure(Training(args, Path(folder), compute), args.rounds),
+        }
+    used = {
+        "features": rates["features"]["network"] * operations(args.arch, training=False) / gemm,
+        "training": rates["training"]["network"] * operations(args.arch, training=True) / gemm,
+    }
+    sys.stdout.write(table(rates, used) + projection(rates))
+    return {"images_per_second": rates, "matmul_flops": gemm, "of_matmul": used}
+
+
+class Stage:
+    """What is to be timed, each way going once through all images.
+
+    Args:
+        folder: with the photographs.
+        transform: of ours.
+        naive_transform: of the naive way, from a PIL image to normalised floats.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        folder: Path,
+        compute: Compute,
+        transform: v2.Transform,
+        naive_transform: v1.Compose,
+    ) -> None:
+        self.compute, self.images = compute, find_images(folder)
+        flags = f"--arch {args.arch} --sobel --k {K} --batch {args.batch}"
+        self.settings = deepcluster.parse_args([str(folder), *flags.split()])
+        dataset = ImageDataset(self.images, transform, decode=args.decode)
+        self.batches = EpochBatches(args.batch)
+        self.loader = make_loader(dataset, self.batches, args.workers, compute.device)
+        self.naive_loader: DataLoader[Any] = DataLoader(
+            ImageFolder(folder, naive_transform),
+            args.batch,
+            num_workers=args.workers,
+            persistent_workers=args.workers > 0,
+        )
+        self.network, self.optimizer, _ = set_up(self.settings, None, compute)
+        self.network.top_layer = nn.Linear(self.network.embedding_dim, K).to(compute.device)
+        self.naive_network = untrained(args.arch, True, K, seed=0).to(compute.device)
+        self.naive_optimizer = torch.optim.SGD(
+            [p for p in self.naive_network.parameters() if p.requires_grad], 0.05, 0.9
+        )
+        self.start_epoch()
+        self.in_memory = list(self.loader)  # which starts the workers, too
+        next(iter(self.naive_loader))
+
+    def start_epoch(self) -> None:
+        self.batches.start_epoch(0, np.arange(len(self.images)))
+
+    def work(self, loader: Any) -> None:
+        raise NotImplementedError
+
+    def naive(self) -> None:
+        raise NotImplementedError
+
+
+class FeaturePass(Stage):
+    """The features of all images."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, compute: Compute) -> None:
+        steps = [v1.Resize(256), v1.CenterCrop(224), v1.ToTensor(), NORMALIZE]
+        super().__init__(args, folder, compute, central_crop(224), v1.Compose(steps))
+
+    def work(self, loader: Any) -> None:
+        every = range(len(self.images))
+        compute_features(loader, self.network, every, self.compute, lambda unreadable: None)
+
+    @torch.inference_mode()
+    def naive(self) -> None:
+        rows = []
+        self.naive_network.eval()
+        for x, _ in self.naive_loader:
+            rows.append(self.naive_network.embedding(x.to(self.compute.device)).cpu())
+
+
+class Training(Stage):
+    """An epoch on pseudo-labels."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, compute: Compute) -> None:
+        steps = [v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), v1.ToTensor(), NORMALIZE]
+        super().__init__(args, folder, compute, random_crop(224), v1.Compose(steps))
+
+    def work(self, loader: Any) -> None:
+        state = State(0, assignment=np.arange(len(self.images)) % K)
+        deepcluster.train(
+            self.settings,
+            self.network,
+            self.optimizer,
+            loader,
+            state,
+            self.compute,
+            Bystander(),
+            save=lambda name: None,
+            advance=lambda done: None,
+        )
+
+    def naive(self) -> None:
+        self.naive_network.train()
+        for x, label in self.naive_loader:
+            logits = self.naive_network(x.to(self.compute.device))
+            loss = F.cross_entropy(logits, label.to(self.compute.device))
+            self.naive_optimizer.zero_grad()
+            loss.backward()
+            self.naive_optimizer.step()
+            loss.item()
+
+
+def measure(stage: Stage, rounds: int) -> dict[str, float]:
+    """Images a second of each way, the median of the rounds, and the limit."""
+    ways: dict[str, Callable[[], object]] = {
+        "end to end": lambda: stage.work(stage.loader),
+        "network": lambda: stage.work(stage.in_memory),
+        "reading": lambda: [None for _ in stage.loader],
+        "naive": stage.naive,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + rounds):
+        for name, way in ways.items():
+            stage.start_epoch()
+            seconds[name].append(timed(way).seconds)
+    images = len(stage.images)
+    rates = {name: images / float(np.median(each[1:])) for name, each in seconds.items()}
+    if stage.compute.device.type == "cpu":  # they share the cores
+        return rates | {"limit": 1 / (1 / rates["network"] + 1 / rates["reading"])}
+    return rates | {"limit": min(rates["network"], rates["reading"])}
+
+
+def operations(arch: str, training: bool) -> float:
+    """Floating-point operations for one image."""
+    network = untrained(arch, True, K, seed=0)
+    x = torch.zeros(2, 3, 224, 224)
+    with FlopCounterMode(display=False) as counter:
+        if training:
+            network(x).sum().backward()
+        else:
+            network.eval().embedding(x)
+    return counter.get_total_flops() / len(x)
+
+
+def table(rates: dict[str, dict[str, float]], used: dict[str, float]) -> str:
+    """Images a second, and what they are of the limit and the naive way."""
+    columns = ("end to end", "network", "reading", "limit", "of it", "naive", "ratio", "of GEMM")
+    lines = [f"{'images/s':12}" + "".join(f"{column:>12}" for column in columns)]
+    for name, rate in rates.items():
+        whole = rate["end to end"]
+        row = [whole, rate["network"], rate["reading"], rate["limit"], whole / rate["limit"]]
+        row += [rate["naive"], whole / rate["naive"], used[name]]
+        digits = (1, 1, 1, 1, 2, 1, 2, 2)
+        cells = (number(value, 12, places) for value, places in zip(row, digits, strict=True))
+        lines.append(f"{name:12}" + "".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def projection(rates: dict[str, dict[str, float]]) -> str:
+    """What an epoch of ImageNet would take at these rates."""
+    features, training = (IMAGENET / rate["end to end"] for rate in rates.values())
+    epoch = features + training
+    return (
+        f"an epoch of {IMAGENET:,} images at these rates: features {features:,.0f} s, training "
+        f"{training:,.0f} s; {EPOCHS} epochs, without clustering: {EPOCHS * epoch / 3600:,.0f} h\n"
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`, but for the device."""
+    add = parser.add_argument
+    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add("--images", type=cli.whole_number(20), default=512, help="photographs")
+    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size")
+    add("--workers", type=cli.whole_number(0), default=2, help="processes that read images")
+    add("--rounds", type=cli.whole_number(1), default=3, help="of which the median counts")
+    add("--precision", choices=PRECISIONS, default="auto", help="of ours; the naive way is in fp32")
+    add("--decode", choices=DECODE, default="auto", help="as in main.py")
