@@ -86,7 +86,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     gpus = [torch.cuda.current_device()] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=gpus)
+    return DistributedDataParallel(model, device_ids=gpus, gradient_as_bucket_view=True)
 
 
 def weighted(loss: Tensor, size: int) -> Tensor:
