@@ -8,7 +8,7 @@
 #
 # Three minutes before its time is up the job is put back into the queue, and goes on from its newest
 # checkpoint when it starts again: as it keeps its number, it finds its folder exp/slurm-<number>.
-# Between two epochs a checkpoint is saved every 25,000 iterations: for fewer give --checkpoints.
+# One is saved after each epoch, and every 25,000 iterations: for more of them give --checkpoints.
 #SBATCH --job-name=deepcluster
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -67,9 +67,7 @@ class State:
     clusters: Clusters | None = None
     clustering_loss: float = 0.0
     convnet_loss: AverageMeter = field(default_factory=AverageMeter)
-    scaler: torch.amp.GradScaler = field(
-        default_factory=lambda: torch.amp.GradScaler(enabled=False)
-    )
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
     @property
     def k(self) -> int:
@@ -211,16 +209,12 @@ def set_up(
 
 
 def _load_optimizer(
-    optimizer: torch.optim.Optimizer,
-    scaler: GradScaler,
-    checkpoint: dict[str, Any],
-    path: Path,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, checkpoint: dict[str, Any], path: Path
 ) -> None:
     try:
-        if scaler.is_enabled() and checkpoint.get(
-            "grad_scaler"
-        ):  # else it ran in another precision
-            scaler.load_state_dict(checkpoint["grad_scaler"])
+        saved = checkpoint.get("grad_scaler")
+        if scaler.is_enabled() and saved:  # that run was in fp16, too
+            scaler.load_state_dict(saved)
         optimizer.load_state_dict(checkpoint["optimizer"])
         for parameter, entry in optimizer.state.items():
             momentum = entry.get("momentum_buffer")
