@@ -5,10 +5,13 @@ import io
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from errors import InputError
+
+LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machine
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +26,8 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n" if _is_first() else None)
+        complain(f"{self.prog}: error: {message} (see --help)")
+        self.exit(2)
 
 
 def run(
@@ -40,18 +44,26 @@ def run(
     try:
         main(parse_args(argv))
     except InputError as error:
-        if _is_first():
-            sys.stderr.write(f"{program}: error: {error}\n")
+        complain(f"{program}: error: {error}")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program}: interrupted\n")
+        complain(f"{program}: interrupted")
         return 130
     return 0
 
 
+def complain(message: str) -> None:
+    """Say on stderr why the program ends. Of the processes that `torchrun` started, the first on
+    this machine does, and its end is the end of the others; where it does not end, they speak."""
+    if not _is_first():
+        time.sleep(LONGEST_SILENCE)
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
 def _is_first() -> bool:
     """Whether this is the only process on this machine, or the first of those that `torchrun`
-    started: what is wrong need not be said by each."""
+    started."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

@@ -94,7 +94,7 @@ def weighted(loss: Tensor, size: int) -> Tensor:
     over the processes, is that of the mean over all samples."""
     if world_size() == 1:
         return loss
-    total = torch.tensor(float(size), device=loss.device)
+    total = torch.full((), float(size), device=loss.device)
     dist.all_reduce(total)
     return loss * (size * world_size() / total.clamp(min=1))
 

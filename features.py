@@ -1,21 +1,23 @@
 """Data set → features: the one place that runs a frozen network over a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loading import Batch
 from data.transforms import to_input
-from device import Compute
+from device import Compute, ToHost
 from distributed import world_size
 from models import ConvNet
 from whitening import Moments
 
 BLOCK = 4096  # rows that are moved at a time
 LARGEST = float(torch.finfo(torch.float16).max)
+Step = tuple[np.ndarray, Tensor, ToHost]
 NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
 
 
@@ -62,6 +64,29 @@ def compute_features(
     moments = Moments(dim, compute.device) if shared or len(images) > dim else None
     was_training = model.training
     model.eval()
+    steps = _forward(loader, model, compute, on_unreadable, advance)
+    for index, embedding, on_its_way in _one_behind(steps):
+        kept, finite = on_its_way.fetch()
+        rows[index[finite] - images.start] = kept[finite]
+        present[index[finite] - images.start] = True
+        if not finite.all():
+            on_unreadable(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
+            embedding = embedding[torch.from_numpy(finite).to(embedding.device)]
+        if moments is not None:
+            moments.add(embedding)
+    model.train(was_training)
+    return Features(_compact(rows, present), present, moments)
+
+
+def _forward(
+    loader: DataLoader[Batch],
+    model: ConvNet,
+    compute: Compute,
+    on_unreadable: Callable[[dict[int, str]], None],
+    advance: Callable[[int], None],
+) -> Iterator[Step]:
+    """Batch by batch: which images, their embedding `(B, D) float16`, and the same on its way from
+    the device, with `(B,) bool`, whether a row is finite."""
     for batch in loader:
         if batch.unreadable:
             on_unreadable(batch.unreadable)
@@ -69,17 +94,19 @@ def compute_features(
             with compute.autocast():
                 embedding = model.embedding(to_input(batch.pixels, compute.device)).float()
             finite = torch.isfinite(embedding).all(dim=1)
-            kept = embedding[finite].clamp(-LARGEST, LARGEST).half()
-            if moments is not None:
-                moments.add(kept)
-            index, usable = batch.index.numpy(), finite.cpu().numpy()
-            rows[index[usable] - images.start] = kept.cpu().numpy()
-            present[index[usable] - images.start] = True
-            if not usable.all():
-                on_unreadable(dict.fromkeys(index[~usable].tolist(), NOT_FINITE))
+            embedding = embedding.clamp(-LARGEST, LARGEST).half()
+            yield batch.index.numpy(), embedding, ToHost(embedding, finite)
         advance(len(batch.index) + len(batch.unreadable))
-    model.train(was_training)
-    return Features(_compact(rows, present), present, moments)
+
+
+def _one_behind(steps: Iterable[Step]) -> Iterator[Step]:
+    """Each step when the next one is under way: while the device works on that, the results of this
+    one are put away."""
+    before: list[Step] = []
+    for step in steps:
+        yield from before
+        before = [step]
+    yield from before
 
 
 def _compact(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:

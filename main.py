@@ -76,7 +76,6 @@ def run(args: argparse.Namespace) -> None:
         check_settings(args, len(images))
         make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
         checkpoint = read_resume(args, images)
-        model, optimizer, state = set_up(args, checkpoint, compute)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         if rank() == 0:
             sys.stdout.write(
@@ -85,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
             )
         return
     with together():
+        model, optimizer, state = set_up(args, checkpoint, compute)
         experiment = open_experiment(args, images, checkpoint)
     with experiment:
         deepcluster(args, images, model, optimizer, state, compute, experiment)

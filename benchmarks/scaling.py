@@ -20,7 +20,8 @@ from benchmarks.photos import write_photos
 from benchmarks.timing import number
 from errors import InputError
 
-MAIN = Path(__file__).parents[1] / "main.py"
+ROOT = Path(__file__).parents[1]
+MAIN, LAUNCH = ROOT / "main.py", ROOT / "launch.py"
 STAGES = ("features", "clustering", "training")
 
 
@@ -63,7 +64,7 @@ def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) 
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    launcher = [str(LAUNCH), "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as exp:
         flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
         flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"

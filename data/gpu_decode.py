@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
@@ -59,13 +59,22 @@ def check_decode(decode: str, device: torch.device) -> None:
     """Check that the run's device can decode.
 
     Raises:
-        InputError: `--decode gpu` without a CUDA GPU.
+        InputError: `--decode gpu` without a CUDA GPU, or without its decoder.
     """
-    if decode == "gpu" and device.type != "cuda":
+    if decode != "gpu":
+        return
+    if device.type != "cuda":
         raise InputError(
             f"--decode gpu: needs a CUDA GPU, and this run is on {device}; "
             "give --decode auto or --decode pil"
         )
+    try:
+        decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device=device)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"--decode gpu: torchvision cannot decode on {device} ({reason}); give --decode auto"
+        ) from error
 
 
 def collate_jpegs(samples: list[tuple[int, Tensor | str | Jpeg]]) -> Any:

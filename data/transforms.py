@@ -1,6 +1,8 @@
 """The transforms, each defined once: image → uint8 pixels in the workers, pixels → network input
 on the device."""
 
+import functools
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -49,5 +51,14 @@ def to_input(pixels: Tensor, device: torch.device) -> Tensor:
     """`(N, 3, H, W) uint8` pixels → normalised float32 in channels-last layout on the device."""
     pixels = pixels.to(device, non_blocking=True)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    x = F.to_dtype(pixels, torch.float32, scale=True)
-    return F.normalize(x, list(IMAGENET_MEAN), list(IMAGENET_STD), inplace=True)
+    mean, std = _imagenet_statistics(device)
+    return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(std)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel `(3, 1, 1)`, on the device once and for all: to
+    put them there, a step would wait until a GPU has done all before it."""
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean.to(device), std.to(device)

@@ -84,6 +84,18 @@ def test_without_a_gpu_it_is_refused() -> None:
             check_decode("gpu", torch.device(device))
     check_decode("auto", CPU)
     check_decode("pil", CPU)
+
+
+def test_a_gpu_that_cannot_decode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("no nvJPEG\nstack of calls")
+
+    monkeypatch.setattr("data.gpu_decode.decode_jpeg", fail)
+    with pytest.raises(
+        InputError, match=r"cannot decode on cuda \(no nvJPEG\); give --decode auto"
+    ):
+        check_decode("gpu", CUDA)
+    monkeypatch.setattr("data.gpu_decode.decode_jpeg", lambda *args, **options: args)
     check_decode("gpu", CUDA)
 
 

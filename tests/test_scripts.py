@@ -217,7 +217,7 @@ def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     variables = {"PYTHON": "bin/python", "DIR": "images", "OMP_NUM_THREADS": "5"}
     path = f"{clone}/bin:{os.environ['PATH']}"
     done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
-    launcher = "OMP 5: -m torch.distributed.run --standalone --nproc_per_node"
+    launcher = "OMP 5: launch.py --standalone --nproc_per_node"
     assert done.stdout.startswith(f"{launcher} 3 main.py {clone}/images --arch"), done.stderr
     assert done.stdout.endswith("--workers 4 --verbose --seed 2\n"), "12, shared by three"
     two = bash("./main.sh", clone, PROCESSES="2", **variables)
@@ -243,7 +243,7 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clon
     done = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
     assert done.returncode == 7, "that of the run"
     assert done.stdout == (
-        f"--kill-on-bad-exit {sys.executable} -m torch.distributed.run --nnodes 2 "
+        f"--kill-on-bad-exit {sys.executable} launch.py --nnodes 2 "
         "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
         f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
         "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --seed 2\n"
