@@ -22,12 +22,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import cli
+import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
 from data.images import ImageList, find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop
-from device import DEVICES, PRECISIONS, Compute, select_compute
+from device import Compute, select_compute
 from errors import InputError
 from features import compute_features
 from files import write_text
@@ -161,8 +162,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder with train/ and val/, a folder per label")
     add("--model", type=Path, required=True, help="checkpoint of a run of main.py")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
-    add("--device", choices=DEVICES, default="auto", help="auto: a GPU where there is one")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where it is native")
+    device.add_flags(parser)
     add("--verbose", action="store_true", help="show progress")
     return parser.parse_args(argv)
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -13,10 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import faiss
 import numpy as np
-import torch
-import torchvision
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -25,7 +21,8 @@ from data.images import ImageList
 from distributed import gather_objects, world_size
 from errors import InputError
 from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
-from state import OWN_SETTINGS, plain_settings
+from results import plain_settings, versions
+from state import OWN_SETTINGS
 from util import Logger
 
 log = logging.getLogger("deepcluster")
@@ -84,7 +81,7 @@ class Experiment:
             write_text(self.folder / "images.txt", _listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         self._log_changed_settings()
-        config = {"settings": self.settings, "images": len(self.images), "versions": _versions()}
+        config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
@@ -343,16 +340,6 @@ def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handl
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = _Console(level=logging.INFO if verbose else logging.WARNING)
     return [file, console]
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "faiss": faiss.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import cli
+import device
 import health
 from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
 from data.gpu_decode import check_decode
@@ -30,7 +31,7 @@ from data.images import ImageList, find_images
 from data.loading import DECODE, Batch, EpochBatches, ImageDataset, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
-from device import DEVICES, PRECISIONS, Compute, select_compute
+from device import Compute, select_compute
 from distributed import (
     all_reduce,
     broadcast_buffers,
@@ -427,15 +428,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--exp", type=Path, help=exp_help)
     add("--verbose", action="store_true", help="show progress and what each epoch came to")
 
-    add("--device", choices=DEVICES, default="auto", help="auto takes a GPU where there is one")
+    device.add_flags(parser)
     sampler_help = (
         "paper: all clusters equally often; released: unbalanced, as in the released code"
     )
     add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
-    precision_help = "auto takes bf16 where the hardware computes in it natively"
-    add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
     add("--decode", choices=DECODE, default="auto", help=decode_help)
 

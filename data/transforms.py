@@ -32,10 +32,57 @@ def random_crop(size: int) -> v2.Transform:
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
+def probe_crop(size: int) -> v2.Transform:
+    """The view that a linear probe is trained on: of the central square of 256/224 of `size`, a
+    random crop, and a horizontal flip. Input and output as above."""
+    side = round(size * 256 / 224)
+    return v2.Compose(
+        [
+            v2.Resize(side),
+            v2.CenterCrop(side),
+            v2.RandomCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+def ten_crops(size: int) -> v2.Transform:
+    """The four corners and the centre of the image, and their mirror images: the same input →
+    `(10, 3, size, size) uint8`."""
+    crops = v2.TenCrop(size)
+    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.PILToTensor(), _Stacked(crops)])
+
+
+class _Stacked(v2.Transform):
+    """A transform that gives many images of equal size, as one tensor."""
+
+    def __init__(self, many: v2.Transform) -> None:
+        super().__init__()
+        self.many = many
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.stack(self.many(image))
+
+
+def warped(size: int) -> v2.Transform:
+    """The whole image in a square: the short side resized to 256/224 of `size`, then both sides to
+    `size`. Input and output as above."""
+    both = v2.Resize((size, size))
+    return v2.Compose([v2.Resize(round(size * 256 / 224)), both, v2.PILToTensor()])
+
+
+def object_crop(size: int, least: float, most: float) -> v2.Transform:
+    """A random square of `least` to `most` of the image's area, resized to `size`, and a horizontal
+    flip. Input and output as above."""
+    square = v2.RandomResizedCrop(size, scale=(least, most), ratio=(1, 1))
+    return v2.Compose([square, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+
+
 def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int) -> Tensor:
     """Run a random transform as a function of the seed alone, leaving torch's generator as it was.
 
-    Returns `(3, size, size) uint8`.
+    Returns `(3, size, size) uint8`, or what the transform makes of it.
     """
     # By hand: torch.random.fork_rng and torch.manual_seed look after every device, at a tenth of
     # the whole work on an image. The transforms draw on the CPU, wherever the pixels are.

@@ -1,0 +1,82 @@
+"""PASCAL VOC 2007, classification: images and what is in them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.images import ImageList
+from errors import InputError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@dataclass(frozen=True)
+class VocSplit:
+    """The images of a split.
+
+    Attributes:
+        images: in the order of the annotation files.
+        targets: `(N, 20) int8`, by class as in `CLASSES`: 1 where an image shows it, −1 where not,
+            0 where that is difficult to say.
+    """
+
+    images: ImageList
+    targets: np.ndarray
+
+
+def find_voc(vocdir: str | Path, split: str) -> VocSplit:
+    """Read a split's annotations.
+
+    Args:
+        vocdir: `VOCdevkit/VOC2007`, or a folder that holds one of the two.
+
+    Raises:
+        InputError: a file is missing or malformed.
+    """
+    root = _root(Path(vocdir))
+    columns, names = [], None
+    for name in CLASSES:
+        path = root / "ImageSets" / "Main" / f"{name}_{split}.txt"
+        found, column = _read_annotation(path)
+        if names is not None and found != names:
+            raise InputError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt beside it")
+        names = found
+        columns.append(column)
+    assert names is not None
+    paths = [f"{name}.jpg" for name in names]
+    if not (root / "JPEGImages" / paths[0]).exists():
+        raise InputError(f"{root / 'JPEGImages' / paths[0]}: an image of {split}, is not there")
+    images = ImageList(root / "JPEGImages", paths, ["."] * len(paths))
+    return VocSplit(images, np.stack(columns, axis=1))
+
+
+def _root(vocdir: Path) -> Path:
+    for root in (vocdir, vocdir / "VOC2007", vocdir / "VOCdevkit" / "VOC2007"):
+        if (root / "ImageSets" / "Main").is_dir() and (root / "JPEGImages").is_dir():
+            return root
+    raise InputError(
+        f"{vocdir}: not PASCAL VOC 2007: no ImageSets/Main and JPEGImages in it, "
+        "nor in VOC2007 or VOCdevkit/VOC2007 below it"
+    )
+
+
+def _read_annotation(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise InputError(f"{path}: cannot read this annotation: {reason}") from error
+    if not rows:
+        raise InputError(f"{path}: lists no image")
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or row[1] not in ("1", "0", "-1"):
+            raise InputError(
+                f"{path}:{number}: {' '.join(row)!r} is not an image and 1, 0 or -1 behind it"
+            )
+    return [name for name, _ in rows], np.array([int(label) for _, label in rows], np.int8)
