@@ -1,7 +1,8 @@
 """How good a clustering is, a classifier, a ranking.
 
-The protocols have three average precisions: of the ranks themselves (VOC classification), under the
-curve's monotone envelope (VOC with linear SVMs), and of trapezoids (Oxford and Paris, in `rmac.py`).
+The protocols have three average precisions: of the ranks themselves (VOC classification), under
+the curve's monotone envelope (VOC with linear SVMs), and of trapezoids (Oxford and Paris, in
+`rmac.py`).
 """
 
 import numpy as np
