@@ -32,10 +32,18 @@ def process_group(device: str = "auto") -> Iterator[None]:
 
     Args:
         device: `auto` and `cuda` give each process a GPU of its own, where there are enough.
+
+    Raises:
+        InputError: something else than `torchrun` has set its variables.
     """
     if launched_processes() == 1:
         yield
         return
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        raise InputError(
+            f"WORLD_SIZE={launched_processes()}: is set, but not by torchrun, which starts as many "
+            "processes; start this with torchrun, or unset WORLD_SIZE for a single process"
+        )
     enough = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     cuda = enough and device in ("auto", "cuda")
     if cuda:
@@ -43,8 +51,11 @@ def process_group(device: str = "auto") -> Iterator[None]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     try:
         yield
-    finally:
+    except InputError:  # which all raise together
         dist.destroy_process_group()
+        raise
+    # After any other error the others may be waiting, and NCCL would wait for them.
+    dist.destroy_process_group()
 
 
 def world_size() -> int:

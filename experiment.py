@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from checkpoint import place_of, save_checkpoint
 from data.images import ImageList
-from distributed import gather_objects, world_size
+from distributed import gather_objects, together, world_size
 from errors import InputError
 from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
 from results import plain_settings, versions
@@ -108,7 +108,8 @@ class Experiment:
             unreadable: why, by image index.
 
         Raises:
-            InputError: more than 1 % of the images are unreadable.
+            InputError: more than 1 % of the images are unreadable. (Of many processes, all raise it
+                in `gather_unreadable`: one that left the others alone would keep them waiting.)
         """
         new = {
             index: reason for index, reason in unreadable.items() if index not in self.unreadable
@@ -120,12 +121,8 @@ class Experiment:
             log.warning("left out, unreadable: %s: %s", self.images.paths[index], reason)
         lines = [f"{self.images.paths[i]}\t{why}\n" for i, why in sorted(self.unreadable.items())]
         write_text(self.folder / "bad_images.txt", "".join(lines))
-        if len(self.unreadable) > MOST_UNREADABLE * len(self.images):
-            raise InputError(
-                f"{self.images.root}: {len(self.unreadable)} of {len(self.images)} images are "
-                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {reason}); mend or remove "
-                f"those in {self.folder / 'bad_images.txt'}"
-            )
+        if world_size() == 1:
+            self._check_unreadable()
 
     def gather_unreadable(self) -> None:
         """Name those that other processes have met; all call it together.
@@ -135,6 +132,17 @@ class Experiment:
         """
         for unreadable in gather_objects(self.unreadable):
             self.report_unreadable(unreadable)
+        with together():
+            self._check_unreadable()
+
+    def _check_unreadable(self) -> None:
+        if len(self.unreadable) > MOST_UNREADABLE * len(self.images):
+            *_, last = self.unreadable.values()
+            raise InputError(
+                f"{self.images.root}: {len(self.unreadable)} of {len(self.images)} images are "
+                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); mend or remove "
+                f"those in {self.folder / 'bad_images.txt'}"
+            )
 
     def save(self, name: str, contents: dict[str, Any]) -> None:
         """Save a checkpoint, which remembers where the folder's `clusters` end."""
@@ -305,6 +313,8 @@ class Bystander:
 
     def gather_unreadable(self) -> None:
         gather_objects(self.unreadable)
+        with together():
+            pass  # the one that writes knows whether they are too many
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from data.loading import Batch
 from data.transforms import to_input
 from device import Compute, ToHost
-from distributed import world_size
+from distributed import all_reduce
 from models import ConvNet
 from whitening import Moments
 
@@ -27,8 +27,8 @@ class Features:
     Attributes:
         rows: `(M, D) float16`, of the M images that have features, in data-set order.
         present: `(N,) bool`, whether an image has.
-        moments: of the rows, where there are more of them than dimensions (with fewer, the way
-            over the rows themselves is the shorter one) or other processes have some.
+        moments: of the rows, where all processes together have more of them than dimensions (with
+            fewer, the way over the rows themselves is the shorter one).
     """
 
     rows: np.ndarray
@@ -57,10 +57,10 @@ def compute_features(
             the reasons.
         advance: told how many images each step has done.
     """
-    dim, shared = model.embedding_dim, world_size() > 1
+    dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
     rows = np.zeros((len(images), dim), np.float16)
     present = np.zeros(len(images), bool)
-    moments = Moments(dim, compute.device) if shared or len(images) > dim else None
+    moments = Moments(dim, compute.device) if all_images > dim else None
     was_training = model.training
     model.eval()
     steps = forward_pass(loader, model.embedding, compute, on_unreadable, advance)

@@ -10,19 +10,22 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; it takes its name only when the block ends without an error.
 
-    The data reaches the disk before the name does, so that a crash at any moment leaves either the
-    old file or the new one.
+    Args:
+        durable: the data reaches the disk before the name does, so that a crash of the machine,
+            too, leaves either the old file or the new one. For many small files that takes longer
+            than to write them; without it, such a crash may leave an empty file.
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files
         Path(temporary).replace(path)
     except BaseException:

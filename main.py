@@ -245,9 +245,11 @@ def train(
         size = len(batch.index)
         if size == 0 and world_size() > 1:  # the others wait for this process's gradients
             batch = blank_batch(args.size)
+        model.train(size > 0)  # a blank image is nothing for batch norm's statistics
         if len(batch.index) > 0:
             # so that dropout, too, is a function of (seed, epoch, step), another in each process
-            torch.manual_seed(derive_seed(args.seed + rank(), "dropout", state.epoch, state.step))
+            draw = state.step * world_size() + rank()
+            torch.manual_seed(derive_seed(args.seed, "dropout", state.epoch, draw))
             target = labels[batch.index.to(compute.device, non_blocking=True)]
             with compute.autocast():
                 loss = F.cross_entropy(network(to_input(batch.pixels, compute.device)), target)

@@ -48,7 +48,8 @@ LR=${LR:-0.05}
 WD=${WD:--5}
 BATCH=${BATCH:-256}
 EPOCHS=${EPOCHS:-200}
-WORKERS=${WORKERS:-12}
+cores=$(getconf _NPROCESSORS_ONLN)
+WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
 
 # main.py chooses the folder as well, but for the comparison below it has to be known here.
 read_folder_flags "$@"

@@ -1,19 +1,22 @@
 """Copy a data set at the size it is trained at, once, for disks that are slower than the network.
 
 Images whose short side is longer than `--size` are resized to it, as training would do first, and
-the others are copied byte for byte. The copy has the same folders and file names, so that labels,
-order and index of the images stay the same. A JPEG stays one; every other format becomes PNG, which
-loses nothing, under the name that it has: a file's bytes say what it is, not its name's ending.
+the others are copied byte for byte. The copy has the same folders and file names, so that labels
+and order stay the same (and the images' numbers, where none is unreadable). A JPEG stays one; every
+other format becomes PNG, which loses nothing, under the name that it has: a file's bytes say what
+it is, not its name's ending.
 
 Each file appears whole or not at all, and one that is there is not made again: after an
 interruption the same command goes on.
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +59,7 @@ class Copies(Dataset[Copied]):
     def __getitem__(self, index: int) -> Copied:
         source, target = Path(self.images.path(index)), self.target / self.images.paths[index]
         try:
-            if target.exists():
+            if target.exists() and target.stat().st_size > 0:  # empty: the machine has crashed
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
             pixels = read_pixels(str(source))
@@ -65,7 +68,7 @@ class Copies(Dataset[Copied]):
             return Copied(index, 0, 0, "unreadable", str(error))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(target) as file:
+            with atomic_write(target, durable=False) as file:
                 if min(pixels.shape[1:]) <= self.size:
                     file.write(content)
                 else:
@@ -85,18 +88,18 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.source}: is a file; give the folder that the images lie in")
     images = find_images(args.source)
     check_apart(images, args.target)
-    begin(args.target, {"size": args.size, "quality": args.quality})
-    copies = Copies(images, args.target, args.size, args.quality)
-    workers = min(args.workers, len(images) // BATCH)
-    loader = DataLoader(copies, batch_size=BATCH, num_workers=workers, collate_fn=list)
-    done: list[Copied] = []
-    with progress("copying", len(images), "images") as advance:
-        for batch in loader:
-            for copied in batch:
-                report(images, copied)
-            done += batch
-            advance(len(batch))
-    sys.stdout.write(summary(done) + "\n")
+    with begin(args.target, {"size": args.size, "quality": args.quality}):
+        copies = Copies(images, args.target, args.size, args.quality)
+        workers = min(args.workers, len(images) // BATCH)
+        loader = DataLoader(copies, batch_size=BATCH, num_workers=workers, collate_fn=list)
+        sums = Sums()
+        with progress("copying", len(images), "images") as advance:
+            for batch in loader:
+                for copied in batch:
+                    report(images, copied)
+                    sums.add(copied)
+                advance(len(batch))
+    sys.stdout.write(f"{sums}\n")
 
 
 def check_apart(images: ImageList, target: Path) -> None:
@@ -115,11 +118,13 @@ def check_apart(images: ImageList, target: Path) -> None:
             raise InputError(f"{target}: holds images of the source, in {folder}; give another")
 
 
-def begin(target: Path, settings: dict[str, int]) -> None:
-    """Make the target, or go on with one that was begun with the same settings.
+@contextlib.contextmanager
+def begin(target: Path, settings: dict[str, int]) -> Iterator[None]:
+    """Make the target, or go on with one that was begun with the same settings; it is this
+    process's alone until the block ends.
 
     Raises:
-        InputError: it holds something else, or cannot be written.
+        InputError: it holds something else, cannot be written, or another process is at it.
     """
     record = target / RECORD
     try:
@@ -127,7 +132,6 @@ def begin(target: Path, settings: dict[str, int]) -> None:
             before = json.loads(record.read_text(encoding="utf-8"))
             if before != settings:
                 raise InputError(f"{target}: was made with {before}, not {settings}; give another")
-            remove_leftovers(target)
         else:
             target.mkdir(parents=True, exist_ok=True)
             if any(target.iterdir()):
@@ -135,6 +139,13 @@ def begin(target: Path, settings: dict[str, int]) -> None:
             write_text(record, json.dumps(settings) + "\n")
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{target}: cannot write a copy there: {error}") from error
+    with record.open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{target}: another process is copying there; wait for it") from error
+        remove_leftovers(target)
+        yield
 
 
 def report(images: ImageList, copied: Copied) -> None:
@@ -150,20 +161,28 @@ def report(images: ImageList, copied: Copied) -> None:
         sys.stderr.write(f"left out, unreadable: {path}: {copied.reason}\n")
 
 
-def summary(done: Iterable[Copied]) -> str:
-    """What came of it all, in one line."""
-    counts = dict.fromkeys(("resized", "copied", "there already", "unreadable"), 0)
-    before = after = 0
-    for copied in done:
-        counts[copied.how] += 1
-        before, after = before + copied.before, after + copied.after
-    images = sum(counts.values()) - counts["unreadable"]
-    share = f" ({after / before:.0%})" if before else ""
-    return (
-        f"{images:,} images, {before / 1e6:,.1f} MB → {after / 1e6:,.1f} MB{share}: "
-        f"{counts['resized']:,} resized, {counts['copied']:,} copied as they are, "
-        f"{counts['there already']:,} there already; {counts['unreadable']:,} unreadable, left out"
-    )
+class Sums:
+    """What came of it all; as text, in one line."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(("resized", "copied", "there already", "unreadable"), 0)
+        self.before = self.after = 0
+
+    def add(self, copied: Copied) -> None:
+        self.counts[copied.how] += 1
+        self.before += copied.before
+        self.after += copied.after
+
+    def __str__(self) -> str:
+        counts = self.counts
+        images = sum(counts.values()) - counts["unreadable"]
+        share = f" ({self.after / self.before:.0%})" if self.before else ""
+        return (
+            f"{images:,} images, {self.before / 1e6:,.1f} MB → {self.after / 1e6:,.1f} MB{share}: "
+            f"{counts['resized']:,} resized, {counts['copied']:,} copied as they are, "
+            f"{counts['there already']:,} there already; "
+            f"{counts['unreadable']:,} unreadable, left out"
+        )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

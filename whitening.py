@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
 from device import full_float32
-from distributed import all_reduce, world_size
+from distributed import all_reduce, gather_rows, world_size
 
 BLOCK = 4096  # rows that are in float32 at a time
 LARGEST_RATIO = 3e3  # of two eigenvalues, up to which float32 is trusted to find them
@@ -149,10 +149,9 @@ def fit_whitening(
     if isinstance(features, Moments):
         return _fit_from_moments(features, pca)
     _check_shape(features.shape)
-    n, dim = features.shape
-    if n <= dim and world_size() == 1:
-        return _fit_from_few(features, pca)
-    moments = Moments(dim, device)
+    if int(all_reduce(np.array([len(features)]))[0]) <= features.shape[1]:
+        return _fit_from_few(gather_rows(features), pca)
+    moments = Moments(features.shape[1], device)
     for _, rows in _blocks(features, device):
         moments.add(rows)
     return _fit_from_moments(moments, pca)

@@ -24,8 +24,10 @@ from torchvision.transforms import v2
 
 import cli
 import main as deepcluster
+from benchmarks.clustering import arriving, store
 from benchmarks.photos import write_photos
 from benchmarks.timing import matmul_rate, number, timed
+from clustering import Kmeans
 from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
@@ -34,9 +36,12 @@ from experiment import Bystander
 from features import compute_features
 from models import MODELS, untrained
 from state import State, set_up
+from whitening import Moments
 
 K = 1000  # outputs of the network that is trained
-IMAGENET, EPOCHS = 1_281_167, 500
+IMAGENET, IMAGENET_K, EPOCHS = 1_281_167, 10_000, 500
+DIM = 4096  # of AlexNet's and VGG-16's embedding
+CLUSTERED = (20_000, 40_000)  # features, from which the time for ImageNet's follows
 NORMALIZE = v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -59,8 +64,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "features": rates["features"]["network"] * operations(args.arch, training=False) / gemm,
         "training": rates["training"]["network"] * operations(args.arch, training=True) / gemm,
     }
-    sys.stdout.write(table(rates, used) + projection(rates))
-    return {"images_per_second": rates, "matmul_flops": gemm, "of_matmul": used}
+    sys.stdout.write(table(rates, used))
+    results = {"images_per_second": rates, "matmul_flops": gemm, "of_matmul": used}
+    if args.project:
+        results["imagenet_seconds"] = epoch = imagenet_epoch(rates, compute.device)
+        sys.stdout.write(describe_epoch(epoch))
+    return results
 
 
 class Stage:
@@ -209,13 +218,39 @@ def table(rates: dict[str, dict[str, float]], used: dict[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def projection(rates: dict[str, dict[str, float]]) -> str:
-    """What an epoch of ImageNet would take at these rates."""
-    features, training = (IMAGENET / rate["end to end"] for rate in rates.values())
-    epoch = features + training
+def imagenet_epoch(rates: dict[str, dict[str, float]], device: torch.device) -> dict[str, float]:
+    """Seconds of each stage of an epoch of ImageNet: features and training at these rates, the
+    clustering on a straight line through two smaller numbers of random features."""
+    few, more = (clustering_seconds(n, device) for n in CLUSTERED)
+    slope = (more - few) / (CLUSTERED[1] - CLUSTERED[0])
+    return {
+        "features": IMAGENET / rates["features"]["end to end"],
+        "clustering": more + slope * (IMAGENET - CLUSTERED[1]),
+        "training": IMAGENET / rates["training"]["end to end"],
+    }
+
+
+def clustering_seconds(n: int, device: torch.device) -> float:
+    """PCA and k-means of `n` features of 4096 dimensions. Their covariance, which the feature pass
+    sums, counts too."""
+    rows = np.empty((n, DIM), np.float16)
+    batches = list(arriving(n, DIM))
+
+    def work() -> None:
+        moments = Moments(DIM, device)
+        for batch in batches:
+            store(rows, moments, *batch)
+        Kmeans(IMAGENET_K, device=device).cluster(rows, moments=moments)
+
+    return timed(work).seconds
+
+
+def describe_epoch(seconds: dict[str, float]) -> str:
+    """The stages, and what all epochs come to, in a line."""
+    stages = ", ".join(f"{stage} {each:,.0f} s" for stage, each in seconds.items())
     return (
-        f"an epoch of {IMAGENET:,} images at these rates: features {features:,.0f} s, training "
-        f"{training:,.0f} s; {EPOCHS} epochs, without clustering: {EPOCHS * epoch / 3600:,.0f} h\n"
+        f"an epoch of {IMAGENET:,} images at these rates, k = {IMAGENET_K:,}: {stages}; "
+        f"{EPOCHS} epochs: {EPOCHS * sum(seconds.values()) / 3600:,.0f} h\n"
     )
 
 
@@ -229,3 +264,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=cli.whole_number(1), default=3, help="of which the median counts")
     add("--precision", choices=PRECISIONS, default="auto", help="of ours; the naive way is in fp32")
     add("--decode", choices=DECODE, default="auto", help="as in main.py")
+    project_help = "also project an epoch of ImageNet, for which clustering is timed, too"
+    add("--project", action="store_true", help=project_help)

@@ -10,6 +10,7 @@ from conftest import tiny
 from torch import nn
 
 import cli
+import distributed
 import main
 from models import MODELS
 from models.convnet import ConvNet
@@ -22,6 +23,14 @@ def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
     return ConvNet("plain", features, 3, classifier, 32, out, sobel)
 
 
+def broadcast_buffers(model: nn.Module) -> None:
+    """As main.py does it at the end of an epoch; what comes of it is printed."""
+    distributed.broadcast_buffers(model)
+    buffers = [float(buffer.double().sum()) for buffer in model.buffers()]
+    sys.stdout.write(f"buffers: {buffers}\n")
+
+
 if __name__ == "__main__":
     MODELS.update(tiny=tiny, plain=plain)
+    main.broadcast_buffers = broadcast_buffers
     sys.exit(cli.run(main.main, main.parse_args))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import benchmark
 from benchmarks import scaling, timing, training
@@ -64,10 +65,11 @@ def test_impossible_sizes_are_refused(flags: str) -> None:
 
 
 def test_the_stages_are_timed_beside_their_limit_and_the_naive_way(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
     flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
-    results = training.run(benchmark.parse_args(flags.split()))
+    results = training.run(benchmark.parse_args([*flags.split(), "--project"]))
     out = capsys.readouterr().out
     for stage, rates in results["images_per_second"].items():
         assert set(rates) == {"end to end", "network", "reading", "limit", "naive"}
@@ -75,7 +77,17 @@ def test_the_stages_are_timed_beside_their_limit_and_the_naive_way(
         harmonic = 1 / (1 / rates["network"] + 1 / rates["reading"])
         assert rates["limit"] == pytest.approx(harmonic)
         assert f"\n{stage} " in out
-    assert "an epoch of 1,281,167 images at these rates" in out
+    epoch = results["imagenet_seconds"]
+    rates = results["images_per_second"]["training"]
+    assert epoch["training"] == pytest.approx(1_281_167 / rates["end to end"])
+    assert epoch["clustering"] == pytest.approx(1_281_167 / 1000 + 5)
+    assert "an epoch of 1,281,167 images at these rates, k = 10,000: features" in out
+
+
+def test_the_clustering_that_is_timed_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "DIM", 300)
+    monkeypatch.setattr(training, "IMAGENET_K", 20)
+    assert training.clustering_seconds(400, torch.device("cpu")) > 0
 
 
 def test_alexnets_operations_by_hand() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from test_kmeans import sphere
 
+from clustering import Kmeans
 from distributed import all_reduce, broadcast, gather_rows, rank, world_size
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +58,14 @@ def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
         for sharded in others:
             assert sharded[kind][0] == pytest.approx(single[kind][0], rel=1e-4), kind
             assert adjusted_rand_score(sharded[kind][1:], single[kind][1:]) > 0.999, kind
+
+
+def test_fewer_features_than_dimensions_are_clustered_as_in_one_process(tmp_path: Path) -> None:
+    features, _ = make_blobs(300, 400, centers=12, cluster_std=2.0, random_state=0)
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "few.npy", features.astype(np.float16))
+    kmeans = Kmeans(12, seed=4, device=torch.device("cpu"))
+    loss = kmeans.cluster(features.astype(np.float16))
+    sharded = cluster_on(tmp_path, "90,0,210")["few, Kmeans"]
+    assert sharded[0] == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_array_equal(sharded[1:], kmeans.assignments)

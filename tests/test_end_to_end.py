@@ -102,6 +102,8 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
     trained = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     args = main.parse_args(f"{tree} --arch tiny --sobel --k 4".split())
     start, _, _ = main.set_up(args, None, select_compute("cpu", "fp32"))
+    weight = start.get_parameter("features.4.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
     for name, weight in start.state_dict().items():
         fixed = name.startswith("sobel")
         assert torch.equal(weight, trained[name]) == fixed, name

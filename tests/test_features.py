@@ -26,14 +26,19 @@ from whitening import fit_whitening
 CPU = torch.device("cpu")
 
 
-def extract(folder: Path, model: ConvNet, unreadable: dict[int, str] | None = None) -> Features:
+def extract(
+    folder: Path,
+    model: ConvNet,
+    unreadable: dict[int, str] | None = None,
+    precision: str = "fp32",
+) -> Features:
     images = find_images(folder)
     batches = EpochBatches(7)
     batches.start_epoch(0, np.arange(len(images)))
     loader = make_loader(ImageDataset(images, central_crop(32)), batches, 0, CPU)
     found = {} if unreadable is None else unreadable
-    every = range(len(images))
-    return compute_features(loader, model, every, select_compute("cpu", "fp32"), found.update)
+    every, compute = range(len(images)), select_compute("cpu", precision)
+    return compute_features(loader, model, every, compute, found.update)
 
 
 def by_hand(folder: Path, model: ConvNet) -> np.ndarray:
@@ -53,6 +58,21 @@ def test_features_are_the_networks_in_half_precision(tree: Path) -> None:
     assert features.rows.dtype == np.float16
     assert features.present.all()
     np.testing.assert_allclose(features.rows, by_hand(tree, model), rtol=2e-3, atol=1e-4)
+
+
+def test_the_network_computes_in_the_precision_that_is_asked_for(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = []
+    embedding = ConvNet.embedding
+
+    def seen(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        kinds.append(embedding(model, x).dtype)
+        return embedding(model, x)
+
+    monkeypatch.setattr(ConvNet, "embedding", seen)
+    extract(tree, tiny(), precision="bf16")
+    assert set(kinds) == {torch.bfloat16}
 
 
 def test_the_moments_are_those_of_the_features(tree: Path) -> None:

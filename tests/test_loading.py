@@ -1,5 +1,6 @@
 """From files to batches: pixels, indices, and randomness that no worker can change."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +93,14 @@ def test_an_epoch_can_start_in_the_middle() -> None:
 def test_workers_outlive_the_epoch(tree: Path) -> None:
     batches = EpochBatches(8)
     loader = make_loader(ImageDataset(find_images(tree), central_crop(32)), batches, 1, CPU)
-    seen = []
+    seen, workers = [], []
     for number, order in enumerate((np.arange(8), np.arange(20, 28))):
         batches.start_epoch(number, order)
         seen.append(next(iter(loader)).index.tolist())
+        workers.append([worker.pid for worker in multiprocessing.active_children()])
     assert seen == [list(range(8)), list(range(20, 28))]
+    assert len(workers[0]) == 1
+    assert workers[0] == workers[1]
 
 
 def test_unreadable_images_are_set_apart(tree: Path) -> None:

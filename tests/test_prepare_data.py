@@ -98,13 +98,23 @@ def test_an_interrupted_copy_goes_on(
     run(source, target)
     whole = contents(target)
     (target / "b" / "3.jpg").unlink()
+    (target / "b" / "small.png").write_bytes(b"")  # what a crash of the machine may leave
     (target / "a" / ".1.jpg.abc.tmp").write_bytes(b"half")
     there = (target / "a" / "1.jpg").stat().st_mtime_ns
     capsys.readouterr()
     assert run(source, target) == 0
     assert contents(target) == whole
     assert (target / "a" / "1.jpg").stat().st_mtime_ns == there
-    assert "1 resized, 0 copied as they are, 9 there already" in capsys.readouterr().out
+    assert "1 resized, 1 copied as they are, 8 there already" in capsys.readouterr().out
+
+
+def test_one_process_at_a_time(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with prepare_data.begin(tmp_path / "target", {"size": 64, "quality": 90}):
+        assert run(source, tmp_path / "target") == 2
+    assert "target: another process is copying there; wait for it\n" in capsys.readouterr().err
+    assert run(source, tmp_path / "target") == 0
 
 
 def test_unreadable_images_are_named_and_left_out(

@@ -70,7 +70,8 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
         done.stdout.split()
         == (
             f"{elsewhere}/images --arch alexnet --sobel --clustering Kmeans --nmb_cluster 10000 "
-            "--lr 0.05 --wd -5 --batch 256 --epochs 200 --workers 12 --verbose "
+            "--lr 0.05 --wd -5 --batch 256 --epochs 200 "
+            f"--workers {max(os.cpu_count() or 1, 12)} --verbose "
             f"--exp {elsewhere}/e --seed 1"
         ).split()
     )
@@ -212,6 +213,7 @@ def stub(folder: Path, name: str, script: str) -> None:
 def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     """PROCESSES says how many; else each GPU has one."""
     stub(clone / "bin", "nvidia-smi", "")
+    stub(clone / "bin", "getconf", "echo 24")
     gpus = 'if [ "$1" = -c ]; then echo 3; else echo "OMP $OMP_NUM_THREADS:" "$@"; fi'
     stub(clone / "bin", "python", gpus)
     variables = {"PYTHON": "bin/python", "DIR": "images", "OMP_NUM_THREADS": "5"}
@@ -219,7 +221,7 @@ def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
     launcher = "OMP 5: launch.py --standalone --nproc_per_node"
     assert done.stdout.startswith(f"{launcher} 3 main.py {clone}/images --arch"), done.stderr
-    assert done.stdout.endswith("--workers 4 --verbose --seed 2\n"), "12, shared by three"
+    assert done.stdout.endswith("--workers 8 --verbose --seed 2\n"), "24, shared by three"
     two = bash("./main.sh", clone, PROCESSES="2", **variables)
     assert two.stdout.startswith(f"{launcher} 2 main.py")
     wrong = bash("./main.sh", clone, PROCESSES="some", **variables)
@@ -243,7 +245,7 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clon
     done = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
     assert done.returncode == 7, "that of the run"
     assert done.stdout == (
-        f"--kill-on-bad-exit {sys.executable} launch.py --nnodes 2 "
+        f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} launch.py --nnodes 2 "
         "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
         f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
         "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --seed 2\n"

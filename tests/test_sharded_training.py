@@ -34,6 +34,10 @@ def train(processes: int, data: Path, exp: Path, flags: str) -> dict[str, Any]:
     fixed = ["--device", "cpu", "--precision", "fp32", "--exp", str(exp)]
     done = start(processes, str(data), *flags.split(), *fixed)
     assert done.returncode == 0, done.stderr
+    buffers = [line for line in done.stdout.splitlines() if line.startswith("buffers: ")]
+    epochs = len(buffers) // processes
+    assert epochs > 0
+    assert len(set(buffers)) <= epochs, "all processes have the same batch norm"
     return torch.load(exp / "checkpoint.pth.tar", weights_only=True)
 
 
@@ -76,6 +80,23 @@ def test_a_cut_run_of_two_processes_goes_on_within_an_epoch(tree: Path, tmp_path
     for name, weight in whole["state_dict"].items():
         assert torch.equal(resumed["state_dict"][name], weight), name
     assert len(metrics_of(tmp_path / "whole")) == 2
+
+
+@pytest.mark.parametrize("damaged", [range(2), range(38, 40)])
+def test_too_many_unreadable_images_stop_all_processes(
+    tree: Path, tmp_path: Path, damaged: range
+) -> None:
+    """Whichever process has them."""
+    for path in np.array(sorted(tree.rglob("*.png")))[damaged]:
+        path.write_bytes(b"no image")
+    flags = f"{PLAIN} --exp {tmp_path / 'exp'} --device cpu"
+    done = start(2, str(tree), *flags.split())
+    assert done.returncode == 2
+    *_, last = done.stderr.splitlines()
+    assert "error" in last
+    assert "2 of 40 images are unreadable, more than 1%" in last
+    assert "Traceback" not in done.stderr
+    assert len((tmp_path / "exp" / "bad_images.txt").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
