@@ -4,6 +4,7 @@ A checkpoint is a dict with the original's keys `epoch` (the next one to run), `
 and `optimizer`, and ours beside them (see `main.py`).
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import IO, Any
@@ -79,6 +80,15 @@ def load_model(path: str | Path) -> ConvNet:
         model.top_layer = None
     load_weights(model, weights, path)
     return model
+
+
+def digest_of(model: ConvNet) -> str:
+    """SHA-256 of the weights, by which the results of a network are known."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def has_sobel(weights: StateDict) -> bool:

@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import cli
 import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
-from data.images import ImageList, find_images
+from data.images import ImageList, NameUnreadable, find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop
 from device import Compute, select_compute
@@ -73,7 +72,7 @@ def evaluate(
                 model,
                 range(len(images)),
                 compute,
-                partial(name_unreadable, images),
+                NameUnreadable(images),
                 advance,
             )
         return features.rows, np.array(images.folders)[features.present]
@@ -120,12 +119,6 @@ def main(args: argparse.Namespace) -> None:
     told = {"protocol": {"data": str(args.data), **protocol}, "results": results}
     write_text(out, json.dumps(told, indent=2) + "\n")
     sys.stdout.write(table(results) + f"\nwritten to {out}\n")
-
-
-def name_unreadable(images: ImageList, unreadable: dict[int, str]) -> None:
-    """Say which images are left out, and why."""
-    for index, reason in unreadable.items():
-        sys.stderr.write(f"left out, unreadable: {images.path(index)}: {reason}\n")
 
 
 def read_protocol(path: Path) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,21 @@ class ImageList:
         """`(N,) int64` folder labels, or None where all images lie in one folder."""
         names, labels = np.unique(np.array(self.folders), return_inverse=True)
         return labels.astype(np.int64) if len(names) > 1 else None
+
+
+class NameUnreadable:
+    """Says on stderr which images are left out and why, of each once."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+        self.named: set[int] = set()
+
+    def __call__(self, unreadable: dict[int, str]) -> None:
+        """Name images, by their numbers, with the reasons."""
+        for index, reason in unreadable.items():
+            if index not in self.named:
+                sys.stderr.write(f"left out, unreadable: {self.images.path(index)}: {reason}\n")
+        self.named |= set(unreadable)
 
 
 def find_images(source: str | Path) -> ImageList:
