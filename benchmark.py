@@ -6,13 +6,17 @@ where absolute times cannot.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cli
 from benchmarks import clustering, scaling, training
-from device import DEVICES
+from data.gpu_decode import check_decode
+from device import DEVICES, select_compute
+from errors import InputError
 from files import write_text
 
 BENCHMARKS = {
@@ -24,9 +28,21 @@ BENCHMARKS = {
 
 def main(args: argparse.Namespace) -> None:
     benchmark, _ = BENCHMARKS[args.benchmark]
-    results = benchmark.run(args)
+    if args.json is not None and not (args.json.parent.is_dir() and not args.json.is_dir()):
+        raise InputError(f"--json {args.json}: give a file, in a folder that is there")
+    check_decode(getattr(args, "decode", "auto"), select_compute(args.device).device)
+    results = without_nan({"settings": sys.argv[1:], **benchmark.run(args)})
     if args.json is not None:
-        write_text(args.json, json.dumps({"settings": sys.argv[1:], **results}, indent=2) + "\n")
+        write_text(args.json, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None in the place of NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

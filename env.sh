@@ -77,18 +77,22 @@ count_processes() {  # one for each visible GPU, unless PROCESSES says how many
     echo "$count"
 }
 
-launch() {  # how many processes on this machine, then a script and its arguments
-    local processes=$1
+share_of() {  # how many of the WORKERS each of so many processes has
+    [[ $1 =~ ^[0-9]+$ ]] || fail "WORKERS=$1: not a whole number of 0 or more"
+    echo $((($1 + $2 - 1) / $2))
+}
+
+launch() {  # how many processes on this machine, then a script and its arguments; does not return,
+    local processes=$1  # so that who stops this script stops them
     shift
     if [ "$processes" = 1 ]; then
-        "$PYTHON" "$@"
-        return
+        exec "$PYTHON" "$@"
     fi
     local cores
     cores=$(getconf _NPROCESSORS_ONLN)
     # torchrun would give each a single thread, too few for the PCA
-    OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))} \
-        "$PYTHON" launch.py --standalone --nproc_per_node "$processes" "$@"
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}
+    exec "$PYTHON" launch.py --standalone --nproc_per_node "$processes" "$@"
 }
 
 # On CPU, glibc hands the gradients' memory back to the kernel after every step, only to ask for it

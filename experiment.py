@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from checkpoint import place_of, save_checkpoint
-from data.images import ImageList
+from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
 from errors import InputError
 from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
@@ -28,7 +28,6 @@ from util import Logger
 log = logging.getLogger("deepcluster")
 
 RESULTS = ("checkpoint.pth.tar", "checkpoints", "clusters", "metrics.jsonl")
-MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
 
 
 class Experiment:
@@ -283,6 +282,9 @@ class Experiment:
 
     def _log_changed_settings(self) -> None:
         changed = [f"{name} {change}" for name, change in self._changed_settings().items()]
+        before = (self.checkpoint or {}).get("settings", {}).get("data")
+        if before is not None and before != self.settings.get("data"):
+            changed.insert(0, f"images of {before} → {self.settings['data']}")
         if changed:
             log.info("settings changed: %s", ", ".join(changed))
 

@@ -30,29 +30,37 @@ read_folder_flags() {  # what --exp and --resume say; argparse takes their abbre
     done
 }
 
+read_folder_flags "$@"
 if [ -z "${DIR:-}" ]; then
-    # The embedded default. With the paper's settings training on so few images collapses, hence
-    # the lower rate, the smaller batch and the longer training between two reassignments.
     embedded=datasets/digits
     "$PYTHON" -m data.digits "$embedded"
     DIR=$embedded/train
-    K=${K:-50} LR=${LR:-0.005} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4} WORKERS=${WORKERS:-2}
-    set -- --reassign 4 --size 96 "$@"
+    WORKERS=${WORKERS:-2}
+    if [ -z "$resume_flag" ]; then
+        # With the paper's settings training on so few images collapses, hence the lower rate, the
+        # smaller batch and the longer training between two reassignments.
+        K=${K:-50} LR=${LR:-0.005} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4}
+        set -- --reassign 4 --size 96 "$@"
+    fi
 else
     DIR=$(absolute "$DIR")
 fi
 
-ARCH=${ARCH:-alexnet}
-K=${K:-10000}
-LR=${LR:-0.05}
-WD=${WD:--5}
-BATCH=${BATCH:-256}
-EPOCHS=${EPOCHS:-200}
 cores=$(getconf _NPROCESSORS_ONLN)
 WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
+if [ -z "$resume_flag" ]; then  # else what is not given stays as it was
+    ARCH=${ARCH:-alexnet}
+    K=${K:-10000}
+    LR=${LR:-0.05}
+    WD=${WD:--5}
+    BATCH=${BATCH:-256}
+    EPOCHS=${EPOCHS:-200}
+    set -- --sobel --clustering Kmeans "$@"
+fi
+set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \
+    ${BATCH:+--batch "$BATCH"} ${EPOCHS:+--epochs "$EPOCHS"} "$@"
 
 # main.py chooses the folder as well, but for the comparison below it has to be known here.
-read_folder_flags "$@"
 if [ -n "$exp_flag" ]; then
     EXP=$exp_flag
 elif [ -n "${EXP:-}" ]; then
@@ -69,11 +77,12 @@ elif [ -n "${embedded:-}" ]; then
 fi
 
 processes=$(count_processes)
-launch "$processes" main.py "$DIR" --arch "$ARCH" --sobel --clustering Kmeans --nmb_cluster "$K" \
-    --lr "$LR" --wd "$WD" --batch "$BATCH" --epochs "$EPOCHS" \
-    --workers $(((WORKERS + processes - 1) / processes)) --verbose "$@"
+workers=$(share_of "$WORKERS" "$processes")
+set -- "$processes" main.py "$DIR" --workers "$workers" --verbose "$@"
+if [ -z "${embedded:-}" ]; then launch "$@"; fi
 
-if [ -n "${embedded:-}" ] && [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
+(launch "$@")
+if [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'
     "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
     printf '\nNext, some thousand images of your own (README, "Small data"):\n'

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +27,7 @@ from torchvision.transforms.v2 import functional as F
 
 import cli
 from data.decode import UnreadableImageError, read_pixels
-from data.images import ImageList, find_images
+from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
 from files import atomic_write, remove_leftovers, write_text
 from progress import progress
@@ -59,7 +60,7 @@ class Copies(Dataset[Copied]):
     def __getitem__(self, index: int) -> Copied:
         source, target = Path(self.images.path(index)), self.target / self.images.paths[index]
         try:
-            if target.exists() and target.stat().st_size > 0:  # empty: the machine has crashed
+            if _is_done(source, target):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
             pixels = read_pixels(str(source))
@@ -81,6 +82,15 @@ class Copies(Dataset[Copied]):
         return Copied(index, len(content), target.stat().st_size, how)
 
 
+def _is_done(source: Path, target: Path) -> bool:
+    """Whether a copy is there, younger than the source, and not empty as after a crash of the
+    machine."""
+    if not target.exists():
+        return False
+    copy = target.stat()
+    return copy.st_size > 0 and copy.st_mtime >= source.stat().st_mtime
+
+
 def main(args: argparse.Namespace) -> None:
     if args.quality > 100:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
@@ -88,7 +98,8 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.source}: is a file; give the folder that the images lie in")
     images = find_images(args.source)
     check_apart(images, args.target)
-    with begin(args.target, {"size": args.size, "quality": args.quality}):
+    source = str(args.source.resolve())
+    with begin(args.target, {"source": source, "size": args.size, "quality": args.quality}):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
         loader = DataLoader(copies, batch_size=BATCH, num_workers=workers, collate_fn=list)
@@ -100,6 +111,11 @@ def main(args: argparse.Namespace) -> None:
                     sums.add(copied)
                 advance(len(batch))
     sys.stdout.write(f"{sums}\n")
+    if sums.counts["unreadable"] > MOST_UNREADABLE * len(images):
+        raise InputError(
+            f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
+            "above; mend or remove them, and start again"
+        )
 
 
 def check_apart(images: ImageList, target: Path) -> None:
@@ -119,9 +135,9 @@ def check_apart(images: ImageList, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def begin(target: Path, settings: dict[str, int]) -> Iterator[None]:
-    """Make the target, or go on with one that was begun with the same settings; it is this
-    process's alone until the block ends.
+def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Make the target, or go on with one that was begun with the same settings, source included;
+    it is this process's alone until the block ends.
 
     Raises:
         InputError: it holds something else, cannot be written, or another process is at it.
@@ -131,14 +147,22 @@ def begin(target: Path, settings: dict[str, int]) -> Iterator[None]:
         if record.exists():
             before = json.loads(record.read_text(encoding="utf-8"))
             if before != settings:
-                raise InputError(f"{target}: was made with {before}, not {settings}; give another")
+                was, now = (
+                    ", ".join(f"{name} {value}" for name, value in each.items())
+                    for each in (before, settings)
+                )
+                raise InputError(f"{target}: is a copy of {was}, not of {now}; give another TARGET")
         else:
             target.mkdir(parents=True, exist_ok=True)
             if any(target.iterdir()):
-                raise InputError(f"{target}: is neither empty nor a copy begun here; give another")
+                raise InputError(
+                    f"{target}: is neither empty nor a copy begun here; give another TARGET"
+                )
             write_text(record, json.dumps(settings) + "\n")
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{target}: cannot write a copy there: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{record}: damaged; give another TARGET") from error
+    except OSError as error:
+        raise InputError(f"{target}: cannot write a copy there: {error.strerror}") from error
     with record.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,7 @@ import cli
 from benchmarks.photos import write_photos
 from benchmarks.timing import number
 from errors import InputError
+from models import MODELS
 
 ROOT = Path(__file__).parents[1]
 MAIN, LAUNCH = ROOT / "main.py", ROOT / "launch.py"
@@ -108,6 +109,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=cli.whole_number(0), nargs="+", default=[0, 1, 2], help=workers_help)
     processes_help = "processes that train, one run for each above 1, with the most images"
     add("--processes", type=cli.whole_number(1), nargs="+", default=[1, 2], help=processes_help)
-    add("--arch", default="alexnet", help="architecture")
+    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
     add("--k", type=cli.whole_number(2), default=20, help="number of clusters")
     add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size of all processes")

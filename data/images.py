@@ -16,6 +16,8 @@ from errors import InputError
 # Formats that Pillow recognises but has no decoder of its own for.
 UNDECODABLE = {"BUFR", "GRIB", "HDF5", "MPEG"}
 
+MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
+
 
 @dataclass(frozen=True)
 class ImageList:

@@ -109,3 +109,26 @@ def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixt
     assert rows == [(20, 0, 1), (20, 0, 2)]
     assert all(r["metrics"]["seconds"]["training"] > 0 for r in results["runs"])
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("clustering --json {}/none/x.json", "--json {}/none/x.json: give a file, in a folder"),
+        ("clustering --json {}", "--json {}: give a file, in a folder that is there"),
+        ("training --decode gpu --device cpu", "--decode gpu: needs a CUDA GPU"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_measured(
+    tmp_path: Path, flags: str, message: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        benchmark.main(benchmark.parse_args(flags.format(tmp_path).split()))
+    assert str(refused.value).startswith(message.format(tmp_path))
+
+
+def test_json_has_null_where_there_is_no_number() -> None:
+    assert benchmark.without_nan({"a": [1.5, float("nan")], "b": "c"}) == {
+        "a": [1.5, None],
+        "b": "c",
+    }

@@ -1,5 +1,6 @@
 """The one-time copy at a smaller size: same names, same order, less to read."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -111,18 +112,49 @@ def test_an_interrupted_copy_goes_on(
 def test_one_process_at_a_time(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with prepare_data.begin(tmp_path / "target", {"size": 64, "quality": 90}):
+    settings = {"source": str(source.resolve()), "size": 64, "quality": 90}
+    with prepare_data.begin(tmp_path / "target", settings):
         assert run(source, tmp_path / "target") == 2
     assert "target: another process is copying there; wait for it\n" in capsys.readouterr().err
     assert run(source, tmp_path / "target") == 0
 
 
-def test_unreadable_images_are_named_and_left_out(
+def test_what_has_changed_in_the_source_is_copied_again(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(source, tmp_path / "target")
+    shutil.copy(source / "b" / "4.jpg", source / "b" / "3.jpg")
+    later = (tmp_path / "target" / "b" / "3.jpg").stat().st_mtime + 1
+    os.utime(source / "b" / "3.jpg", (later, later))
+    capsys.readouterr()
+    run(source, tmp_path / "target")
+    assert "1 resized, 0 copied as they are, 9 there already" in capsys.readouterr().out
+    three, four = (tmp_path / "target" / "b" / name for name in ("3.jpg", "4.jpg"))
+    assert three.read_bytes() == four.read_bytes()
+
+
+def test_another_source_is_not_mixed_in(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(source / "a", tmp_path / "target")
+    before = contents(tmp_path / "target")
+    assert run(source / "b", tmp_path / "target") == 2
+    assert "target: is a copy of source " in capsys.readouterr().err
+    assert contents(tmp_path / "target") == before
+
+
+def test_unreadable_images_are_named_and_left_out(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cut = source / "a" / "1.jpg"
     cut.write_bytes(cut.read_bytes()[:2000])
     (source / "b" / "small.jpg").write_bytes(b"nothing")
+    assert run(source, tmp_path / "target") == 2
+    assert "more than 1% of the images are unreadable" in capsys.readouterr().err
+    monkeypatch.setattr(prepare_data, "MOST_UNREADABLE", 0.2)
     assert run(source, tmp_path / "target") == 0
     out, err = capsys.readouterr()
     assert f"left out, unreadable: {cut}: image file is truncated" in err
@@ -162,7 +194,7 @@ def test_source_and_target_must_be_apart(
     ("flags", "message"),
     [
         (["--quality", "101"], "--quality 101: give a number from 1 to 100"),
-        (["--size", "32"], "was made with {'size': 64, 'quality': 90}, not {'size': 32"),
+        (["--size", "32"], "/source, size 64, quality 90, not of source "),
     ],
 )
 def test_bad_settings_are_one_line(

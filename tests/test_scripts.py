@@ -69,10 +69,9 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
     assert (
         done.stdout.split()
         == (
-            f"{elsewhere}/images --arch alexnet --sobel --clustering Kmeans --nmb_cluster 10000 "
-            "--lr 0.05 --wd -5 --batch 256 --epochs 200 "
-            f"--workers {max(os.cpu_count() or 1, 12)} --verbose "
-            f"--exp {elsewhere}/e --seed 1"
+            f"{elsewhere}/images --workers {max(os.cpu_count() or 1, 12)} --verbose "
+            f"--exp {elsewhere}/e --arch alexnet --nmb_cluster 10000 --lr 0.05 --wd -5 "
+            "--batch 256 --epochs 200 --sobel --clustering Kmeans --seed 1"
         ).split()
     )
 
@@ -80,12 +79,37 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
 PRINTER = "import sys; print(*sys.argv)"
 
 
+def test_a_resumed_run_keeps_the_settings_that_are_not_given(clone: Path) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    variables = {"PYTHON": sys.executable, "DIR": "/images", "WORKERS": "3", "LR": "0.1"}
+    done = bash("./main.sh --resume x/checkpoint.pth.tar --epochs 9", clone, **variables)
+    expected = "/images --workers 3 --verbose --lr 0.1 --resume x/checkpoint.pth.tar --epochs 9\n"
+    assert done.stdout == f"main.py {expected}", done.stderr
+
+
+@pytest.mark.parametrize("workers", ["2.5", "some", "-1"])
+def test_workers_are_a_whole_number(clone: Path, workers: str) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    done = bash("./main.sh", clone, PYTHON=sys.executable, DIR="images", WORKERS=workers)
+    assert done.returncode == 2
+    assert done.stderr == f"main.sh: error: WORKERS={workers}: not a whole number of 0 or more\n"
+
+
+def test_who_stops_the_script_stops_the_training(clone: Path) -> None:
+    (clone / "main.py").write_text("import os; print('pid', os.getpid())")
+    done = bash("./main.sh & echo script $!; wait", clone, PYTHON=sys.executable, DIR="images")
+    said = dict(line.split() for line in done.stdout.splitlines())
+    assert said["pid"] == said["script"], done.stderr
+
+
 @pytest.mark.parametrize("flags", ["", "--resume x", "--exp x"])
 def test_with_a_folder_of_images_main_chooses_the_experiments(clone: Path, flags: str) -> None:
     (clone / "main.py").write_text(PRINTER)
     done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, DIR="images")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(f"--verbose {flags}".strip())
+    said = done.stdout.split()
+    assert said[-len(flags.split()) :] == flags.split() if flags else said[-1] == "Kmeans"
+    assert said.count("--exp") == ("--exp" in flags)
     assert not (clone / "exp").exists()
 
 
@@ -220,8 +244,9 @@ def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     path = f"{clone}/bin:{os.environ['PATH']}"
     done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
     launcher = "OMP 5: launch.py --standalone --nproc_per_node"
-    assert done.stdout.startswith(f"{launcher} 3 main.py {clone}/images --arch"), done.stderr
-    assert done.stdout.endswith("--workers 8 --verbose --seed 2\n"), "24, shared by three"
+    start = f"{launcher} 3 main.py {clone}/images --workers 8 --verbose --arch"
+    assert done.stdout.startswith(start), "24, shared by three" + done.stderr
+    assert done.stdout.endswith("--seed 2\n")
     two = bash("./main.sh", clone, PROCESSES="2", **variables)
     assert two.stdout.startswith(f"{launcher} 2 main.py")
     wrong = bash("./main.sh", clone, PROCESSES="some", **variables)
