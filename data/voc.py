@@ -50,9 +50,10 @@ def find_voc(vocdir: str | Path, split: str) -> VocSplit:
         columns.append(column)
     assert names is not None
     paths = [f"{name}.jpg" for name in names]
-    if not (root / "JPEGImages" / paths[0]).exists():
-        raise InputError(f"{root / 'JPEGImages' / paths[0]}: an image of {split}, is not there")
     images = ImageList(root / "JPEGImages", paths, ["."] * len(paths))
+    for index in range(len(images)):
+        if not Path(images.path(index)).is_file():
+            raise InputError(f"{images.path(index)}: an image of {split}, is not there")
     return VocSplit(images, np.stack(columns, axis=1))
 
 
