@@ -191,19 +191,21 @@ def test_fine_tuning_is_plain_torchs(model: ConvNet, splits: tuple[VocSplit, Voc
 
 
 def test_dropout_is_on_in_training_and_another_in_each_iteration(
-    model: ConvNet, splits: tuple[VocSplit, VocSplit], monkeypatch: pytest.MonkeyPatch
+    model: ConvNet, splits: tuple[VocSplit, VocSplit]
 ) -> None:
     seen = []
 
     def look(module: nn.Module, _: Any, output: torch.Tensor) -> None:
         seen.append((module.training, (output == 0).flatten().tolist()))
 
-    run = finetuning.begin(model, QUICK, 31, CPU)
+    settings = replace(QUICK, lr=1e-6)  # biases of 0.1 then keep all that is dropped above 0
+    run = finetuning.begin(model, settings, 31, CPU)
     run.network.classifier[3].register_forward_hook(look)
-    finetuning.fine_tune(run, splits[0], QUICK, 31, CPU, 0, lambda: None, lambda done: None)
-    score_images(run.network, splits[0], QUICK, 31, CPU, workers=0)
+    finetuning.fine_tune(run, splits[0], settings, 31, CPU, 0, lambda: None, lambda done: None)
+    score_images(run.network, splits[0], settings, 31, CPU, workers=0)
     masks = [tuple(dropped) for training, dropped in seen if training]
     assert len(set(masks)) == len(masks) == 5
+    assert not any(any(dropped) for training, dropped in seen if not training)
     assert [training for training, _ in seen[5:]] == [False] * 5
 
 
