@@ -3,9 +3,10 @@
 #
 #   VOCDIR=/data/VOCdevkit MODEL=exp/001/checkpoint.pth.tar ./eval_voc_classif_fc6_8.sh
 #
-# Further flags go to eval_voc_classif.py, and win: SPLIT=train ./eval_voc_classif_fc6_8.sh --seeds 31 32 33
+# Further flags go to eval_voc_classif.py, and win: --seeds 31 32 33. SPLIT=train tests on val.
 # The same command goes on where it was cut.
-# One GPU; on CPUs it takes days (README).
+#
+# Any GPU. Without one about a day: 0.44 s an iteration on one busy core, in bf16.
 # Expect of the released AlexNet: 70.4 mAP on test, and 72.0 with --train_batchnorm 1.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
