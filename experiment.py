@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,13 @@ from checkpoint import place_of, save_checkpoint
 from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
 from errors import InputError
-from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
+from files import (
+    atomic_write,
+    make_experiment_folder,
+    new_numbered_folder,
+    remove_leftovers,
+    write_text,
+)
 from results import plain_settings, versions
 from state import OWN_SETTINGS
 from util import Logger
@@ -62,7 +67,7 @@ class Experiment:
             self._check_same_run()
         else:
             self._refuse_results()
-        self._make_folder()
+        make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
         self.unreadable = self._known_unreadable() if self.continues else {}
 
@@ -191,15 +196,6 @@ class Experiment:
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
                 f"give {onward}another --exp for a new run"
             )
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise InputError(
-                f"--exp {self.folder}: cannot write there: {error.strerror}"
-            ) from error
 
     def _check_same_run(self) -> None:
         assert self.checkpoint is not None

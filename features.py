@@ -16,7 +16,6 @@ from models import ConvNet
 from whitening import Moments
 
 BLOCK = 4096  # rows that are moved at a time
-LARGEST = float(torch.finfo(torch.float16).max)
 NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
 
 
@@ -83,17 +82,21 @@ def forward_pass(
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
+    dtype: torch.dtype = torch.float16,
 ) -> Iterator[tuple[np.ndarray, Tensor, ToHost]]:
     """Run a frozen network over batches.
 
     Args:
-        forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results.
+        forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results; where
+            a transform gives many crops of an image, from those of all images one after the other.
+        dtype: of the results; half precision is enough for features.
 
-    Yields for each batch the images' numbers `(B,)`, the results in half precision, and on their
-    way from the device those and `(B,) bool`, whether all of a result is finite. A batch is given
+    Yields for each batch the images' numbers `(B,)`, the results, and on their way from the device
+    those and `(B,) bool`, whether all of a result is finite. A batch is given
     when the next one is under way, so that one is put away while the device works on the other.
     """
     before: list[tuple[np.ndarray, Tensor, ToHost]] = []
+    largest = torch.finfo(dtype).max
     for batch in loader:
         if batch.unreadable:
             on_unreadable(batch.unreadable)
@@ -101,7 +104,7 @@ def forward_pass(
             with compute.autocast():
                 result = forward(to_input(batch.pixels, compute.device)).float()
             finite = torch.isfinite(result).flatten(1).all(dim=1)
-            result = result.clamp(-LARGEST, LARGEST).half()
+            result = result.clamp(-largest, largest).to(dtype)
             step = batch.index.numpy(), result, ToHost(result, finite)
             yield from before
             before = [step]

@@ -79,6 +79,23 @@ def object_crop(size: int, least: float, most: float) -> v2.Transform:
     return v2.Compose([square, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
+def object_crops(size: int, least: float, most: float, count: int) -> v2.Transform:
+    """So many draws of `object_crop` from one image: the same input → `(count, 3, size, size)
+    uint8`."""
+    return _Repeated(object_crop(size, least, most), count)
+
+
+class _Repeated(v2.Transform):
+    """A random transform, drawn many times for one image."""
+
+    def __init__(self, once: v2.Transform, count: int) -> None:
+        super().__init__()
+        self.once, self.count = once, count
+
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        return torch.stack([self.once(image) for _ in range(self.count)])
+
+
 def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int) -> Tensor:
     """Run a random transform as a function of the seed alone, leaving torch's generator as it was.
 
@@ -95,8 +112,9 @@ def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int
 
 
 def to_input(pixels: Tensor, device: torch.device) -> Tensor:
-    """`(N, 3, H, W) uint8` pixels → normalised float32 in channels-last layout on the device."""
-    pixels = pixels.to(device, non_blocking=True)
+    """`(…, 3, H, W) uint8` pixels → `(N, 3, H, W)` normalised float32 in channels-last layout on
+    the device, many crops of each image one after the other."""
+    pixels = pixels.flatten(0, -4).to(device, non_blocking=True)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     mean, std = _imagenet_statistics(device)
     return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(std)

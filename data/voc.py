@@ -50,9 +50,10 @@ def find_voc(vocdir: str | Path, split: str) -> VocSplit:
         columns.append(column)
     assert names is not None
     paths = [f"{name}.jpg" for name in names]
-    if not (root / "JPEGImages" / paths[0]).exists():
-        raise InputError(f"{root / 'JPEGImages' / paths[0]}: an image of {split}, is not there")
     images = ImageList(root / "JPEGImages", paths, ["."] * len(paths))
+    for index in range(len(images)):
+        if not Path(images.path(index)).is_file():
+            raise InputError(f"{images.path(index)}: an image of {split}, is not there")
     return VocSplit(images, np.stack(columns, axis=1))
 
 
@@ -68,15 +69,17 @@ def _root(vocdir: Path) -> Path:
 
 def _read_annotation(path: Path) -> tuple[list[str], np.ndarray]:
     try:
-        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"{path}: cannot read this annotation: {reason}") from error
+    rows = {number: line.split() for number, line in enumerate(lines, 1) if line.strip()}
     if not rows:
         raise InputError(f"{path}: lists no image")
-    for number, row in enumerate(rows, 1):
+    for number, row in rows.items():
         if len(row) != 2 or row[1] not in ("1", "0", "-1"):
             raise InputError(
                 f"{path}:{number}: {' '.join(row)!r} is not an image and 1, 0 or -1 behind it"
             )
-    return [name for name, _ in rows], np.array([int(label) for _, label in rows], np.int8)
+    names, labels = zip(*rows.values(), strict=True)
+    return list(names), np.array([int(label) for label in labels], np.int8)

@@ -1,9 +1,10 @@
-"""A network that is judged and not trained."""
+"""A network that is judged and not trained, or not all of it."""
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor, nn
 
 from models.convnet import ConvNet
 
@@ -25,6 +26,16 @@ def frozen(model: ConvNet) -> Iterator[ConvNet]:
         module.training = training
     for parameter in wanted:
         parameter.requires_grad_(True)
-    changed = [n for n, t in model.state_dict().items() if not torch.equal(t, before[n])]
+    check_unchanged(model, before)
+
+
+def check_unchanged(model: nn.Module, before: dict[str, Tensor]) -> None:
+    """Check that these entries of the network's state are what they were, to the last bit.
+
+    Raises:
+        RuntimeError: some are not, by name.
+    """
+    now = model.state_dict()
+    changed = [name for name, t in before.items() if not torch.equal(now[name].to(t.device), t)]
     if changed:
         raise RuntimeError(f"the frozen network has changed: {', '.join(changed)}")
