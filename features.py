@@ -83,13 +83,15 @@ def forward_pass(
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
+    dtype: torch.dtype = torch.float16,
 ) -> Iterator[tuple[np.ndarray, Tensor, ToHost]]:
     """Run a frozen network over batches.
 
     Args:
         forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results.
+        dtype: of what is kept of the results.
 
-    Yields for each batch the images' numbers `(B,)`, the results in half precision, and on their
+    Yields for each batch the images' numbers `(B,)`, the results, and on their
     way from the device those and `(B,) bool`, whether all of a result is finite. A batch is given
     when the next one is under way, so that one is put away while the device works on the other.
     """
@@ -101,7 +103,7 @@ def forward_pass(
             with compute.autocast():
                 result = forward(to_input(batch.pixels, compute.device)).float()
             finite = torch.isfinite(result).flatten(1).all(dim=1)
-            result = result.clamp(-LARGEST, LARGEST).half()
+            result = result.clamp(-LARGEST, LARGEST).to(dtype)
             step = batch.index.numpy(), result, ToHost(result, finite)
             yield from before
             before = [step]
