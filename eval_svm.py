@@ -225,7 +225,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     exp_help = "folder of the results, where a cut run goes on; left out: svm/ beside the model"
     add("--exp", type=Path, help=exp_help)
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
-    jobs_help = "processes that train SVMs, about 1 GB each; left out: one for each core"
+    jobs_help = "processes that train SVMs, half a GB each; left out: one for each core"
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
