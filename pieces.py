@@ -24,17 +24,19 @@ class Pieces:
         about: what all the results rest on. A result that is about something else does not count.
         jobs: processes.
         verbose: show progress.
+        name: what progress calls them.
     """
 
     folder: Path | None
     about: Settings
     jobs: int
     verbose: bool
+    name: str = ""
 
     def below(self, name: str, **about: Any) -> "Pieces":
         """The same in a folder below this one, on what is said here too."""
         folder = None if self.folder is None else self.folder / name
-        return replace(self, folder=folder, about={**self.about, **about})
+        return replace(self, folder=folder, about={**self.about, **about}, name=name)
 
     def results(
         self,
@@ -59,7 +61,7 @@ class Pieces:
         missing = [name for name, result in found.items() if result is None]
         parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
         tasks = (delayed(_named)(name, work, data, pieces[name]) for name in missing)
-        with progress(label, len(missing), "pieces", self.verbose) as advance:
+        with progress(f"{self.name} {label}", len(missing), "pieces", self.verbose) as advance:
             for name, result in parallel(tasks):
                 self.keep(name, pieces[name], result)
                 found[name] = result

@@ -287,7 +287,14 @@ def test_the_script_passes_its_variables_and_flags_on(tmp_path: Path) -> None:
     (tmp_path / "python").write_text('#!/usr/bin/env bash\necho "$@"\n')
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "elsewhere").mkdir()
-    env = {**os.environ, "PYTHON": "../python", "VOCDIR": "voc", "MODEL": "m.pth", "WORKERS": "3"}
+    env = {
+        **os.environ,
+        "PYTHON": "../python",
+        "VOCDIR": "voc",
+        "MODEL": "m.pth",
+        "WORKERS": "3",
+        "EXP": "e",
+    }
     done = subprocess.run(
         ["../eval_svm.sh", "--conv", "4"],
         cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True,
@@ -295,5 +302,6 @@ def test_the_script_passes_its_variables_and_flags_on(tmp_path: Path) -> None:
     assert done.stderr == ""
     here = tmp_path / "elsewhere"
     assert done.stdout == (
-        f"eval_svm.py --vocdir {here}/voc --model {here}/m.pth --workers 3 --verbose --conv 4\n"
+        f"eval_svm.py --vocdir {here}/voc --model {here}/m.pth --workers 3 --verbose "
+        f"--exp {here}/e --conv 4\n"
     )
