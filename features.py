@@ -91,9 +91,9 @@ def forward_pass(
         forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results.
         dtype: of what is kept of the results.
 
-    Yields for each batch the images' numbers `(B,)`, the results, and on their
-    way from the device those and `(B,) bool`, whether all of a result is finite. A batch is given
-    when the next one is under way, so that one is put away while the device works on the other.
+    Yields for each batch the images' numbers `(B,)`, the results, and on their way from the device
+    those and `(B,) bool`, whether all of a result is finite. A batch is given when the next one is
+    under way, so that one is put away while the device works on the other.
     """
     before: list[tuple[np.ndarray, Tensor, ToHost]] = []
     for batch in loader:
