@@ -92,8 +92,8 @@ def forward_pass(
         dtype: of the results; half precision is enough for features.
 
     Yields for each batch the images' numbers `(B,)`, the results, and on their way from the device
-    those and `(B,) bool`, whether all of a result is finite. A batch is given
-    when the next one is under way, so that one is put away while the device works on the other.
+    those and `(B,) bool`, whether all of a result is finite. A batch is given when the next one is
+    under way, so that one is put away while the device works on the other.
     """
     before: list[tuple[np.ndarray, Tensor, ToHost]] = []
     largest = torch.finfo(dtype).max
