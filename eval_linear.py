@@ -13,7 +13,6 @@ reported; the paper's tables have the best.
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,10 @@ from device import Compute, select_compute
 from distributed import process_group, rank, shard_of, together, world_size
 from errors import InputError
 from experiment import folder_of
+from files import make_experiment_folder
 from models import ConvNet, accepts_size, untrained
 from models.frozen import frozen
+from models.pooling import layers_of
 from progress import progress
 from results import save_results
 from seeding import derive_seed
@@ -224,13 +225,13 @@ def run(args: argparse.Namespace) -> None:
     with together():
         compute = select_compute(args.device, args.precision)
         model = load_model(args.model)
-        layers = probe.parse_layers(args.conv, model)
+        layers = layers_of(model, args.conv)
         if not accepts_size(model.arch, args.size):
             raise InputError(f"--size {args.size}: too small for {model.arch}")
         train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         exp = args.exp or folder_of(args.model) / "linear"
-        prepare(exp)
+        make_experiment_folder(exp)
     networks = {"trained": model}
     if args.untrained:
         seed = read_checkpoint(args.model).get("settings", {}).get("seed", args.seed)
@@ -245,19 +246,6 @@ def run(args: argparse.Namespace) -> None:
         results = {name: summary(history) for name, history in histories.items()}
         save_results(exp / RESULTS, __doc__ or "", vars(args), results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
-
-
-def prepare(exp: Path) -> None:
-    """Make the folder for the results.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        exp.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=exp).close()
-    except OSError as error:
-        raise InputError(f"--exp {exp}: cannot write there: {error.strerror}") from error
 
 
 def summary(history: History) -> dict[str, Any]:

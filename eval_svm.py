@@ -22,7 +22,6 @@ the highest AP, in the mean over classes and samples (but those whose sample has
 """
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,13 +34,14 @@ import torch
 
 import cli
 import device
-from checkpoint import load_model
+from checkpoint import digest_of, load_model
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
 from layer_rows import layer_rows
 from models import ConvNet, accepts_size
 from models.frozen import frozen
+from models.pooling import layers_of
 from pieces import Pieces
 from results import save_results
 from svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
@@ -123,15 +123,9 @@ def describe(
     model: ConvNet, splits: dict[str, VocSplit], size: int, compute: Compute
 ) -> dict[str, Any]:
     """All that the rows come from, weights and annotations as digests."""
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    targets = hashlib.sha256()
-    for split in splits.values():
-        targets.update(split.images.digest.encode() + split.targets.tobytes())
+    annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
     return {
-        "weights": weights.hexdigest(), "annotations": targets.hexdigest(),
-        "size": size, "precision": compute.precision,
+        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision
     }  # fmt: skip
 
 
@@ -154,24 +148,6 @@ def main(args: argparse.Namespace) -> None:
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
-
-
-def layers_of(model: ConvNet, conv: list[str]) -> list[int]:
-    """What `--conv` asks for.
-
-    Raises:
-        InputError: the network has no such layer.
-    """
-    there = range(1, model.conv_layers + 1)
-    if conv == ["all"]:
-        return list(there)
-    wrong = [word for word in conv if word not in map(str, there)]
-    if wrong:
-        raise InputError(
-            f"--conv {wrong[0]}: {model.arch} has conv layers 1 to {len(there)}; give some of "
-            "them, or all"
-        )
-    return sorted({int(word) for word in conv})
 
 
 def check_writable(folder: Path) -> None:

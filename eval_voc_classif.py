@@ -10,7 +10,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from torch import Tensor
 
 import cli
 import device
-from checkpoint import load_model
+from checkpoint import digest_of, load_model
+from data.images import RefuseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
@@ -28,7 +28,7 @@ from device import Compute, select_compute
 from errors import InputError
 from features import forward_pass
 from files import make_experiment_folder, remove_leftovers
-from finetuning import begin, digest, fine_tune, refuse_unreadable
+from finetuning import begin, fine_tune
 from metrics import average_precision
 from models import ConvNet, accepts_size
 from models.finetuned import class_scores, trained_parameters
@@ -92,7 +92,8 @@ def _run(
 ) -> dict[str, Any]:
     """Fine-tune with one seed, and judge; what the folder has of that is not done again."""
     identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
-    identity |= digest(model, train, test)
+    identity["weights of SHA-256"] = digest_of(model)[:12]
+    identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
     run = begin(model, settings, seed, compute)
     if path is not None and path.exists():
@@ -148,10 +149,9 @@ def score_images(
         return class_scores(network, x).unflatten(0, (-1, CROPS)).sum(dim=1)
 
     network.eval()
-    refuse = partial(refuse_unreadable, voc)
     scores = np.empty((len(voc.images), len(CLASSES)), np.float32)
     for index, _, on_its_way in forward_pass(
-        loader, forward, compute, refuse, advance, torch.float32
+        loader, forward, compute, RefuseUnreadable(voc.images), advance, torch.float32
     ):
         scores[index], finite = on_its_way.fetch()
         if not finite.all():

@@ -5,7 +5,6 @@ Everything random is a function of the seed and the iteration, so that a run whi
 """
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch.amp import GradScaler
 
 from checkpoint import load_weights, read_checkpoint, save_checkpoint
 from data.batch import Batch
+from data.images import RefuseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crop, to_input
 from data.voc import CLASSES, VocSplit
@@ -147,8 +147,9 @@ def fine_tune(
     network.classifier.train()
     pending: list[Tensor] = []
     last_save = time.monotonic()
+    refuse_unreadable = RefuseUnreadable(voc.images)
     for batch in loader:
-        refuse_unreadable(voc, batch.unreadable)
+        refuse_unreadable(batch.unreadable)
         torch.manual_seed(derive_seed(seed, "dropout", run.iteration))
         wanted = targets[batch.index.to(compute.device, non_blocking=True)]
         pending.append(_step(run, batch, wanted, settings, compute))
@@ -207,26 +208,3 @@ def draw_order(images: int, length: int, seed: int) -> np.ndarray:
     passes = range(-(-length // images))
     seeds = (derive_seed(seed, "VOC order", number) for number in passes)
     return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]
-
-
-def refuse_unreadable(voc: VocSplit, unreadable: dict[int, str]) -> None:
-    """Over fewer images the average precision would not be the protocol's.
-
-    Raises:
-        InputError: an image cannot be decoded.
-    """
-    for index, reason in unreadable.items():
-        raise InputError(f"{voc.images.path(index)}: cannot read this image: {reason}")
-
-
-def digest(model: nn.Module, *splits: VocSplit) -> dict[str, str]:
-    """By which a run knows the network that it began with, and its images and their labels."""
-    weights, labels = hashlib.sha256(), hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    for split in splits:
-        labels.update(split.images.digest.encode() + split.targets.tobytes())
-    return {
-        "weights of SHA-256": weights.hexdigest()[:12],
-        "images and labels of SHA-256": labels.hexdigest()[:12],
-    }

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.images import ImageList
+from data.images import ImageList, RefuseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import warped
 from device import Compute
@@ -41,10 +41,6 @@ def layer_rows(
     def forward(pixels: Tensor) -> Tensor:
         return torch.cat(pooled_rows(model, pixels, layers), dim=1)
 
-    def refuse(unreadable: dict[int, str]) -> None:
-        for index, reason in unreadable.items():
-            raise InputError(f"{images.path(index)}: cannot read this image: {reason}")
-
     blank = torch.zeros(1, 3, size, size, device=compute.device)
     dims = [rows.shape[1] for rows in pooled_rows(model, blank, layers)]
     found = [np.empty((len(images), dim), np.float32) for dim in dims]
@@ -53,7 +49,9 @@ def layer_rows(
     dataset = ImageDataset(images, warped(size))
     loader = make_loader(dataset, batches, workers, compute.device)
     with progress(f"features of {label}", len(images), "images", verbose) as advance:
-        steps = forward_pass(loader, forward, compute, refuse, advance, torch.float32)
+        steps = forward_pass(
+            loader, forward, compute, RefuseUnreadable(images), advance, torch.float32
+        )
         for index, _, on_its_way in steps:
             rows, finite = on_its_way.fetch()
             if not finite.all():

@@ -163,8 +163,7 @@ def validate(
         size = len(batch.index)
         if size > 0:
             crops = batch.pixels.shape[1] if batch.pixels.ndim == 5 else 1
-            flat = Batch(batch.pixels.flatten(0, -4), batch.index, {})
-            pooled, target = _look(model, heads, flat, labels, compute)
+            pooled, target = _look(model, heads, batch, labels, compute)
             for layer, logits in heads(pooled).items():
                 sums[layer] += _score(logits.view(size, crops, -1), target)
         seen, readable = seen + size + len(batch.unreadable), readable + size
@@ -191,24 +190,6 @@ def _score(logits: Tensor, target: Tensor) -> Tensor:
     centre = logits[:, CENTRE if crops == 10 else 0]
     loss = F.cross_entropy(centre, target, reduction="sum")
     return torch.stack([hits[:, 0].sum(), hits.sum(), loss]).float()
-
-
-def parse_layers(words: Sequence[str], model: ConvNet) -> list[int]:
-    """The conv layers that `--conv` names, in their order: numbers, or `all`.
-
-    Raises:
-        InputError: the network has no such layer.
-    """
-    if list(words) == ["all"]:
-        return list(range(1, model.conv_layers + 1))
-    known = {str(layer): layer for layer in range(1, model.conv_layers + 1)}
-    for word in words:
-        if word not in known:
-            raise InputError(
-                f"--conv {word}: {model.arch} has conv layers 1 to {model.conv_layers}; give some "
-                "of them, or all"
-            )
-    return sorted({known[word] for word in words})
 
 
 def best_epochs(history: list[dict[int, dict[str, Any]]]) -> dict[int, int]:

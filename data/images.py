@@ -69,6 +69,22 @@ class NameUnreadable:
         self.named |= set(unreadable)
 
 
+class RefuseUnreadable:
+    """Ends a protocol whose figures, over fewer images, would be another's."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+
+    def __call__(self, unreadable: dict[int, str]) -> None:
+        """Name the first of some images, given by their numbers with the reasons.
+
+        Raises:
+            InputError: there is one.
+        """
+        for index, reason in unreadable.items():
+            raise InputError(f"{self.images.path(index)}: cannot read this image: {reason}")
+
+
 def find_images(source: str | Path) -> ImageList:
     """List the images of a folder (nested or flat) or of a list file.
 

@@ -1,6 +1,12 @@
-"""How the activations of a conv layer become the vector that a linear classifier sees."""
+"""Which conv layers are judged, and how the activations of one become the vector that a linear
+classifier sees."""
+
+from collections.abc import Sequence
 
 from torch import nn
+
+from errors import InputError
+from models.convnet import ConvNet
 
 # Average pooling (kernel, stride, padding) after each conv layer: at 224 pixels to 9600, 9216,
 # 9600, 9600 and 9216 dimensions, as in the paper's Table 1.
@@ -32,3 +38,21 @@ def nearest_grid(channels: int) -> int:
         return max(FEWEST - dims, dims - MOST, 0)
 
     return min(range(1, 101), key=distance)
+
+
+def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
+    """The conv layers that `--conv` names, in their order: numbers from 1 on, or `all`.
+
+    Raises:
+        InputError: the network has no such layer.
+    """
+    there = range(1, model.conv_layers + 1)
+    if list(words) == ["all"]:
+        return list(there)
+    for word in words:
+        if word not in map(str, there):
+            raise InputError(
+                f"--conv {word}: {model.arch} has conv layers 1 to {len(there)}; give some of "
+                "them, or all"
+            )
+    return sorted({int(word) for word in words})

@@ -14,7 +14,7 @@ from device import select_compute
 from errors import InputError
 from metrics import top_k
 from models import untrained
-from models.pooling import nearest_grid
+from models.pooling import layers_of, nearest_grid
 
 CPU = torch.device("cpu")
 COMPUTE = select_compute("cpu", "fp32")
@@ -158,13 +158,13 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     ("words", "layers"), [(["all"], [1, 2]), (["2"], [2]), (["2", "1", "2"], [1, 2])]
 )
 def test_layers(words: list[str], layers: list[int]) -> None:
-    assert probe.parse_layers(words, tiny()) == layers
+    assert layers_of(tiny(), words) == layers
 
 
 @pytest.mark.parametrize("words", [["3"], ["0"], ["1", "all"], ["x"]])
 def test_layers_that_are_not_there(words: list[str]) -> None:
     with pytest.raises(InputError, match="tiny has conv layers 1 to 2; give some of them, or all"):
-        probe.parse_layers(words, tiny())
+        layers_of(tiny(), words)
 
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
