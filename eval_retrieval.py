@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
@@ -127,32 +128,32 @@ def ranking(queries: np.ndarray, database: np.ndarray, aqe: int, dbe: int) -> np
 
 def judge(benchmark: Benchmark, order: np.ndarray, eval_binary: Path | None) -> dict[str, Any]:
     """The results of one benchmark, as `evaluate` gives them, of the rankings `(Q, N)`."""
-    precisions: dict[str, float] = {}
+    precisions: list[float] = []
     at: dict[int, list[float]] = {1: [], 5: [], 10: []}
     for query, rows, good, junk in zip(
         benchmark.queries, order, benchmark.good, benchmark.junk, strict=True
     ):
         names = [benchmark.database[row] for row in rows]
-        precisions[query.name] = average_precision(names, good, junk)
+        precisions.append(average_precision(names, good, junk))
         if benchmark.lab is not None and eval_binary is not None:
-            truth = benchmark.lab / query.name
-            compare(precisions[query.name], binary_precision(eval_binary, truth, names), query.name)
+            check_precision(eval_binary, benchmark.lab / query.name, names, precisions[-1])
         for k, found in at.items():
             found.append(precision_at(k, names, good, junk))
-    results: dict[str, Any] = {"mAP": float(np.mean(list(precisions.values())))}
+    results: dict[str, Any] = {"mAP": float(np.mean(precisions))}
     if benchmark.lab is None:
         results |= {f"mP@{k}": float(np.mean(found)) for k, found in at.items()}
-    return {**results, "images": len(benchmark.database), "AP": precisions}
+    by_query = zip((query.name for query in benchmark.queries), precisions, strict=True)
+    return {**results, "images": len(benchmark.database), "AP": dict(by_query)}
 
 
-def binary_precision(binary: Path, truth: Path, names: list[str]) -> float:
-    """The AP that the Oxford buildings' program gives a ranking.
+def check_precision(binary: Path, truth: Path, names: list[str], ours: float) -> None:
+    """Compare our AP of a ranking with that of the Oxford buildings' program.
 
     Args:
         truth: the path of the query's ground-truth files, up to `_good.txt` and so on.
 
     Raises:
-        InputError: it cannot be run, or prints no number.
+        InputError: it cannot be run, prints no number, or another one.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(names) + "\n")
@@ -162,24 +163,17 @@ def binary_precision(binary: Path, truth: Path, names: list[str]) -> float:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             raise InputError(f"--eval_binary {binary}: cannot run it: {error.strerror}") from error
+    said = " ".join((done.stdout + done.stderr).split())[:200]
     try:
-        if done.returncode != 0:
-            raise ValueError
-        return float(done.stdout.split()[-1])
-    except (ValueError, IndexError) as error:
-        said = " ".join((done.stdout + done.stderr).split())[:200]
-        raise InputError(
-            f"--eval_binary {binary}: no AP of {truth.name}: status {done.returncode}, {said!r}"
-        ) from error
-
-
-def compare(ours: float, theirs: float, query: str) -> None:
-    """
-    Raises:
-        InputError: two APs of a query differ.
-    """
-    if not abs(ours - theirs) <= TOLERANCE:
-        raise InputError(f"--eval_binary: its AP of {query} is {theirs:.6f}, ours is {ours:.6f}")
+        theirs = float(done.stdout.split()[-1])
+    except (ValueError, IndexError):
+        theirs = math.nan
+    if done.returncode != 0 or math.isnan(theirs):
+        told = f"status {done.returncode}, {said!r}"
+        raise InputError(f"--eval_binary {binary}: no AP of {truth.name}: {told}")
+    if abs(theirs - ours) > TOLERANCE:
+        told = f"AP of {truth.name} is {theirs:.6f}, ours is {ours:.6f}"
+        raise InputError(f"--eval_binary {binary}: its {told}")
 
 
 def main(args: argparse.Namespace) -> None:

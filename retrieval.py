@@ -4,6 +4,7 @@
 `db_features`, `q_features`: the vectors of the images, and of the queries' boxes.
 """
 
+import functools
 import hashlib
 import json
 import sys
@@ -68,8 +69,9 @@ class Store:
 
     def save(self, stage: str, settings: dict[str, Any], arrays: Arrays) -> None:
         """Write them, whole or not at all."""
+        content: dict[str, Any] = {**arrays, "settings": np.array(json.dumps(settings))}
         with atomic_write(self.path(stage)) as file:
-            np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)
+            np.savez(file, **content)
 
 
 class Stages:
@@ -145,9 +147,9 @@ class Stages:
         }
 
     def _extract_train(self) -> Arrays:
-        images, parts = self.data.train, []
+        parts = []
         for size in self.sizes:
-            found = self._regions(ResizedImages(images, size), "training regions")
+            found = self._regions(self.data.train, size, None, "training images")
             parts += [regions for _, regions in found]
         return {"regions": np.concatenate(parts)}
 
@@ -159,9 +161,9 @@ class Stages:
         pca = fit_whitening(regions, n_pca, self.compute.device)
         directions = int(pca.matrix.any(axis=0).sum())
         if directions < self.n_pca:
-            sys.stdout.write(
-                f"{directions} components instead of --n_pca {self.n_pca}: the {len(regions):,} "
-                f"regions of {regions.shape[1]} channels have no more directions\n"
+            sys.stderr.write(
+                f"train_pca: {directions} components instead of --n_pca {self.n_pca}: the "
+                f"{len(regions):,} regions of {regions.shape[1]} channels have no more directions\n"
             )
         return {"mean": pca.mean, "matrix": pca.matrix}
 
@@ -180,25 +182,26 @@ class Stages:
         pca = Whitening(**self.get("train_pca"))
         total = np.zeros((len(images), pca.matrix.shape[1]), np.float32)
         for size in self.sizes:
-            dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
-            for index, regions in self._regions(dataset, label):
+            for index, regions in self._regions(images, size, boxes, label):
                 total[index] += aggregate(torch.from_numpy(regions)[None], pca)[0].numpy()
         return unit_rows(total)
 
-    def _regions(self, dataset: ResizedImages, label: str) -> Iterator[tuple[int, np.ndarray]]:
+    def _regions(
+        self, images: ImageList, size: int, boxes: list[Box] | None, label: str
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Each image's number and regional vectors `(R, C) float16`."""
-        images, layer = dataset.images, self.model.conv_layers
+        layer = self.model.conv_layers
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             return regional_vectors(self.model.conv_features(x, layer), self.scales)
 
         def refuse(unreadable: dict[int, str]) -> None:
             index, reason = next(iter(unreadable.items()))
-            raise InputError(f"{images.path(index)}: cannot read this image: {reason}")
+            raise InputError(f"{images.path(index)}: {reason}")
 
+        dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
-        what = f"{label} at {dataset.size} pixels"
-        with progress(what, len(images), "images") as advance:
+        with progress(f"{label} at {size} pixels", len(images), "images") as advance:
             for index, _, on_its_way in forward_pass(
                 loader, forward, self.compute, refuse, advance
             ):
@@ -208,12 +211,12 @@ class Stages:
                 yield int(index[0]), regions[0]
 
 
+@functools.cache
 def smallest_input(arch: str) -> int:
-    """The side of the smallest square, in steps of 8 pixels, that a network's last conv layer makes
-    a map of."""
+    """The side in pixels of the smallest square that a network's last conv layer makes a map of."""
     with torch.device("meta"):
         model = MODELS[arch]().eval()
-        for side in range(8, 512, 8):
+        for side in range(1, 512):
             try:
                 model.conv_features(torch.empty(1, 3, side, side), model.conv_layers)
             except RuntimeError:  # a map shrank to nothing

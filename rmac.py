@@ -49,7 +49,8 @@ def regional_vectors(features: Tensor, L: int) -> Tensor:  # noqa: N803
     features = features.contiguous()  # in channels-last, the maxima take ten times as long
     bands: dict[tuple[int, int], Tensor] = {}  # maxima over rows, `(N, C, W)`, that regions share
     maxima = []
-    for x, y, width, height in get_rmac_region_coordinates(*features.shape[2:], L).tolist():
+    rows, columns = features.shape[2:]
+    for x, y, width, height in get_rmac_region_coordinates(rows, columns, L).tolist():
         if (y, height) not in bands:
             bands[y, height] = features[:, :, y : y + height].amax(dim=2)
         maxima.append(bands[y, height][:, :, x : x + width].amax(dim=2))

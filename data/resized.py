@@ -36,7 +36,7 @@ class ResizedImages(ImageDataset):
         try:
             pixels = read_pixels(self.images.path(draw.image))
         except UnreadableImageError as error:
-            return draw.image, str(error)
+            return draw.image, f"cannot read this image: {error}"
         scale = self.size / max(pixels.shape[1:])
         resized = resize_long_side(pixels, self.size)
         if self.boxes is not None:

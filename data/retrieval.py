@@ -95,14 +95,8 @@ def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) 
         InputError: something is missing or malformed.
     """
     root = _root(dataset, name)
-    if train_dataset is None:
-        train_dataset = _first_folder(root.parent, OTHER[name])
-    if train_dataset is None:
-        raise InputError(
-            f"{root.parent}: no folder of {OTHER[name]}'s images, to fit the whitening on "
-            f"(looked for {', '.join(FOLDERS[OTHER[name]])}); name one with --train_dataset"
-        )
-    images, train = find_readable(root), find_readable(train_dataset)
+    train = find_readable(train_dataset or _beside(root, OTHER[name]))
+    images = find_readable(root)
     names = image_names(images)
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -162,6 +156,16 @@ def _root(dataset: Path, name: str) -> Path:
     raise InputError(
         f"{dataset}: no ground truth of {name}: neither lab/ nor {_pickle_name(name)} in it, "
         f"nor in a folder {', '.join(FOLDERS[name])} below it"
+    )
+
+
+def _beside(root: Path, name: str) -> Path:
+    parent = root.absolute().parent
+    if folder := _first_folder(parent, name):
+        return folder
+    raise InputError(
+        f"{parent}: no folder of {name}'s images, to fit the whitening on (looked for "
+        f"{', '.join(FOLDERS[name])}); name one with --train_dataset"
     )
 
 

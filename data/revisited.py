@@ -94,13 +94,15 @@ class _PlainUnpickler(pickle.Unpickler):
             return makers[name]
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
             return _encode
+        if module in ("builtins", "__builtin__") and name == "bytes":  # and none of them
+            return _no_bytes
         raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
 
 class _Placeholder:
     """Stands for `numpy.ndarray`, which pickles name and which must not be called by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *called_with: Any) -> None:
         raise pickle.UnpicklingError("it calls numpy.ndarray")
 
 
@@ -119,3 +121,7 @@ def _frombuffer(data: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarra
 
 def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""

@@ -33,7 +33,8 @@ def pretrained_vgg16() -> ConvNet:
 def as_vgg16(weights: dict[str, Tensor]) -> ConvNet:
     """The network of a torchvision `vgg16_bn`'s weights: the same but for the name of its last
     layer."""
-    model = vgg16(sobel=False, out=len(weights["classifier.6.bias"]))
+    with torch.device("meta"):  # to draw weights that are not needed takes seconds
+        model = vgg16(sobel=False, out=len(weights["classifier.6.bias"]))
     renamed = {name.replace("classifier.6.", "top_layer."): w for name, w in weights.items()}
-    model.load_state_dict(renamed)
+    model.load_state_dict(renamed, assign=True)
     return model
