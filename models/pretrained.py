@@ -21,13 +21,13 @@ def pretrained_vgg16() -> ConvNet:
     name = WEIGHTS.url.rsplit("/", 1)[-1]
     try:
         weights = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return as_vgg16(weights)
     except Exception as error:  # the net, the disk, a damaged file: each raises its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"pretrained: cannot load torchvision's {name}: {reason}; where there is no net, put "
             f"this file into {torch.hub.get_dir()}/checkpoints"
         ) from error
-    return as_vgg16(weights)
 
 
 def as_vgg16(weights: dict[str, Tensor]) -> ConvNet:

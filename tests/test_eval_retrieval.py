@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
-from retrieval_layout import BOX, BUILDINGS, write_data_sets, write_revisited, write_views
+from retrieval_layout import (
+    BOX,
+    BUILDINGS,
+    revisited_truth,
+    write_data_sets,
+    write_revisited,
+    write_views,
+)
 from sklearn.decomposition import PCA
 
 import cli
@@ -110,6 +117,7 @@ def stored(folder: Path, stage: str) -> dict[str, np.ndarray]:
 def test_scores_against_brute_force(
     both: Path, tmp_path: Path, model: ConvNet, monkeypatch: pytest.MonkeyPatch, multires: bool
 ) -> None:
+    assert eval_retrieval.MULTIRES == (550, 800, 1050)
     monkeypatch.setattr(eval_retrieval, "MULTIRES", (48, 64, 80))
     expected = scores_by_hand(model, both, [48, 64, 80] if multires else [64])
     evaluate(model, find_retrieval(both, "Oxford"), tmp_path / "out", multires=multires, **SETTINGS)
@@ -212,6 +220,13 @@ def test_the_revisited_benchmarks_take_the_same_features(
         assert result["AP"]["all_souls_000000"] == pytest.approx(expected, abs=1e-12)
     assert hard["mAP"] == pytest.approx(np.mean(list(hard["AP"].values())))
 
+    truth = revisited_truth()
+    write_revisited(
+        both / "Oxford", {**truth, "qimlist": truth["qimlist"][1:], "gnd": truth["gnd"][1:]}
+    )
+    results = evaluate(model, find_retrieval(both, "Oxford"), tmp_path / "out", **SETTINGS)
+    assert results["ROxford5k Hard"]["AP"] == {"ashmolean_000000": hard["AP"]["ashmolean_000000"]}
+
 
 def test_stages_are_skipped_while_their_settings_stay(
     both: Path,
@@ -237,6 +252,7 @@ def test_stages_are_skipped_while_their_settings_stay(
     assert "db_features.npz is of other settings (n_pca)" in capsys.readouterr().err
     assert run(n_pca=5, L=1) == everything
     assert run(n_pca=5, S=56) == everything
+    assert run(compute=select_compute("cpu", "bf16")) == everything
     assert run() == everything
 
     box = both / "Oxford" / "lab" / "keble_1_query.txt"
@@ -314,6 +330,14 @@ def test_a_network_whose_features_are_not_finite(
         evaluate(model, find_retrieval(both, "Oxford"), tmp_path, **SETTINGS)
 
 
+def test_the_network_is_left_as_it_was(both: Path, tmp_path: Path, model: ConvNet) -> None:
+    before = {name: weight.clone() for name, weight in model.train().state_dict().items()}
+    evaluate(model, find_retrieval(both, "Oxford"), tmp_path, **SETTINGS)
+    assert model.training
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
+    assert next(model.features.parameters()).requires_grad
+
+
 @pytest.mark.parametrize("flag", ["aqe", "dbe"])
 def test_expansions_need_enough_images(
     both: Path, tmp_path: Path, model: ConvNet, flag: str
@@ -370,6 +394,18 @@ def test_the_table_and_the_result_file(
     assert lines[-1] == f"written to {tmp_path}/out/retrieval.json"
 
 
+def test_every_flag_reaches_the_protocol(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(eval_retrieval, "evaluate", lambda *args, **options: given.update(options))
+    flags = "--S 65 --L 4 --n_pca 7 --multires --aqe 5 --dbe 6 --stage eval --eval_binary b"
+    assert command(*flags.split(), "--workers", "3") == 0
+    expected = {"S": 65, "L": 4, "n_pca": 7, "multires": True, "aqe": 5, "dbe": 6, "stage": "eval"}
+    rest = {"compute": CPU, "workers": 3, "eval_binary": Path("b")}
+    assert given == {**expected, **rest}
+
+
 def test_a_single_stage_writes_no_result(command: Callable[..., int], tmp_path: Path) -> None:
     assert command("--stage", "extract_train") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["extract_train.npz"]
@@ -424,7 +460,7 @@ def test_the_binary_is_asked_and_has_to_agree(
             "no AP of all_souls_1: status 0",
         ),
         (write_binary(tmp_path / "talks", "#!/bin/sh\necho done\n"), "status 0, 'done'"),
-        (write_binary(tmp_path / "fails", "#!/bin/sh\necho why >&2; exit 3\n"), "status 3, 'why'"),
+        (write_binary(tmp_path / "fails", "#!/bin/sh\necho 0.5; exit 3\n"), "status 3, '0.5'"),
         (tmp_path / "none", "cannot run it: No such file"),
     ):
         assert command("--eval_binary", str(binary)) == 2

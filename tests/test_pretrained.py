@@ -61,3 +61,6 @@ def test_what_to_do_without_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(b"not weights")
     with pytest.raises(InputError, match="cannot load torchvision's"):
         pretrained_vgg16()
+    torch.save({"classifier.6.bias": Path("something that is no tensor")}, path)
+    with pytest.raises(InputError, match=r"cannot load torchvision's .*Weights only"):
+        pretrained_vgg16()

@@ -96,6 +96,12 @@ def test_database_expansion_by_hand() -> None:
     np.testing.assert_allclose(found, expected)
 
 
+def test_no_vector_is_its_own_neighbour() -> None:
+    database = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    found = expand_database(database, 2)  # of all three rows each
+    np.testing.assert_allclose(found, [[0, 1]] * 3, atol=1e-12)
+
+
 def test_database_expansion_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     database = ranking.unit_rows(np.random.default_rng(0).normal(size=(11, 4)))
     whole = expand_database(database, 3)
