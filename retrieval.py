@@ -50,17 +50,18 @@ class Store:
         return self.folder / f"{stage}.npz"
 
     def lacks(self, stage: str, settings: dict[str, Any]) -> str:
-        """Why there is no output of a stage with these settings; empty where there is one."""
+        """What is wrong with the stored output of a stage, as that of these settings; empty where
+        nothing is."""
         path = self.path(stage)
         if not path.exists():
-            return f"{path} is not there"
+            return "is not there"
         try:
             with np.load(path) as stored:
                 told = json.loads(str(stored["settings"]))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return f"{path} is damaged, or no output of this stage"
+            return "is damaged, or no output of this stage"
         other = [name for name in settings if told.get(name) != settings[name]]
-        return f"{path} is of other settings ({', '.join(other)})" if other else ""
+        return f"is of other settings ({', '.join(other)})" if other else ""
 
     def load(self, stage: str) -> Arrays:
         """The arrays of a stage's output."""
@@ -119,13 +120,15 @@ class Stages:
             InputError: an image cannot be read; or the stage is lacking, and may not run.
         """
         why = self.store.lacks(stage, self._settings[stage])
-        if why and self.only not in (None, stage):
-            raise InputError(f"{why}; first run --stage {stage}, or all without --stage")
-        sys.stderr.write(f"{stage}: {why or f'{self.store.path(stage)} is there'}\n")
+        path = self.store.path(stage)
         if not why:
+            sys.stderr.write(f"{stage}: {path}, stored before\n")
             return self.store.load(stage)
+        if self.only not in (None, stage):
+            raise InputError(f"{path} {why}; first run --stage {stage}, or all without --stage")
         made = self._makers[stage]()
         self.store.save(stage, self._settings[stage], made)
+        sys.stderr.write(f"{stage}: {path} written, as it {why.replace('is', 'was', 1)}\n")
         return made
 
     def _describe(self) -> dict[str, dict[str, Any]]:
@@ -177,13 +180,16 @@ class Stages:
         images = ImageList(self.data.images.root, paths, ["."] * len(paths))
         return {"vectors": self._vectors(images, [box for _, box in self.query_rows], "queries")}
 
+    @functools.cached_property
+    def _pca(self) -> Whitening:
+        return Whitening(**self.get("train_pca"))
+
     def _vectors(self, images: ImageList, boxes: list[Box] | None, label: str) -> np.ndarray:
         """The mean over the sizes of each image's R-MAC, `(N, D) float32` of unit length."""
-        pca = Whitening(**self.get("train_pca"))
-        total = np.zeros((len(images), pca.matrix.shape[1]), np.float32)
+        total = np.zeros((len(images), self._pca.matrix.shape[1]), np.float32)
         for size in self.sizes:
             for index, regions in self._regions(images, size, boxes, label):
-                total[index] += aggregate(torch.from_numpy(regions)[None], pca)[0].numpy()
+                total[index] += aggregate(torch.from_numpy(regions)[None], self._pca)[0].numpy()
         return unit_rows(total)
 
     def _regions(
