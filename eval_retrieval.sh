@@ -5,7 +5,7 @@
 #   DATASET=/data/retrieval MODEL=pretrained DATASET_NAME=Paris ./eval_retrieval.sh
 #
 # DATASET has Oxford/ and Paris/ side by side, each with its images and lab/ (README, "Image
-# retrieval"). One GPU. Further flags go to eval_retrieval.py, and win: ./eval_retrieval.sh --aqe 10
+# retrieval"). One GPU, or patience. Further flags go to eval_retrieval.py, and win: ./eval_retrieval.sh --aqe 10
 # Expect, in the paper, of VGG-16: trained by DeepCluster mAP 61.0 % on Oxford and 72.0 % on Paris;
 # with ImageNet's labels (pretrained) 72.4 % and 81.5 %; untrained 6.9 % and 22.0 %.
 set -euo pipefail

@@ -57,8 +57,8 @@ class Store:
             return "is not there"
         try:
             with np.load(path) as stored:
-                told = json.loads(str(stored["settings"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                told = dict(json.loads(str(stored["settings"])))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return "is damaged, or no output of this stage"
         other = [name for name in settings if told.get(name) != settings[name]]
         return f"is of other settings ({', '.join(other)})" if other else ""

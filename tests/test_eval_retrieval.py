@@ -267,9 +267,13 @@ def test_stages_are_skipped_while_their_settings_stay(
     with torch.no_grad():
         next(model.features.parameters()).mul_(1.01)
     assert run() == [9, 15, 3], "the weights"
-    (tmp_path / "out" / "q_features.npz").write_bytes(b"PK\3\4 cut off")
+    path = tmp_path / "out" / "q_features.npz"
+    path.write_bytes(b"PK\3\4 cut off")
     assert run() == [3]
     assert "q_features.npz written, as it was damaged" in capsys.readouterr().err
+    for foreign in ({"settings": "5"}, {"settings": "none"}, {"vectors": np.zeros(3)}):
+        np.savez(path, **foreign)
+        assert run() == [3]
     (tmp_path / "out" / "extract_train.npz").unlink()
     assert run() == [], "what is not needed any more"
 
