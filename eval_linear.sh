@@ -36,7 +36,7 @@ WORKERS=${WORKERS:-12}
 if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
 
 processes=$(count_processes)
+workers=$(share_of "$WORKERS" "$processes")
 # shellcheck disable=SC2086  # CONV may be several layers
 launch "$processes" eval_linear.py --data "$DATA" --model "$MODEL" --conv $CONV --lr "$LR" \
-    --wd="$WD" --tencrops --epochs "$EPOCHS" --workers $(((WORKERS + processes - 1) / processes)) \
-    --verbose "$@"
+    --wd="$WD" --tencrops --epochs "$EPOCHS" --workers "$workers" --verbose "$@"
