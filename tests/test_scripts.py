@@ -327,9 +327,10 @@ def test_the_linear_probe_of_the_digits_takes_the_newest_network(clone: Path) ->
         saved.touch()
         os.utime(saved, (time.time() - age, time.time() - age))
     done = bash("./eval_linear.sh --epochs 2", clone, PYTHON=sys.executable, CONV="2 3")
-    assert (
-        done.stdout.split()[1:]
-        == ["--data", "datasets/digits", "--model", "exp/003/checkpoint.pth.tar", "--conv", "2", "3", "--lr", "0.01", "--wd=-7", "--tencrops", "--epochs", "5", "--workers", "2", "--verbose", "--size", "96", "--untrained", "--batch_size", "64", "--epochs", "2"]
+    assert done.stdout == (
+        "eval_linear.py --data datasets/digits --model exp/003/checkpoint.pth.tar --conv 2 3 "
+        "--lr 0.01 --wd=-7 --tencrops --epochs 5 --workers 2 --verbose "
+        "--size 96 --untrained --batch_size 64 --epochs 2\n"
     ), done.stderr
 
 
