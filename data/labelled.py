@@ -26,13 +26,16 @@ class Labelled:
 
 
 def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
-    """The images of `data`/train and `data`/val, with a folder for each class; val may also be as
-    Tiny-ImageNet has it, with the classes in `val_annotations.txt`.
+    """The images of `data`/train and `data`/val, with a folder for each class.
+
+    val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
+    them a list, `data`/train.txt, with a path below `data` and its class on each line, as Places205
+    comes with.
 
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
-    train, val = find_images(Path(data) / "train"), _find_val(Path(data) / "val")
+    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
@@ -50,10 +53,34 @@ def _label(images: ImageList, classes: list[str]) -> Labelled:
     return Labelled(images, labels, classes)
 
 
-def _find_val(root: Path) -> ImageList:
-    annotations = root / ANNOTATIONS
-    if not annotations.is_file():
-        return find_images(root)
+def _find_split(data: Path, split: str) -> ImageList:
+    if (data / split).is_dir():
+        found = data / split / ANNOTATIONS
+        return _from_annotations(found) if found.is_file() else find_images(data / split)
+    if (data / f"{split}.txt").is_file():
+        return _from_list(data / f"{split}.txt")
+    raise InputError(
+        f"{data}: neither a folder {split}/, with one of images for each class in it, nor a list "
+        f"{split}.txt of images and their classes"
+    )
+
+
+def _from_list(path: Path) -> ImageList:
+    try:
+        rows = [line.rsplit(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line]
+        images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: not lines of an image and its class") from error
+    if not images.paths or not Path(images.path(0)).is_file():
+        named = images.path(0) if images.paths else "no image"
+        raise InputError(
+            f"{path}: names {named}, which is not there; paths are below {path.parent}"
+        )
+    return images
+
+
+def _from_annotations(annotations: Path) -> ImageList:
+    root = annotations.parent
     images = find_images(root)
     try:
         lines = annotations.read_text(encoding="utf-8").splitlines()

@@ -151,7 +151,7 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
         ("--size 1", "--size 1: too small for tiny"),
-        ("--data {}/nowhere", "{}/nowhere/train: no such folder or list file"),
+        ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
         ("--epochs 0", "argument --epochs: '0' is not a whole number of 1 or more"),

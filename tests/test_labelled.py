@@ -87,8 +87,25 @@ def test_classes_are_numbered_as_in_train(tmp_path: Path) -> None:
     assert val.labels.tolist() == [1, 1, 1]
 
 
+def test_lists_of_images_and_classes(tmp_path: Path) -> None:
+    write_images(tmp_path / "all images", 4)
+    (tmp_path / "train.txt").write_text("all images/002.png 1\nall images/000.png 0\n")
+    (tmp_path / "val.txt").write_text("all images/003.png 1\n")
+    train, val = find_train_and_val(tmp_path)
+    assert train.images.paths == ["all images/002.png", "all images/000.png"]
+    assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0], [1])
+    for text, message in (
+        ("000.png\n", "not lines of an image and its class"),
+        ("none.png 1\n", "names .*none.png, which is not there; paths are below"),
+        ("", "names no image"),
+    ):
+        (tmp_path / "val.txt").write_text(text)
+        with pytest.raises(InputError, match=f"val.txt: {message}"):
+            find_train_and_val(tmp_path)
+
+
 def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="train: no such folder or list file"):
+    with pytest.raises(InputError, match=r"neither a folder train/, .* nor a list train.txt"):
         find_train_and_val(tmp_path)
     write_images(tmp_path / "train" / "a", 2)
     write_images(tmp_path / "val" / "b", 2)
