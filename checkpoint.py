@@ -84,7 +84,7 @@ def load_model(path: str | Path) -> ConvNet:
 
 def digest_of(model: ConvNet) -> str:
     """SHA-256 of the weights, by which the results of a network are known."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(model.arch.encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -2,8 +2,9 @@
 
 Protocol. The network is in eval mode and does not change. A layer's activations after the ReLU are
 average-pooled (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; other networks: to the
-square grid that comes nearest to 9,000 to 10,000), and a linear classifier is trained on them with
-SGD and the cross-entropy, at the rate lr / sqrt(1 + lr * wd * t) after t iterations. Training
+square grid that comes nearest to 9,000 to 10,000), and a linear classifier, which begins with
+weights N(0, 0.01) and biases 0, is trained on them with SGD, momentum, weight decay and the
+cross-entropy, at the rate lr / sqrt(1 + lr * wd * t) after t iterations. Training
 images have their short side resized to 256 and are cropped to the central 256, then at random to
 224, and flipped at random. Val images are resized to 256; their central 224 is classified, or with
 ten crops the mean of the softmax. The loss is the central crop's. The last and the best epoch are
@@ -35,8 +36,8 @@ from device import Compute, select_compute
 from distributed import process_group, rank, shard_of, together, world_size
 from errors import InputError
 from experiment import folder_of
-from files import make_experiment_folder
-from models import ConvNet, accepts_size, untrained
+from files import make_experiment_folder, remove_leftovers_of
+from models import ConvNet, check_size, untrained
 from models.frozen import frozen
 from models.pooling import layers_of
 from progress import progress
@@ -98,10 +99,10 @@ def evaluate(
             weight_decay=10**settings.wd,
             fused=True,
         )
-        key = _key(model, layers, train, settings)
+        key = _key(model, layers, train, val, compute, settings)
         history = _go_on(saved, key, heads, optimizer)
-        for layer, dims in heads.dimensions.items() if verbose and rank() == 0 else ():
-            sys.stdout.write(f"conv{layer}: {dims} dimensions, {heads.pools[layer]}\n")
+        if rank() == 0:
+            sys.stdout.write(describe_data(train, val, heads))
         sets = _Sets(train, val, compute, settings, verbose and rank() == 0)
         while len(history) < settings.epochs:
             history.append(_epoch(len(history), model, heads, optimizer, sets))
@@ -110,7 +111,7 @@ def evaluate(
             if verbose and rank() == 0:
                 sys.stdout.write(describe(history))
                 sys.stdout.flush()
-    return history
+    return history[: settings.epochs]
 
 
 class _Sets:
@@ -173,12 +174,18 @@ def _epoch(
 
 
 def _key(
-    model: ConvNet, layers: Sequence[int], train: Labelled, settings: Settings
+    model: ConvNet,
+    layers: Sequence[int],
+    train: Labelled,
+    val: Labelled,
+    compute: Compute,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What has to be the same for a call to go on from what another one has saved."""
     kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
-    images = {"images": len(train.images), "classes": len(train.classes)}
-    return {**kept, **images, "layers": list(layers), "network": digest_of(model)}
+    digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
+    key = {**kept, "layers": list(layers), "precision": compute.precision}
+    return key | {name: digest[:12] for name, digest in digests.items()}
 
 
 def _save(
@@ -200,11 +207,11 @@ def _go_on(
         return []
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before = state["settings"]
+        before = dict(state["settings"])
         if before == key:
             heads.load_state_dict(state["heads"])
             optimizer.load_state_dict(state["optimizer"])
-            return state["history"]
+            return list(state["history"])
     except Exception as error:  # damaged bytes make torch.load raise almost anything
         raise InputError(f"{path}: cannot be continued; remove it to begin anew") from error
     changed = [
@@ -224,28 +231,52 @@ def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
-        model = load_model(args.model)
+        if args.wd > 0:
+            raise InputError(f"--wd {args.wd:g}: is a power of ten; give -4 for 1e-4")
+        model, checkpoint = load_model(args.model), read_checkpoint(args.model)
         layers = layers_of(model, args.conv)
-        if not accepts_size(model.arch, args.size):
-            raise InputError(f"--size {args.size}: too small for {model.arch}")
+        check_size(model.arch, args.size)
         train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
-        exp = args.exp or folder_of(args.model) / "linear"
+        exp = args.exp or default_folder(args.model, checkpoint)
         make_experiment_folder(exp)
     networks = {"trained": model}
     if args.untrained:
-        seed = read_checkpoint(args.model).get("settings", {}).get("seed", args.seed)
+        seed = checkpoint.get("settings", {}).get("seed", args.seed)
         networks["untrained"] = untrained(model.arch, model.sobel is not None, 2, seed)
     histories = {}
     for name, network in networks.items():
+        saved = exp / f"linear_{name}.pth.tar"
+        if rank() == 0:
+            remove_leftovers_of(saved)
         histories[name] = evaluate(
-            network, layers, train, val, compute, settings,
-            saved=exp / f"linear_{name}.pth.tar", verbose=args.verbose,
-        )  # fmt: skip
+            network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
+        )
     if rank() == 0:
+        used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
+        used |= {"arch": model.arch, "conv": layers, "processes": world_size()}
+        used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
-        save_results(exp / RESULTS, __doc__ or "", vars(args), results)
+        save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+
+
+def default_folder(path: Path, checkpoint: dict[str, Any]) -> Path:
+    """Where the results of a checkpoint go: beside it, one folder for each epoch of a network."""
+    name = path.name.split(".")[0]
+    of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
+    return folder_of(path) / f"linear_{of}"
+
+
+def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
+    """What is looked at, and what the classifiers see of it, in lines."""
+    lines = [
+        f"{len(train.classes)} classes ({', '.join(train.classes[:3])} …), {len(train.images)} "
+        f"images to train on, {len(val.images)} to validate on"
+    ]
+    for layer, dims in heads.dimensions.items():
+        lines.append(f"conv{layer}: {dims} dimensions, {heads.pools[layer]}")
+    return "\n".join(lines) + "\n"
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -298,7 +329,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     conv_help = "conv layers to put a classifier on, from 1 on, or all; several cost little more"
     add("--conv", nargs="+", default=["all"], metavar="LAYER", help=conv_help)
     add("--tencrops", action="store_true", help="classify val images by the mean of ten crops")
-    exp_help = "folder for the results; left out: linear/ beside the checkpoint"
+    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
     add("--exp", type=Path, help=exp_help)
     workers_help = "processes that read images, for each process that trains"
     add("--workers", type=cli.whole_number(0), default=Settings.workers, help=workers_help)

@@ -33,7 +33,7 @@ __all__ = ["average_precision", "evaluate", "get_rmac_region_coordinates", "rmac
 
 STAGES = ("extract_train", "train_pca", "db_features", "q_features", "eval")
 MULTIRES = (550, 800, 1050)
-TOLERANCE = 1e-3  # between the two ways to an AP
+TOLERANCE = 1e-4  # between the two ways to an AP
 WHOLE = {"Oxford5k": 5063, "Paris6k": 6392, "ROxford5k": 4993, "RParis6k": 6322}  # database images
 
 PROTOCOL = """
@@ -48,7 +48,8 @@ are dot products; equal ones stay in the database's order. Database-side expansi
 first: each image's vector becomes the mean of its own and its K nearest others', L2-normalised.
 Then average query expansion (aqe): a query becomes the mean of itself and the K images ranked first
 for it, L2-normalised, and is ranked again. Oxford5k, Paris6k: positives are good and ok, junk is
-skipped, the query's own image stays in the database; 20 corrupt images of Paris are left out. AP is
+skipped, the query's own image stays in the database; 20 corrupt images of Paris are left out (where
+the ground truth lists one it is never found). AP is
 the trapezoid rule's: the recall step times the mean of the precisions before and after it, from
 recall 0 and precision 1. ROxford5k, RParis6k: the database is imlist; Easy has easy as positives
 and ignores hard and junk, Medium has easy and hard and ignores junk, Hard has hard and ignores easy

@@ -18,6 +18,6 @@ if [ "$MODEL" != pretrained ]; then MODEL=$(absolute "$MODEL"); fi
 DATASET_NAME=${DATASET_NAME:-Oxford}
 if [ -n "${TEMP_DIR:-}" ]; then TEMP_DIR=$(absolute "$TEMP_DIR"); fi
 
-"$PYTHON" eval_retrieval.py --model "$MODEL" --dataset "$DATASET" --dataset_name "$DATASET_NAME" \
+launch 1 eval_retrieval.py --model "$MODEL" --dataset "$DATASET" --dataset_name "$DATASET_NAME" \
     --S "${S:-1024}" --L "${L:-3}" --n_pca "${N_PCA:-512}" \
     --temp_dir "${TEMP_DIR:-exp/retrieval/$DATASET_NAME}" --workers "${WORKERS:-4}" "$@"

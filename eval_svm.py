@@ -38,8 +38,9 @@ from checkpoint import digest_of, load_model
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
+from experiment import folder_of
 from layer_rows import layer_rows
-from models import ConvNet, accepts_size
+from models import ConvNet, check_size
 from models.frozen import frozen
 from models.pooling import layers_of
 from pieces import Pieces
@@ -134,9 +135,8 @@ def main(args: argparse.Namespace) -> None:
     splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
     model = load_model(args.model)
     layers = layers_of(model, args.conv)
-    if not accepts_size(model.arch, args.size):
-        raise InputError(f"--size {args.size}: too small for {model.arch}")
-    folder = args.model.parent / "svm" if args.exp is None else args.exp
+    check_size(model.arch, args.size)
+    folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
     check_writable(folder)
     jobs = joblib.cpu_count() if args.jobs is None else args.jobs
     results = evaluate(

@@ -18,4 +18,4 @@ MODEL=$(absolute "${MODEL:-exp/001/checkpoint.pth.tar}")
 WORKERS=${WORKERS:-12}
 if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
 
-"$PYTHON" eval_svm.py --vocdir "$VOCDIR" --model "$MODEL" --workers "$WORKERS" --verbose "$@"
+launch 1 eval_svm.py --vocdir "$VOCDIR" --model "$MODEL" --workers "$WORKERS" --verbose "$@"

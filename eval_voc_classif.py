@@ -26,11 +26,12 @@ from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
+from experiment import folder_of
 from features import forward_pass
-from files import make_experiment_folder, remove_leftovers
+from files import make_experiment_folder, remove_leftovers_of
 from finetuning import begin, fine_tune
 from metrics import average_precision
-from models import ConvNet, accepts_size
+from models import ConvNet, check_size
 from models.finetuned import class_scores, trained_parameters
 from models.frozen import check_unchanged
 from progress import progress
@@ -96,6 +97,8 @@ def _run(
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
     run = begin(model, settings, seed, compute)
+    if path is not None:
+        remove_leftovers_of(path)
     if path is not None and path.exists():
         run.load(path, identity)
     if run.results is not None:
@@ -207,13 +210,11 @@ def main(args: argparse.Namespace) -> None:
     train = find_voc(args.vocdir, args.split)
     test = find_voc(args.vocdir, TESTED_ON[args.split])
     model = load_model(args.model)
-    if not accepts_size(model.arch, args.size):
-        raise InputError(f"--size {args.size}: too small for {model.arch}; give more")
+    check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
-    folder = args.exp or args.model.parent / f"voc_{part}_{args.split}"
+    folder = args.exp or folder_of(args.model) / f"voc_{part}_{args.split}"
     make_experiment_folder(folder)
-    remove_leftovers(folder)
     results = evaluate(
         model, train, test, settings, args.seeds,
         compute=compute, workers=args.workers, folder=folder, verbose=True,

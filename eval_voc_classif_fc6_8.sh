@@ -21,6 +21,6 @@ BATCH=${BATCH:-16}
 WORKERS=${WORKERS:-4}
 if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
 
-"$PYTHON" eval_voc_classif.py --vocdir "$(absolute "$VOCDIR")" --model "$(absolute "$MODEL")" \
+launch 1 eval_voc_classif.py --vocdir "$(absolute "$VOCDIR")" --model "$(absolute "$MODEL")" \
     --split "$SPLIT" --fc6_8 1 --lr "$LR" --stepsize "$STEPSIZE" --nit "$NIT" --batch "$BATCH" \
     --workers "$WORKERS" "$@"

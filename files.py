@@ -35,6 +35,12 @@ def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what `atomic_write` had begun of one file when its process was killed."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what `atomic_write` had begun in a folder or below when its process was killed."""
     for leftover in folder.rglob(".*.tmp"):

@@ -66,7 +66,8 @@ def layer_rows(
 
 def pooled_rows(model: ConvNet, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
     """`(B, 3, H, W)` → `(B, D)` of length 1 for each layer."""
-    maps = model.all_conv_features(pixels, layers)
-    pools = (probe_pool(model.arch, layer, maps[layer].shape[1]) for layer in layers)
-    pooled = (pool(maps[layer].float()) for layer, pool in zip(layers, pools, strict=True))
-    return [F.normalize(each.flatten(1)) for each in pooled]
+    rows = {}
+    for layer, maps in model.each_conv_features(pixels, layers):
+        pool = probe_pool(model.arch, layer, maps.shape[1])
+        rows[layer] = F.normalize(pool(maps.float()).flatten(1))
+    return [rows[layer] for layer in layers]

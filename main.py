@@ -7,7 +7,6 @@ new top layer, an epoch of training on the cluster ids, and again.
 
 import argparse
 import contextlib
-import itertools
 import logging
 import math
 import sys
@@ -49,7 +48,7 @@ from experiment import Bystander, Experiment, folder_of
 from features import Features, compute_features
 from files import new_numbered_folder
 from kmeans import INITIALISATIONS
-from models import MODELS, ConvNet, accepts_size
+from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
 from pic import GRAPHS
 from progress import progress
@@ -349,9 +348,7 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
         raise InputError(
             f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
         )
-    if not accepts_size(args.arch, args.size):
-        least = next(s for s in itertools.count(args.size) if accepts_size(args.arch, s))
-        raise InputError(f"--size {args.size}: too small for {args.arch}; give {least} or more")
+    check_size(args.arch, args.size)
 
 
 def check_clustering(args: argparse.Namespace, images: int, which: str) -> None:

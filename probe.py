@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.batch import Batch
+from data.images import MOST_UNREADABLE
 from data.transforms import to_input
 from device import Compute
 from distributed import all_reduce, data_parallel, weighted, world_size
@@ -41,18 +42,17 @@ class Heads(nn.Module):
     `forward` maps pooled activations by layer, each `(N, d) float32`, to logits `(N, classes)`.
     """
 
+    @torch.no_grad()
     def __init__(
         self, model: ConvNet, layers: Sequence[int], classes: int, size: int, seed: int
     ) -> None:
         super().__init__()
         self.linear = nn.ModuleDict()
         self.pools = {}
-        with torch.no_grad():
-            device = next(model.parameters()).device
-            maps = model.all_conv_features(torch.zeros(1, 3, size, size, device=device), layers)
-        for layer in layers:
-            pool = probe_pool(model.arch, layer, maps[layer].shape[1])
-            head = nn.Linear(pool(maps[layer]).numel(), classes)
+        blank = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+        for layer, maps in model.each_conv_features(blank, layers):
+            pool = probe_pool(model.arch, layer, maps.shape[1])
+            head = nn.Linear(pool(maps).numel(), classes)
             random = torch.Generator().manual_seed(derive_seed(seed, "linear probe", layer))
             nn.init.normal_(head.weight, 0.0, 0.01, generator=random)
             nn.init.zeros_(head.bias)
@@ -65,8 +65,10 @@ class Heads(nn.Module):
 
     def pooled(self, model: ConvNet, x: Tensor) -> dict[int, Tensor]:
         """What the classifiers see of images `(N, 3, H, W)`."""
-        maps = model.all_conv_features(x, self.pools)
-        return {layer: pool(maps[layer]).float().flatten(1) for layer, pool in self.pools.items()}
+        return {
+            layer: self.pools[layer](maps).float().flatten(1)
+            for layer, maps in model.each_conv_features(x, self.pools)
+        }
 
     def forward(self, pooled: dict[int, Tensor]) -> dict[int, Tensor]:
         return {layer: self._head(layer)(x) for layer, x in pooled.items()}
@@ -98,14 +100,15 @@ def train_epoch(
         first_iteration: number of the first batch, counted from the first epoch on.
 
     Raises:
-        InputError: a loss is not finite.
+        InputError: a loss is not finite, or too many images cannot be read.
     """
     layers = list(heads.pools)
     network = data_parallel(heads, compute.device)
     total = torch.zeros(len(layers), device=compute.device)
-    count = 0
+    count = unreadable = 0
     for iteration, batch in enumerate(loader, first_iteration):
         on_unreadable(batch.unreadable)
+        unreadable += len(batch.unreadable)
         size = len(batch.index)
         if size > 0 or world_size() > 1:  # the others wait for this process's gradients
             pooled, target = _look(model, heads, batch, labels, compute)
@@ -117,8 +120,11 @@ def train_epoch(
             total += torch.stack(losses).detach() * size
             count += size
         advance(size + len(batch.unreadable))
-    sums = all_reduce(np.array([*total.tolist(), count], np.float64))
-    means = dict(zip(layers, (sums[:-1] / max(sums[-1], 1)).tolist(), strict=True))
+    *sums, count, unreadable = all_reduce(
+        np.array([*total.tolist(), count, unreadable], np.float64)
+    ).tolist()
+    _check_readable(int(unreadable), int(count + unreadable), "train on")
+    means = {layer: value / count for layer, value in zip(layers, sums, strict=True)}
     for layer, mean in means.items():
         if not math.isfinite(mean):
             raise InputError(f"the loss of conv{layer} became {mean}; try a lower --lr")
@@ -155,6 +161,9 @@ def validate(
 
     An image that cannot be read counts as a mistake, and not in the loss. Batches with ten crops of
     an image, `(B, 10, 3, H, W)`, are scored by their mean softmax; the loss is the central one's.
+
+    Raises:
+        InputError: too many images cannot be read.
     """
     sums = {layer: torch.zeros(3, device=compute.device) for layer in heads.pools}
     seen = readable = 0
@@ -173,8 +182,9 @@ def validate(
         top1, top5, loss, all_seen, all_readable = all_reduce(
             np.array([*each.tolist(), seen, readable], np.float64)
         ).tolist()
+        _check_readable(int(all_seen - all_readable), int(all_seen), "validate on")
         found[layer] = {
-            "top1": top1 / all_seen, "top5": top5 / all_seen, "loss": loss / max(all_readable, 1)
+            "top1": top1 / all_seen, "top5": top5 / all_seen, "loss": loss / all_readable
         }  # fmt: skip
     return found
 
@@ -190,6 +200,14 @@ def _score(logits: Tensor, target: Tensor) -> Tensor:
     centre = logits[:, CENTRE if crops == 10 else 0]
     loss = F.cross_entropy(centre, target, reduction="sum")
     return torch.stack([hits[:, 0].sum(), hits.sum(), loss]).float()
+
+
+def _check_readable(unreadable: int, images: int, use: str) -> None:
+    if unreadable > MOST_UNREADABLE * images:
+        raise InputError(
+            f"--data: {unreadable} of {images} images to {use} cannot be read, more than "
+            f"{MOST_UNREADABLE:.0%}, see above; mend or remove them"
+        )
 
 
 def best_epochs(history: list[dict[int, dict[str, Any]]]) -> dict[int, int]:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from checkpoint import digest_of
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
 from device import Compute
 from errors import InputError
 from features import NOT_FINITE, forward_pass
-from files import atomic_write
+from files import atomic_write, remove_leftovers_of
 from models import MODELS, ConvNet
 from progress import progress
 from ranking import unit_rows
@@ -43,8 +45,9 @@ class Store:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise InputError(f"{folder}: cannot make this folder: {error.strerror}") from error
+            raise InputError(f"{folder}: cannot write there: {error.strerror}") from error
 
     def path(self, stage: str) -> Path:
         return self.folder / f"{stage}.npz"
@@ -58,7 +61,11 @@ class Store:
         try:
             with np.load(path) as stored:
                 told = dict(json.loads(str(stored["settings"])))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            with zipfile.ZipFile(path) as members:
+                damaged = members.testzip()
+        except Exception:  # there is no end to what damaged bytes may raise
+            damaged = "settings"
+        if damaged is not None:
             return "is damaged, or no output of this stage"
         other = [name for name in settings if told.get(name) != settings[name]]
         return f"is of other settings ({', '.join(other)})" if other else ""
@@ -70,6 +77,7 @@ class Store:
 
     def save(self, stage: str, settings: dict[str, Any], arrays: Arrays) -> None:
         """Write them, whole or not at all."""
+        remove_leftovers_of(self.path(stage))
         content: dict[str, Any] = {**arrays, "settings": np.array(json.dumps(settings))}
         with atomic_write(self.path(stage)) as file:
             np.savez(file, **content)
@@ -134,7 +142,7 @@ class Stages:
     def _describe(self) -> dict[str, dict[str, Any]]:
         """The settings that each stage's output depends on."""
         common = {
-            "weights": weights_digest(self.model),
+            "weights": digest_of(self.model),
             "sizes": list(self.sizes),
             "L": self.scales,
             "precision": self.compute.precision,
@@ -202,8 +210,8 @@ class Stages:
             return regional_vectors(self.model.conv_features(x, layer), self.scales)
 
         def refuse(unreadable: dict[int, str]) -> None:
-            index, reason = next(iter(unreadable.items()))
-            raise InputError(f"{images.path(index)}: {reason}")
+            for index, reason in unreadable.items():
+                raise InputError(f"{images.path(index)}: {reason}")
 
         dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
@@ -229,15 +237,6 @@ def smallest_input(arch: str) -> int:
                 continue
             return side
     raise AssertionError(f"{arch} takes no image of less than 512 pixels")
-
-
-def weights_digest(model: ConvNet) -> str:
-    """SHA-256 of a network's weights, by which stored features know it."""
-    digest = hashlib.sha256(model.arch.encode())
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.cpu().contiguous().numpy())
-    return digest.hexdigest()
 
 
 def _distinct(data: RetrievalData) -> dict[tuple[str, Box], int]:

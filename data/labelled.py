@@ -1,5 +1,7 @@
 """A data set with labels, split into train and val."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,16 @@ class Labelled:
     labels: np.ndarray
     classes: list[str]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and the labels, by which results are known to be this data set's."""
+        content = [
+            self.images.digest.encode(),
+            self.labels.tobytes(),
+            *map(os.fsencode, self.classes),
+        ]
+        return hashlib.sha256(b"\0".join(content)).hexdigest()
+
 
 def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
@@ -39,6 +51,11 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
+    if set(val.folders) == {"."}:
+        raise InputError(
+            f"{val.root}: its images lie in no folders that say their classes; nor is there Tiny-"
+            f"ImageNet's {ANNOTATIONS}"
+        )
     if unknown := sorted(set(val.folders) - set(classes)):
         raise InputError(
             f"{val.root}: has a class {unknown[0]!r}, which {train.root} has not "

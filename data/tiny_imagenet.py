@@ -6,10 +6,12 @@ without any, which are left out. (`eval_linear.py` reads the unpacked archive as
 """
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -40,7 +42,7 @@ def lay_out(archive: Path, folder: Path) -> None:
                         path.write_bytes(source.read(name))
                         advance(1)
                 shutil.move(tree, folder)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(f"{archive}: cannot be unpacked to {folder}: {reason}") from error
 
@@ -56,12 +58,16 @@ def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
     classes = {row[0]: row[1] for row in map(str.split, text.splitlines()) if len(row) > 1}
     targets = {}
     for name in images:
-        if name.parts[1] == "train":
-            targets[str(name)] = f"train/{name.parts[2]}/{name.name}"
-        elif name.parts[1] == "val":
-            if name.name not in classes:
-                raise InputError(f"{archive}: {ANNOTATIONS} has no class for {name.name}")
-            targets[str(name)] = f"val/{classes[name.name]}/{name.name}"
+        match name.parts[1:-1]:
+            case ("train", label, "images"):
+                targets[str(name)] = f"train/{label}/{name.name}"
+            case ("val", "images"):
+                label = classes.get(name.name, "")
+                if not re.fullmatch(r"\w+", label):  # which leads to no other folder
+                    raise InputError(f"{archive}: {ANNOTATIONS} has no class for {name.name}")
+                targets[str(name)] = f"val/{label}/{name.name}"
+    if not targets or any(".." in target for target in targets.values()):
+        raise InputError(f"{archive}: not Tiny-ImageNet's archive: no train/<class>/images")
     return targets
 
 

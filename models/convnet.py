@@ -5,7 +5,7 @@ Parameter names follow the released checkpoints: `sobel.0.*`, `sobel.1.*`, `feat
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -69,21 +69,22 @@ class ConvNet(nn.Module):
         Raises:
             ValueError: the network has no such layer.
         """
-        return self.all_conv_features(x, [layer])[layer]
+        ((_, found),) = self.each_conv_features(x, [layer])
+        return found
 
-    def all_conv_features(self, x: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
-        """The same of several conv layers, by layer, in one forward pass up to the last of them."""
+    def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """The same of several conv layers, one after the other, in one forward pass up to the last
+        of them: a layer's number and its activations, which the caller need not keep."""
         relus = self._relus()
         wanted = set(layers)
         if wrong := [layer for layer in wanted if not 1 <= layer <= len(relus)]:
             raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {wrong[0]}")
-        found: dict[int, Tensor] = {}
         x, start = self._edges(x), 0
         for layer in sorted(wanted):
             stop = relus[layer - 1] + 1
-            found[layer] = x = self.features[start:stop](x)
+            x = self.features[start:stop](x)
+            yield layer, x
             start = stop
-        return found
 
     def _relus(self) -> list[int]:
         return [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]

@@ -17,7 +17,9 @@ from PIL import Image
 
 import cli
 import eval_linear
+import probe
 from checkpoint import load_model, save_checkpoint
+from errors import InputError
 from models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +68,10 @@ def test_the_result_file_tells_protocol_settings_and_all_epochs(
 ) -> None:
     told = probe_it("--verbose", "--untrained")
     assert told["protocol"].startswith("Logistic regression on the activations of frozen conv")
-    assert (told["settings"]["lr"], told["settings"]["wd"]) == (0.001, -4)
+    settings = told["settings"]
+    assert (settings["lr"], settings["wd"], settings["conv"]) == (0.001, -4, [1, 2])
+    assert (settings["device"], settings["precision"], settings["arch"]) == ("cpu", "fp32", "tiny")
+    assert (settings["classes"], settings["train"], settings["val"]) == (3, 36, 15)
     assert set(told["versions"]) >= {"torch", "python"}
     assert set(told["results"]) == {"trained", "untrained"}
     for by_layer in told["results"].values():
@@ -131,7 +136,10 @@ def test_ten_crops(probe_it: Probe) -> None:
 
 
 def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
-    probe_it: Probe, data: Path, capsys: pytest.CaptureFixture[str]
+    probe_it: Probe,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for path in (data / "val").rglob("*.png"):
         if path.parent.name != "a":
@@ -139,6 +147,15 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
     for path in sorted((data / "val" / "a").iterdir())[:3]:
         path.write_bytes(b"no image")
     (data / "train" / "b" / "000.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"1 of 36 images to train on cannot be read, more than 1%"
+    ):
+        probe_it()
+    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.05)
+    with pytest.raises(InputError, match=r"3 of 5 images to validate on cannot be read"):
+        probe_it()
+    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.6)
+    capsys.readouterr()
     told = probe_it()
     best = told["results"]["trained"]["conv1"]["best"]
     assert best["top5"] == pytest.approx(2 / 5)
@@ -150,10 +167,11 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
     ("flags", "message"),
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
-        ("--size 1", "--size 1: too small for tiny"),
+        ("--size 1", "--size 1: too small for tiny; give "),
         ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
+        ("--wd 400", "--wd 400: is a power of ten; give -4 for 1e-4"),
         ("--epochs 0", "argument --epochs: '0' is not a whole number of 1 or more"),
     ],
 )
@@ -172,9 +190,7 @@ def test_bad_input_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("eval_linear.py: error: ")
     assert message in line
-    assert not (network.parent / "linear").exists() or not any(
-        (network.parent / "linear").iterdir()
-    )
+    assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(
@@ -183,15 +199,41 @@ def test_other_settings_in_the_same_folder_are_refused(
     probe_it("--epochs", "1")
     before = (network.parent / "linear" / "linear.json").read_text()
     command = ["--data", str(data), "--model", str(network), *FLAGS.split(), "--lr", "0.2"]
+    command += ["--exp", str(network.parent / "linear")]
     assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
     error = capsys.readouterr().err
     assert "holds classifiers of other settings (lr 0.001 → 0.2); give another --exp" in error
     assert (network.parent / "linear" / "linear.json").read_text() == before
 
+    kept = sorted((data / "train" / "a").iterdir())
+    kept[0].rename(data / "train" / "b" / "new.png")
+    again = [*command, "--lr", "0.001"]
+    assert cli.run(eval_linear.main, eval_linear.parse_args, again) == 2
+    assert "holds classifiers of other settings (train " in capsys.readouterr().err
+
     saved = network.parent / "linear" / "linear_trained.pth.tar"
     saved.write_bytes(b"no checkpoint")
     assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
     assert "cannot be continued; remove it to begin anew" in capsys.readouterr().err
+
+
+def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:
+    whole = probe_it()["results"]["trained"]["conv1"]["epochs"]
+    first = probe_it("--epochs", "1")["results"]["trained"]["conv1"]
+    assert first["epochs"] == whole[:1]
+    assert first["last"] == whole[0]
+
+
+def test_results_go_beside_the_checkpoint_by_its_epoch(
+    data: Path, network: Path, tmp_path: Path
+) -> None:
+    numbered = network.parent / "checkpoints" / "checkpoint_7.pth.tar"
+    numbered.parent.mkdir()
+    shutil.copy(network, numbered)
+    for path, folder in ((network, "linear_epoch_1"), (numbered, "linear_checkpoint_7")):
+        command = ["--data", str(data), "--model", str(path), *FLAGS.split(), "--epochs", "1"]
+        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1"]))
+        assert (tmp_path / "exp" / folder / "linear.json").exists()
 
 
 def test_two_processes_are_as_one(

@@ -513,7 +513,7 @@ def test_a_temp_dir_that_cannot_be_made(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert command("--temp_dir", f"{tmp_path}/file/out") == 2
-    assert "file/out: cannot make this folder: Not a directory" in capsys.readouterr().err
+    assert "file/out: cannot write there: Not a directory" in capsys.readouterr().err
 
 
 def test_pretrained_is_torchvisions(

@@ -500,7 +500,7 @@ def forget_sheep(voc: Path) -> None:
         ),
         (None, "--max_scale 1.5", "--min_scale 0.1 --max_scale 1.5: are parts of the image's area"),
         (None, "--seeds 31 32 31", "--seeds 31 32 31: one of them is there twice"),
-        (None, "--size 3", "--size 3: too small for tiny; give more"),
+        (None, "--size 3", "--size 3: too small for tiny; give 13 or more"),
         (None, "--fc6_8 2", "argument --fc6_8: invalid choice: 2"),
         (None, "--wd 2", "argument --wd: '2' is not a number from 0 to below 1"),
         (None, "--exp {voc}/ImageSets/Main/cat_val.txt", "cannot write there: File exists"),

@@ -35,11 +35,11 @@ def test_a_change_is_noticed() -> None:
 
 def test_several_layers_in_one_pass_are_those_of_single_passes() -> None:
     model = tiny(sobel=True).eval()
-    found = model.all_conv_features(X, [2, 1])
+    found = {layer: maps.clone() for layer, maps in model.each_conv_features(X, [2, 1])}
     assert list(found) == [1, 2]
     for layer, maps in found.items():
         assert torch.equal(maps, model.conv_features(X, layer))
         assert (maps >= 0).all()
     assert model.conv_layers == 2
     with pytest.raises(ValueError, match="tiny has conv layers 1 to 2, not 3"):
-        model.all_conv_features(X, [1, 3])
+        dict(model.each_conv_features(X, [1, 3]))

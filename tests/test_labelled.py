@@ -8,7 +8,6 @@ from conftest import write_images
 
 import cli
 from data import tiny_imagenet
-from data.images import find_images
 from data.labelled import find_train_and_val
 from errors import InputError
 
@@ -73,6 +72,20 @@ def test_what_is_no_archive_of_tiny_imagenet(
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("a/b.txt", "text")
     assert "not Tiny-ImageNet's archive" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    for member in ("a.JPEG", "x/train/a.JPEG", "x/train/../images/a.JPEG"):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+            file.writestr("x/val/val_annotations.txt", "val_0.JPEG n1\n")
+            file.writestr(member, "image")
+        assert "no train/<class>/images" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    for line in ("val_0.JPEG ../../../evil", "val_1.JPEG n1"):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+            file.writestr("x/val/val_annotations.txt", line)
+            file.writestr("x/val/images/val_0.JPEG", "image")
+        assert "has no class for val_0.JPEG" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    damaged = bytearray(archive.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    assert "cannot be unpacked" in refusal(tmp_path / "damaged.zip", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert "is there already" in refusal(archive, tmp_path / "source")
 
@@ -116,6 +129,11 @@ def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None
         InputError, match=r"val: has a class 'b', which .*train has not \(2 classes"
     ):
         find_train_and_val(tmp_path)
+    write_images(tmp_path / "val", 2)
+    for path in (tmp_path / "val" / "b").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"val: its images lie in no folders that say their"):
+        find_train_and_val(tmp_path)
     annotations = tmp_path / "val" / "val_annotations.txt"
     annotations.write_text("000.png a\n")
     with pytest.raises(InputError, match=r"has no class for the image '001.png'"):
@@ -123,4 +141,3 @@ def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None
     annotations.write_text("000.png\n")
     with pytest.raises(InputError, match="not lines of an image and its class"):
         find_train_and_val(tmp_path)
-    assert len(find_images(tmp_path)) == 6

@@ -38,6 +38,12 @@ def test_alexnets_dimensions_are_the_papers() -> None:
     assert list(heads.dimensions.values()) == [9600, 9216, 9600, 9600, 9216]
 
 
+def test_vgg16s_thirteen_layers_come_near_ten_thousand() -> None:
+    heads = probe.Heads(untrained("vgg16", True, 2, 0).eval(), range(1, 14), 10, 224, seed=0)
+    stages = [9216] * 2 + [128 * 81] * 2 + [9216] * 3 + [512 * 16] * 6
+    assert list(heads.dimensions.values()) == stages
+
+
 @pytest.mark.parametrize(
     ("channels", "side"), [(64, 12), (128, 9), (256, 6), (512, 4), (1024, 3), (2048, 2)]
 )
@@ -105,7 +111,7 @@ def validate(heads: probe.Heads, loader: list[Batch], labels: torch.Tensor) -> d
     return found[2]
 
 
-def test_validation_by_hand() -> None:
+def test_validation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that cannot be read is a mistake."""
     torch.manual_seed(0)
     model = tiny().eval()
@@ -113,6 +119,7 @@ def test_validation_by_hand() -> None:
     nn.init.normal_(heads.get_parameter("linear.2.weight"))
     loader = batches(3)
     loader[1] = Batch(loader[1].pixels[:3], loader[1].index[:3], {7: "no image"})
+    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.1)
     torch.manual_seed(0)
     found = validate(heads, loader, labels)
 
