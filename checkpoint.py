@@ -103,13 +103,14 @@ def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
     missing.
 
     Raises:
-        InputError: entries that are missing, unexpected or of another shape, by name.
+        InputError: entries that are missing, unexpected, of another shape or not finite, by name.
     """
     own = model.state_dict()
     wrong = {
         "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
         "unexpected": [n for n in weights if n not in own],
         "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
+        "not finite": [n for n in weights if n in own and not weights[n].isfinite().all()],
     }
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)

@@ -8,7 +8,7 @@ cross-entropy, at the rate lr / sqrt(1 + lr * wd * t) after t iterations. Traini
 images have their short side resized to 256 and are cropped to the central 256, then at random to
 224, and flipped at random. Val images are resized to 256; their central 224 is classified, or with
 ten crops the mean of the softmax. The loss is the central crop's. The last and the best epoch are
-reported; the paper's tables have the best.
+reported; the paper's tables have the best. The sizes are those of --size 224, and scale with it.
 """
 
 import argparse
@@ -103,6 +103,8 @@ def evaluate(
         history = _go_on(saved, key, heads, optimizer)
         if rank() == 0:
             sys.stdout.write(describe_data(train, val, heads))
+            if history:
+                sys.stdout.write(f"going on after epoch {len(history) - 1}, from {saved}\n")
         sets = _Sets(train, val, compute, settings, verbose and rank() == 0)
         while len(history) < settings.epochs:
             history.append(_epoch(len(history), model, heads, optimizer, sets))
@@ -249,6 +251,7 @@ def run(args: argparse.Namespace) -> None:
         saved = exp / f"linear_{name}.pth.tar"
         if rank() == 0:
             remove_leftovers_of(saved)
+            sys.stdout.write(f"{name} network:\n")
         histories[name] = evaluate(
             network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
         )

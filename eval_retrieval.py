@@ -5,6 +5,7 @@
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,8 @@ def main(args: argparse.Namespace) -> None:
     data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset)
     if args.eval_binary is not None and all(b.lab is None for b in data.benchmarks):
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
+    if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):
+        raise InputError(f"--eval_binary {args.eval_binary}: no program that can be run")
     model = pretrained_vgg16() if str(args.model) == "pretrained" else load_model(args.model)
     results = evaluate(
         model,

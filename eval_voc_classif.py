@@ -101,6 +101,8 @@ def _run(
         remove_leftovers_of(path)
     if path is not None and path.exists():
         run.load(path, identity)
+        if verbose and run.results is None:
+            sys.stdout.write(f"going on from iteration {run.iteration:,}, from {path}\n")
     if run.results is not None:
         return run.results
 

@@ -95,7 +95,13 @@ def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) 
         InputError: something is missing or malformed.
     """
     root = _root(dataset, name)
-    train = find_readable(train_dataset or _beside(root, OTHER[name]))
+    other = train_dataset or _beside(root, OTHER[name])
+    if other.resolve() == root.resolve():
+        raise InputError(
+            f"{root}: is to be {name}, and would be the other data set, for the whitening, too; "
+            f"give the right --dataset_name, or {OTHER[name]}'s folder in --train_dataset"
+        )
+    train = find_readable(other)
     images = find_readable(root)
     names = image_names(images)
     if len(set(names)) < len(names):

@@ -324,3 +324,10 @@ def test_images_come_one_by_one_in_their_order(both: Path, workers: int) -> None
     assert [batch.index.tolist() for batch in batches] == [[i] for i in range(14)]
     assert {max(batch.pixels.shape[2:]) for batch in batches} == {48}
     assert len({batch.pixels.shape for batch in batches}) > 2
+
+
+def test_the_whitening_comes_from_another_data_set(tmp_path: Path) -> None:
+    (tmp_path / "Paris" / "lab").mkdir(parents=True)
+    for folder, other in ((tmp_path / "Paris", None), (tmp_path / "Paris", tmp_path / "Paris")):
+        with pytest.raises(InputError, match="Paris: is to be Oxford, and would be the other"):
+            find_retrieval(folder, "Oxford", other)
