@@ -6,8 +6,8 @@ average-pooled as for the linear probe (AlexNet: 9600, 9216, 9600, 9600 and 9216
 near that; these sizes are those of --size 224), in float32, divided by its L2 norm. Each of the 20
 classes has a linear SVM of scikit-learn (LinearSVC: squared hinge loss, L2 penalty, dual, tolerance
 1e-4, 2000 iterations, weight 2 for positives). In training, difficult images are negatives; in the
-test they do not count. AP is the area under the monotone envelope of the precision-recall curve, mAP its mean over the
-classes, as fractions of 1.
+test they do not count. AP is the area under the monotone envelope of the precision-recall curve,
+mAP its mean over the classes, as fractions of 1.
 
 SVM: the cost of each class is the one with the highest AP in 3-fold cross-validation on trainval
 (stratified folds, the images in their order); trained on trainval with it, tested on test.

@@ -246,7 +246,7 @@ def spoil(place: Place, how: str) -> list[str]:
         ("annotation", "dog_test.txt: cannot read this annotation: No such file"),
         ("rare", "cow: 2 images with it in trainval, fewer than 3"),
         ("untested", "cow: 0 images with it in test, fewer than 1"),
-        ("nan", "000000.jpg: what the network makes of this image is not finite"),
+        ("nan", "its weights do not fit tiny: not finite: features.0.bias"),
         ("no model", "checkpoint.pth.tar: cannot read this checkpoint"),
         ("--vocdir {}", "not PASCAL VOC 2007"),
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2"),
