@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from benchmarks import clustering, scaling, training
+from benchmarks import clustering, probe, scaling, training
 from data.gpu_decode import check_decode
 from device import DEVICES, select_compute
 from errors import InputError
@@ -22,6 +22,7 @@ from files import write_text
 BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
+    "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
     "scaling": (scaling, "whole epochs, by number of images, workers and processes"),
 }
 

@@ -4,6 +4,7 @@ A checkpoint is a dict with the original's keys `epoch` (the next one to run), `
 and `optimizer`, and ours beside them (see `main.py`).
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import IO, Any
@@ -81,6 +82,15 @@ def load_model(path: str | Path) -> ConvNet:
     return model
 
 
+def digest_of(model: ConvNet) -> str:
+    """SHA-256 of the weights, by which the results of a network are known."""
+    digest = hashlib.sha256(model.arch.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def has_sobel(weights: StateDict) -> bool:
     """Whether the network of these weights starts with the Sobel filters."""
     return any(name.startswith("sobel.") for name in weights)
@@ -93,13 +103,14 @@ def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
     missing.
 
     Raises:
-        InputError: entries that are missing, unexpected or of another shape, by name.
+        InputError: entries that are missing, unexpected, of another shape or not finite, by name.
     """
     own = model.state_dict()
     wrong = {
         "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
         "unexpected": [n for n in weights if n not in own],
         "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
+        "not finite": [n for n in weights if n in own and not weights[n].isfinite().all()],
     }
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)

@@ -1,5 +1,6 @@
 """Which device computes, and in which precision."""
 
+import argparse
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,14 @@ from errors import InputError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """`--device` and `--precision`, which `select_compute` takes."""
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="auto", help="auto takes a GPU where there is one")
+    precision_help = "auto takes bf16 where the hardware computes in it natively"
+    add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
 
 
 @dataclass(frozen=True)

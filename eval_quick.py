@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import cli
+import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
-from data.images import ImageList, find_images
+from data.images import ImageList, NameUnreadable, find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop
-from device import DEVICES, PRECISIONS, Compute, select_compute
+from device import Compute, select_compute
 from errors import InputError
 from features import compute_features
 from files import write_text
@@ -72,7 +72,7 @@ def evaluate(
                 model,
                 range(len(images)),
                 compute,
-                partial(name_unreadable, images),
+                NameUnreadable(images),
                 advance,
             )
         return features.rows, np.array(images.folders)[features.present]
@@ -121,12 +121,6 @@ def main(args: argparse.Namespace) -> None:
     sys.stdout.write(table(results) + f"\nwritten to {out}\n")
 
 
-def name_unreadable(images: ImageList, unreadable: dict[int, str]) -> None:
-    """Say which images are left out, and why."""
-    for index, reason in unreadable.items():
-        sys.stderr.write(f"left out, unreadable: {images.path(index)}: {reason}\n")
-
-
 def read_protocol(path: Path) -> dict[str, int]:
     """The number of clusters `k`, the `seed` and the input `size` of the run that saved a
     checkpoint.
@@ -161,8 +155,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder with train/ and val/, a folder per label")
     add("--model", type=Path, required=True, help="checkpoint of a run of main.py")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
-    add("--device", choices=DEVICES, default="auto", help="auto: a GPU where there is one")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where it is native")
+    device.add_flags(parser)
     add("--verbose", action="store_true", help="show progress")
     return parser.parse_args(argv)
 

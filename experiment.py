@@ -4,19 +4,14 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import faiss
 import numpy as np
-import torch
-import torchvision
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -24,8 +19,15 @@ from checkpoint import place_of, save_checkpoint
 from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
 from errors import InputError
-from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
-from state import OWN_SETTINGS, plain_settings
+from files import (
+    atomic_write,
+    make_experiment_folder,
+    new_numbered_folder,
+    remove_leftovers,
+    write_text,
+)
+from results import plain_settings, versions
+from state import OWN_SETTINGS
 from util import Logger
 
 log = logging.getLogger("deepcluster")
@@ -65,7 +67,7 @@ class Experiment:
             self._check_same_run()
         else:
             self._refuse_results()
-        self._make_folder()
+        make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
         self.unreadable = self._known_unreadable() if self.continues else {}
 
@@ -83,7 +85,7 @@ class Experiment:
             write_text(self.folder / "images.txt", _listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         self._log_changed_settings()
-        config = {"settings": self.settings, "images": len(self.images), "versions": _versions()}
+        config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
@@ -194,15 +196,6 @@ class Experiment:
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
                 f"give {onward}another --exp for a new run"
             )
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise InputError(
-                f"--exp {self.folder}: cannot write there: {error.strerror}"
-            ) from error
 
     def _check_same_run(self) -> None:
         assert self.checkpoint is not None
@@ -355,16 +348,6 @@ def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handl
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = _Console(level=logging.INFO if verbose else logging.WARNING)
     return [file, console]
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "faiss": faiss.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """Data set → features: the one place that runs a frozen network over a data set."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,6 @@ from models import ConvNet
 from whitening import Moments
 
 BLOCK = 4096  # rows that are moved at a time
-LARGEST = float(torch.finfo(torch.float16).max)
-Step = tuple[np.ndarray, Tensor, ToHost]
 NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
 
 
@@ -64,8 +62,8 @@ def compute_features(
     moments = Moments(dim, compute.device) if all_images > dim else None
     was_training = model.training
     model.eval()
-    steps = _forward(loader, model, compute, on_unreadable, advance)
-    for index, embedding, on_its_way in _one_behind(steps):
+    steps = forward_pass(loader, model.embedding, compute, on_unreadable, advance)
+    for index, embedding, on_its_way in steps:
         kept, finite = on_its_way.fetch()
         rows[index[finite] - images.start] = kept[finite]
         present[index[finite] - images.start] = True
@@ -78,34 +76,39 @@ def compute_features(
     return Features(_compact(rows, present), present, moments)
 
 
-def _forward(
+def forward_pass(
     loader: DataLoader[Batch],
-    model: ConvNet,
+    forward: Callable[[Tensor], Tensor],
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
-    advance: Callable[[int], None],
-) -> Iterator[Step]:
-    """Batch by batch: which images, their embedding `(B, D) float16`, and the same on its way from
-    the device, with `(B,) bool`, whether a row is finite."""
+    advance: Callable[[int], None] = lambda done: None,
+    dtype: torch.dtype = torch.float16,
+) -> Iterator[tuple[np.ndarray, Tensor, ToHost]]:
+    """Run a frozen network over batches.
+
+    Args:
+        forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results; where
+            a transform gives many crops of an image, from those of all images one after the other.
+        dtype: of the results; half precision is enough for features.
+
+    Yields for each batch the images' numbers `(B,)`, the results, and on their way from the device
+    those and `(B,) bool`, whether all of a result is finite. A batch is given when the next one is
+    under way, so that one is put away while the device works on the other.
+    """
+    before: list[tuple[np.ndarray, Tensor, ToHost]] = []
+    largest = torch.finfo(dtype).max
     for batch in loader:
         if batch.unreadable:
             on_unreadable(batch.unreadable)
         if len(batch.index) > 0:
             with compute.autocast():
-                embedding = model.embedding(to_input(batch.pixels, compute.device)).float()
-            finite = torch.isfinite(embedding).all(dim=1)
-            embedding = embedding.clamp(-LARGEST, LARGEST).half()
-            yield batch.index.numpy(), embedding, ToHost(embedding, finite)
+                result = forward(to_input(batch.pixels, compute.device)).float()
+            finite = torch.isfinite(result).flatten(1).all(dim=1)
+            result = result.clamp(-largest, largest).to(dtype)
+            step = batch.index.numpy(), result, ToHost(result, finite)
+            yield from before
+            before = [step]
         advance(len(batch.index) + len(batch.unreadable))
-
-
-def _one_behind(steps: Iterable[Step]) -> Iterator[Step]:
-    """Each step when the next one is under way: while the device works on that, the results of this
-    one are put away."""
-    before: list[Step] = []
-    for step in steps:
-        yield from before
-        before = [step]
     yield from before
 
 

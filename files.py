@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
@@ -33,6 +35,12 @@ def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what `atomic_write` had begun of one file when its process was killed."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what `atomic_write` had begun in a folder or below when its process was killed."""
     for leftover in folder.rglob(".*.tmp"):
@@ -43,6 +51,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole. File names that are not UTF-8 keep their bytes."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def make_experiment_folder(folder: Path) -> None:
+    """Make the folder of `--exp`, where it is missing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"--exp {folder}: cannot write there: {error.strerror}") from error
 
 
 def new_numbered_folder(parent: str | Path) -> Path:

@@ -7,7 +7,6 @@ new top layer, an epoch of training on the cluster ids, and again.
 
 import argparse
 import contextlib
-import itertools
 import logging
 import math
 import sys
@@ -23,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import cli
+import device
 import health
 from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
 from data.gpu_decode import check_decode
@@ -30,7 +30,7 @@ from data.images import ImageList, find_images
 from data.loading import DECODE, Batch, EpochBatches, ImageDataset, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
-from device import DEVICES, PRECISIONS, Compute, select_compute
+from device import Compute, select_compute
 from distributed import (
     all_reduce,
     broadcast_buffers,
@@ -48,7 +48,7 @@ from experiment import Bystander, Experiment, folder_of
 from features import Features, compute_features
 from files import new_numbered_folder
 from kmeans import INITIALISATIONS
-from models import MODELS, ConvNet, accepts_size
+from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
 from pic import GRAPHS
 from progress import progress
@@ -348,9 +348,7 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
         raise InputError(
             f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
         )
-    if not accepts_size(args.arch, args.size):
-        least = next(s for s in itertools.count(args.size) if accepts_size(args.arch, s))
-        raise InputError(f"--size {args.size}: too small for {args.arch}; give {least} or more")
+    check_size(args.arch, args.size)
 
 
 def check_clustering(args: argparse.Namespace, images: int, which: str) -> None:
@@ -429,15 +427,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--exp", type=Path, help=exp_help)
     add("--verbose", action="store_true", help="show progress and what each epoch came to")
 
-    add("--device", choices=DEVICES, default="auto", help="auto takes a GPU where there is one")
+    device.add_flags(parser)
     sampler_help = (
         "paper: all clusters equally often; released: unbalanced, as in the released code"
     )
     add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
-    precision_help = "auto takes bf16 where the hardware computes in it natively"
-    add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
     add("--decode", choices=DECODE, default="auto", help=decode_help)
 

@@ -42,7 +42,7 @@ trap put_back USR1
 
 # torchrun would give each process a single thread, too few for the PCA
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((WORKERS > 0 ? WORKERS : 1))}
-head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | head -n 1)
+head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)  # reads to the end
 srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" launch.py \
     --nnodes "$nodes" --nproc_per_node "$PROCESSES" \
     --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" \

@@ -17,6 +17,7 @@ from data.images import ImageList
 from device import Compute
 from errors import InputError
 from models import ConvNet, untrained
+from results import plain_settings
 from util import AverageMeter
 from whitening import Whitening
 
@@ -251,11 +252,6 @@ def to_checkpoint(
         "images_digest": images.digest,
         "settings": plain_settings(vars(args)),
     }
-
-
-def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as a checkpoint and JSON hold them: paths as strings."""
-    return {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
 
 
 def _state_of(checkpoint: dict[str, Any]) -> State:

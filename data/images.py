@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,37 @@ class ImageList:
         """`(N,) int64` folder labels, or None where all images lie in one folder."""
         names, labels = np.unique(np.array(self.folders), return_inverse=True)
         return labels.astype(np.int64) if len(names) > 1 else None
+
+
+class NameUnreadable:
+    """Says on stderr which images are left out and why, of each once."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+        self.named: set[int] = set()
+
+    def __call__(self, unreadable: dict[int, str]) -> None:
+        """Name images, by their numbers, with the reasons."""
+        for index, reason in unreadable.items():
+            if index not in self.named:
+                sys.stderr.write(f"left out, unreadable: {self.images.path(index)}: {reason}\n")
+        self.named |= set(unreadable)
+
+
+class RefuseUnreadable:
+    """Ends a protocol whose figures, over fewer images, would be another's."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+
+    def __call__(self, unreadable: dict[int, str]) -> None:
+        """Name the first of some images, given by their numbers with the reasons.
+
+        Raises:
+            InputError: there is one.
+        """
+        for index, reason in unreadable.items():
+            raise InputError(f"{self.images.path(index)}: cannot read this image: {reason}")
 
 
 def find_images(source: str | Path) -> ImageList:

@@ -32,10 +32,74 @@ def random_crop(size: int) -> v2.Transform:
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
+def probe_crop(size: int) -> v2.Transform:
+    """The view that a linear probe is trained on: of the central square of 256/224 of `size`, a
+    random crop, and a horizontal flip. Input and output as above."""
+    side = round(size * 256 / 224)
+    return v2.Compose(
+        [
+            v2.Resize(side),
+            v2.CenterCrop(side),
+            v2.RandomCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+def ten_crops(size: int) -> v2.Transform:
+    """The four corners and the centre of the image, and their mirror images: the same input →
+    `(10, 3, size, size) uint8`."""
+    crops = v2.TenCrop(size)
+    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.PILToTensor(), _Stacked(crops)])
+
+
+class _Stacked(v2.Transform):
+    """A transform that gives many images of equal size, as one tensor."""
+
+    def __init__(self, many: v2.Transform) -> None:
+        super().__init__()
+        self.many = many
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.stack(self.many(image))
+
+
+def warped(size: int) -> v2.Transform:
+    """The whole image in a square: the short side resized to 256/224 of `size`, then both sides to
+    `size`. Input and output as above."""
+    both = v2.Resize((size, size))
+    return v2.Compose([v2.Resize(round(size * 256 / 224)), both, v2.PILToTensor()])
+
+
+def object_crop(size: int, least: float, most: float) -> v2.Transform:
+    """A random square of `least` to `most` of the image's area, resized to `size`, and a horizontal
+    flip. Input and output as above."""
+    square = v2.RandomResizedCrop(size, scale=(least, most), ratio=(1, 1))
+    return v2.Compose([square, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+
+
+def object_crops(size: int, least: float, most: float, count: int) -> v2.Transform:
+    """So many draws of `object_crop` from one image: the same input → `(count, 3, size, size)
+    uint8`."""
+    return _Repeated(object_crop(size, least, most), count)
+
+
+class _Repeated(v2.Transform):
+    """A random transform, drawn many times for one image."""
+
+    def __init__(self, once: v2.Transform, count: int) -> None:
+        super().__init__()
+        self.once, self.count = once, count
+
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        return torch.stack([self.once(image) for _ in range(self.count)])
+
+
 def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int) -> Tensor:
     """Run a random transform as a function of the seed alone, leaving torch's generator as it was.
 
-    Returns `(3, size, size) uint8`.
+    Returns `(3, size, size) uint8`, or what the transform makes of it.
     """
     # By hand: torch.random.fork_rng and torch.manual_seed look after every device, at a tenth of
     # the whole work on an image. The transforms draw on the CPU, wherever the pixels are.
@@ -48,8 +112,9 @@ def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int
 
 
 def to_input(pixels: Tensor, device: torch.device) -> Tensor:
-    """`(N, 3, H, W) uint8` pixels → normalised float32 in channels-last layout on the device."""
-    pixels = pixels.to(device, non_blocking=True)
+    """`(…, 3, H, W) uint8` pixels → `(N, 3, H, W)` normalised float32 in channels-last layout on
+    the device, many crops of each image one after the other."""
+    pixels = pixels.flatten(0, -4).to(device, non_blocking=True)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     mean, std = _imagenet_statistics(device)
     return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(std)

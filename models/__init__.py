@@ -1,9 +1,11 @@
 """The networks, by the name that `--arch` takes."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
 
+from errors import InputError
 from models.alexnet import alexnet
 from models.convnet import ConvNet
 from models.vgg16 import vgg16
@@ -17,6 +19,17 @@ def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial weights"))
         return MODELS[arch](sobel=sobel, out=out)
+
+
+def check_size(arch: str, size: int) -> None:
+    """Check that a network can take `--size`.
+
+    Raises:
+        InputError: with the least that it can.
+    """
+    if not accepts_size(arch, size):
+        least = next(side for side in itertools.count(size) if accepts_size(arch, side))
+        raise InputError(f"--size {size}: too small for {arch}; give {least} or more")
 
 
 def accepts_size(arch: str, size: int) -> bool:

@@ -5,6 +5,7 @@ Parameter names follow the released checkpoints: `sobel.0.*`, `sobel.1.*`, `feat
 """
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,11 @@ class ConvNet(nn.Module):
         the method clusters (the paper's section 4, and the released features' kind)."""
         return self.classifier[:-1](self._flat_features(x))
 
+    @property
+    def conv_layers(self) -> int:
+        """Number of conv layers."""
+        return len(self._relus())
+
     def conv_features(self, x: Tensor, layer: int) -> Tensor:
         """`(N, 3, H, W)` images → `(N, C, h, w)` activations after the ReLU of a conv layer.
 
@@ -63,10 +69,25 @@ class ConvNet(nn.Module):
         Raises:
             ValueError: the network has no such layer.
         """
-        relus = [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]
-        if not 1 <= layer <= len(relus):
-            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {layer}")
-        return self.features[: relus[layer - 1] + 1](self._edges(x))
+        ((_, found),) = self.each_conv_features(x, [layer])
+        return found
+
+    def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """The same of several conv layers, one after the other, in one forward pass up to the last
+        of them: a layer's number and its activations, which the caller need not keep."""
+        relus = self._relus()
+        wanted = set(layers)
+        if wrong := [layer for layer in wanted if not 1 <= layer <= len(relus)]:
+            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {wrong[0]}")
+        x, start = self._edges(x), 0
+        for layer in sorted(wanted):
+            stop = relus[layer - 1] + 1
+            x = self.features[start:stop](x)
+            yield layer, x
+            start = stop
+
+    def _relus(self) -> list[int]:
+        return [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]
 
     def _flat_features(self, x: Tensor) -> Tensor:
         return self.pool(self.features(self._edges(x))).flatten(1)

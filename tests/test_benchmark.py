@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import benchmark
-from benchmarks import scaling, timing, training
+from benchmarks import probe, scaling, timing, training
 from benchmarks.clustering import Step, arriving, growth, table
 from errors import InputError
 
@@ -132,3 +132,11 @@ def test_json_has_null_where_there_is_no_number() -> None:
         "a": [1.5, None],
         "b": "c",
     }
+
+
+def test_probes_of_each_layer_and_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "probe --images 20 --batch 10 --classes 3 --workers 0 --rounds 1 --device cpu"
+    results = probe.run(benchmark.parse_args(flags.split()))
+    assert list(results["seconds"]) == ["conv1", "conv2", "conv3", "conv4", "conv5", "all"]
+    assert all(seconds > 0 for seconds in results["seconds"].values())
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 6

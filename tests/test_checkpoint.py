@@ -144,3 +144,9 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, state: dict[str
         save_checkpoint(path, {"big": torch.zeros(10_000), "bad": lambda: 0})
     assert read_checkpoint(path)["epoch"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth.tar"]
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, state: dict[str, Any]) -> None:
+    state["state_dict"]["features.0.weight"][0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"do not fit alexnet: not finite: features\.0\.weight$"):
+        load_model(saved(tmp_path, state))

@@ -52,7 +52,14 @@ def test_what_a_run_leaves_behind(tmp_path: Path, images: ImageList) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"] == {"verbose": False, "data": "somewhere", "lr": 0.1}
     assert config["images"] == 3
-    assert set(config["versions"]) == {"python", "torch", "torchvision", "faiss", "numpy"}
+    assert set(config["versions"]) == {
+        "python",
+        "torch",
+        "torchvision",
+        "faiss",
+        "numpy",
+        "scikit-learn",
+    }
     assert (folder / "images.txt").read_text() == "000.png\n001.png\n002.png\n"
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [epoch(0), epoch(1)]

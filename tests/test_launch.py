@@ -22,8 +22,9 @@ def launch(script: Path, source: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_is_well(tmp_path: Path) -> None:
-    done = launch(tmp_path / "script.py", "print(sys.argv[1], os.environ['WORLD_SIZE'])")
-    assert (done.returncode, done.stdout) == (0, "a 2\na 2\n")
+    source = "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # at once
+    done = launch(tmp_path / "script.py", source)
+    assert (done.returncode, done.stdout) == (0, "a2\na2\n")
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

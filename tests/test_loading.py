@@ -14,7 +14,18 @@ from torchvision import transforms
 from data.gpu_decode import Jpeg
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, make_loader
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop, to_input
+from data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    apply_seeded,
+    central_crop,
+    object_crop,
+    probe_crop,
+    random_crop,
+    ten_crops,
+    to_input,
+    warped,
+)
 
 CPU = torch.device("cpu")
 
@@ -93,11 +104,12 @@ def test_an_epoch_can_start_in_the_middle() -> None:
 def test_workers_outlive_the_epoch(tree: Path) -> None:
     batches = EpochBatches(8)
     loader = make_loader(ImageDataset(find_images(tree), central_crop(32)), batches, 1, CPU)
+    others = set(multiprocessing.active_children())  # those of tests before
     seen, workers = [], []
     for number, order in enumerate((np.arange(8), np.arange(20, 28))):
         batches.start_epoch(number, order)
         seen.append(next(iter(loader)).index.tolist())
-        workers.append([worker.pid for worker in multiprocessing.active_children()])
+        workers.append([w.pid for w in multiprocessing.active_children() if w not in others])
     assert seen == [list(range(8)), list(range(20, 28))]
     assert len(workers[0]) == 1
     assert workers[0] == workers[1]
@@ -145,3 +157,27 @@ def test_a_worker_has_one_thread_and_a_few_batches_are_ahead(tree: Path) -> None
         make_loader(dataset, batches, workers, CPU).prefetch_factor for workers in (0, 1, 3, 9)
     ]
     assert ahead == [None, 8, 3, 2]
+
+
+def test_the_views_of_the_transfer_protocols() -> None:
+    """Against torchvision's chains on Pillow images, to the pixel."""
+    photo = Image.fromarray(load_sample_images().images[0])
+    resize, square = transforms.Resize(256), transforms.CenterCrop(256)
+    flip = transforms.RandomHorizontalFlip()
+    expected = transforms.Compose(
+        [resize, square, transforms.RandomCrop(224), flip, transforms.PILToTensor()]
+    )
+    for seed in range(3):
+        found = apply_seeded(probe_crop(224), photo, seed)
+        torch.manual_seed(seed)
+        assert torch.equal(found, expected(photo))
+    crops = [transforms.PILToTensor()(crop) for crop in transforms.TenCrop(224)(resize(photo))]
+    assert torch.equal(ten_crops(224)(photo), torch.stack(crops))
+    assert torch.equal(ten_crops(224)(photo)[4], central_crop(224)(photo))
+    warp = transforms.Compose([resize, transforms.Resize((224, 224)), transforms.PILToTensor()])
+    assert torch.equal(warped(224)(photo), warp(photo))
+    squares = transforms.RandomResizedCrop(224, scale=(0.1, 0.5), ratio=(1, 1))
+    cropped = transforms.Compose([squares, flip, transforms.PILToTensor()])
+    found = apply_seeded(object_crop(224, 0.1, 0.5), photo, 7)
+    torch.manual_seed(7)
+    assert torch.equal(found, cropped(photo))

@@ -307,7 +307,44 @@ def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["main.sh", "main_slurm.sh", "test.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    [*(path.name for path in sorted(ROOT.glob("*.sh")) if path.name != "env.sh"), ".ci/run"],
+)
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
+
+
+def test_the_linear_probe_of_the_digits_takes_the_newest_network(clone: Path) -> None:
+    (clone / "eval_linear.py").write_text(PRINTER)
+    none = bash("./eval_linear.sh", clone, PYTHON=sys.executable)
+    assert none.returncode == 2
+    assert none.stderr.endswith("run ./main.sh first, or name one in MODEL\n")
+    for age, name in ((20, "001"), (10, "003"), (30, "002")):
+        saved = clone / "exp" / name / "checkpoint.pth.tar"
+        saved.parent.mkdir(parents=True)
+        saved.touch()
+        os.utime(saved, (time.time() - age, time.time() - age))
+    done = bash("./eval_linear.sh --epochs 2", clone, PYTHON=sys.executable, CONV="2 3")
+    assert done.stdout == (
+        "eval_linear.py --data datasets/digits --model exp/003/checkpoint.pth.tar --conv 2 3 "
+        "--lr 0.01 --wd=-7 --tencrops --epochs 5 --workers 2 --verbose "
+        "--size 96 --untrained --batch_size 64 --epochs 2\n"
+    ), done.stderr
+
+
+def test_the_linear_probe_of_other_data(clone: Path) -> None:
+    (clone / "eval_linear.py").write_text(PRINTER)
+    none = bash("./eval_linear.sh", clone, PYTHON=sys.executable, DATA="data")
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "MODEL: name a checkpoint" in none.stderr
+    variables = {"PYTHON": sys.executable, "DATA": "/data", "MODEL": "m", "EXP": "e"}
+    done = bash("./eval_linear.sh", clone, **variables)
+    assert (
+        done.stdout.split()[1:]
+        == (
+            f"--data /data --model {clone}/m --conv all --lr 0.01 --wd=-7 --tencrops --epochs 90 "
+            f"--workers 12 --verbose --exp {clone}/e"
+        ).split()
+    ), done.stderr

@@ -1,0 +1,88 @@
+"""Linear classifiers on conv layers of a frozen network, trained from JPEG files: each layer's
+alone, and those of all layers at once, on one forward pass.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cli
+from benchmarks.photos import write_photos
+from benchmarks.timing import number, timed
+from data.images import find_images
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import probe_crop
+from device import PRECISIONS, Compute, select_compute
+from models import MODELS, untrained
+from models.frozen import frozen
+from probe import Heads, train_epoch
+
+SIZE = 224
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Print a line for each layer and for all; the same as a dict."""
+    compute = select_compute(args.device, args.precision)
+    model = untrained(args.arch, True, 2, seed=0).to(compute.device)
+    model.to(memory_format=torch.channels_last)
+    each = range(1, model.conv_layers + 1)
+    ways = {f"conv{layer}": [layer] for layer in each} | {"all": list(each)}
+    sys.stdout.write(
+        f"{args.arch}, {args.images} photos, {args.classes} classes, batch {args.batch}; "
+        f"{compute.device} in {compute.precision}, {torch.get_num_threads()} threads\n"
+    )
+    with tempfile.TemporaryDirectory() as folder, frozen(model):
+        write_photos(Path(folder), args.images)
+        epochs = {
+            name: _Epoch(model, layers, folder, args, compute) for name, layers in ways.items()
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(1 + args.rounds):
+            for name, epoch in epochs.items():
+                seconds[name].append(timed(epoch).seconds)
+    medians = {name: float(np.median(times[1:])) for name, times in seconds.items()}
+    sys.stdout.write(f"{'layers':8}{'images/s':>10}{'time of all':>14}\n")
+    for name, median in medians.items():
+        ratio = medians["all"] / median
+        sys.stdout.write(f"{name:8}{number(args.images / median, 10, 1)}{number(ratio, 13, 2)}×\n")
+    return {"seconds": medians}
+
+
+class _Epoch:
+    """An epoch of training on some layers, when it is called."""
+
+    def __init__(
+        self, model: Any, layers: list[int], folder: str, args: argparse.Namespace, compute: Compute
+    ) -> None:
+        self.model, self.compute, self.images = model, compute, find_images(folder)
+        self.heads = Heads(model, layers, args.classes, SIZE, seed=0).to(compute.device)
+        self.optimizer = torch.optim.SGD(self.heads.parameters(), 0.01, 0.9, fused=True)
+        self.labels = torch.arange(len(self.images), device=compute.device) % args.classes
+        self.batches = EpochBatches(args.batch)
+        dataset = ImageDataset(self.images, probe_crop(SIZE))
+        self.loader = make_loader(dataset, self.batches, args.workers, compute.device)
+
+    def __call__(self) -> None:
+        self.batches.start_epoch(0, np.arange(len(self.images)))
+        train_epoch(
+            self.model, self.heads, self.optimizer, self.loader, self.labels, self.compute,
+            lr=0.01, first_iteration=0, on_unreadable=lambda unreadable: None,
+            advance=lambda done: None,
+        )  # fmt: skip
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`, but for the device."""
+    add = parser.add_argument
+    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add("--images", type=cli.whole_number(20), default=512, help="photographs")
+    add("--classes", type=cli.whole_number(2), default=1000, help="number of classes")
+    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size")
+    add("--workers", type=cli.whole_number(0), default=2, help="processes that read images")
+    add("--rounds", type=cli.whole_number(1), default=3, help="of which the median counts")
+    add("--precision", choices=PRECISIONS, default="auto", help="as in eval_linear.py")

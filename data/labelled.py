@@ -1,0 +1,110 @@
+"""A data set with labels, split into train and val."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.images import ImageList, find_images
+from errors import InputError
+
+ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and the classes that they show.
+
+    Attributes:
+        labels: `(N,) int64`, each a number of a class.
+        classes: names, in alphabetical order.
+    """
+
+    images: ImageList
+    labels: np.ndarray
+    classes: list[str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and the labels, by which results are known to be this data set's."""
+        content = [
+            self.images.digest.encode(),
+            self.labels.tobytes(),
+            *map(os.fsencode, self.classes),
+        ]
+        return hashlib.sha256(b"\0".join(content)).hexdigest()
+
+
+def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
+    """The images of `data`/train and `data`/val, with a folder for each class.
+
+    val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
+    them a list, `data`/train.txt, with a path below `data` and its class on each line, as Places205
+    comes with.
+
+    Raises:
+        InputError: one is missing, has no classes, or val has a class that train lacks.
+    """
+    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
+    if train.labels is None:
+        raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
+    classes = sorted(set(train.folders))
+    if set(val.folders) == {"."}:
+        raise InputError(
+            f"{val.root}: its images lie in no folders that say their classes; nor is there Tiny-"
+            f"ImageNet's {ANNOTATIONS}"
+        )
+    if unknown := sorted(set(val.folders) - set(classes)):
+        raise InputError(
+            f"{val.root}: has a class {unknown[0]!r}, which {train.root} has not "
+            f"({len(classes)} classes: {', '.join(classes[:3])} …)"
+        )
+    return _label(train, classes), _label(val, classes)
+
+
+def _label(images: ImageList, classes: list[str]) -> Labelled:
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[folder] for folder in images.folders], np.int64)
+    return Labelled(images, labels, classes)
+
+
+def _find_split(data: Path, split: str) -> ImageList:
+    if (data / split).is_dir():
+        found = data / split / ANNOTATIONS
+        return _from_annotations(found) if found.is_file() else find_images(data / split)
+    if (data / f"{split}.txt").is_file():
+        return _from_list(data / f"{split}.txt")
+    raise InputError(
+        f"{data}: neither a folder {split}/, with one of images for each class in it, nor a list "
+        f"{split}.txt of images and their classes"
+    )
+
+
+def _from_list(path: Path) -> ImageList:
+    try:
+        rows = [line.rsplit(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line]
+        images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: not lines of an image and its class") from error
+    if not images.paths or not Path(images.path(0)).is_file():
+        named = images.path(0) if images.paths else "no image"
+        raise InputError(
+            f"{path}: names {named}, which is not there; paths are below {path.parent}"
+        )
+    return images
+
+
+def _from_annotations(annotations: Path) -> ImageList:
+    root = annotations.parent
+    images = find_images(root)
+    try:
+        lines = annotations.read_text(encoding="utf-8").splitlines()
+        of = dict(line.split()[:2] for line in lines if line.strip())
+        folders = [of[Path(path).name] for path in images.paths]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{annotations}: not lines of an image and its class") from error
+    except KeyError as error:
+        raise InputError(f"{annotations}: has no class for the image {error}") from error
+    return ImageList(images.root, images.paths, folders)

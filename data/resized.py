@@ -1,0 +1,75 @@
+"""Images at a given long side, whole or a box of each, one image to a batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from data.decode import UnreadableImageError, read_pixels
+from data.images import ImageList
+from data.loading import Batch, Draw, EpochBatches, ImageDataset, make_loader
+
+Box = tuple[float, float, float, float]
+
+
+class ResizedImages(ImageDataset):
+    """(index, `(3, h, w) uint8`) of each image, or (index, reason) where there is none.
+
+    Args:
+        images: may name an image more than once.
+        size: the long side that all are resized to, the aspect kept.
+        boxes: what to cut out of each, x1, y1, x2, y2 in the file's pixels; None for all of it.
+        least: pixels that no side of the outcome may be below.
+    """
+
+    def __init__(
+        self, images: ImageList, size: int, boxes: Sequence[Box] | None = None, least: int = 1
+    ) -> None:
+        super().__init__(images, v2.Identity())
+        self.size, self.boxes, self.least = size, boxes, least
+
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
+        try:
+            pixels = read_pixels(self.images.path(draw.image))
+        except UnreadableImageError as error:
+            return draw.image, f"cannot read this image: {error}"
+        scale = self.size / max(pixels.shape[1:])
+        resized = resize_long_side(pixels, self.size)
+        if self.boxes is not None:
+            resized = cut_out(resized, self.boxes[draw.image], scale)
+        if min(resized.shape[1:]) < self.least:
+            height, width = resized.shape[1:]
+            what = "it is" if self.boxes is None else "the query's box is"
+            return draw.image, (
+                f"at a long side of {self.size}, {what} {width} × {height} pixels, and the network "
+                f"takes {self.least} or more"
+            )
+        return draw.image, resized
+
+
+def resize_long_side(pixels: Tensor, size: int) -> Tensor:
+    """`(3, H, W) uint8` → `(3, h, w) uint8` with max(h, w) = size, bilinear with antialiasing."""
+    height, width = pixels.shape[1:]
+    scale = size / max(height, width)
+    sides = [max(round(height * scale), 1), max(round(width * scale), 1)]
+    return F.resize(pixels, sides, v2.InterpolationMode.BILINEAR, antialias=True)
+
+
+def cut_out(pixels: Tensor, box: Box, scale: float) -> Tensor:
+    """The part of `(3, H, W)` pixels in a box x1, y1, x2, y2, scaled and rounded to whole pixels,
+    as far as it lies within the image."""
+    left, top, right, bottom = (max(round(edge * scale), 0) for edge in box)
+    return pixels[:, top:bottom, left:right].contiguous()
+
+
+def load_one_by_one(
+    dataset: ResizedImages, workers: int, device: torch.device
+) -> DataLoader[Batch]:
+    """A loader of all images in their order, each a batch of its own, as their sizes differ."""
+    batches = EpochBatches(1)
+    batches.start_epoch(0, np.arange(len(dataset.images)))
+    return make_loader(dataset, batches, workers, device)

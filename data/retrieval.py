@@ -1,0 +1,256 @@
+"""Oxford5k and Paris6k: images, queries, and which images show the same building.
+
+A folder has the images, in any folders of its own, and beside them the ground truth: `lab/` with
+the files of 2007 and 2008, `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl` of the revisited benchmarks,
+or both. An image's name is that of its file without the extension.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.images import ImageList, find_images
+from data.revisited import read_revisited
+from errors import InputError
+
+Box = tuple[float, float, float, float]
+
+FOLDERS = {  # what a data set's folder may be called
+    "Oxford": ("Oxford", "oxford", "oxford5k", "roxford5k"),
+    "Paris": ("Paris", "paris", "paris6k", "rparis6k"),
+}
+OTHER = {"Oxford": "Paris", "Paris": "Oxford"}
+CLASSIC = {"Oxford": "Oxford5k", "Paris": "Paris6k"}
+REVISITED = {"Oxford": "ROxford5k", "Paris": "RParis6k"}
+SETUPS = {  # of the revisited benchmarks: the grades that are positive, and those that are ignored
+    "Easy": (("easy",), ("hard", "junk")),
+    "Medium": (("easy", "hard"), ("junk",)),
+    "Hard": (("hard",), ("easy", "junk")),
+}
+CORRUPT = frozenset(  # of Paris, as its page lists them
+    f"paris_{building}_{number}"
+    for building, numbers in {
+        "louvre": ("000136", "000146"),
+        "moulinrouge": ("000422",),
+        "museedorsay": ("001059",),
+        "notredame": ("000188",),
+        "pantheon": ("000284", "000960", "000974"),
+        "pompidou": ("000195", "000196", "000201", "000467", "000640"),
+        "sacrecoeur": ("000299", "000330", "000353"),
+        "triomphe": ("000662", "000833", "000863", "000867"),
+    }.items()
+    for number in numbers
+)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A box x1, y1, x2, y2, in pixels, of the image of a name."""
+
+    name: str
+    image: str
+    box: Box
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is ranked for which queries.
+
+    Attributes:
+        name: "Oxford5k", or "ROxford5k Easy" and so on.
+        database: names of the images that are ranked.
+        queries: those that have positives.
+        good, junk: for each query the names of its positives, and of what is ignored.
+        lab: the folder of its ground-truth files, where it has them.
+    """
+
+    name: str
+    database: list[str]
+    queries: list[Query]
+    good: list[frozenset[str]]
+    junk: list[frozenset[str]]
+    lab: Path | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """A data set to be ranked, and the images of the other one, to fit the whitening on."""
+
+    images: ImageList
+    train: ImageList
+    benchmarks: list[Benchmark]
+
+
+def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) -> RetrievalData:
+    """Read a data set's images and ground truth.
+
+    Args:
+        dataset: its folder, or the one that it lies in, as one of `FOLDERS`.
+        name: "Oxford" or "Paris".
+        train_dataset: the folder of the other one's images; None looks for it beside the first.
+
+    Raises:
+        InputError: something is missing or malformed.
+    """
+    root = _root(dataset, name)
+    other = train_dataset or _beside(root, OTHER[name])
+    if other.resolve() == root.resolve():
+        raise InputError(
+            f"{root}: is to be {name}, and would be the other data set, for the whitening, too; "
+            f"give the right --dataset_name, or {OTHER[name]}'s folder in --train_dataset"
+        )
+    train = find_readable(other)
+    images = find_readable(root)
+    names = image_names(images)
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise InputError(f"{root}: two images are called {twice}")
+    benchmarks = []
+    if (root / "lab").is_dir():
+        benchmarks.append(_read_classic(root / "lab", CLASSIC[name], names))
+    if (pickled := root / _pickle_name(name)).exists():
+        benchmarks += _read_revisited(pickled, REVISITED[name], names)
+    if not benchmarks:
+        raise InputError(f"{pickled}: no query has a positive")
+    return RetrievalData(images, train, benchmarks)
+
+
+def find_readable(root: Path) -> ImageList:
+    """The images below a folder, without the corrupt ones of Paris.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = find_images(root)
+    kept = [path for path in found.paths if Path(path).stem not in CORRUPT]
+    return ImageList(found.root, kept, ["."] * len(kept))
+
+
+def image_names(images: ImageList) -> list[str]:
+    """The names of images, by index."""
+    return [Path(path).stem for path in images.paths]
+
+
+def content_digest(images: ImageList) -> str:
+    """SHA-256 of the images' names and sizes in bytes, by which stored features know them.
+
+    Raises:
+        InputError: one is not there.
+    """
+    told = hashlib.sha256()
+    for index, path in enumerate(images.paths):
+        try:
+            size = Path(images.path(index)).stat().st_size
+        except OSError as error:
+            raise InputError(
+                f"{images.path(index)}: cannot read this image: {error.strerror}"
+            ) from error
+        told.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
+    return told.hexdigest()
+
+
+def _root(dataset: Path, name: str) -> Path:
+    def has_truth(folder: Path) -> bool:
+        return (folder / "lab").is_dir() or (folder / _pickle_name(name)).exists()
+
+    below = _first_folder(dataset, name)
+    for root in (dataset, below):
+        if root is not None and has_truth(root):
+            return root
+    raise InputError(
+        f"{dataset}: no ground truth of {name}: neither lab/ nor {_pickle_name(name)} in it, "
+        f"nor in a folder {', '.join(FOLDERS[name])} below it"
+    )
+
+
+def _beside(root: Path, name: str) -> Path:
+    parent = root.absolute().parent
+    if folder := _first_folder(parent, name):
+        return folder
+    raise InputError(
+        f"{parent}: no folder of {name}'s images, to fit the whitening on (looked for "
+        f"{', '.join(FOLDERS[name])}); name one with --train_dataset"
+    )
+
+
+def _pickle_name(name: str) -> str:
+    return f"gnd_{REVISITED[name].lower()}.pkl"
+
+
+def _first_folder(parent: Path, name: str) -> Path | None:
+    there = (parent / folder for folder in FOLDERS[name])
+    return next((folder for folder in there if folder.is_dir()), None)
+
+
+def _read_classic(lab: Path, name: str, names: list[str]) -> Benchmark:
+    """Positives are what is good or ok; the query's own image stays in the database."""
+    paths = sorted(lab.glob("*_query.txt"))
+    if not paths:
+        raise InputError(f"{lab}: no ground truth: looked for *_query.txt")
+    queries, good, junk = [], [], []
+    for path in paths:
+        stem = path.name.removesuffix("_query.txt")
+        queries.append(_read_query(path, stem))
+        _check_names(path, [queries[-1].image], names)
+        told = {}
+        for kind in ("good", "ok", "junk"):
+            file = lab / f"{stem}_{kind}.txt"
+            told[kind] = frozenset(_read_text(file).split())
+            _check_names(file, told[kind], names)
+        if not told["good"] | told["ok"]:
+            raise InputError(f"{lab / stem}_good.txt, _ok.txt: no image is good or ok")
+        good.append(told["good"] | told["ok"])
+        junk.append(told["junk"])
+    return Benchmark(name, names, queries, good, junk, lab)
+
+
+def _read_query(path: Path, name: str) -> Query:
+    words = _read_text(path).split()
+    try:
+        image, (x1, y1, x2, y2) = words[0], map(float, words[1:])
+        if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, (x1, y1, x2, y2)))):
+            raise ValueError
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: {' '.join(words)[:100]!r} is not an image and its box x1 y1 x2 y2"
+        ) from error
+    return Query(name, image.removeprefix("oxc1_"), (x1, y1, x2, y2))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise InputError(f"{path}: cannot read this ground truth: {reason}") from error
+
+
+def _check_names(path: Path, wanted: Iterable[str], names: list[str]) -> None:
+    missing = sorted(set(wanted).difference(names, CORRUPT))
+    if missing:
+        more = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise InputError(f"{path}: names {missing[0]}, and there is no such image{more}")
+
+
+def _read_revisited(path: Path, name: str, names: list[str]) -> list[Benchmark]:
+    """One for each setup in which a query has a positive, with the queries that have."""
+    truth = read_revisited(path)
+    _check_names(path, [*truth.database, *truth.queries], names)
+    queries = [
+        Query(image, image, box) for image, box in zip(truth.queries, truth.boxes, strict=True)
+    ]
+    benchmarks = []
+    for setup, (positive, ignored) in SETUPS.items():
+        pairs = zip(queries, truth.grades, strict=True)
+        kept = [(query, grades) for query, grades in pairs if _union(grades, positive)]
+        if kept:
+            good, junk = ([_union(grades, g) for _, grades in kept] for g in (positive, ignored))
+            asked = [query for query, _ in kept]
+            benchmarks.append(Benchmark(f"{name} {setup}", truth.database, asked, good, junk))
+    return benchmarks
+
+
+def _union(grades: dict[str, frozenset[str]], some: Iterable[str]) -> frozenset[str]:
+    return frozenset[str]().union(*(grades[grade] for grade in some))

@@ -1,0 +1,86 @@
+"""Tiny-ImageNet's archive as a tree of classes.
+
+`python -m data.tiny_imagenet tiny-imagenet-200.zip DIR` writes `DIR/{train,val}/<class>/<image>`.
+The archive has its val images in one folder, with their classes in a text file, and its test images
+without any, which are left out. (`eval_linear.py` reads the unpacked archive as it is, too.)
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import cli
+from data.labelled import ANNOTATIONS
+from errors import InputError
+from progress import progress
+
+
+def lay_out(archive: Path, folder: Path) -> None:
+    """Write the tree, whole or not at all.
+
+    Raises:
+        InputError: the archive is not Tiny-ImageNet's, or the folder is there or cannot be written.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: is there already; give a new folder")
+    try:
+        with zipfile.ZipFile(archive) as source:
+            targets = _targets(source, archive)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tiny.") as temporary:
+                tree = Path(temporary, "tree")
+                with progress("unpacking", len(targets), "images") as advance:
+                    for name, target in targets.items():
+                        path = tree / target
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(source.read(name))
+                        advance(1)
+                shutil.move(tree, folder)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"{archive}: cannot be unpacked to {folder}: {reason}") from error
+
+
+def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
+    """Where each image of the archive goes."""
+    names = [PurePosixPath(name) for name in source.namelist()]
+    annotations = [name for name in names if name.name == ANNOTATIONS]
+    images = [name for name in names if name.suffix == ".JPEG"]
+    if len(annotations) != 1 or not images:
+        raise InputError(f"{archive}: not Tiny-ImageNet's archive: no {ANNOTATIONS} or no .JPEG")
+    text = source.read(str(annotations[0])).decode("utf-8", "replace")
+    classes = {row[0]: row[1] for row in map(str.split, text.splitlines()) if len(row) > 1}
+    targets = {}
+    for name in images:
+        match name.parts[1:-1]:
+            case ("train", label, "images"):
+                targets[str(name)] = f"train/{label}/{name.name}"
+            case ("val", "images"):
+                label = classes.get(name.name, "")
+                if not re.fullmatch(r"\w+", label):  # which leads to no other folder
+                    raise InputError(f"{archive}: {ANNOTATIONS} has no class for {name.name}")
+                targets[str(name)] = f"val/{label}/{name.name}"
+    if not targets or any(".." in target for target in targets.values()):
+        raise InputError(f"{archive}: not Tiny-ImageNet's archive: no train/<class>/images")
+    return targets
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(description="Lay out Tiny-ImageNet's archive as a tree of classes.")
+    parser.add_argument("archive", metavar="ZIP", type=Path, help="tiny-imagenet-200.zip")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where to write train/ and val/")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    lay_out(args.archive, args.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

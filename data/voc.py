@@ -1,0 +1,91 @@
+"""PASCAL VOC 2007, classification: images and what is in them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.images import ImageList
+from errors import InputError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@dataclass(frozen=True)
+class VocSplit:
+    """The images of a split.
+
+    Attributes:
+        images: in the order of the annotation files.
+        targets: `(N, 20) int8`, by class as in `CLASSES`: 1 where an image shows it, −1 where not,
+            0 where that is difficult to say.
+    """
+
+    images: ImageList
+    targets: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and the targets, by which results are known to be this split's."""
+        return hashlib.sha256(self.images.digest.encode() + self.targets.tobytes()).hexdigest()
+
+
+def find_voc(vocdir: str | Path, split: str) -> VocSplit:
+    """Read a split's annotations.
+
+    Args:
+        vocdir: `VOCdevkit/VOC2007`, or a folder that holds one of the two.
+
+    Raises:
+        InputError: a file is missing or malformed.
+    """
+    root = _root(Path(vocdir))
+    columns, names = [], None
+    for name in CLASSES:
+        path = root / "ImageSets" / "Main" / f"{name}_{split}.txt"
+        found, column = _read_annotation(path)
+        if names is not None and found != names:
+            raise InputError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt beside it")
+        names = found
+        columns.append(column)
+    assert names is not None
+    paths = [f"{name}.jpg" for name in names]
+    images = ImageList(root / "JPEGImages", paths, ["."] * len(paths))
+    for index in range(len(images)):
+        if not Path(images.path(index)).is_file():
+            raise InputError(f"{images.path(index)}: an image of {split}, is not there")
+    return VocSplit(images, np.stack(columns, axis=1))
+
+
+def _root(vocdir: Path) -> Path:
+    for root in (vocdir, vocdir / "VOC2007", vocdir / "VOCdevkit" / "VOC2007"):
+        if (root / "ImageSets" / "Main").is_dir() and (root / "JPEGImages").is_dir():
+            return root
+    raise InputError(
+        f"{vocdir}: not PASCAL VOC 2007: no ImageSets/Main and JPEGImages in it, "
+        "nor in VOC2007 or VOCdevkit/VOC2007 below it"
+    )
+
+
+def _read_annotation(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise InputError(f"{path}: cannot read this annotation: {reason}") from error
+    rows = {number: line.split() for number, line in enumerate(lines, 1) if line.strip()}
+    if not rows:
+        raise InputError(f"{path}: lists no image")
+    for number, row in rows.items():
+        if len(row) != 2 or row[1] not in ("1", "0", "-1"):
+            raise InputError(
+                f"{path}:{number}: {' '.join(row)!r} is not an image and 1, 0 or -1 behind it"
+            )
+    names, labels = zip(*rows.values(), strict=True)
+    return list(names), np.array([int(label) for label in labels], np.int8)

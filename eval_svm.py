@@ -1,0 +1,215 @@
+"""Linear SVMs and low-shot SVMs on VOC 2007, on the frozen conv layers of a network.
+
+Protocol, that of the model zoos. Every image of trainval and test is resized to 256 pixels on its
+short side, then to exactly 224 × 224. A row is the activation of a conv layer after its ReLU,
+average-pooled as for the linear probe (AlexNet: 9600, 9216, 9600, 9600 and 9216 dimensions; others
+near that; these sizes are those of --size 224), in float32, divided by its L2 norm. Each of the 20
+classes has a linear SVM of scikit-learn (LinearSVC: squared hinge loss, L2 penalty, dual, tolerance
+1e-4, 2000 iterations, weight 2 for positives). In training, difficult images are negatives; in the
+test they do not count. AP is the area under the monotone envelope of the precision-recall curve,
+mAP its mean over the classes, as fractions of 1.
+
+SVM: the cost of each class is the one with the highest AP in 3-fold cross-validation on trainval
+(stratified folds, the images in their order); trained on trainval with it, tested on test.
+
+Low-shot: for each class, k positives and 19,000 negatives of trainval (all where there are fewer),
+drawn anew for each k and sample. At each cost, mean, min, max and standard deviation (of the
+population) over the samples of the mAP on test. "best_on_test" is the one cost, for all classes, of
+the highest mean: it is chosen with the test set, which is the convention of the zoos.
+"chosen_on_trainval" is free of it: SVMs are trained on each sample without a third of its
+negatives, and judged on that third and the positives that the sample left out; the cost is that of
+the highest AP, in the mean over classes and samples (but those whose sample has all positives).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+
+import cli
+import device
+from checkpoint import digest_of, load_model
+from data.voc import CLASSES, VocSplit, find_voc
+from device import Compute, select_compute
+from errors import InputError
+from experiment import folder_of
+from layer_rows import layer_rows
+from models import ConvNet, check_size
+from models.frozen import frozen
+from models.pooling import layers_of
+from pieces import Pieces
+from results import save_results
+from svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
+
+
+def evaluate(
+    model: ConvNet,
+    trainval: VocSplit,
+    test: VocSplit,
+    *,
+    layers: Sequence[int],
+    compute: Compute,
+    costs: Sequence[float] = COSTS,
+    shots: Sequence[int] = SHOTS,
+    samples: int = 5,
+    seed: int = 31,
+    size: int = 224,
+    workers: int = 4,
+    jobs: int = 1,
+    folder: Path | None = None,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Judge conv layers by the protocol above.
+
+    Args:
+        layers: 1 for the first.
+        shots: the numbers k of positives; none leaves out the low-shot part.
+        size: side of the input in pixels.
+        workers, jobs: processes that read images, and that train SVMs.
+        folder: what is done is kept there, and not done again with the same settings.
+
+    Returns `layers` by name, and the `best_layer` by the mAP of its SVMs.
+
+    Raises:
+        InputError: a class has too few images, or an image cannot be read.
+    """
+    splits = {"trainval": trainval, "test": test}
+    check_classes(splits)
+    plan = Plan(sorted(set(costs)), sorted(set(shots)), samples, seed)
+    pieces = Pieces(folder, describe(model, splits, size, compute), jobs, verbose)
+    parts = {layer: pieces.below(f"conv{layer}", layer=layer) for layer in sorted(set(layers))}
+    found = {layer: part.kept("all", vars(plan)) for layer, part in parts.items()}
+    left = [layer for layer, result in found.items() if result is None]
+    rows: dict[str, dict[int, np.ndarray]] = {}
+    if left:
+        model.to(compute.device).to(memory_format=torch.channels_last)
+        with frozen(model):
+            for name, split in splits.items():
+                rows[name] = layer_rows(
+                    model, split.images, left, name, compute, size, workers, verbose
+                )
+    for layer in left:
+        train, tested = (rows[name].pop(layer) for name in splits)
+        dims = train.shape[1]
+        train, tested = compact(train, tested)
+        data = Rows(CLASSES, train, trainval.targets, tested, test.targets)
+        result = {"dims": dims, **judge(data, parts[layer], plan)}
+        parts[layer].keep("all", vars(plan), result)
+        found[layer] = result
+    named = {f"conv{layer}": result for layer, result in found.items() if result is not None}
+    best = max(named, key=lambda name: named[name]["svm"]["map"])
+    return {"layers": named, "best_layer": best}
+
+
+def check_classes(splits: dict[str, VocSplit]) -> None:
+    """Check that each class can be learned, chosen a cost for, and tested.
+
+    Raises:
+        InputError: naming the class and how many images it has.
+    """
+    for split, least in (("trainval", FOLDS), ("test", 1)):
+        for name, targets in zip(CLASSES, splits[split].targets.T, strict=True):
+            for value, kind in ((1, "images with it"), (-1, "images without it")):
+                if (count := int((targets == value).sum())) < least:
+                    raise InputError(f"{name}: {count} {kind} in {split}, fewer than {least}")
+
+
+def describe(
+    model: ConvNet, splits: dict[str, VocSplit], size: int, compute: Compute
+) -> dict[str, Any]:
+    """All that the rows come from, weights and annotations as digests."""
+    annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
+    return {
+        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision
+    }  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> None:
+    compute = select_compute(args.device, args.precision)
+    splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
+    model = load_model(args.model)
+    layers = layers_of(model, args.conv)
+    check_size(model.arch, args.size)
+    folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
+    check_writable(folder)
+    jobs = joblib.cpu_count() if args.jobs is None else args.jobs
+    results = evaluate(
+        model, splits["trainval"], splits["test"], layers=layers, compute=compute, costs=args.costs,
+        shots=args.k, samples=args.samples, seed=args.seed, size=args.size, workers=args.workers,
+        jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
+    )  # fmt: skip
+    computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
+    settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
+    save_results(folder / "svm.json", __doc__ or "", settings, results)
+    sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be made or written, without a trace.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "not a folder" if not there.is_dir() else "no permission"
+        raise InputError(f"{folder}: cannot write there: {there}: {reason}; give another --exp")
+
+
+def table(results: dict[str, Any]) -> str:
+    """Results as lines of text, in percent."""
+    layers, best = results["layers"], results["best_layer"]
+    shots = list(layers[best]["low_shot"])
+    heads = "".join(f"{f'k={k}':>7}" for k in shots)
+    cost = "low-shot's cost" if shots else ""
+    lines = ["mAP on VOC 2007 test, in percent", f"{'layer':8}{'SVM':>7}  {cost:18}{heads}"]
+
+    def row(name: str, layer: str, svm: str, choice: str) -> str:
+        chosen = [layers[layer]["low_shot"][k][choice] for k in shots]
+        means = "".join("      –" if c is None else f"{100 * c['mean']:7.1f}" for c in chosen)
+        words = choice.replace("_", " ") if shots else ""
+        return f"{name:8}{svm:>7}  {words:18}{means}".rstrip()
+
+    for name, layer in [*((layer, layer) for layer in layers), ("best", best)]:
+        svm = f"{100 * layers[layer]['svm']['map']:.1f}"
+        lines.append(row(name, layer, svm, "best_on_test"))
+        if shots:
+            lines.append(row("", layer, "", "chosen_on_trainval"))
+    return "\n".join([*lines, f"best: {best}, by the SVM"])
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Linear SVMs and low-shot SVMs on VOC 2007, on frozen conv layers.",
+        epilog="Example: python eval_svm.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+    )
+    add = parser.add_argument
+    add("--vocdir", type=Path, required=True, help="VOCdevkit/VOC2007, or a folder that holds it")
+    add("--model", type=Path, required=True, help="checkpoint")
+    add("--conv", nargs="+", default=["all"], help="conv layers, from 1 on, or all")
+    costs_help = "costs C of the SVMs to choose from"
+    add("--costs", nargs="+", type=cli.positive_number, default=COSTS, help=costs_help)
+    k_help = "numbers of positives of low-shot; --k alone leaves low-shot out"
+    add("--k", nargs="*", type=cli.whole_number(1), default=SHOTS, help=k_help)
+    add("--samples", type=cli.whole_number(1), default=5, help="low-shot samples for each k")
+    add("--seed", type=cli.whole_number(0), default=31, help="random seed")
+    exp_help = "folder of the results, where a cut run goes on; left out: svm/ beside the model"
+    add("--exp", type=Path, help=exp_help)
+    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    jobs_help = "processes that train SVMs, half a GB each; left out: one for each core"
+    add("--jobs", type=cli.whole_number(1), help=jobs_help)
+    size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
+    add("--size", type=cli.whole_number(1), default=224, help=size_help)
+    device.add_flags(parser)
+    add("--verbose", action="store_true", help="show progress")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,275 @@
+"""PASCAL VOC 2007 classification: a network's classifier trained anew on it, or all of the network
+(the paper's Table 3); mean average precision over the 20 classes.
+
+`voc_protocol.in_words` says what is done. The reference of the released code: 72.0 mAP for its
+AlexNet, with the classifier and batch norm's scales trained, and 70.4 with the scales frozen.
+"""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import cli
+import device
+from checkpoint import digest_of, load_model
+from data.images import RefuseUnreadable
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import object_crops, ten_crops
+from data.voc import CLASSES, VocSplit, find_voc
+from device import Compute, select_compute
+from errors import InputError
+from experiment import folder_of
+from features import forward_pass
+from files import make_experiment_folder, remove_leftovers_of
+from finetuning import begin, fine_tune
+from metrics import average_precision
+from models import ConvNet, check_size
+from models.finetuned import class_scores, trained_parameters
+from models.frozen import check_unchanged
+from progress import progress
+from results import save_results
+from voc_protocol import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
+
+
+def evaluate(
+    model: ConvNet,
+    train: VocSplit,
+    test: VocSplit,
+    settings: Settings,
+    seeds: Sequence[int] = (31,),
+    *,
+    compute: Compute,
+    workers: int = 4,
+    folder: Path | None = None,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Fine-tune copies of a network, which stays as it is, one for each seed.
+
+    Args:
+        train, test: what to train on, and what to judge beside it.
+        folder: where to save the runs, so that a call which is cut can be made again.
+
+    Returns the names of the `trained` parameters; of `train` and `test` the `mAP` and by class the
+    `AP` (fractions of 1), means over the seeds, with their deviations `mAP_std` and `AP_std` (None
+    for one seed); and the same of each of the `runs`, with its mean `loss` at each learning rate.
+
+    Raises:
+        InputError: the network has no classifier, an image cannot be decoded, a class is shown by
+            no image, the loss is not finite, or what is in the folder is of another run.
+    """
+    _check_classes(train, "trained on")
+    _check_classes(test, "tested on")
+    trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
+    runs = [
+        _run(model, train, test, settings, seed, compute, workers, folder, verbose)
+        for seed in seeds
+    ]
+    return {
+        "trained": trained,
+        "train": _summary([run["train"] for run in runs]),
+        "test": _summary([run["test"] for run in runs]),
+        "runs": runs,
+    }
+
+
+def _run(
+    model: ConvNet,
+    train: VocSplit,
+    test: VocSplit,
+    settings: Settings,
+    seed: int,
+    compute: Compute,
+    workers: int,
+    folder: Path | None,
+    verbose: bool,
+) -> dict[str, Any]:
+    """Fine-tune with one seed, and judge; what the folder has of that is not done again."""
+    identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
+    identity["weights of SHA-256"] = digest_of(model)[:12]
+    identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
+    path = None if folder is None else folder / f"seed_{seed}.pth.tar"
+    run = begin(model, settings, seed, compute)
+    if path is not None:
+        remove_leftovers_of(path)
+    if path is not None and path.exists():
+        run.load(path, identity)
+        if verbose and run.results is None:
+            sys.stdout.write(f"going on from iteration {run.iteration:,}, from {path}\n")
+    if run.results is not None:
+        return run.results
+
+    def save() -> None:
+        if path is not None:
+            run.save(path, identity)
+
+    left = settings.nit - run.iteration
+    with progress(f"training, seed {seed}", left, "iterations", verbose) as advance:
+        fine_tune(run, train, settings, seed, compute, workers, save, advance)
+    trained = {name for name, p in run.network.named_parameters() if p.requires_grad}
+    frozen = {name: t for name, t in model.state_dict().items() if name not in trained}
+    check_unchanged(run.network, frozen)
+    save()
+    results: dict[str, Any] = {"seed": seed, "loss": run.losses(settings)}
+    for name, split in (("train", train), ("test", test)):
+        with progress(f"scores of {name}", len(split.images), "images", verbose) as advance:
+            scores = score_images(run.network, split, settings, seed, compute, workers, advance)
+        results[name] = average_precisions(scores, split.targets)
+    run.results = results
+    save()
+    return results
+
+
+@torch.inference_mode()
+def score_images(
+    network: ConvNet,
+    voc: VocSplit,
+    settings: Settings,
+    seed: int,
+    compute: Compute,
+    workers: int = 4,
+    advance: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """The network's logits of each class `(N, 20) float32`, summed over ten crops of an image.
+
+    Raises:
+        InputError: an image cannot be decoded, or its scores are not finite.
+    """
+    size, least, most = settings.size, settings.min_scale, settings.max_scale
+    random = settings.eval_random_crops
+    crops = object_crops(size, least, most, CROPS) if random else ten_crops(size)
+    batches = EpochBatches(settings.batch)
+    batches.start_epoch(1, np.arange(len(voc.images)))  # 1: other crops than in training
+    dataset = ImageDataset(voc.images, crops, seed)
+    loader = make_loader(dataset, batches, workers, compute.device)
+
+    def forward(x: Tensor) -> Tensor:
+        return class_scores(network, x).unflatten(0, (-1, CROPS)).sum(dim=1)
+
+    network.eval()
+    scores = np.empty((len(voc.images), len(CLASSES)), np.float32)
+    for index, _, on_its_way in forward_pass(
+        loader, forward, compute, RefuseUnreadable(voc.images), advance, torch.float32
+    ):
+        scores[index], finite = on_its_way.fetch()
+        if not finite.all():
+            path = voc.images.path(int(index[~finite][0]))
+            raise InputError(f"{path}: its scores are not finite; try --precision fp32")
+    return scores
+
+
+def average_precisions(scores: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """`AP` by class, each over the images whose target is not 0, and their mean, `mAP`.
+
+    Args:
+        scores: `(N, 20)`.
+        targets: `(N, 20)`, see `data.voc.VocSplit`.
+    """
+    found = {}
+    for name, own, target in zip(CLASSES, scores.T, targets.T, strict=True):
+        known = target != 0
+        found[name] = average_precision(own[known], target[known] > 0)
+    return {"mAP": float(np.mean(list(found.values()))), "AP": found}
+
+
+def _check_classes(split: VocSplit, use: str) -> None:
+    for name, target in zip(CLASSES, split.targets.T, strict=True):
+        if not (target > 0).any():
+            raise InputError(
+                f"{split.images.root}: none of the {len(target)} images that are {use} shows the "
+                f"class {name}, so that it has no average precision"
+            )
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the runs, and standard deviations where there are several."""
+
+    def deviation(values: list[float]) -> float | None:
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    means = [run["mAP"] for run in runs]
+    by_class = {name: [run["AP"][name] for run in runs] for name in CLASSES}
+    return {
+        "mAP": float(np.mean(means)),
+        "mAP_std": deviation(means),
+        "AP": {name: float(np.mean(values)) for name, values in by_class.items()},
+        "AP_std": {name: deviation(values) for name, values in by_class.items()},
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    compute = select_compute(args.device, args.precision)
+    settings = settings_of(args)
+    if len(set(args.seeds)) < len(args.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one of them is there twice")
+    train = find_voc(args.vocdir, args.split)
+    test = find_voc(args.vocdir, TESTED_ON[args.split])
+    model = load_model(args.model)
+    check_size(model.arch, args.size)
+    sys.stdout.write(describe_training(model, settings) + "\n")
+    part = "fc6_8" if args.fc6_8 else "all"
+    folder = args.exp or folder_of(args.model) / f"voc_{part}_{args.split}"
+    make_experiment_folder(folder)
+    results = evaluate(
+        model, train, test, settings, args.seeds,
+        compute=compute, workers=args.workers, folder=folder, verbose=True,
+    )  # fmt: skip
+    used = {"exp": folder, "device": str(compute.device), "precision": compute.precision}
+    out = folder / "voc_classif.json"
+    save_results(out, in_words(settings, args.split), {**vars(args), **used}, results)
+    sys.stdout.write(table(results, args.split) + f"\nwritten to {out}\n")
+
+
+def describe_training(model: ConvNet, settings: Settings) -> str:
+    """What trains and what does not, as lines of text."""
+    trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
+    below = [n for n, _ in model.named_parameters() if not n.startswith("top_layer.")]
+    frozen = [*(n for n in below if n not in trained), "batch norm's statistics"]
+    told = f"trained: {', '.join(trained)}", f"frozen: {', '.join(frozen)}"
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in told)
+
+
+def table(results: dict[str, Any], split: str) -> str:
+    """Average precisions in percent as lines of text."""
+    lines = [f"{'AP in percent':16}{split:>14}{TESTED_ON[split]:>14}"]
+    columns = results["train"], results["test"]
+    for name in CLASSES:
+        cells = [_cell(column["AP"][name], column["AP_std"][name]) for column in columns]
+        lines.append(f"{name:16}{cells[0]:>14}{cells[1]:>14}")
+    cells = [_cell(column["mAP"], column["mAP_std"]) for column in columns]
+    return "\n".join([*lines, f"{'mean':16}{cells[0]:>14}{cells[1]:>14}"])
+
+
+def _cell(mean: float, deviation: float | None) -> str:
+    spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
+    return f"{100 * mean:.1f}{spread}"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The original's flags, then ours."""
+    parser = cli.Parser(description="Train a network's classifier on VOC 2007, or all of it.")
+    add = parser.add_argument
+    add("--vocdir", type=Path, required=True, help="VOCdevkit/VOC2007, or a folder that holds it")
+    split_help = "what to train on; train is tested on val, trainval on test"
+    add("--split", choices=list(TESTED_ON), default="train", help=split_help)
+    add("--model", type=Path, required=True, help="checkpoint")
+    add_settings(parser)
+    seeds_help = "random seed; of several, a run for each, their mean and standard deviation"
+    seed = cli.whole_number(0)
+    add("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[31], help=seeds_help)
+    exp_help = "folder of results, and of what to go on from; left out: one beside the checkpoint"
+    add("--exp", type=Path, help=exp_help)
+    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    device.add_flags(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,210 @@
+"""A network fine-tuned on VOC 2007's labels: a new classifier, and what is below it where wanted.
+
+Everything random is a function of the seed and the iteration, so that a run which goes on from
+`Run.save`'s file ends as one that was never cut, on the CPU in float32 to the last bit.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from checkpoint import load_weights, read_checkpoint, save_checkpoint
+from data.batch import Batch
+from data.images import RefuseUnreadable
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import object_crop, to_input
+from data.voc import CLASSES, VocSplit
+from device import Compute
+from errors import InputError
+from models import ConvNet
+from models.finetuned import class_scores, renew_classifier, trained_parameters
+from seeding import derive_seed
+from voc_protocol import LARGEST_GRADIENT, MOMENTUM, Settings
+
+STEPS_BETWEEN_LOSSES = 20  # whose losses are fetched from the device together
+SECONDS_BETWEEN_SAVES = 600.0
+
+
+@dataclass
+class Run:
+    """Where a fine-tuning stands.
+
+    Attributes:
+        iteration: batches trained on.
+        loss_sums: the losses of the iterations at each learning rate, added up.
+        results: what the finished network reached.
+    """
+
+    network: ConvNet
+    optimizer: torch.optim.SGD
+    scaler: GradScaler
+    iteration: int = 0
+    loss_sums: list[float] = field(default_factory=list)
+    results: dict[str, Any] | None = None
+
+    def losses(self, settings: Settings) -> list[float]:
+        """The mean loss at each learning rate so far."""
+        starts = range(0, self.iteration, settings.stepsize)
+        steps = [min(settings.stepsize, self.iteration - start) for start in starts]
+        return [total / count for total, count in zip(self.loss_sums, steps, strict=True)]
+
+    def save(self, path: Path, identity: dict[str, Any]) -> None:
+        """Save the network as `checkpoint.load_model` reads it, and what it takes to go on.
+
+        Args:
+            identity: by which `load` knows that this is the same run.
+        """
+        going_on = {
+            "optimizer": self.optimizer.state_dict(),
+            "grad_scaler": self.scaler.state_dict(),
+        }
+        state = {
+            "arch": self.network.arch,
+            "state_dict": self.network.state_dict(),
+            "settings": identity,
+            "iteration": self.iteration,
+            "loss_sums": self.loss_sums,
+            "results": self.results,
+        }
+        save_checkpoint(path, state | (going_on if self.results is None else {}))
+
+    def load(self, path: Path, identity: dict[str, Any]) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            InputError: it is of another run, or malformed.
+        """
+        state = read_checkpoint(path)
+        before = state.get("settings", {})
+        for name, value in identity.items():
+            if before.get(name) != value:
+                raise InputError(
+                    f"{path}: is of a run with {name} {before.get(name)}, not {value}; "
+                    "give another --exp"
+                )
+        load_weights(self.network, state["state_dict"], path)
+        try:
+            self.iteration, self.results = int(state["iteration"]), state["results"]
+            self.loss_sums = [float(value) for value in state["loss_sums"]]
+            if self.results is None:
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.scaler.load_state_dict(state["grad_scaler"])
+        except Exception as error:  # there is no end to what a malformed one may raise
+            raise InputError(f"{path}: its place in the run is missing or malformed") from error
+
+
+def begin(model: ConvNet, settings: Settings, seed: int, compute: Compute) -> Run:
+    """A run before its first iteration, with a copy of the network on the device.
+
+    Raises:
+        InputError: the network has no classifier.
+    """
+    trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
+    network = copy.deepcopy(model).cpu()  # where the new weights are the same for every device
+    renew_classifier(network, len(CLASSES), seed)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    network.to(compute.device).to(memory_format=torch.channels_last)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        parameters, settings.lr, MOMENTUM, weight_decay=settings.wd, fused=True
+    )
+    return Run(network, optimizer, compute.grad_scaler())
+
+
+def fine_tune(
+    run: Run,
+    voc: VocSplit,
+    settings: Settings,
+    seed: int,
+    compute: Compute,
+    workers: int,
+    save: Callable[[], None],
+    advance: Callable[[int], None],
+) -> None:
+    """Train from iteration `run.iteration` to the last, saving now and then.
+
+    Raises:
+        InputError: an image cannot be decoded, or the loss is not finite.
+    """
+    network, targets = run.network, torch.from_numpy(voc.targets).to(compute.device)
+    order = draw_order(len(voc.images), settings.nit * settings.batch, seed)
+    batches = EpochBatches(settings.batch)
+    batches.start_epoch(0, order, first_batch=run.iteration)
+    crop = object_crop(settings.size, settings.min_scale, settings.max_scale)
+    loader = make_loader(ImageDataset(voc.images, crop, seed), batches, workers, compute.device)
+    network.eval()  # batch norm keeps the statistics of the data that it was trained on
+    network.classifier.train()
+    pending: list[Tensor] = []
+    last_save = time.monotonic()
+    refuse_unreadable = RefuseUnreadable(voc.images)
+    for batch in loader:
+        refuse_unreadable(batch.unreadable)
+        torch.manual_seed(derive_seed(seed, "dropout", run.iteration))
+        wanted = targets[batch.index.to(compute.device, non_blocking=True)]
+        pending.append(_step(run, batch, wanted, settings, compute))
+        run.iteration += 1
+        time_to_save = time.monotonic() - last_save >= SECONDS_BETWEEN_SAVES
+        if len(pending) == STEPS_BETWEEN_LOSSES or time_to_save or run.iteration == settings.nit:
+            _take_losses(run, pending, settings)
+            pending.clear()
+        if time_to_save:
+            save()
+            last_save = time.monotonic()
+        advance(1)
+
+
+def _step(run: Run, batch: Batch, targets: Tensor, settings: Settings, compute: Compute) -> Tensor:
+    """One step of SGD; the loss is left on the device."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.lr * 0.5 ** (run.iteration // settings.stepsize)
+    with compute.autocast():
+        scores = class_scores(run.network, to_input(batch.pixels, compute.device))
+    loss = multilabel_loss(scores, targets)
+    run.optimizer.zero_grad()
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimizer)
+    nn.utils.clip_grad_norm_(run.optimizer.param_groups[0]["params"], LARGEST_GRADIENT)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return loss.detach()
+
+
+def _take_losses(run: Run, losses: list[Tensor], settings: Settings) -> None:
+    values = torch.stack(losses).tolist()
+    for iteration, value in enumerate(values, run.iteration - len(values)):
+        if not math.isfinite(value):
+            raise InputError(f"the loss became {value} in iteration {iteration}; try a lower --lr")
+        if iteration % settings.stepsize == 0:
+            run.loss_sums.append(0.0)
+        run.loss_sums[-1] += value
+
+
+def multilabel_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of the logits `(N, 20)`, the sum over the classes, the mean over images.
+
+    Args:
+        targets: `(N, 20)`, 1 where the image shows the class, −1 where not, 0 where that does not
+            count.
+    """
+    known, shown = (targets != 0).float(), (targets > 0).float()
+    losses = F.binary_cross_entropy_with_logits(scores, shown, weight=known, reduction="sum")
+    return losses / len(scores)
+
+
+def draw_order(images: int, length: int, seed: int) -> np.ndarray:
+    """One permutation of the images after the other: `(length,) int64` indices. A longer one begins
+    like a shorter one."""
+    passes = range(-(-length // images))
+    seeds = (derive_seed(seed, "VOC order", number) for number in passes)
+    return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]

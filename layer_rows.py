@@ -1,0 +1,73 @@
+"""Images → what a linear classifier on a frozen conv layer sees of them: pooled activations, each
+image's of length 1."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.images import ImageList, RefuseUnreadable
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import warped
+from device import Compute
+from errors import InputError
+from features import forward_pass
+from models import ConvNet
+from models.pooling import probe_pool
+from progress import progress
+
+BATCH = 64  # images; in float32, conv layers of VGG-16 take 200 MB of a GPU for each 16
+
+
+@torch.inference_mode()
+def layer_rows(
+    model: ConvNet,
+    images: ImageList,
+    layers: Sequence[int],
+    label: str,
+    compute: Compute,
+    size: int,
+    workers: int,
+    verbose: bool,
+) -> dict[int, np.ndarray]:
+    """The rows `(N, D) float32` of N images by layer, with one pass over them.
+
+    Raises:
+        InputError: an image cannot be read, or what the network makes of it is not finite.
+    """
+
+    def forward(pixels: Tensor) -> Tensor:
+        return torch.cat(pooled_rows(model, pixels, layers), dim=1)
+
+    blank = torch.zeros(1, 3, size, size, device=compute.device)
+    dims = [rows.shape[1] for rows in pooled_rows(model, blank, layers)]
+    found = [np.empty((len(images), dim), np.float32) for dim in dims]
+    batches = EpochBatches(BATCH)
+    batches.start_epoch(0, np.arange(len(images)))
+    dataset = ImageDataset(images, warped(size))
+    loader = make_loader(dataset, batches, workers, compute.device)
+    with progress(f"features of {label}", len(images), "images", verbose) as advance:
+        steps = forward_pass(
+            loader, forward, compute, RefuseUnreadable(images), advance, torch.float32
+        )
+        for index, _, on_its_way in steps:
+            rows, finite = on_its_way.fetch()
+            if not finite.all():
+                raise InputError(
+                    f"{images.path(index[~finite][0])}: what the network makes of this image is "
+                    "not finite; try --precision fp32"
+                )
+            for whole, part in zip(found, np.split(rows, np.cumsum(dims)[:-1], 1), strict=True):
+                whole[index] = part
+    return dict(zip(layers, found, strict=True))
+
+
+def pooled_rows(model: ConvNet, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """`(B, 3, H, W)` → `(B, D)` of length 1 for each layer."""
+    rows = {}
+    for layer, maps in model.each_conv_features(pixels, layers):
+        pool = probe_pool(model.arch, layer, maps.shape[1])
+        rows[layer] = F.normalize(pool(maps.float()).flatten(1))
+    return [rows[layer] for layer in layers]

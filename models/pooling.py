@@ -1,0 +1,58 @@
+"""Which conv layers are judged, and how the activations of one become the vector that a linear
+classifier sees."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from errors import InputError
+from models.convnet import ConvNet
+
+# Average pooling (kernel, stride, padding) after each conv layer: at 224 pixels to 9600, 9216,
+# 9600, 9600 and 9216 dimensions, as in the paper's Table 1.
+POOLS = {
+    "alexnet": [(6, 6, 3), (4, 4, 0), (3, 3, 1), (3, 3, 1), (2, 2, 0)],
+}
+FEWEST, MOST = 9_000, 10_000  # dimensions that other networks are to come near
+
+
+def probe_pool(arch: str, layer: int, channels: int) -> nn.Module:
+    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a conv layer.
+
+    Args:
+        layer: 1 for the first.
+        channels: C. Where the paper says nothing of a network, they are pooled to a square grid
+            that comes nearest to 9,000 to 10,000 dimensions.
+    """
+    if arch in POOLS:
+        kernel, stride, padding = POOLS[arch][layer - 1]
+        return nn.AvgPool2d(kernel, stride, padding)
+    return nn.AdaptiveAvgPool2d(nearest_grid(channels))
+
+
+def nearest_grid(channels: int) -> int:
+    """The side of the square grid whose cells times the channels come nearest to the interval."""
+
+    def distance(side: int) -> int:
+        dims = channels * side**2
+        return max(FEWEST - dims, dims - MOST, 0)
+
+    return min(range(1, 101), key=distance)
+
+
+def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
+    """The conv layers that `--conv` names, in their order: numbers from 1 on, or `all`.
+
+    Raises:
+        InputError: the network has no such layer.
+    """
+    there = range(1, model.conv_layers + 1)
+    if list(words) == ["all"]:
+        return list(there)
+    for word in words:
+        if word not in map(str, there):
+            raise InputError(
+                f"--conv {word}: {model.arch} has conv layers 1 to {len(there)}; give some of "
+                "them, or all"
+            )
+    return sorted({int(word) for word in words})

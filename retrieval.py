@@ -1,0 +1,250 @@
+"""The stages that lead from images to the vectors that are ranked, each stored with its settings.
+
+`extract_train`: the regions of the other data set's images. `train_pca`: their whitening.
+`db_features`, `q_features`: the vectors of the images, and of the queries' boxes.
+"""
+
+import functools
+import hashlib
+import json
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpoint import digest_of
+from data.images import ImageList
+from data.resized import Box, ResizedImages, load_one_by_one
+from data.retrieval import RetrievalData, content_digest, image_names
+from device import Compute
+from errors import InputError
+from features import NOT_FINITE, forward_pass
+from files import atomic_write, remove_leftovers_of
+from models import MODELS, ConvNet
+from progress import progress
+from ranking import unit_rows
+from rmac import aggregate, regional_vectors
+from whitening import Whitening, fit_whitening
+
+Arrays = dict[str, np.ndarray]
+
+
+class Store:
+    """Outputs of stages in a folder, each with the settings that it belongs to.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(f"{folder}: cannot write there: {error.strerror}") from error
+
+    def path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.npz"
+
+    def lacks(self, stage: str, settings: dict[str, Any]) -> str:
+        """What is wrong with the stored output of a stage, as that of these settings; empty where
+        nothing is."""
+        path = self.path(stage)
+        if not path.exists():
+            return "is not there"
+        try:
+            with np.load(path) as stored:
+                told = dict(json.loads(str(stored["settings"])))
+            with zipfile.ZipFile(path) as members:
+                damaged = members.testzip()
+        except Exception:  # there is no end to what damaged bytes may raise
+            damaged = "settings"
+        if damaged is not None:
+            return "is damaged, or no output of this stage"
+        other = [name for name in settings if told.get(name) != settings[name]]
+        return f"is of other settings ({', '.join(other)})" if other else ""
+
+    def load(self, stage: str) -> Arrays:
+        """The arrays of a stage's output."""
+        with np.load(self.path(stage)) as stored:
+            return {name: stored[name] for name in stored.files if name != "settings"}
+
+    def save(self, stage: str, settings: dict[str, Any], arrays: Arrays) -> None:
+        """Write them, whole or not at all."""
+        remove_leftovers_of(self.path(stage))
+        content: dict[str, Any] = {**arrays, "settings": np.array(json.dumps(settings))}
+        with atomic_write(self.path(stage)) as file:
+            np.savez(file, **content)
+
+
+class Stages:
+    """What each stage makes, of what the one before it has made.
+
+    Args:
+        sizes: the long sides in pixels that each image is taken at.
+        scales: R-MAC's L.
+        n_pca: components of the whitening; no more than the map has channels.
+        only: the one stage that may run, so that those before it have to be stored; None: all.
+
+    Attributes:
+        query_rows: the row in `q_features` of each query, by its image and box.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: ConvNet,
+        data: RetrievalData,
+        sizes: Sequence[int],
+        scales: int,
+        n_pca: int,
+        compute: Compute,
+        workers: int,
+        only: str | None = None,
+    ) -> None:
+        self.store, self.model, self.data = store, model, data
+        self.sizes, self.scales, self.n_pca = sizes, scales, n_pca
+        self.compute, self.workers, self.only = compute, workers, only
+        self.query_rows = _distinct(data)
+        self._makers: dict[str, Callable[[], Arrays]] = {
+            "extract_train": self._extract_train,
+            "train_pca": self._train_pca,
+            "db_features": self._db_features,
+            "q_features": self._q_features,
+        }
+        self._settings = self._describe()
+
+    @torch.inference_mode()
+    def get(self, stage: str) -> Arrays:
+        """A stage's output: the stored one, or where its settings are others, made and stored.
+
+        Raises:
+            InputError: an image cannot be read; or the stage is lacking, and may not run.
+        """
+        why = self.store.lacks(stage, self._settings[stage])
+        path = self.store.path(stage)
+        if not why:
+            sys.stderr.write(f"{stage}: {path}, stored before\n")
+            return self.store.load(stage)
+        if self.only not in (None, stage):
+            raise InputError(f"{path} {why}; first run --stage {stage}, or all without --stage")
+        made = self._makers[stage]()
+        self.store.save(stage, self._settings[stage], made)
+        sys.stderr.write(f"{stage}: {path} written, as it {why.replace('is', 'was', 1)}\n")
+        return made
+
+    def _describe(self) -> dict[str, dict[str, Any]]:
+        """The settings that each stage's output depends on."""
+        common = {
+            "weights": digest_of(self.model),
+            "sizes": list(self.sizes),
+            "L": self.scales,
+            "precision": self.compute.precision,
+            "training images": content_digest(self.data.train),
+        }
+        whitened = {**common, "n_pca": self.n_pca}
+        database = {**whitened, "images": content_digest(self.data.images)}
+        return {
+            "extract_train": common,
+            "train_pca": whitened,
+            "db_features": database,
+            "q_features": {**database, "queries": _sha256(json.dumps(list(self.query_rows)))},
+        }
+
+    def _extract_train(self) -> Arrays:
+        parts = []
+        for size in self.sizes:
+            found = self._regions(self.data.train, size, None, "training images")
+            parts += [regions for _, regions in found]
+        return {"regions": np.concatenate(parts)}
+
+    def _train_pca(self) -> Arrays:
+        regions = self.get("extract_train")["regions"]
+        if len(regions) < 2:
+            raise InputError(f"{self.data.train.root}: one region alone has no whitening")
+        n_pca = min(self.n_pca, regions.shape[1])
+        pca = fit_whitening(regions, n_pca, self.compute.device)
+        directions = int(pca.matrix.any(axis=0).sum())
+        if directions < self.n_pca:
+            sys.stderr.write(
+                f"train_pca: {directions} components instead of --n_pca {self.n_pca}: the "
+                f"{len(regions):,} regions of {regions.shape[1]} channels have no more directions\n"
+            )
+        return {"mean": pca.mean, "matrix": pca.matrix}
+
+    def _db_features(self) -> Arrays:
+        return {"vectors": self._vectors(self.data.images, None, "images")}
+
+    def _q_features(self) -> Arrays:
+        names = image_names(self.data.images)
+        path_of = dict(zip(names, self.data.images.paths, strict=True))
+        paths = [path_of[image] for image, _ in self.query_rows]
+        images = ImageList(self.data.images.root, paths, ["."] * len(paths))
+        return {"vectors": self._vectors(images, [box for _, box in self.query_rows], "queries")}
+
+    @functools.cached_property
+    def _pca(self) -> Whitening:
+        return Whitening(**self.get("train_pca"))
+
+    def _vectors(self, images: ImageList, boxes: list[Box] | None, label: str) -> np.ndarray:
+        """The mean over the sizes of each image's R-MAC, `(N, D) float32` of unit length."""
+        total = np.zeros((len(images), self._pca.matrix.shape[1]), np.float32)
+        for size in self.sizes:
+            for index, regions in self._regions(images, size, boxes, label):
+                total[index] += aggregate(torch.from_numpy(regions)[None], self._pca)[0].numpy()
+        return unit_rows(total)
+
+    def _regions(
+        self, images: ImageList, size: int, boxes: list[Box] | None, label: str
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Each image's number and regional vectors `(R, C) float16`."""
+        layer = self.model.conv_layers
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return regional_vectors(self.model.conv_features(x, layer), self.scales)
+
+        def refuse(unreadable: dict[int, str]) -> None:
+            for index, reason in unreadable.items():
+                raise InputError(f"{images.path(index)}: {reason}")
+
+        dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
+        loader = load_one_by_one(dataset, self.workers, self.compute.device)
+        with progress(f"{label} at {size} pixels", len(images), "images") as advance:
+            for index, _, on_its_way in forward_pass(
+                loader, forward, self.compute, refuse, advance
+            ):
+                regions, finite = on_its_way.fetch()
+                if not finite.all():
+                    raise InputError(f"{images.path(int(index[0]))}: {NOT_FINITE}")
+                yield int(index[0]), regions[0]
+
+
+@functools.cache
+def smallest_input(arch: str) -> int:
+    """The side in pixels of the smallest square that a network's last conv layer makes a map of."""
+    with torch.device("meta"):
+        model = MODELS[arch]().eval()
+        for side in range(1, 512):
+            try:
+                model.conv_features(torch.empty(1, 3, side, side), model.conv_layers)
+            except RuntimeError:  # a map shrank to nothing
+                continue
+            return side
+    raise AssertionError(f"{arch} takes no image of less than 512 pixels")
+
+
+def _distinct(data: RetrievalData) -> dict[tuple[str, Box], int]:
+    """The images and boxes that the benchmarks' queries are, each once, numbered."""
+    queries = (query for benchmark in data.benchmarks for query in benchmark.queries)
+    boxes = dict.fromkeys((query.image, query.box) for query in queries)
+    return {box: row for row, box in enumerate(boxes)}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,279 @@
+"""eval_linear.py on a small tree of images."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from PIL import Image
+
+import cli
+import eval_linear
+import probe
+from checkpoint import load_model, save_checkpoint
+from errors import InputError
+from models import MODELS
+
+ROOT = Path(__file__).parents[1]
+FLAGS = "--size 32 --batch_size 16 --epochs 2 --workers 0 --lr 0.001 --device cpu --precision fp32"
+Probe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Classes that differ in their ground, dark, grey and bright."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 5)):
+        for name, ground in (("a", 40), ("b", 128), ("c", 215)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = ground + random.integers(-40, 40, size=(40, 40, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    path = tmp_path / "exp" / "checkpoint.pth.tar"
+    path.parent.mkdir()
+    torch.manual_seed(0)
+    state = {"epoch": 1, "arch": "tiny", "state_dict": tiny(out=4).state_dict()}
+    save_checkpoint(path, {**state, "settings": {"seed": 3}})
+    return path
+
+
+@pytest.fixture
+def probe_it(data: Path, network: Path) -> Probe:
+    def run(*flags: str, exp: str = "linear") -> dict[str, Any]:
+        command = ["--data", str(data), "--model", str(network), *FLAGS.split(), *flags]
+        exp_folder = network.parent / exp
+        eval_linear.main(eval_linear.parse_args([*command, "--exp", str(exp_folder)]))
+        return json.loads((exp_folder / "linear.json").read_text())
+
+    return run
+
+
+def test_the_result_file_tells_protocol_settings_and_all_epochs(
+    probe_it: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = probe_it("--verbose", "--untrained")
+    assert told["protocol"].startswith("Logistic regression on the activations of frozen conv")
+    settings = told["settings"]
+    assert (settings["lr"], settings["wd"], settings["conv"]) == (0.001, -4, [1, 2])
+    assert (settings["device"], settings["precision"], settings["arch"]) == ("cpu", "fp32", "tiny")
+    assert (settings["classes"], settings["train"], settings["val"]) == (3, 36, 15)
+    assert set(told["versions"]) >= {"torch", "python"}
+    assert set(told["results"]) == {"trained", "untrained"}
+    for by_layer in told["results"].values():
+        assert set(by_layer) == {"conv1", "conv2"}
+        for found in by_layer.values():
+            first, second = found["epochs"]
+            assert found["last"] == second
+            best = found["best"]
+            assert best["top1"] == max(first["top1"], second["top1"])
+            assert found["epochs"][best["epoch"]]["top1"] == best["top1"]
+            assert best["top5"] == 1, "of three classes"
+    assert told["results"]["trained"] != told["results"]["untrained"]
+    out = capsys.readouterr().out
+    assert "conv2: 9216 dimensions" in out
+    assert "epoch 1, conv1: train loss" in out
+    trained = told["results"]["trained"]["conv1"]["best"]
+    assert f"conv1   trained     {100 * trained['top1']:11.2f}" in out
+
+
+def test_what_is_learned_is_the_classes(probe_it: Probe) -> None:
+    told = probe_it("--epochs", "8", "--conv", "1")
+    epochs = told["results"]["trained"]["conv1"]["epochs"]
+    assert epochs[-1]["train_loss"] < 0.5 * epochs[0]["train_loss"]
+    assert epochs[-1]["top1"] > 0.9
+
+
+def test_a_cut_probe_goes_on_where_it_was(probe_it: Probe, network: Path) -> None:
+    whole = probe_it(exp="whole")
+    probe_it("--epochs", "1", exp="cut")
+    cut = probe_it(exp="cut")
+    assert cut["results"] == whole["results"]
+    heads = [
+        torch.load(network.parent / exp / "linear_trained.pth.tar", weights_only=True)["heads"]
+        for exp in ("whole", "cut")
+    ]
+    for name, weight in heads[0].items():
+        assert torch.equal(heads[1][name], weight)
+
+
+def test_a_layer_has_the_numbers_that_it_has_alone(probe_it: Probe) -> None:
+    together = probe_it(exp="together")["results"]["trained"]
+    for layer in ("1", "2"):
+        alone = probe_it("--conv", layer, exp=layer)["results"]["trained"][f"conv{layer}"]
+        for one, other in zip(alone["epochs"], together[f"conv{layer}"]["epochs"], strict=True):
+            assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_workers_change_nothing(probe_it: Probe) -> None:
+    assert probe_it(exp="a")["results"] == probe_it("--workers", "2", exp="b")["results"]
+
+
+def test_ten_crops(probe_it: Probe) -> None:
+    one, ten = probe_it(exp="one"), probe_it("--tencrops", exp="ten")
+    for layer in ("conv1", "conv2"):
+        for single, many in zip(
+            one["results"]["trained"][layer]["epochs"],
+            ten["results"]["trained"][layer]["epochs"],
+            strict=True,
+        ):
+            assert many["loss"] == pytest.approx(single["loss"], rel=1e-4), "the central crop's"
+            assert many["train_loss"] == pytest.approx(single["train_loss"], rel=1e-6)
+
+
+def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
+    probe_it: Probe,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for path in (data / "val").rglob("*.png"):
+        if path.parent.name != "a":
+            path.unlink()
+    for path in sorted((data / "val" / "a").iterdir())[:3]:
+        path.write_bytes(b"no image")
+    (data / "train" / "b" / "000.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"1 of 36 images to train on cannot be read, more than 1%"
+    ):
+        probe_it()
+    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.05)
+    with pytest.raises(InputError, match=r"3 of 5 images to validate on cannot be read"):
+        probe_it()
+    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.6)
+    capsys.readouterr()
+    told = probe_it()
+    best = told["results"]["trained"]["conv1"]["best"]
+    assert best["top5"] == pytest.approx(2 / 5)
+    named = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(named) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
+        ("--size 1", "--size 1: too small for tiny; give "),
+        ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
+        ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
+        ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
+        ("--wd 400", "--wd 400: is a power of ten; give -4 for 1e-4"),
+        ("--epochs 0", "argument --epochs: '0' is not a whole number of 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, network: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+) -> None:
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["eval_linear.py"])
+        try:
+            status = cli.run(eval_linear.main, eval_linear.parse_args, [*command, *flags.split()])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("eval_linear.py: error: ")
+    assert message in line
+    assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    probe_it: Probe, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe_it("--epochs", "1")
+    before = (network.parent / "linear" / "linear.json").read_text()
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split(), "--lr", "0.2"]
+    command += ["--exp", str(network.parent / "linear")]
+    assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
+    error = capsys.readouterr().err
+    assert "holds classifiers of other settings (lr 0.001 → 0.2); give another --exp" in error
+    assert (network.parent / "linear" / "linear.json").read_text() == before
+
+    kept = sorted((data / "train" / "a").iterdir())
+    kept[0].rename(data / "train" / "b" / "new.png")
+    again = [*command, "--lr", "0.001"]
+    assert cli.run(eval_linear.main, eval_linear.parse_args, again) == 2
+    assert "holds classifiers of other settings (train " in capsys.readouterr().err
+
+    saved = network.parent / "linear" / "linear_trained.pth.tar"
+    saved.write_bytes(b"no checkpoint")
+    assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
+    assert "cannot be continued; remove it to begin anew" in capsys.readouterr().err
+
+
+def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:
+    whole = probe_it()["results"]["trained"]["conv1"]["epochs"]
+    first = probe_it("--epochs", "1")["results"]["trained"]["conv1"]
+    assert first["epochs"] == whole[:1]
+    assert first["last"] == whole[0]
+
+
+def test_results_go_beside_the_checkpoint_by_its_epoch(
+    data: Path, network: Path, tmp_path: Path
+) -> None:
+    numbered = network.parent / "checkpoints" / "checkpoint_7.pth.tar"
+    numbered.parent.mkdir()
+    shutil.copy(network, numbered)
+    for path, folder in ((network, "linear_epoch_1"), (numbered, "linear_checkpoint_7")):
+        command = ["--data", str(data), "--model", str(path), *FLAGS.split(), "--epochs", "1"]
+        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1"]))
+        assert (tmp_path / "exp" / folder / "linear.json").exists()
+
+
+def test_two_processes_are_as_one(
+    probe_it: Probe, data: Path, network: Path, tmp_path: Path
+) -> None:
+    """With a last batch of one image, and an odd number of val images."""
+    shutil.rmtree(data / "train" / "c")
+    shutil.rmtree(data / "val" / "c")
+    for number in range(7):
+        (data / "train" / "a" / f"{number:03d}.png").unlink()  # 17 left
+    (data / "val" / "a" / "000.png").unlink()
+    one = probe_it(exp="one")["results"]["trained"]
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from conftest import tiny; from models import MODELS; import cli, eval_linear\n"
+        "MODELS['tiny'] = tiny\n"
+        "sys.exit(cli.run(eval_linear.main, eval_linear.parse_args))\n"
+    )
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    exp = tmp_path / "two"
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), *command, "--exp", str(exp)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = json.loads((exp / "linear.json").read_text())["results"]["trained"]
+    for layer in ("conv1", "conv2"):
+        for first, second in zip(one[layer]["epochs"], two[layer]["epochs"], strict=True):
+            assert second == pytest.approx(first, rel=1e-4)
+
+
+def test_the_network_stays_as_it_was(
+    probe_it: Probe, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(network)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    monkeypatch.setattr(eval_linear, "load_model", lambda path: model)
+    probe_it()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name

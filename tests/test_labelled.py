@@ -1,0 +1,143 @@
+"""Labelled data sets, and Tiny-ImageNet's own layout."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import write_images
+
+import cli
+from data import tiny_imagenet
+from data.labelled import find_train_and_val
+from errors import InputError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Tiny-ImageNet, but for the number of its classes and images."""
+    root = tmp_path / "source" / "tiny-imagenet-200"
+    for name in ("n1", "n2"):
+        for path in write_images(root / "train" / name / "images", 3):
+            path.rename(path.with_name(f"{name}_{path.stem}.JPEG"))
+        (root / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_000.JPEG\t0\t0\t1\t1\n")
+    for folder, count in (("val", 4), ("test", 2)):
+        for path in write_images(root / folder / "images", count):
+            path.rename(path.with_name(f"{folder}_{path.stem}.JPEG"))
+    lines = [f"val_{i:03d}.JPEG\tn{2 - i % 2}\t0\t0\t62\t62\n" for i in range(4)]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    path = tmp_path / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for each in sorted(root.rglob("*")):
+            file.write(each, each.relative_to(root.parent))
+    return path
+
+
+def test_tiny_imagenets_val_has_its_classes_in_a_file(archive: Path, tmp_path: Path) -> None:
+    train, val = find_train_and_val(tmp_path / "source" / "tiny-imagenet-200")
+    assert train.classes == val.classes == ["n1", "n2"]
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert [Path(path).name for path in val.images.paths] == [f"val_00{i}.JPEG" for i in range(4)]
+    assert val.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> None:
+    command = [str(archive), str(tmp_path / "tiny")]
+    assert cli.run(tiny_imagenet.main, tiny_imagenet.parse_args, command) == 0
+    tree = sorted(str(p.relative_to(tmp_path / "tiny")) for p in (tmp_path / "tiny").rglob("*.*"))
+    assert tree == [
+        *(f"train/{n}/{n}_00{i}.JPEG" for n in ("n1", "n2") for i in range(3)),
+        "val/n1/val_001.JPEG", "val/n1/val_003.JPEG", "val/n2/val_000.JPEG", "val/n2/val_002.JPEG",
+    ]  # fmt: skip
+    from_tree = find_train_and_val(tmp_path / "tiny")[1]
+    unpacked = find_train_and_val(tmp_path / "source" / "tiny-imagenet-200")[1]
+    by_name = [
+        {Path(path).name: label for path, label in zip(each.images.paths, each.labels, strict=True)}
+        for each in (from_tree, unpacked)
+    ]
+    assert by_name[0] == by_name[1]
+
+
+def test_what_is_no_archive_of_tiny_imagenet(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refusal(source: Path, folder: Path) -> str:
+        command = [str(source), str(folder)]
+        assert cli.run(tiny_imagenet.main, tiny_imagenet.parse_args, command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "cannot be unpacked" in refusal(tmp_path / "none.zip", tmp_path / "new")
+    (tmp_path / "text.zip").write_text("no archive")
+    assert "cannot be unpacked" in refusal(tmp_path / "text.zip", tmp_path / "new")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("a/b.txt", "text")
+    assert "not Tiny-ImageNet's archive" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    for member in ("a.JPEG", "x/train/a.JPEG", "x/train/../images/a.JPEG"):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+            file.writestr("x/val/val_annotations.txt", "val_0.JPEG n1\n")
+            file.writestr(member, "image")
+        assert "no train/<class>/images" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    for line in ("val_0.JPEG ../../../evil", "val_1.JPEG n1"):
+        with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+            file.writestr("x/val/val_annotations.txt", line)
+            file.writestr("x/val/images/val_0.JPEG", "image")
+        assert "has no class for val_0.JPEG" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    damaged = bytearray(archive.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    assert "cannot be unpacked" in refusal(tmp_path / "damaged.zip", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert "is there already" in refusal(archive, tmp_path / "source")
+
+
+def test_classes_are_numbered_as_in_train(tmp_path: Path) -> None:
+    for name in ("x", "a", "m"):
+        write_images(tmp_path / "train" / name, 2)
+    write_images(tmp_path / "val" / "m", 3)
+    train, val = find_train_and_val(tmp_path)
+    assert train.classes == ["a", "m", "x"]
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert val.labels.tolist() == [1, 1, 1]
+
+
+def test_lists_of_images_and_classes(tmp_path: Path) -> None:
+    write_images(tmp_path / "all images", 4)
+    (tmp_path / "train.txt").write_text("all images/002.png 1\nall images/000.png 0\n")
+    (tmp_path / "val.txt").write_text("all images/003.png 1\n")
+    train, val = find_train_and_val(tmp_path)
+    assert train.images.paths == ["all images/002.png", "all images/000.png"]
+    assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0], [1])
+    for text, message in (
+        ("000.png\n", "not lines of an image and its class"),
+        ("none.png 1\n", "names .*none.png, which is not there; paths are below"),
+        ("", "names no image"),
+    ):
+        (tmp_path / "val.txt").write_text(text)
+        with pytest.raises(InputError, match=f"val.txt: {message}"):
+            find_train_and_val(tmp_path)
+
+
+def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither a folder train/, .* nor a list train.txt"):
+        find_train_and_val(tmp_path)
+    write_images(tmp_path / "train" / "a", 2)
+    write_images(tmp_path / "val" / "b", 2)
+    with pytest.raises(InputError, match=r"train: needs a folder .* of at least 2 classes"):
+        find_train_and_val(tmp_path)
+    write_images(tmp_path / "train" / "c", 2)
+    with pytest.raises(
+        InputError, match=r"val: has a class 'b', which .*train has not \(2 classes"
+    ):
+        find_train_and_val(tmp_path)
+    write_images(tmp_path / "val", 2)
+    for path in (tmp_path / "val" / "b").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"val: its images lie in no folders that say their"):
+        find_train_and_val(tmp_path)
+    annotations = tmp_path / "val" / "val_annotations.txt"
+    annotations.write_text("000.png a\n")
+    with pytest.raises(InputError, match=r"has no class for the image '001.png'"):
+        find_train_and_val(tmp_path)
+    annotations.write_text("000.png\n")
+    with pytest.raises(InputError, match="not lines of an image and its class"):
+        find_train_and_val(tmp_path)

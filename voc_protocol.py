@@ -1,0 +1,114 @@
+"""The protocol of VOC 2007 classification: its settings, their flags, and what it does in words."""
+
+import argparse
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cli
+from errors import InputError
+
+TESTED_ON = {"train": "val", "trainval": "test"}  # by the split that is trained on
+CROPS = 10  # of an image that is judged
+MOMENTUM = 0.9
+LARGEST_GRADIENT = 10.0  # the norm that gradients are clipped to
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The protocol's, under the names of its flags.
+
+    Attributes:
+        nit: iterations.
+        fc6_8: train the classifier and the top layer only; else the convolutions as well.
+        train_batchnorm: train batch norm's scales and shifts, too. Its statistics stay as they are.
+        stepsize: iterations between two halvings of the learning rate.
+        min_scale, max_scale: of a crop's area in the image's.
+        batch: images in a mini-batch.
+        size: side of the input in pixels.
+        eval_random_crops: judge ten random crops of an image, else ten fixed ones.
+    """
+
+    nit: int = 80_000
+    fc6_8: bool = True
+    train_batchnorm: bool = False
+    stepsize: int = 5_000
+    lr: float = 0.003
+    wd: float = 1e-6
+    min_scale: float = 0.1
+    max_scale: float = 0.5
+    batch: int = 16
+    size: int = 224
+    eval_random_crops: bool = True
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The flags that `settings_of` takes."""
+    default = Settings()
+
+    def add(name: str, **options: Any) -> None:
+        parser.add_argument(f"--{name}", default=getattr(default, name), **options)
+
+    def add_switch(name: str, help: str) -> None:
+        parser.add_argument(
+            f"--{name}", type=int, choices=(0, 1), default=int(getattr(default, name)), help=help
+        )
+
+    add("nit", type=cli.whole_number(1), help="iterations")
+    add_switch("fc6_8", "1: train the classifier only; 0: the convolutions, too")
+    add_switch("train_batchnorm", "1: train batch norm's scales and shifts, too")
+    add_switch("eval_random_crops", "1: judge ten random crops of an image; 0: ten fixed ones")
+    step_help = "iterations between two halvings of the learning rate"
+    add("stepsize", type=cli.whole_number(1), help=step_help)
+    add("lr", type=cli.positive_number, help="learning rate")
+    add("wd", type=cli.fraction, help="weight decay")
+    add("min_scale", type=cli.positive_number, help="least part of an image's area in a crop")
+    add("max_scale", type=cli.positive_number, help="greatest part of an image's area in a crop")
+    add("batch", type=cli.whole_number(1), help="mini-batch size")
+    add("size", type=cli.whole_number(1), help="side of the input in pixels")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The flags' values.
+
+    Raises:
+        InputError: they do not fit each other.
+    """
+    if not args.min_scale <= args.max_scale <= 1:
+        raise InputError(
+            f"--min_scale {args.min_scale:g} --max_scale {args.max_scale:g}: are parts of the "
+            "image's area, the smaller one first, and 1 at most"
+        )
+    given = {field.name: getattr(args, field.name) for field in fields(Settings)}
+    switches = {n: bool(v) for n, v in given.items() if isinstance(getattr(Settings, n), bool)}
+    return Settings(**(given | switches))
+
+
+def in_words(settings: Settings, split: str) -> str:
+    """What is done, in words."""
+    if settings.fc6_8:
+        trained = "The classifier and the top layer train, the convolutions do not"
+    else:
+        trained = "All layers train"
+    norm = "train, too" if settings.train_batchnorm else "stay as they are"
+    scales = f"of {settings.min_scale:g} to {settings.max_scale:g} of its area"
+    if settings.eval_random_crops:
+        crops = "ten random crops as in training"
+    else:
+        side = round(settings.size * 256 / 224)
+        crops = (
+            f"the corners and the centre of the image with its short side resized to {side} "
+            "pixels, and their mirror images"
+        )
+    return f"""PASCAL VOC 2007 classification, trained on {split}, tested on {TESTED_ON[split]}.
+    The linear layers of the classifier get new weights N(0, 0.01) and biases 0.1, and a top layer
+    of 20 alike. {trained}; batch norm's scales and shifts {norm}; its statistics, and the Sobel
+    filters, stay as they are. {settings.nit} iterations of {settings.batch} images, which come in
+    one random order of the split after the other; of each a random square {scales}, resized to
+    {settings.size} pixels, flipped at random. Loss: binary cross-entropy, summed over the classes
+    that are not marked difficult in the image, divided by the number of images. SGD with momentum
+    0.9, weight decay {settings.wd:g}, learning rate {settings.lr:g}, halved every
+    {settings.stepsize} iterations, the gradient's norm clipped to 10; dropout as in the network.
+    An image's score for a class is the sum of its logits over {crops}. AP: mean over the images
+    that show the class of the precision down to each one's rank, among all images where it is not
+    marked difficult; ties count against the network. mAP: mean over the classes. Several seeds:
+    mean and sample standard deviation over the runs. All as fractions of 1."""
