@@ -12,55 +12,30 @@ reported; the paper's tables have the best. The sizes are those of --size 224, a
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 import cli
 import device
 import probe
-from checkpoint import digest_of, load_model, read_checkpoint, save_checkpoint
-from data.batch import Batch
-from data.images import NameUnreadable
+from checkpoint import load_model, read_checkpoint
 from data.labelled import Labelled, find_train_and_val
-from data.loading import EpochBatches, ImageDataset, make_loader
-from data.transforms import central_crop, probe_crop, ten_crops
 from device import Compute, select_compute
-from distributed import process_group, rank, shard_of, together, world_size
+from distributed import process_group, rank, together, world_size
 from errors import InputError
 from experiment import folder_of
 from files import make_experiment_folder, remove_leftovers_of
 from models import ConvNet, check_size, untrained
 from models.frozen import frozen
 from models.pooling import layers_of
-from progress import progress
+from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from results import save_results
-from seeding import derive_seed
 
 RESULTS = "linear.json"
-History = list[dict[int, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How classifiers are trained; `wd` is a power of ten, `size` the input's side in pixels."""
-
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    wd: float = -4
-    tencrops: bool = False
-    seed: int = 31
-    size: int = 224
-    workers: int = 4
 
 
 def evaluate(
@@ -99,129 +74,21 @@ def evaluate(
             weight_decay=10**settings.wd,
             fused=True,
         )
-        key = _key(model, layers, train, val, compute, settings)
-        history = _go_on(saved, key, heads, optimizer)
+        key = key_of(model, layers, train, val, compute, settings)
+        history = go_on(saved, key, heads, optimizer)
         if rank() == 0:
             sys.stdout.write(describe_data(train, val, heads))
             if history:
                 sys.stdout.write(f"going on after epoch {len(history) - 1}, from {saved}\n")
-        sets = _Sets(train, val, compute, settings, verbose and rank() == 0)
+        sets = Sets(train, val, compute, settings, verbose and rank() == 0)
         while len(history) < settings.epochs:
-            history.append(_epoch(len(history), model, heads, optimizer, sets))
+            history.append(run_epoch(len(history), model, heads, optimizer, sets))
             if saved is not None and rank() == 0:
-                _save(saved, key, heads, optimizer, history)
+                save(saved, key, heads, optimizer, history)
             if verbose and rank() == 0:
                 sys.stdout.write(describe(history))
                 sys.stdout.flush()
     return history[: settings.epochs]
-
-
-class _Sets:
-    """The two data sets as batches."""
-
-    def __init__(
-        self, train: Labelled, val: Labelled, compute: Compute, settings: Settings, verbose: bool
-    ) -> None:
-        self.train, self.val = train, val
-        self.compute, self.settings, self.verbose = compute, settings, verbose
-        size, seed = settings.size, settings.seed
-        self.draws = EpochBatches(settings.batch_size, rank(), world_size())
-        self.to_train = self._loader(train, probe_crop(size), seed, self.draws)
-        # ten crops of so many images take the memory of a batch
-        shown = EpochBatches(max(settings.batch_size // (10 * settings.tencrops or 1), 1))
-        self.own = shard_of(len(val.images))
-        shown.start_epoch(0, np.array(self.own, np.int64))
-        view = ten_crops(size) if settings.tencrops else central_crop(size)
-        self.to_validate = self._loader(val, view, seed, shown)
-        self.train_labels, self.val_labels = (
-            torch.from_numpy(each.labels).to(compute.device) for each in (train, val)
-        )
-        self.name_unreadable = NameUnreadable(train.images), NameUnreadable(val.images)
-
-    def _loader(
-        self, data: Labelled, transform: Any, seed: int, batches: EpochBatches
-    ) -> DataLoader[Batch]:
-        dataset = ImageDataset(data.images, transform, seed)
-        return make_loader(dataset, batches, self.settings.workers, self.compute.device)
-
-    def progress(self, name: str, images: int) -> Any:
-        return progress(name, images, "images", self.verbose)
-
-
-def _epoch(
-    epoch: int,
-    model: ConvNet,
-    heads: probe.Heads,
-    optimizer: torch.optim.SGD,
-    sets: _Sets,
-) -> dict[int, dict[str, float]]:
-    """Train for an epoch, and validate."""
-    random = np.random.default_rng(derive_seed(sets.settings.seed, "probe order", epoch))
-    order = random.permutation(len(sets.train.images))
-    sets.draws.start_epoch(epoch, order)
-    share = -(-len(order) // world_size())
-    name_train, name_val = sets.name_unreadable
-    with sets.progress(f"epoch {epoch}, training", share) as advance:
-        losses = probe.train_epoch(
-            model, heads, optimizer, sets.to_train, sets.train_labels, sets.compute,
-            lr=sets.settings.lr, first_iteration=epoch * len(sets.draws),
-            on_unreadable=name_train, advance=advance,
-        )  # fmt: skip
-    with sets.progress(f"epoch {epoch}, val", len(sets.own)) as advance:
-        found = probe.validate(
-            model, heads, sets.to_validate, sets.val_labels, sets.compute,
-            on_unreadable=name_val, advance=advance,
-        )  # fmt: skip
-    return {layer: {**found[layer], "train_loss": losses[layer]} for layer in found}
-
-
-def _key(
-    model: ConvNet,
-    layers: Sequence[int],
-    train: Labelled,
-    val: Labelled,
-    compute: Compute,
-    settings: Settings,
-) -> dict[str, Any]:
-    """What has to be the same for a call to go on from what another one has saved."""
-    kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
-    digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
-    key = {**kept, "layers": list(layers), "precision": compute.precision}
-    return key | {name: digest[:12] for name, digest in digests.items()}
-
-
-def _save(
-    path: Path,
-    key: dict[str, Any],
-    heads: probe.Heads,
-    optimizer: torch.optim.SGD,
-    history: History,
-) -> None:
-    state = {"heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(path, {**state, "history": history, "settings": key})
-
-
-def _go_on(
-    path: Path | None, key: dict[str, Any], heads: probe.Heads, optimizer: torch.optim.SGD
-) -> History:
-    """The epochs that are done already, and the classifiers as they were after them."""
-    if path is None or not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        before = dict(state["settings"])
-        if before == key:
-            heads.load_state_dict(state["heads"])
-            optimizer.load_state_dict(state["optimizer"])
-            return list(state["history"])
-    except Exception as error:  # damaged bytes make torch.load raise almost anything
-        raise InputError(f"{path}: cannot be continued; remove it to begin anew") from error
-    changed = [
-        f"{n} {before.get(n)} → {value}" for n, value in key.items() if before.get(n) != value
-    ]
-    raise InputError(
-        f"{path}: holds classifiers of other settings ({', '.join(changed)}); give another --exp"
-    )
 
 
 def main(args: argparse.Namespace) -> None:

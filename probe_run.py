@@ -1,0 +1,157 @@
+"""A run of linear probes: its settings, its two data sets, an epoch of it, and how it goes on after
+an interruption."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+import probe
+from checkpoint import digest_of, save_checkpoint
+from data.batch import Batch
+from data.images import NameUnreadable
+from data.labelled import Labelled
+from data.loading import EpochBatches, ImageDataset, make_loader
+from data.transforms import central_crop, probe_crop, ten_crops
+from device import Compute
+from distributed import rank, shard_of, world_size
+from errors import InputError
+from models import ConvNet
+from progress import progress
+from seeding import derive_seed
+
+History = list[dict[int, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How classifiers are trained; `wd` is a power of ten, `size` the input's side in pixels."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    wd: float = -4
+    tencrops: bool = False
+    seed: int = 31
+    size: int = 224
+    workers: int = 4
+
+
+class Sets:
+    """The two data sets as batches."""
+
+    def __init__(
+        self, train: Labelled, val: Labelled, compute: Compute, settings: Settings, verbose: bool
+    ) -> None:
+        self.train, self.val = train, val
+        self.compute, self.settings, self.verbose = compute, settings, verbose
+        size, seed = settings.size, settings.seed
+        self.draws = EpochBatches(settings.batch_size, rank(), world_size())
+        self.to_train = self._loader(train, probe_crop(size), seed, self.draws)
+        # ten crops of so many images take the memory of a batch
+        shown = EpochBatches(max(settings.batch_size // (10 * settings.tencrops or 1), 1))
+        self.own = shard_of(len(val.images))
+        shown.start_epoch(0, np.array(self.own, np.int64))
+        view = ten_crops(size) if settings.tencrops else central_crop(size)
+        self.to_validate = self._loader(val, view, seed, shown)
+        self.train_labels, self.val_labels = (
+            torch.from_numpy(each.labels).to(compute.device) for each in (train, val)
+        )
+        self.name_unreadable = NameUnreadable(train.images), NameUnreadable(val.images)
+
+    def _loader(
+        self, data: Labelled, transform: Any, seed: int, batches: EpochBatches
+    ) -> DataLoader[Batch]:
+        dataset = ImageDataset(data.images, transform, seed)
+        return make_loader(dataset, batches, self.settings.workers, self.compute.device)
+
+    def progress(self, name: str, images: int) -> Any:
+        return progress(name, images, "images", self.verbose)
+
+
+def run_epoch(
+    epoch: int,
+    model: ConvNet,
+    heads: probe.Heads,
+    optimizer: torch.optim.SGD,
+    sets: Sets,
+) -> dict[int, dict[str, float]]:
+    """Train for an epoch, and validate."""
+    random = np.random.default_rng(derive_seed(sets.settings.seed, "probe order", epoch))
+    order = random.permutation(len(sets.train.images))
+    sets.draws.start_epoch(epoch, order)
+    share = -(-len(order) // world_size())
+    name_train, name_val = sets.name_unreadable
+    with sets.progress(f"epoch {epoch}, training", share) as advance:
+        losses = probe.train_epoch(
+            model, heads, optimizer, sets.to_train, sets.train_labels, sets.compute,
+            lr=sets.settings.lr, first_iteration=epoch * len(sets.draws),
+            on_unreadable=name_train, advance=advance,
+        )  # fmt: skip
+    with sets.progress(f"epoch {epoch}, val", len(sets.own)) as advance:
+        found = probe.validate(
+            model, heads, sets.to_validate, sets.val_labels, sets.compute,
+            on_unreadable=name_val, advance=advance,
+        )  # fmt: skip
+    return {layer: {**found[layer], "train_loss": losses[layer]} for layer in found}
+
+
+def key_of(
+    model: ConvNet,
+    layers: Sequence[int],
+    train: Labelled,
+    val: Labelled,
+    compute: Compute,
+    settings: Settings,
+) -> dict[str, Any]:
+    """What has to be the same for a call to go on from what another one has saved."""
+    kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
+    digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
+    key = {**kept, "layers": list(layers), "precision": compute.precision}
+    return key | {name: digest[:12] for name, digest in digests.items()}
+
+
+def save(
+    path: Path,
+    key: dict[str, Any],
+    heads: probe.Heads,
+    optimizer: torch.optim.SGD,
+    history: History,
+) -> None:
+    """Save what `go_on` takes: the classifiers, the optimiser, and the epochs so far."""
+    state = {"heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
+    save_checkpoint(path, {**state, "history": history, "settings": key})
+
+
+def go_on(
+    path: Path | None, key: dict[str, Any], heads: probe.Heads, optimizer: torch.optim.SGD
+) -> History:
+    """The epochs that are done already; the classifiers and the optimiser become what they were
+    after them.
+
+    Raises:
+        InputError: the file is damaged, or another run's.
+    """
+    if path is None or not path.exists():
+        return []
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before = dict(state["settings"])
+        if before == key:
+            heads.load_state_dict(state["heads"])
+            optimizer.load_state_dict(state["optimizer"])
+            return list(state["history"])
+    except Exception as error:  # damaged bytes make torch.load raise almost anything
+        raise InputError(f"{path}: cannot be continued; remove it to begin anew") from error
+    changed = [
+        f"{n} {before.get(n)} → {value}" for n, value in key.items() if before.get(n) != value
+    ]
+    raise InputError(
+        f"{path}: holds classifiers of other settings ({', '.join(changed)}); give another --exp"
+    )
