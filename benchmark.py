@@ -14,8 +14,7 @@ from typing import Any
 
 import cli
 from benchmarks import clustering, probe, scaling, training
-from data.gpu_decode import check_decode
-from device import DEVICES, select_compute
+from device import DEVICES
 from errors import InputError
 from files import write_text
 
@@ -31,7 +30,6 @@ def main(args: argparse.Namespace) -> None:
     benchmark, _ = BENCHMARKS[args.benchmark]
     if args.json is not None and not (args.json.parent.is_dir() and not args.json.is_dir()):
         raise InputError(f"--json {args.json}: give a file, in a folder that is there")
-    check_decode(getattr(args, "decode", "auto"), select_compute(args.device).device)
     results = without_nan({"settings": sys.argv[1:], **benchmark.run(args)})
     if args.json is not None:
         write_text(args.json, json.dumps(results, indent=2, allow_nan=False) + "\n")

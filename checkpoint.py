@@ -70,7 +70,15 @@ def load_model(path: str | Path) -> ConvNet:
     Raises:
         InputError: no checkpoint, or one whose parameters do not fit the architecture it names.
     """
-    state = read_checkpoint(path)
+    return model_of(read_checkpoint(path), path)
+
+
+def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
+    """The same, of a checkpoint that is read already.
+
+    Raises:
+        InputError: as `load_model`, naming the file.
+    """
     weights = state["state_dict"]
     top_layer = weights.get("top_layer.weight")
     model = MODELS[state["arch"]](

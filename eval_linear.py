@@ -22,7 +22,7 @@ import torch
 import cli
 import device
 import probe
-from checkpoint import load_model, read_checkpoint
+from checkpoint import model_of, read_checkpoint
 from data.labelled import Labelled, find_train_and_val
 from device import Compute, select_compute
 from distributed import process_group, rank, together, world_size
@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
         compute = select_compute(args.device, args.precision)
         if args.wd > 0:
             raise InputError(f"--wd {args.wd:g}: is a power of ten; give -4 for 1e-4")
-        model, checkpoint = load_model(args.model), read_checkpoint(args.model)
+        checkpoint = read_checkpoint(args.model)
+        model = model_of(checkpoint, args.model)
         layers = layers_of(model, args.conv)
         check_size(model.arch, args.size)
         train, val = find_train_and_val(args.data)

@@ -25,7 +25,7 @@ import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
 from data.images import ImageList, NameUnreadable, find_images
-from data.loading import EpochBatches, ImageDataset, make_loader
+from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
 from device import Compute, select_compute
 from errors import InputError
@@ -62,10 +62,8 @@ def evaluate(
     """
 
     def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
-        batches = EpochBatches(batch)
-        batches.start_epoch(0, np.arange(len(images)))
         dataset = ImageDataset(images, central_crop(size))
-        loader = make_loader(dataset, batches, workers, compute.device)
+        loader = load_in_order(dataset, batch, workers, compute.device)
         with progress(f"features of {split}", len(images), "images", verbose) as advance:
             features = compute_features(
                 loader,

@@ -21,7 +21,7 @@ import cli
 import device
 from checkpoint import digest_of, load_model
 from data.images import RefuseUnreadable
-from data.loading import EpochBatches, ImageDataset, make_loader
+from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
@@ -145,10 +145,9 @@ def score_images(
     size, least, most = settings.size, settings.min_scale, settings.max_scale
     random = settings.eval_random_crops
     crops = object_crops(size, least, most, CROPS) if random else ten_crops(size)
-    batches = EpochBatches(settings.batch)
-    batches.start_epoch(1, np.arange(len(voc.images)))  # 1: other crops than in training
     dataset = ImageDataset(voc.images, crops, seed)
-    loader = make_loader(dataset, batches, workers, compute.device)
+    other = 1  # crops than in training, which is epoch 0
+    loader = load_in_order(dataset, settings.batch, workers, compute.device, epoch=other)
 
     def forward(x: Tensor) -> Tensor:
         return class_scores(network, x).unflatten(0, (-1, CROPS)).sum(dim=1)

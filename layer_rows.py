@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.images import ImageList, RefuseUnreadable
-from data.loading import EpochBatches, ImageDataset, make_loader
+from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
 from device import Compute
 from errors import InputError
@@ -44,10 +44,7 @@ def layer_rows(
     blank = torch.zeros(1, 3, size, size, device=compute.device)
     dims = [rows.shape[1] for rows in pooled_rows(model, blank, layers)]
     found = [np.empty((len(images), dim), np.float32) for dim in dims]
-    batches = EpochBatches(BATCH)
-    batches.start_epoch(0, np.arange(len(images)))
-    dataset = ImageDataset(images, warped(size))
-    loader = make_loader(dataset, batches, workers, compute.device)
+    loader = load_in_order(ImageDataset(images, warped(size)), BATCH, workers, compute.device)
     with progress(f"features of {label}", len(images), "images", verbose) as advance:
         steps = forward_pass(
             loader, forward, compute, RefuseUnreadable(images), advance, torch.float32

@@ -27,7 +27,7 @@ import health
 from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
 from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
-from data.loading import DECODE, Batch, EpochBatches, ImageDataset, make_loader
+from data.loading import DECODE, Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.sampler import ORDERS
 from data.transforms import central_crop, random_crop, to_input
 from device import Compute, select_compute
@@ -111,10 +111,8 @@ def deepcluster(
     )  # fmt: skip
     central = ImageDataset(images, central_crop(args.size), args.seed, args.decode)
     augmented = ImageDataset(images, random_crop(args.size), args.seed, args.decode)
-    own_images, draws = EpochBatches(args.batch), EpochBatches(args.batch, rank(), world_size())
-    shard = shard_of(len(images))
-    own_images.start_epoch(0, np.array(shard, np.int64))
-    to_extract = make_loader(central, own_images, args.workers, compute.device)
+    draws, shard = EpochBatches(args.batch, rank(), world_size()), shard_of(len(images))
+    to_extract = load_in_order(central, args.batch, args.workers, compute.device, shard)
     to_train = make_loader(augmented, draws, args.workers, compute.device)
 
     def save(name: str) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 import probe
 from checkpoint import digest_of, save_checkpoint
-from data.batch import Batch
 from data.images import NameUnreadable
 from data.labelled import Labelled
-from data.loading import EpochBatches, ImageDataset, make_loader
+from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, probe_crop, ten_crops
 from device import Compute
 from distributed import rank, shard_of, world_size
@@ -53,23 +51,19 @@ class Sets:
         self.compute, self.settings, self.verbose = compute, settings, verbose
         size, seed = settings.size, settings.seed
         self.draws = EpochBatches(settings.batch_size, rank(), world_size())
-        self.to_train = self._loader(train, probe_crop(size), seed, self.draws)
-        # ten crops of so many images take the memory of a batch
-        shown = EpochBatches(max(settings.batch_size // (10 * settings.tencrops or 1), 1))
-        self.own = shard_of(len(val.images))
-        shown.start_epoch(0, np.array(self.own, np.int64))
+        seen = ImageDataset(train.images, probe_crop(size), seed)
+        self.to_train = make_loader(seen, self.draws, settings.workers, compute.device)
         view = ten_crops(size) if settings.tencrops else central_crop(size)
-        self.to_validate = self._loader(val, view, seed, shown)
+        # ten crops of so many images take the memory of a batch
+        shown = max(settings.batch_size // 10, 1) if settings.tencrops else settings.batch_size
+        self.own = shard_of(len(val.images))
+        self.to_validate = load_in_order(
+            ImageDataset(val.images, view), shown, settings.workers, compute.device, self.own
+        )
         self.train_labels, self.val_labels = (
             torch.from_numpy(each.labels).to(compute.device) for each in (train, val)
         )
         self.name_unreadable = NameUnreadable(train.images), NameUnreadable(val.images)
-
-    def _loader(
-        self, data: Labelled, transform: Any, seed: int, batches: EpochBatches
-    ) -> DataLoader[Batch]:
-        dataset = ImageDataset(data.images, transform, seed)
-        return make_loader(dataset, batches, self.settings.workers, self.compute.device)
 
     def progress(self, name: str, images: int) -> Any:
         return progress(name, images, "images", self.verbose)

@@ -28,6 +28,7 @@ from benchmarks.clustering import arriving, store
 from benchmarks.photos import write_photos
 from benchmarks.timing import matmul_rate, number, timed
 from clustering import Kmeans
+from data.gpu_decode import check_decode
 from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
@@ -48,6 +49,7 @@ NORMALIZE = v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print the table; the same as a dict."""
     compute = select_compute(args.device, args.precision)
+    check_decode(args.decode, compute.device)
     gemm = matmul_rate(compute.device, AUTOCAST.get(compute.precision, torch.float32))
     sys.stdout.write(
         f"{args.arch}, {args.images} photos of 500 × 375, batch {args.batch}, "

@@ -107,3 +107,23 @@ def make_loader(
     if dataset.decode == "gpu":
         return GpuDecodingLoader(dataset, device, **options)
     return DataLoader(dataset, collate_fn=collate, **options)
+
+
+def load_in_order(
+    dataset: ImageDataset,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    images: range | None = None,
+    epoch: int = 0,
+) -> DataLoader[Batch]:
+    """A loader that goes through some images, or all of them, in their order, as often as it is
+    asked to.
+
+    Args:
+        epoch: that random crops are drawn for.
+    """
+    batches = EpochBatches(batch_size)
+    chosen = range(len(dataset.images)) if images is None else images
+    batches.start_epoch(epoch, np.array(chosen, np.int64))
+    return make_loader(dataset, batches, workers, device)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -11,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, read_pixels
 from data.images import ImageList
-from data.loading import Batch, Draw, EpochBatches, ImageDataset, make_loader
+from data.loading import Batch, Draw, ImageDataset, load_in_order
 
 Box = tuple[float, float, float, float]
 
@@ -70,6 +69,4 @@ def load_one_by_one(
     dataset: ResizedImages, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
     """A loader of all images in their order, each a batch of its own, as their sizes differ."""
-    batches = EpochBatches(1)
-    batches.start_epoch(0, np.arange(len(dataset.images)))
-    return make_loader(dataset, batches, workers, device)
+    return load_in_order(dataset, 1, workers, device)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.images import ImageList, find_images
+from data.resized import Box
 from data.revisited import read_revisited
 from errors import InputError
-
-Box = tuple[float, float, float, float]
 
 FOLDERS = {  # what a data set's folder may be called
     "Oxford": ("Oxford", "oxford", "oxford5k", "roxford5k"),

@@ -14,7 +14,6 @@ CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-SPLITS = ("train", "val", "trainval", "test")
 
 
 @dataclass(frozen=True)

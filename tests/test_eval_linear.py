@@ -273,7 +273,7 @@ def test_the_network_stays_as_it_was(
 ) -> None:
     model = load_model(network)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(eval_linear, "load_model", lambda path: model)
+    monkeypatch.setattr(eval_linear, "model_of", lambda checkpoint, path: model)
     probe_it()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
