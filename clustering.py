@@ -7,6 +7,7 @@ features of its own images; the clusters are those of all, the same in every pro
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,6 +204,22 @@ class Clusters:
     epoch: int
     whitening: Whitening
     centroids: np.ndarray
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
+        return {
+            "algorithm": self.algorithm,
+            "epoch": self.epoch,
+            "pca_mean": torch.from_numpy(self.whitening.mean),
+            "pca_matrix": torch.from_numpy(self.whitening.matrix),
+            "centroids": torch.from_numpy(self.centroids),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
+        """What `to_plain` has made; anything may be raised by what it has not."""
+        whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
+        return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())
 
 
 def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:

@@ -19,7 +19,6 @@ from errors import InputError
 from models import ConvNet, untrained
 from results import plain_settings
 from util import AverageMeter
-from whitening import Whitening
 
 # Settings that the order of an epoch's draws depends on.
 ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
@@ -245,7 +244,7 @@ def to_checkpoint(
         "iteration": state.iteration,
         "assignment": torch.from_numpy(state.assignment),
         "previous": torch.from_numpy(state.previous),
-        "clusters": _plain_clusters(state.clusters),
+        "clusters": state.clusters and state.clusters.to_plain(),
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
         "grad_scaler": state.scaler.state_dict(),  # empty but in fp16
@@ -260,26 +259,8 @@ def _state_of(checkpoint: dict[str, Any]) -> State:
         state.step, state.iteration = checkpoint["step"], checkpoint["iteration"]
         state.assignment = checkpoint["assignment"].numpy()
         state.previous = checkpoint["previous"].numpy()
-        state.clusters = _clusters_of(checkpoint["clusters"])
+        plain = checkpoint["clusters"]
+        state.clusters = plain and Clusters.from_plain(plain)
         state.clustering_loss = checkpoint["clustering_loss"]
         state.convnet_loss.sum, state.convnet_loss.count = checkpoint["convnet_loss"]
     return state
-
-
-def _plain_clusters(clusters: Clusters | None) -> dict[str, Any] | None:
-    if clusters is None:
-        return None
-    return {
-        "algorithm": clusters.algorithm,
-        "epoch": clusters.epoch,
-        "pca_mean": torch.from_numpy(clusters.whitening.mean),
-        "pca_matrix": torch.from_numpy(clusters.whitening.matrix),
-        "centroids": torch.from_numpy(clusters.centroids),
-    }
-
-
-def _clusters_of(plain: dict[str, Any] | None) -> Clusters | None:
-    if plain is None:
-        return None
-    whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
-    return Clusters(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +103,19 @@ def find_images(source: str | Path) -> ImageList:
     if source.is_file():
         return _from_list_file(source)
     raise InputError(f"{source}: no such folder or list file")
+
+
+def find_all_images(sources: Sequence[str | Path]) -> ImageList:
+    """List the images of one or several folders or list files, one after the other. The paths are
+    the files to open, as they are reached from where the program was started.
+
+    Raises:
+        InputError: as `find_images`.
+    """
+    lists = [find_images(source) for source in sources]
+    paths = [each.path(index) for each in lists for index in range(len(each))]
+    folders = [os.path.join(each.root, folder) for each in lists for folder in each.folders]  # noqa: PTH118
+    return ImageList(Path(), paths, folders)
 
 
 def image_extensions() -> frozenset[str]:

@@ -1,0 +1,90 @@
+"""A trained network and the images that it is applied to: flags that scripts share, and what they stand
+for."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+import cli
+import device
+from checkpoint import model_of, read_checkpoint
+from data.gpu_decode import check_decode
+from data.images import ImageList, NameUnreadable, find_all_images
+from data.loading import DECODE, Batch, ImageDataset, load_in_order
+from data.transforms import central_crop
+from device import Compute, select_compute
+from distributed import shard_of
+from features import Features, compute_features
+from models import ConvNet, check_size
+
+SIZE = 224  # side of the input, where the checkpoint does not say
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """`MODEL DIR…`, and how the images are read and go through the network."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
+    data_help = "images: folders, nested or flat, or text files with a path on each line"
+    add("data", metavar="DIR", type=Path, nargs="+", help=data_help)
+    size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
+    add("--size", type=cli.whole_number(1), help=size_help)
+    add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
+    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
+    add("--decode", choices=DECODE, default="auto", help=decode_help)
+    device.add_flags(parser)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A network and images, checked.
+
+    Attributes:
+        checkpoint: what `read_checkpoint` gives.
+        model: on the device, in eval mode.
+        images: their paths are the files to open.
+        size: side of the input in pixels.
+        own: the images of this process.
+        loader: goes through them in their order.
+    """
+
+    checkpoint: dict[str, Any]
+    model: ConvNet
+    images: ImageList
+    size: int
+    compute: Compute
+    own: range
+    loader: DataLoader[Batch]
+
+    def features(self, advance: Callable[[int], None]) -> Features:
+        """The embedding of each of this process's images; those that cannot be read are named on
+        stderr."""
+        unreadable = NameUnreadable(self.images)
+        return compute_features(
+            self.loader, self.model, self.own, self.compute, unreadable, advance
+        )
+
+
+def open_inputs(args: argparse.Namespace) -> Applied:
+    """Read the checkpoint and list the images.
+
+    Raises:
+        InputError: naming the flag or file that is wrong.
+    """
+    compute = select_compute(args.device, args.precision)
+    check_decode(args.decode, compute.device)
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model).eval()
+    size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
+    check_size(model.arch, size)
+    images = find_all_images(args.data)
+    own = shard_of(len(images))
+    model.to(compute.device).to(memory_format=torch.channels_last)
+    dataset = ImageDataset(images, central_crop(size), decode=args.decode)
+    loader = load_in_order(dataset, args.batch, args.workers, compute.device, own)
+    return Applied(checkpoint, model, images, size, compute, own, loader)

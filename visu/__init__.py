@@ -1,0 +1,1 @@
+"""Pictures of networks, clusters and runs."""
