@@ -1,5 +1,5 @@
-"""A trained network and the images that it is applied to: flags that scripts share, and what they stand
-for."""
+"""A trained network and the images that it is applied to: flags that scripts share, and what they
+stand for."""
 
 import argparse
 from collections.abc import Callable
