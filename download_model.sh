@@ -23,7 +23,8 @@ WAIT=${WAIT:-5}        # seconds between two of them
 
 # Paths below BASE. Where this was written these names could not be checked: if the server has others,
 # give those.
-ASSIGNMENTS=${ASSIGNMENTS:-alexnet/alexnet_cluster_assignment.pickle vgg16/vgg16_cluster_assignment.pickle}
+ASSIGNMENTS=${ASSIGNMENTS:-alexnet/alexnet_cluster_assignment.pickle \
+    vgg16/vgg16_cluster_assignment.pickle}
 FEATURES=${FEATURES:-alexnet/alexnet_features.pickle vgg16/vgg16_features.pickle}
 
 main() {

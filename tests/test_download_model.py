@@ -115,7 +115,7 @@ def start(tmp_path: Path, server: Server) -> Start:
         clean = {n: v for n, v in os.environ.items() if "proxy" not in n.lower()}
         base = {"BASE": server.base, "MODELROOT": str(tmp_path / "my models"), "WAIT": "0"}
         return subprocess.Popen(
-            ["/bin/bash", str(SCRIPT), *flags], cwd=tmp_path, text=True,
+            [str(shutil.which("bash")), str(SCRIPT), *flags], cwd=tmp_path, text=True,
             env={**clean, **base, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -406,6 +406,15 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_assignments_and_features_have_names_of_their_own(
+    root: Path, server: Server, download: Callable
+) -> None:
+    names = {f"{arch}/{arch}_cluster_assignment.pickle" for arch in ("alexnet", "vgg16")}
+    server.files |= dict.fromkeys(names, b"clusters")
+    assert download("--assignments", ARCHS="")[0] == 0
+    assert everything_below(root) == {*names, "alexnet/SHA256SUMS", "vgg16/SHA256SUMS"}
 
 
 def test_assignments_and_features_come_beside_the_networks(
