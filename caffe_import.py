@@ -1,0 +1,256 @@
+"""A released Caffe network (model.prototxt, model.caffemodel) as ours, with the same outputs.
+
+Caffe's networks take BGR pixels from 0 to 255, ours RGB normalised with ImageNet's mean and
+deviation. What a Caffe network does to single pixels at its start (mean, scale, a mixture of the
+channels: as layers, or folded into the next one) goes into the first convolution of ours, together
+with that difference: see `caffe_pixels.py`. Batch norm may be there as layers, or folded into the
+convolutions, and ours is then the identity. A softmax at the end is left out, as our networks give
+the logits.
+
+The outputs are the same up to rounding, but for one case: a network without Sobel filters whose
+mean is folded into the first convolution itself, or is not ImageNet's. Around the image it has
+black, say, where ours has ImageNet's mean, so that maps differ at the edges. A warning says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+import cli
+from caffe_layers import BatchNorm, Convolution, Linear, MaxPool, ReLU, Scaling, Step, compose
+from caffe_net import Net, read_net
+from caffe_pixels import Pixels, bgr
+from checkpoint import model_of, save_checkpoint
+from errors import InputError
+from models import MODELS, ConvNet
+
+SIDE = 224  # of the input in pixels, where the prototxt does not say
+COLOURS = 3  # convolutions of so many outputs or fewer come before the features
+
+Arrays = dict[str, np.ndarray]
+Kind = TypeVar("Kind", bound=Step)
+
+
+def load_caffe(prototxt: str | Path, caffemodel: str | Path) -> ConvNet:
+    """The network of a prototxt and its caffemodel, on the CPU; its architecture is known by its
+    layers, and `top_layer` is None where it has none. (Such a net may end before the last ReLU;
+    its output is then our `embedding`.)
+
+    Raises:
+        InputError: naming the file, and the layer, that is damaged or in no network known here.
+    """
+    net = read_net(prototxt, caffemodel)
+    features = [s for s in net.steps if isinstance(s, Convolution) and len(s.weight) > COLOURS]
+    arch = _architecture(len(features), prototxt)
+    steps = _Steps(net, arch)
+    with np.errstate(over="ignore", invalid="ignore"):  # `model_of` checks what comes out
+        pixels, arrays = _until(features[0], steps)
+        with torch.device("meta"):  # for its shapes
+            model = MODELS[arch](sobel=bool(arrays))
+        arrays |= _features(model, steps, pixels)
+        arrays |= _linear_layers(model, steps)
+        weights = {
+            name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()
+        }
+    return model_of({"arch": arch, "state_dict": weights}, caffemodel)
+
+
+def _architecture(convolutions: int, prototxt: str | Path) -> str:
+    with torch.device("meta"):
+        known = {arch: make().conv_layers for arch, make in MODELS.items()}
+    for arch, count in known.items():
+        if count == convolutions:
+            return arch
+    told = ", ".join(f"{count} ({arch})" for arch, count in known.items())
+    raise InputError(f"{prototxt}: has {convolutions} convolutions in its features, not {told}")
+
+
+class _Steps:
+    """The steps of a net, taken one after the other."""
+
+    def __init__(self, net: Net, arch: str) -> None:
+        self.net, self.arch = net, arch
+        self.left = net.steps[::-1]
+
+    def take(self, kind: type[Kind]) -> Kind:
+        """The next step, which has to be of this kind."""
+        if not self.left:
+            raise InputError(f"{self.net.prototxt}: ends where {self.arch} has a {kind.__name__}")
+        step = self.left.pop()
+        if not isinstance(step, kind):
+            raise InputError(
+                f"{step.where}: is a {type(step).__name__}, where {self.arch} has a {kind.__name__}"
+            )
+        return step
+
+    def scalings(self) -> list[Scaling]:
+        """Those that come next."""
+        found = []
+        while self.left and isinstance(self.left[-1], Scaling):
+            found.append(self.take(Scaling))
+        return found
+
+
+def _until(first: Convolution, steps: _Steps) -> tuple[Pixels | None, Arrays]:
+    """What comes before the features: on single pixels, or (then None) our Sobel filters."""
+    pixels = bgr()
+    while steps.left[-1] is not first:
+        step = steps.take(Step)
+        if isinstance(step, Convolution) and len(step.weight) == 2:
+            return None, pixels.into_sobel(step, steps.scalings())
+        pixels = pixels.then(step)
+    return pixels, {}
+
+
+def _features(model: ConvNet, steps: _Steps, pixels: Pixels | None) -> Arrays:
+    arrays: Arrays = {}
+    side = steps.net.side or SIDE
+    for index, module in enumerate(model.features):
+        name = f"features.{index}"
+        if isinstance(module, nn.Conv2d):
+            step = steps.take(Convolution)
+            weight, bias = (
+                (step.weight, step.bias) if pixels is None else pixels.into_features(step)
+            )
+            pixels = None
+            arrays |= {f"{name}.weight": weight, f"{name}.bias": bias}
+            _check_convolution(step, weight.shape, module, model.arch)
+            side = (side + 2 * step.padding - weight.shape[2]) // step.stride + 1
+        elif isinstance(module, nn.BatchNorm2d):
+            found = _batch_norm(steps.scalings(), module)
+            arrays |= {f"{name}.{key}": value for key, value in found.items()}
+        elif isinstance(module, nn.MaxPool2d):
+            side = _pooled(side, steps.take(MaxPool), module, model.arch)
+        else:
+            steps.take(ReLU)
+    if side != model.pool.output_size:
+        raise InputError(
+            f"{steps.net.prototxt}: an input of {steps.net.side or SIDE} pixels leaves maps of "
+            f"{side} × {side} to the linear layers, where {model.arch} has "
+            f"{model.pool.output_size} × {model.pool.output_size}"
+        )
+    return arrays
+
+
+def _check_convolution(
+    step: Convolution, shape: tuple[int, ...], module: nn.Conv2d, arch: str
+) -> None:
+    found = _told(shape, step.stride, step.padding)
+    expected = _told(tuple(module.weight.shape), module.stride[0], module.padding[0])
+    if found != expected:
+        raise InputError(f"{step.where}: is a convolution of {found}, where {arch} has {expected}")
+
+
+def _told(shape: tuple[int, ...], stride: object, padding: object) -> str:
+    return f"{' × '.join(map(str, shape))} with stride {stride} and padding {padding}"
+
+
+def _batch_norm(scalings: Sequence[Scaling], module: nn.BatchNorm2d) -> Arrays:
+    """With the net's own statistics where they are there, else those of an identity, with
+    everything in its weight and bias."""
+    channels = module.num_features
+    weight, bias = compose(scalings, channels)
+    mean, variance = np.zeros(channels), np.full(channels, 1 - module.eps)
+    if scalings and isinstance(scalings[0], BatchNorm):
+        own = scalings[0].variance - module.eps
+        if (own >= 0).all():  # else Caffe's eps is smaller
+            weight, bias = compose(scalings[1:], channels)
+            mean, variance = scalings[0].mean, own
+    return {
+        "weight": weight,
+        "bias": bias,
+        "running_mean": mean,
+        "running_var": variance,
+    }
+
+
+def _pooled(side: int, step: MaxPool, module: nn.MaxPool2d, arch: str) -> int:
+    """The side of the map that comes out."""
+    if (step.kernel, step.stride, step.padding) != (module.kernel_size, module.stride, 0):
+        raise InputError(
+            f"{step.where}: pools {step.kernel} × {step.kernel} with stride {step.stride} and "
+            f"padding {step.padding}, where {arch} has {module.kernel_size} × "
+            f"{module.kernel_size}, {module.stride} and 0"
+        )
+    steps, rest = divmod(side - step.kernel, step.stride)
+    if step.rounds_up and rest > 0:
+        raise InputError(
+            f"{step.where}: makes {steps + 2} × {steps + 2} of a map of {side} × {side}, as Caffe "
+            f"rounds up, where {arch} has {steps + 1} × {steps + 1}; with this input such a "
+            "network cannot be imported"
+        )
+    return steps + 1
+
+
+def _linear_layers(model: ConvNet, steps: _Steps) -> Arrays:
+    arrays: Arrays = {}
+    last = len(model.classifier) - 1
+    for index, module in enumerate(model.classifier):
+        if isinstance(module, nn.Linear):
+            arrays |= _linear(f"classifier.{index}", steps, module.out_features, module.in_features)
+        elif isinstance(module, nn.ReLU) and not (index == last and not steps.left):
+            steps.take(ReLU)
+    if steps.left:
+        arrays |= _linear("top_layer", steps, None, model.embedding_dim)
+    if steps.left:
+        raise InputError(f"{steps.left[-1].where}: comes after the end of {model.arch}")
+    return arrays
+
+
+def _linear(name: str, steps: _Steps, outputs: int | None, inputs: int) -> Arrays:
+    step = steps.take(Linear)
+    found = step.weight.shape
+    if found[1] != inputs or outputs not in (None, found[0]):
+        raise InputError(
+            f"{step.where}: has weights of {found[0]} × {found[1]}, where {steps.arch} has "
+            f"{outputs or '…'} × {inputs}"
+        )
+    scale, shift = compose(steps.scalings(), found[0])
+    return {
+        f"{name}.weight": scale[:, None] * step.weight,
+        f"{name}.bias": scale * step.bias + shift,
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    if not args.out.parent.is_dir() or args.out.is_dir():
+        raise InputError(f"{args.out}: cannot be written: not a file name in a folder that exists")
+    model = load_caffe(args.prototxt, args.caffemodel)
+    body = [*model.features.parameters(), *model.classifier.parameters()]
+    checkpoint = {
+        "epoch": 0,
+        "arch": model.arch,
+        "state_dict": model.state_dict(),
+        "optimizer": torch.optim.SGD(body).state_dict(),  # a new one, for `main.py --resume`
+    }
+    try:
+        save_checkpoint(args.out, checkpoint)
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written: {error.strerror}") from error
+    edges = "without" if model.sobel is None else "with"
+    top = model.top_layer
+    outputs = "no top layer" if top is None else f"{top.out_features} outputs"
+    sys.stdout.write(f"{model.arch} {edges} Sobel filters, {outputs}: written to {args.out}\n")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Make a checkpoint of a released Caffe network.",
+        epilog="Example: python caffe_import.py ~/deepcluster_models/alexnet/model.prototxt "
+        "~/deepcluster_models/alexnet/model.caffemodel alexnet.pth.tar",
+    )
+    add = parser.add_argument
+    add("prototxt", metavar="MODEL.prototxt", type=Path, help="its layers, as text")
+    add("caffemodel", metavar="MODEL.caffemodel", type=Path, help="its weights")
+    add("out", metavar="OUT.pth.tar", type=Path, help="the checkpoint to write")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,245 @@
+"""A layer of a Caffe network as the step that it computes, with its weights.
+
+What computes nothing when a network is applied (dropout, flattening) has no step, and neither has
+the softmax at its end.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import InputError
+
+WITHOUT_STEP = ("Dropout", "Flatten", "Softmax")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """`where`: the file and the layer, for messages."""
+
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Step):
+    """`weight` (out, in, kernel, kernel), `bias` (out,), float32; zeros around the map."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Step):
+    """`weight` (out, in), `bias` (out,), float32."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling(Step):
+    """x → scale · x + shift, `(C,)` or `(1,)` float64 each."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Scaling):
+    """The same from statistics, `(C,)` float64: (x − mean) / √variance; eps is in the variance."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ReLU(Step):
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Step):
+    """`rounds_up`: Caffe's way, where a last window that hangs over the edge counts."""
+
+    kernel: int
+    stride: int
+    padding: int
+    rounds_up: bool
+
+
+def compose(steps: Sequence[Scaling], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift, `(channels,)` float64 each, of one step after the other.
+
+    Raises:
+        InputError: naming the step that works on another number of channels.
+    """
+    scale, shift = np.ones(channels), np.zeros(channels)
+    for step in steps:
+        if len(step.scale) not in (1, channels):
+            raise InputError(
+                f"{step.where}: works on {len(step.scale)} channels, of which there are {channels}"
+            )
+        scale, shift = step.scale * scale, step.scale * shift + step.shift
+    return scale, shift
+
+
+class Reader:
+    """One layer, and the steps that it may stand for."""
+
+    def __init__(
+        self, layer: Any, blobs: Sequence[Any], prototxt: str | Path, caffemodel: str | Path
+    ) -> None:
+        self.layer, self.blobs = layer, blobs
+        self.where = f"{prototxt}: layer {layer.name!r}"
+        self.where_blobs = f"{caffemodel}: layer {layer.name!r}"
+
+    def step(self, kind: str) -> Step | None:
+        if kind in WITHOUT_STEP:
+            return None
+        if kind not in STEPS:
+            known = ", ".join(sorted((*STEPS, *WITHOUT_STEP, "Input")))
+            raise self.error(f"is of type {kind!r}, not one of {known}")
+        return STEPS[kind](self)
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self.where}: {message}")
+
+    def convolution(self) -> Convolution:
+        of = self.layer.convolution_param
+        if of.group != 1 or any(d != 1 for d in of.dilation) or of.axis != 1:
+            raise self.error(f"has {of.group} groups or is dilated, which no network here is")
+        kernel, stride, padding = self._windows(of)
+        weight = self._blob(0, 4)
+        if weight.shape[::2] != (of.num_output, kernel) or weight.shape[2] != weight.shape[3]:
+            expected = f"{of.num_output} × … × {kernel} × {kernel}"
+            raise self._wrong_shape(weight, expected)
+        return Convolution(self.where, weight, self._bias(of), stride, padding)
+
+    def linear(self) -> Linear:
+        of = self.layer.inner_product_param
+        if of.axis != 1:
+            raise self.error(f"works from axis {of.axis} on, not from 1")
+        weight = self._blob(0, 2)
+        if of.transpose:
+            weight = weight.T
+        if len(weight) != of.num_output:
+            raise self._wrong_shape(weight, f"{of.num_output} × …")
+        return Linear(self.where, weight, self._bias(of))
+
+    def batch_norm(self) -> BatchNorm:
+        mean, variance, count = (self._blob(i, 1).astype(np.float64) for i in range(3))
+        if mean.shape != variance.shape or count.shape != (1,):
+            raise self._wrong_shape(variance, f"{len(mean)}, with one number beside it")
+        if count[0] != 0:  # both are sums
+            mean, variance = mean / count[0], variance / count[0]
+        variance = variance + self.layer.batch_norm_param.eps
+        if not (variance > 0).all():
+            raise InputError(f"{self.where_blobs}: has a variance of 0 or below")
+        scale = 1 / np.sqrt(variance)
+        return BatchNorm(self.where, scale, -mean * scale, mean, variance)
+
+    def scale(self) -> Scaling:
+        of = self.layer.scale_param
+        scale = self._per_channel(of)
+        shift = self._blob(1, 1).astype(np.float64) if of.bias_term else np.zeros_like(scale)
+        if shift.shape != scale.shape:
+            raise self._wrong_shape(shift, str(len(scale)))
+        return Scaling(self.where, scale, shift)
+
+    def bias(self) -> Scaling:
+        shift = self._per_channel(self.layer.bias_param)
+        return Scaling(self.where, np.ones_like(shift), shift)
+
+    def power(self) -> Scaling:
+        of = self.layer.power_param
+        if of.power != 1:
+            raise self.error(f"raises to the power {of.power:g}, not 1")
+        if not math.isfinite(of.scale) or not math.isfinite(of.shift):
+            raise self.error(f"scales by {of.scale} and shifts by {of.shift}")
+        return Scaling(self.where, np.array([of.scale]), np.array([of.shift]))
+
+    def relu(self) -> ReLU:
+        if self.layer.relu_param.negative_slope != 0:
+            raise self.error("is a leaky ReLU, which no network here has")
+        return ReLU(self.where)
+
+    def max_pool(self) -> MaxPool:
+        of = self.layer.pooling_param
+        if of.pool != 0 or of.global_pooling:
+            raise self.error("is no max-pooling over windows")
+        kernel, stride, padding = self._windows(of)
+        return MaxPool(self.where, kernel, stride, padding, rounds_up=of.round_mode == 0)
+
+    def _windows(self, of: Any) -> tuple[int, int, int]:
+        """Kernel, stride and padding, each the same in both directions."""
+        kernel = self._side("kernel", of.kernel_size, of.kernel_h, of.kernel_w)
+        stride = self._side("stride", of.stride or 1, of.stride_h, of.stride_w)
+        padding = self._side("pad", of.pad, of.pad_h, of.pad_w)
+        if min(kernel, stride) < 1:
+            raise self.error(f"has kernel {kernel} and stride {stride}; both have to be 1 or more")
+        return kernel, stride, padding
+
+    def _side(self, name: str, both: Any, high: int, wide: int) -> int:
+        """What is given for both directions (once, or in a list), or for each alone."""
+        given = {high, wide} if high or wide else {both} if isinstance(both, int) else {*both}
+        if len(given) > 1:
+            raise self.error(f"has a {name} of {' × '.join(map(str, sorted(given)))}, not a square")
+        return given.pop() if given else 0
+
+    def _per_channel(self, of: Any) -> np.ndarray:
+        values = self._blob(0, 1).astype(np.float64)
+        if len(values) > 1 and (of.axis != 1 or of.num_axes != 1):
+            raise self.error("does not work on channels (axis 1)")
+        return values
+
+    def _bias(self, of: Any) -> np.ndarray:
+        if not of.bias_term:
+            return np.zeros(of.num_output, np.float32)
+        bias = self._blob(1, 1)
+        if len(bias) != of.num_output:
+            raise self._wrong_shape(bias, str(of.num_output))
+        return bias
+
+    def _blob(self, index: int, axes: int) -> np.ndarray:
+        """Weights as float32 of so many axes; what old files have more of them, of size 1 in front,
+        is taken off."""
+        if index >= len(self.blobs):
+            raise InputError(f"{self.where_blobs}: has {len(self.blobs)} blobs of weights, too few")
+        blob = self.blobs[index]
+        legacy = [blob.num, blob.channels, blob.height, blob.width]
+        shape = (list(blob.shape.dim) or [1]) if blob.HasField("shape") else legacy
+        in_front = max(len(shape) - axes, 0)
+        if all(size == 1 for size in shape[:in_front]):
+            shape = shape[in_front:]
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, see below
+            data = np.array(blob.data or blob.double_data, np.float32)
+        if len(shape) != axes or min(shape) < 1 or math.prod(shape) != len(data):
+            raise InputError(
+                f"{self.where_blobs}: blob {index} has {len(data)} numbers and the shape "
+                f"{' × '.join(map(str, shape[:5]))}, where {axes} axes are expected"
+            )
+        if not np.isfinite(data).all():
+            raise InputError(f"{self.where_blobs}: blob {index} has NaN or infinite numbers")
+        return data.reshape(shape)
+
+    def _wrong_shape(self, found: np.ndarray, expected: str) -> InputError:
+        shape = " × ".join(map(str, found.shape))
+        return InputError(f"{self.where_blobs}: has weights of shape {shape}, not {expected}")
+
+
+STEPS = {
+    "BatchNorm": Reader.batch_norm,
+    "Bias": Reader.bias,
+    "Convolution": Reader.convolution,
+    "InnerProduct": Reader.linear,
+    "Pooling": Reader.max_pool,
+    "Power": Reader.power,
+    "ReLU": Reader.relu,
+    "Scale": Reader.scale,
+}

@@ -1,0 +1,152 @@
+"""Caffe's files as messages: the part of its format that describes networks like ours.
+
+Caffe writes a network twice, as text (`.prototxt`: the layers) and binary (`.caffemodel`: the same
+with weights), both in Google's protocol buffers. The table below has the messages and fields that
+are needed here; all others are skipped when a file is read.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError, Message
+
+from errors import InputError
+
+# Of each message: a field's number, name, type (with a * where it may occur many times), default.
+MESSAGES = {
+    "BlobShape": ["1 dim int64*"],
+    "BlobProto": [
+        "1 num int32", "2 channels int32", "3 height int32", "4 width int32",
+        "5 data float*", "7 shape BlobShape", "8 double_data double*",
+    ],
+    "NetParameter": [
+        "1 name string", "3 input string*", "4 input_dim int32*", "8 input_shape BlobShape*",
+        "100 layer LayerParameter*", "2 layers V1LayerParameter*",
+    ],
+    "LayerParameter": [
+        "1 name string", "2 type string", "3 bottom string*", "4 top string*", "7 blobs BlobProto*",
+        "106 convolution_param ConvolutionParameter",
+        "117 inner_product_param InnerProductParameter", "121 pooling_param PoolingParameter",
+        "122 power_param PowerParameter", "123 relu_param ReLUParameter",
+        "139 batch_norm_param BatchNormParameter", "141 bias_param BiasParameter",
+        "142 scale_param ScaleParameter", "143 input_param InputParameter",
+    ],
+    "V1LayerParameter": [  # before 2014's end
+        "4 name string", "5 type V1LayerType", "2 bottom string*", "3 top string*",
+        "6 blobs BlobProto*",
+        "10 convolution_param ConvolutionParameter", "17 inner_product_param InnerProductParameter",
+        "19 pooling_param PoolingParameter", "21 power_param PowerParameter",
+        "30 relu_param ReLUParameter",
+    ],
+    "InputParameter": ["1 shape BlobShape*"],
+    "ConvolutionParameter": [
+        "1 num_output uint32", "2 bias_term bool true", "3 pad uint32*", "4 kernel_size uint32*",
+        "5 group uint32 1", "6 stride uint32*", "9 pad_h uint32", "10 pad_w uint32",
+        "11 kernel_h uint32", "12 kernel_w uint32", "13 stride_h uint32", "14 stride_w uint32",
+        "16 axis int32 1", "18 dilation uint32*",
+    ],
+    "PoolingParameter": [
+        "1 pool PoolMethod", "2 kernel_size uint32", "3 stride uint32 1", "4 pad uint32 0",
+        "5 kernel_h uint32", "6 kernel_w uint32", "7 stride_h uint32", "8 stride_w uint32",
+        "9 pad_h uint32", "10 pad_w uint32", "12 global_pooling bool", "13 round_mode RoundMode",
+    ],
+    "InnerProductParameter": [
+        "1 num_output uint32", "2 bias_term bool true", "5 axis int32 1", "6 transpose bool",
+    ],
+    "BatchNormParameter": ["3 eps float 1e-5"],
+    "ScaleParameter": ["1 axis int32 1", "2 num_axes int32 1", "4 bias_term bool"],
+    "BiasParameter": ["1 axis int32 1", "2 num_axes int32 1"],
+    "PowerParameter": ["1 power float 1", "2 scale float 1", "3 shift float 0"],
+    "ReLUParameter": ["1 negative_slope float 0"],
+}  # fmt: skip
+ENUMS = {
+    "PoolMethod": {"MAX": 0, "AVE": 1, "STOCHASTIC": 2},
+    "RoundMode": {"CEIL": 0, "FLOOR": 1},
+    "V1LayerType": {
+        "NONE": 0, "CONVOLUTION": 4, "DROPOUT": 6, "FLATTEN": 8, "INNER_PRODUCT": 14, "LRN": 15,
+        "POOLING": 17, "RELU": 18, "SOFTMAX": 20, "POWER": 26,
+    },
+}  # fmt: skip
+
+
+def read_prototxt(path: str | Path) -> Any:
+    """The `NetParameter` of a text file.
+
+    Raises:
+        InputError: the file is missing or no prototxt.
+    """
+    net = new("NetParameter")
+    content = _read(path)
+    try:
+        text_format.Parse(content.decode(), net, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        # its message is the place, perhaps the whole line, and the reason
+        reason = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).splitlines()[-1])
+        place = "" if error.GetLine() is None else f"line {error.GetLine()}: "
+        raise InputError(f"{path}: no prototxt of Caffe: {place}{reason}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: no prototxt of Caffe") from error
+    return net
+
+
+def read_caffemodel(path: str | Path) -> Any:
+    """The `NetParameter` of a binary file.
+
+    Raises:
+        InputError: the file is missing, damaged or no caffemodel.
+    """
+    net = new("NetParameter")
+    content = _read(path)
+    try:
+        net.ParseFromString(content)
+    except DecodeError as error:
+        raise InputError(f"{path}: not a caffemodel, or a damaged one") from error
+    return net
+
+
+def new(name: str) -> Any:
+    """An empty message of one of `MESSAGES`."""
+    return _CLASSES[name]()
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this file: {error.strerror}") from error
+
+
+def _classes() -> dict[str, type[Message]]:
+    """A class for each of `MESSAGES`."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe_subset")
+    file.syntax = "proto2"
+    for name, values in ENUMS.items():
+        enum = file.enum_type.add(name=name)
+        for value, number in values.items():
+            enum.value.add(name=value, number=number)
+    for name, fields in MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field in fields:
+            _add_field(message, *field.split())
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found = (pool.FindMessageTypeByName(f"caffe_subset.{name}") for name in MESSAGES)
+    return {each.name: message_factory.GetMessageClass(each) for each in found}
+
+
+def _add_field(message: Any, number: str, name: str, kind: str, default: str | None = None) -> None:
+    field = message.field.add(name=name, number=int(number), default_value=default)
+    once, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    field.label = many if kind.endswith("*") else once
+    kind = kind.rstrip("*")
+    if kind in MESSAGES:
+        field.type, field.type_name = field.TYPE_MESSAGE, f".caffe_subset.{kind}"
+    elif kind in ENUMS:
+        field.type, field.type_name = field.TYPE_ENUM, f".caffe_subset.{kind}"
+    else:
+        field.type = field.Type.Value(f"TYPE_{kind.upper()}")
+
+
+_CLASSES = _classes()
