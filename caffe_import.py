@@ -3,7 +3,7 @@
 Caffe's networks take BGR pixels from 0 to 255, ours RGB normalised with ImageNet's mean and
 deviation. What a Caffe network does to single pixels at its start (mean, scale, a mixture of the
 channels: as layers, or folded into the next one) goes into the first convolution of ours, together
-with that difference: see `caffe_pixels.py`. Batch norm may be there as layers, or folded into the
+with that difference: see `caffe_reader/pixels.py`. Batch norm may be there as layers, or folded into the
 convolutions, and ours is then the identity. A softmax at the end is left out, as our networks give
 the logits.
 
@@ -23,9 +23,18 @@ import torch
 from torch import nn
 
 import cli
-from caffe_layers import BatchNorm, Convolution, Linear, MaxPool, ReLU, Scaling, Step, compose
-from caffe_net import Net, read_net
-from caffe_pixels import Pixels, bgr
+from caffe_reader.layers import (
+    BatchNorm,
+    Convolution,
+    Linear,
+    MaxPool,
+    ReLU,
+    Scaling,
+    Step,
+    compose,
+)
+from caffe_reader.net import Net, read_net
+from caffe_reader.pixels import Pixels, bgr
 from checkpoint import model_of, save_checkpoint
 from errors import InputError
 from models import MODELS, ConvNet

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from caffe_proto import new
+from caffe_reader.proto import new
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import ConvNet
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from caffe_files import Layer, convolution, save, write_caffe
 
-from caffe_layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
-from caffe_net import read_net
-from caffe_proto import new, read_caffemodel
+from caffe_reader.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
+from caffe_reader.net import read_net
+from caffe_reader.proto import new, read_caffemodel
 from errors import InputError
 
 CONV = convolution("conv", np.ones((4, 3, 3, 3)), np.zeros(4), padding=1)

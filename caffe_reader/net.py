@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_layers import Reader, Step
-from caffe_proto import read_caffemodel, read_prototxt
+from caffe_reader.layers import Reader, Step
+from caffe_reader.proto import read_caffemodel, read_prototxt
 from errors import InputError
 
 V1_TYPES = {  # names of layer types before 2014's end

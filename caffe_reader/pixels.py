@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_layers import Convolution, Scaling, Step, compose
+from caffe_reader.layers import Convolution, Scaling, Step, compose
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from errors import InputError
 
