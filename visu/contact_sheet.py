@@ -61,17 +61,11 @@ def contact_sheet(strips: Sequence[Strip], columns: int = 10, side: int = 96) ->
         InputError: the sheet would be too large; no picture has been asked for yet.
     """
     step = side + SPACE
-    rows = [-(-len(strip.pictures) // columns) for strip in strips]
-    heights = [TEXT + 2 * SPACE + count * step for count in rows]
-    width, height = SPACE + columns * step, SPACE + sum(heights)
-    if max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS:
-        raise InputError(
-            f"a contact sheet of {width:,} × {height:,} pixels is too large; ask for fewer pictures"
-        )
-    sheet = Image.new("RGB", (width, height), GROUND)
+    width, heights = check_sheet([len(strip.pictures) for strip in strips], columns, side)
+    sheet = Image.new("RGB", (width, SPACE + sum(heights)), GROUND)
     draw, font = ImageDraw.Draw(sheet), _font()
     top = SPACE
-    for strip, strip_height in zip(strips, heights, strict=True):
+    for strip, height in zip(strips, heights, strict=True):
         title = _shortened(_printable(strip.title), font, width - 2 * SPACE)
         draw.text((SPACE, top), title, INK, font)
         for number, picture in enumerate(strip.pictures):
@@ -81,8 +75,25 @@ def contact_sheet(strips: Sequence[Strip], columns: int = 10, side: int = 96) ->
                 picture if max(picture.size) <= side else ImageOps.contain(picture, (side,) * 2)
             )
             sheet.paste(fitting, (left, upper))
-        top += strip_height
+        top += height
     return sheet
+
+
+def check_sheet(counts: Sequence[int], columns: int = 10, side: int = 96) -> tuple[int, list[int]]:
+    """The width of a sheet and the height of each strip, in pixels, of strips with so many
+    pictures.
+
+    Raises:
+        InputError: the sheet would be too large.
+    """
+    step = side + SPACE
+    heights = [TEXT + 2 * SPACE + -(-count // columns) * step for count in counts]
+    width, height = SPACE + columns * step, SPACE + sum(heights)
+    if max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS:
+        raise InputError(
+            f"a contact sheet of {width:,} × {height:,} pixels is too large; ask for fewer pictures"
+        )
+    return width, heights
 
 
 def _font() -> ImageFont.FreeTypeFont:
