@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-if not __package__:  # started as a script: the modules that it stands on are one folder up
+if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import applied
