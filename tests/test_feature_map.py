@@ -102,6 +102,18 @@ def test_a_network_without_clusters_has_a_map(train: Callable[..., Path], tree: 
     assert len(set(found["x"])) > 30
 
 
+def test_a_run_under_way_has_a_map(train: Callable[..., Path], tree: Path) -> None:
+    exp = train(tree, "--epochs", "2")
+    checkpoint = torch.load(exp / "checkpoint.pth.tar", weights_only=True)
+    checkpoint["clusters"]["epoch"] = 1  # as after an epoch: of the network before it
+    torch.save(checkpoint, exp / "checkpoint.pth.tar")
+    (exp / "assignments" / "epoch_0002.npy").unlink()
+    assert draw(exp) == 0
+    found = content_of(exp / "feature_map.html")
+    assert found["about"] == "40 images; t-SNE, clusters of epoch 1"
+    assert found["cluster"] == read_run(exp).assignment(1).tolist()
+
+
 def test_an_unreadable_image_is_not_on_the_map(train: Callable[..., Path], tree: Path) -> None:
     exp = train(tree)
     (tree / "b" / "003.png").write_bytes(b"no picture")

@@ -171,7 +171,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     data_help = "images to map: folders or list files; left out: the run's own"
     add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
-    points_help = "images on the map, at random; the page grows by some 2 kB with each"
+    points_help = "images on the map, at random; the page grows by some 1 kB with each"
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
     method_help = "tsne keeps neighbours together; pca is quicker, and plainer"
     add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
