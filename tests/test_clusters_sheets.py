@@ -92,6 +92,15 @@ def test_an_earlier_epoch_has_no_distances(
     assert {row["mean_distance"] for row in table(tree.parent / "sheets").values()} == {None}
 
 
+def test_a_call_without_distances_leaves_no_sheet_of_the_one_before(
+    train: Callable[..., Path], tree: Path
+) -> None:
+    exp = train(tree)
+    assert draw(exp) == draw(exp, "--no-distances") == 0
+    assert not (exp / "clusters_epoch_0001" / "tightest.jpg").exists()
+    assert {row["mean_distance"] for row in table(exp / "clusters_epoch_0001").values()} == {None}
+
+
 def test_a_run_without_its_own_clusters_yet_has_no_distances(
     train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

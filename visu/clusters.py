@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> None:
     if why_not:
         sys.stdout.write(f"no distances, and no sheet of the tightest: {why_not}\n")
         del kinds["tightest"]
+        (out / "tightest.jpg").unlink(missing_ok=True)  # of a call before, beside other numbers
     for kind, chosen in kinds.items():
         strips = [strip(run, epoch, view, distances, args.images, args.seed) for view in chosen]
         path = out / f"{kind}.jpg"
