@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 import cli
 import device
 from checkpoint import model_of, read_checkpoint
+from clustering import Clusters
 from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import DECODE, Batch, ImageDataset, load_in_order
@@ -33,6 +34,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DIR", type=Path, nargs="+", help=data_help)
     size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
     add("--size", type=cli.whole_number(1), help=size_help)
+    add_pass_flags(parser)
+
+
+def add_pass_flags(parser: argparse.ArgumentParser) -> None:
+    """How images are read and go through the network, but for their size."""
+    add = parser.add_argument
     add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
@@ -61,6 +68,14 @@ class Applied:
     own: range
     loader: DataLoader[Batch]
 
+    @property
+    def own_clusters(self) -> Clusters | None:
+        """The clusters of this very network's features, if the checkpoint has them: until its end
+        a run has those of the network that the epoch began with, which has moved on since."""
+        plain = self.checkpoint.get("clusters")
+        place = self.checkpoint.get("epoch"), self.checkpoint.get("step", 0)
+        return Clusters.from_plain(plain) if plain and (plain["epoch"], 0) == place else None
+
     def features(self, advance: Callable[[int], None]) -> Features:
         """The embedding of each of this process's images; those that cannot be read are named on
         stderr."""
@@ -70,8 +85,11 @@ class Applied:
         )
 
 
-def open_inputs(args: argparse.Namespace) -> Applied:
+def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Applied:
     """Read the checkpoint and list the images.
+
+    Args:
+        images: others than those of `args.data`.
 
     Raises:
         InputError: naming the flag or file that is wrong.
@@ -82,7 +100,7 @@ def open_inputs(args: argparse.Namespace) -> Applied:
     model = model_of(checkpoint, args.model).eval()
     size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
     check_size(model.arch, size)
-    images = find_all_images(args.data)
+    images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)
