@@ -3,9 +3,9 @@
 Caffe's networks take BGR pixels from 0 to 255, ours RGB normalised with ImageNet's mean and
 deviation. What a Caffe network does to single pixels at its start (mean, scale, a mixture of the
 channels: as layers, or folded into the next one) goes into the first convolution of ours, together
-with that difference: see `caffe_reader/pixels.py`. Batch norm may be there as layers, or folded into the
-convolutions, and ours is then the identity. A softmax at the end is left out, as our networks give
-the logits.
+with that difference: see `caffe_reader/pixels.py`. Batch norm may be there as layers, or folded
+into the convolutions, and ours is then the identity. A softmax at the end is left out, as our
+networks give the logits.
 
 The outputs are the same up to rounding, but for one case: a network without Sobel filters whose
 mean is folded into the first convolution itself, or is not ImageNet's. Around the image it has
