@@ -93,12 +93,12 @@ def in_words(card: Card) -> str:
     rows = {"file": f"{card['bytes']:,} bytes", "SHA-256": card["sha256"]}
     if "architecture" in card:
         rows = {**_network_in_words(card), **rows}
+    fold = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    fold.subsequent_indent = " " * 16
     lines = [card["path"]]
     for label, text in rows.items():
-        indent = f"  {label:<14}"
-        lines += textwrap.wrap(
-            text, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
-        )
+        fold.initial_indent = f"  {label:<14}"
+        lines += fold.wrap(text)
     return "\n".join(lines) + "\n"
 
 
