@@ -9,7 +9,6 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from checkpoint import check_weights, read_checkpoint
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from errors import InputError
 from files import sha256_of
-from layouts import has_sobel, network_for, outputs_of
+from layouts import has_sobel, layout_in_words, network_for, outputs_of
 
 WIDTH = 100  # columns
+CLUSTERS = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"
 BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 
 Card = dict[str, Any]
@@ -59,25 +59,28 @@ def card_of(path: Path) -> Card:
 def _contents(checkpoint: dict[str, Any]) -> Card:
     weights, settings = checkpoint["state_dict"], checkpoint.get("settings", {})
     trained = [w.numel() for name, w in weights.items() if not name.endswith(BATCH_NORM)]
-    whole = {n: v for n, v in {**settings, **checkpoint}.items() if isinstance(v, int)}
     return {
         "architecture": checkpoint["arch"],
         "sobel": has_sobel(weights),
         "k": outputs_of(weights),
         "parameters": sum(trained),
-        "epoch": whole.get("epoch"),
-        "step": whole.get("step", 0),
+        "epoch": _whole(checkpoint.get("epoch")),
+        "step": _whole(checkpoint.get("step")) or 0,
         "input": {
             "channels": "RGB",
             "range": [0, 1],
             "mean": IMAGENET_MEAN,
             "std": IMAGENET_STD,
-            "size": whole.get("size"),
+            "size": _whole(settings.get("size")),
         },
         "clusters": _clusters(checkpoint.get("clusters")),
-        "layout": {**asdict(checkpoint["layout"]), "in_words": str(checkpoint["layout"])},
+        "layout": checkpoint["layout"],
         "settings": settings,
     }
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _clusters(saved: Any) -> Card | None:
@@ -108,14 +111,11 @@ def _network_in_words(card: Card) -> dict[str, str]:
     side = f"{wanted['size']} × {wanted['size']} pixels in training" if wanted["size"] else ""
     settings = [f"{name} {value}" for name, value in card["settings"].items() if value is not None]
     place = "the next to run" if card["step"] == 0 else f"{card['step']} batches done"
-    saved = "not saved"
-    if clusters is not None:
-        saved = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"
     rows = {
         "architecture": card["architecture"],
         "Sobel filters": "yes" if card["sobel"] else "no",
         "k": "no top layer" if k is None else f"{k} (outputs of the top layer)",
-        "clusters": saved.format(**(clusters or {})),
+        "clusters": "not saved" if clusters is None else CLUSTERS.format(**clusters),
         "epoch": "not known" if card["epoch"] is None else f"{card['epoch']}, {place}",
         "input": f"RGB from 0 to 1, less {mean}, divided by {std}" + (side and f"; {side}"),
         "parameters": f"{card['parameters']:,}",
@@ -123,7 +123,7 @@ def _network_in_words(card: Card) -> dict[str, str]:
     if card["error"] is None:
         rows["conv layers"] = str(card["conv_layers"])
         rows["embedding"] = f"{card['embedding']} dimensions"
-    rows["layout"] = card["layout"]["in_words"]
+    rows["layout"] = layout_in_words(card["layout"])
     if settings:
         rows["settings"] = ", ".join(settings)
     return rows

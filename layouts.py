@@ -4,9 +4,8 @@ A layout that comes to be known is a row of `RENAMES`; a network that does, one 
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -26,9 +25,9 @@ RENAMES = [
 MOST_NAMES = 20  # that a message has of each kind
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a checkpoint's file is laid out.
+class Layout(TypedDict):
+    """How a checkpoint's file is laid out; plain, as it stands in a checkpoint, which may be saved
+    again.
 
     Attributes:
         container: one of the formats of `torch_file`.
@@ -40,21 +39,9 @@ class Layout:
 
     container: str
     alone: bool
-    wrappers: tuple[str, ...]
+    wrappers: list[str]
     named: bool
     counts: bool
-
-    def __str__(self) -> str:
-        parts = ["zip of torch 1.6 or later" if self.container == ZIP else self.container]
-        if self.alone:
-            parts.append("a state dict alone")
-        if not self.named:
-            parts.append("architecture recognised by the weights")
-        if self.wrappers:
-            parts.append(f"names with {' and '.join(self.wrappers)}")
-        if not self.counts:
-            parts.append("no num_batches_tracked")
-        return ", ".join(parts)
 
 
 def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, Any]:
@@ -75,8 +62,13 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         raise InputError(f"{path}: its settings are not a table of names and values")
     weights, wrappers = _rename(state["state_dict"], path)
     arch = _architecture(state.get("arch"), weights, path)
-    counts = any(name.endswith("num_batches_tracked") for name in weights)
-    layout = Layout(container, alone, wrappers, arch == state.get("arch"), counts)
+    layout = Layout(
+        container=container,
+        alone=alone,
+        wrappers=wrappers,
+        named=arch == state.get("arch"),
+        counts=any(name.endswith("num_batches_tracked") for name in weights),
+    )
     return {**state, "state_dict": weights, "arch": arch, "layout": layout}
 
 
@@ -90,7 +82,22 @@ def describe(state: dict[str, Any]) -> str:
         "no top layer" if outputs is None else f"{outputs} outputs",
         f"epoch {state['epoch']}" if "epoch" in state else "no epoch",
     ]
-    return f"{', '.join(parts)}; {state['layout']}"
+    return f"{', '.join(parts)}; {layout_in_words(state['layout'])}"
+
+
+def layout_in_words(layout: Layout) -> str:
+    """A layout in one line."""
+    container, wrappers = layout["container"], layout["wrappers"]
+    parts = ["zip of torch 1.6 or later" if container == ZIP else container]
+    if layout["alone"]:
+        parts.append("a state dict alone")
+    if not layout["named"]:
+        parts.append("architecture recognised by the weights")
+    if wrappers:
+        parts.append(f"names with {' and '.join(wrappers)}")
+    if not layout["counts"]:
+        parts.append("no num_batches_tracked")
+    return ", ".join(parts)
 
 
 def has_sobel(weights: StateDict) -> bool:
@@ -151,7 +158,7 @@ def _is_dense(weight: Any) -> bool:
     )
 
 
-def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, tuple[str, ...]]:
+def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]:
     """Weights under the names that the models here have, and the wrappers that were around them.
 
     Raises:
@@ -167,7 +174,7 @@ def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, tuple[str,
         if new in renamed:
             raise InputError(f"{path}: its state_dict has {new} twice, once as {name}")
         renamed[new] = weight
-    return renamed, tuple(sorted(wrappers))
+    return renamed, sorted(wrappers)
 
 
 def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:

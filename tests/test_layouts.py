@@ -15,7 +15,7 @@ from conftest import tiny
 from old_torch import Python2Pickler, optimizer_of_2018, save_as_2018
 from torch import Tensor
 
-from checkpoint import load_model, read_checkpoint
+from checkpoint import load_model, read_checkpoint, save_checkpoint
 from errors import InputError
 from models import MODELS, untrained
 from torch_file import load_torch_file
@@ -144,6 +144,18 @@ def test_every_mixture_of_layouts(
     assert_same(model.state_dict(), weights)
 
 
+def test_what_was_read_can_be_saved_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.pth.tar"
+    save_as_2018(checkpoint_of_2018(weights_of()), path)
+    first = read_checkpoint(path)
+    save_checkpoint(path, first)
+    second = read_checkpoint(path)
+    assert_same(second["state_dict"], first["state_dict"])
+    assert second["optimizer"]["param_groups"] == first["optimizer"]["param_groups"]
+    assert (first["layout"]["wrappers"], second["layout"]["wrappers"]) == (["features.module."], [])
+    assert second["layout"]["container"] == "zip"
+
+
 def test_what_was_found_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "deepcluster")
     path = tmp_path / "c.pth.tar"
@@ -167,9 +179,9 @@ def test_the_format_is_told_apart(tmp_path: Path) -> None:
     found = []
     for zipped in (True, False):
         torch.save(contents, path, _use_new_zipfile_serialization=zipped)
-        found.append(read_checkpoint(path)["layout"].container)
+        found.append(read_checkpoint(path)["layout"]["container"])
     save_as_2018(contents, path)
-    found.append(read_checkpoint(path)["layout"].container)
+    found.append(read_checkpoint(path)["layout"]["container"])
     assert found == ["zip", "not zip, of before torch 1.6", "not zip, written by Python 2"]
 
 
@@ -184,7 +196,7 @@ def test_an_architecture_is_recognised_by_names_and_shapes(
     torch.save(small, tmp_path / "c.pth")
     state = read_checkpoint(tmp_path / "c.pth")
     assert state["arch"] == arch
-    assert not state["layout"].named
+    assert not state["layout"]["named"]
 
 
 def test_another_name_for_a_network_known_here(tmp_path: Path) -> None:
