@@ -74,7 +74,7 @@ def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
             "you trust who made it, torch.save what torch.load(…, weights_only=False) gives"
         )
     if names:
-        raise InputError(f"{path}: a tar archive of {names[0]} and the like; unpack it")
+        raise InputError(f"{path}: a tar archive of {names[0]!r} and the like; unpack it")
 
 
 def _translate(file: IO[bytes]) -> tuple[bytes, bool]:

@@ -255,7 +255,9 @@ def test_a_tar_of_the_first_torch_is_refused_with_a_way_out(tmp_path: Path) -> N
     path = tar_of(
         tmp_path / "alexnet.tar", "alexnet/checkpoint.pth.tar", "alexnet/model.caffemodel"
     )
-    with pytest.raises(InputError, match=r"a tar archive of alexnet/checkpoint\.pth\.tar and the"):
+    with pytest.raises(
+        InputError, match=r"a tar archive of 'alexnet/checkpoint\.pth\.tar' and the"
+    ):
         load_model(path)
 
 
