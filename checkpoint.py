@@ -5,18 +5,19 @@ and `optimizer`, and ours beside them (see `main.py`).
 """
 
 import hashlib
-import re
+import logging
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from errors import InputError
 from files import atomic_write
-from models import MODELS, ConvNet
+from layouts import StateDict, as_checkpoint, describe, in_words, misfits, network_for
+from models import ConvNet
+from torch_file import load_torch_file
 
-StateDict = dict[str, Tensor]
+log = logging.getLogger("deepcluster")
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -28,27 +29,13 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint to the CPU, with its parameter names as the models here have them.
 
+    Its `arch` is the name of a network known here, also where the file names none or is a state
+    dict alone; `layout` is added, the `Layout` that was found.
+
     Raises:
         InputError: the file is missing or is no checkpoint of a network known here.
     """
-    try:
-        with Path(path).open("rb") as file:
-            state = _load_safely(file, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
-    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
-        raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
-    arch = state.get("arch")
-    if not isinstance(arch, str) or arch not in MODELS:
-        raise InputError(f"{path}: its architecture is {arch!r}, not one of {', '.join(MODELS)}")
-    for name, weight in state["state_dict"].items():
-        if not isinstance(name, str) or not isinstance(weight, Tensor):
-            raise InputError(f"{path}: its state_dict holds something else than weights: {name!r}")
-    settings = state.get("settings", {})
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise InputError(f"{path}: its settings are not a table of names and values")
-    state["state_dict"] = _without_wrappers(state["state_dict"])
-    return state
+    return as_checkpoint(*load_torch_file(path), path)
 
 
 def place_of(path: str | Path) -> tuple[int, int] | None:
@@ -62,7 +49,7 @@ def place_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def load_model(path: str | Path) -> ConvNet:
-    """The network of a checkpoint, on the CPU.
+    """The network of a checkpoint, on the CPU; what was found is logged.
 
     Architecture, Sobel and the number of outputs are the checkpoint's; `top_layer` is None where
     it has none.
@@ -79,14 +66,9 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
     Raises:
         InputError: as `load_model`, naming the file.
     """
-    weights = state["state_dict"]
-    top_layer = weights.get("top_layer.weight")
-    model = MODELS[state["arch"]](
-        sobel=has_sobel(weights), out=1 if top_layer is None else len(top_layer)
-    )
-    if top_layer is None:
-        model.top_layer = None
-    load_weights(model, weights, path)
+    model = network_for(state["arch"], state["state_dict"])
+    load_weights(model, state["state_dict"], path)
+    log.info("%s: %s", path, describe(state))
     return model
 
 
@@ -99,13 +81,18 @@ def digest_of(model: ConvNet) -> str:
     return digest.hexdigest()
 
 
-def has_sobel(weights: StateDict) -> bool:
-    """Whether the network of these weights starts with the Sobel filters."""
-    return any(name.startswith("sobel.") for name in weights)
-
-
 def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
     """Copy weights into a network, all of them.
+
+    Raises:
+        InputError: as `check_weights`.
+    """
+    check_weights(model, weights, path)
+    model.load_state_dict(weights, strict=False)
+
+
+def check_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
+    """Check that weights fit a network, which may be without any itself, on the device `meta`.
 
     Batch norm's `num_batches_tracked`, which files of 2018 lack, is the only entry that may be
     missing.
@@ -113,26 +100,8 @@ def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
     Raises:
         InputError: entries that are missing, unexpected, of another shape or not finite, by name.
     """
-    own = model.state_dict()
-    wrong = {
-        "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
-        "unexpected": [n for n in weights if n not in own],
-        "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
-        "not finite": [n for n in weights if n in own and not weights[n].isfinite().all()],
-    }
-    if any(wrong.values()):
-        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
-        raise InputError(f"{path}: its weights do not fit {model.arch}: {found}")
-    model.load_state_dict(weights, strict=False)
-
-
-def _load_safely(file: IO[bytes], path: str | Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make torch.load raise almost anything
-        raise InputError(f"{path}: not a checkpoint, or a damaged one") from error
-
-
-def _without_wrappers(weights: StateDict) -> StateDict:
-    """Names without the `module.` that DataParallel puts in front of what it wraps."""
-    return {re.sub(r"(^|\.)module\.", r"\1", name): value for name, value in weights.items()}
+    found = misfits(model, weights)
+    if infinite := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        found["not finite"] = infinite
+    if found:
+        raise InputError(f"{path}: its weights do not fit {model.arch}: {in_words(found)}")

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import tempfile
@@ -51,6 +52,17 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole. File names that are not UTF-8 keep their bytes."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def sha256_of(path: Path, end: int | None = None) -> "hashlib._Hash":
+    """Of a file's bytes, all of them or those before `end`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size if end is None else end
+        while piece := file.read(min(left, 1 << 20)):
+            digest.update(piece)
+            left -= len(piece)
+    return digest
 
 
 def make_experiment_folder(folder: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.amp import GradScaler
 
-from checkpoint import has_sobel, load_weights, read_checkpoint
+from checkpoint import load_weights, read_checkpoint
 from clustering import Clusters
 from data.images import ImageList
 from device import Compute
 from errors import InputError
+from layouts import has_sobel
 from models import ConvNet, untrained
 from results import plain_settings
 from util import AverageMeter

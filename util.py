@@ -10,7 +10,8 @@ import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
-from files import atomic_write
+from files import atomic_write, sha256_of
+from plain_pickle import load_plain
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 
@@ -62,7 +63,7 @@ class Logger:
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            return _PlainUnpickler(file).load()
+            return load_plain(file)
 
     @property
     def end(self) -> int:
@@ -72,9 +73,9 @@ class Logger:
                 with atomic_write(self.path) as file:
                     pickle.dump([], file, protocol=2)
             with self.path.open("rb") as file:
-                _PlainUnpickler(file).load()
+                load_plain(file)
                 self._end = file.tell() - 1
-            self._hash = _hash_up_to(self.path, self._end)
+            self._hash = sha256_of(self.path, self._end)
         return self._end
 
     @property
@@ -87,7 +88,7 @@ class Logger:
         """Whether this list, when it was shorter, had this end and this digest."""
         if not self.path.exists() or self.path.stat().st_size <= end:
             return False
-        return _hash_up_to(self.path, end).hexdigest() == digest
+        return sha256_of(self.path, end).hexdigest() == digest
 
     def log(self, item: Any) -> None:
         """Append an item made of lists, dicts, strings and numbers."""
@@ -111,20 +112,7 @@ class Logger:
             file.write(pickle.STOP)
             file.truncate(end + 1)
             _sync(file)
-        self._end, self._hash = end, _hash_up_to(self.path, end)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a list of clusters")
-
-
-def _hash_up_to(path: Path, end: int) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(min(end - file.tell(), 1 << 20)):
-            digest.update(piece)
-    return digest
+        self._end, self._hash = end, sha256_of(self.path, end)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -1,7 +1,6 @@
 """The ground truth of ROxford5k and RParis6k (Radenović et al. 2018): a pickle of lists and arrays,
 read without running anything that may be in it."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from errors import InputError
+from plain_pickle import read_plain
 
 GRADES = ("easy", "hard", "junk")
 
@@ -37,13 +37,7 @@ def read_revisited(path: Path) -> Revisited:
         InputError: the file cannot be read, has something else than lists, dicts, texts, numbers
             and arrays in it, or is no such ground truth.
     """
-    try:
-        with path.open("rb") as file:
-            content = _PlainUnpickler(file, encoding="latin1").load()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this ground truth: {error.strerror}") from error
-    except Exception as error:  # damaged bytes make pickle raise almost anything
-        raise InputError(f"{path}: not a ground truth, or a damaged one: {error}") from error
+    content = read_plain(path, "ground truth")
     try:
         return _revisited(content)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -79,49 +73,3 @@ def _names(database: list[str], numbers: Any) -> frozenset[str]:
     if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(database):
         raise IndexError(f"no image has one of the numbers {numbers.min()} to {numbers.max()}")
     return frozenset(database[int(number)] for number in numbers.ravel())
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows plain containers and NumPy's arrays and scalars, by the names that NumPy 1 and 2 pickle
-    them under; anything else, which might run, is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        of_numpy = module.split(".")[0] == "numpy"
-        if of_numpy and name in ("ndarray", "dtype"):
-            return {"ndarray": _Placeholder, "dtype": np.dtype}[name]
-        if of_numpy and name in ("_reconstruct", "scalar", "_frombuffer"):
-            makers = {"_reconstruct": _empty, "scalar": _scalar, "_frombuffer": _frombuffer}
-            return makers[name]
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
-            return _encode
-        if module in ("builtins", "__builtin__") and name == "bytes":  # and none of them
-            return _no_bytes
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-
-
-class _Placeholder:
-    """Stands for `numpy.ndarray`, which pickles name and which must not be called by one."""
-
-    def __init__(self, *called_with: Any) -> None:
-        raise pickle.UnpicklingError("it calls numpy.ndarray")
-
-
-def _empty(kind: Any, shape: Any, letter: Any) -> np.ndarray:
-    """The array that a pickle then sets the shape, type and bytes of, which NumPy checks."""
-    return np.empty(0, np.int8)
-
-
-def _scalar(dtype: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype)[0]
-
-
-def _frombuffer(data: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
-    return np.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    return b""

@@ -1,11 +1,12 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from files import atomic_write, new_numbered_folder, remove_leftovers, write_text
+from files import atomic_write, new_numbered_folder, remove_leftovers, sha256_of, write_text
 
 
 def test_the_name_appears_when_the_file_is_complete(tmp_path: Path) -> None:
@@ -54,3 +55,11 @@ def test_folders_are_numbered_on(tmp_path: Path) -> None:
     parent = tmp_path / "exp"
     (parent / "002").mkdir(parents=True)
     assert [new_numbered_folder(parent).name for _ in range(3)] == ["001", "003", "004"]
+
+
+def test_sha256_of_a_file_or_its_beginning(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000  # more than is read at a time
+    (tmp_path / "f").write_bytes(content)
+    assert sha256_of(tmp_path / "f").digest() == hashlib.sha256(content).digest()
+    for end in (0, 5, 2**20, 2**20 + 1):
+        assert sha256_of(tmp_path / "f", end).digest() == hashlib.sha256(content[:end]).digest()

@@ -65,7 +65,7 @@ def test_an_item_costs_its_own_size_however_long_the_list_is(
     def no_reading(*args: object) -> None:
         raise AssertionError("the list was read again")
 
-    monkeypatch.setattr("util._PlainUnpickler", no_reading)
+    monkeypatch.setattr("util.load_plain", no_reading)
     log.log(item)
 
 
@@ -110,7 +110,7 @@ def test_a_list_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
             return os.system, (f"touch {tmp_path / 'canary'}",)
 
     (tmp_path / "clusters").write_bytes(pickle.dumps([Hostile()]))
-    with pytest.raises(pickle.UnpicklingError, match="system has no place"):
+    with pytest.raises(pickle.UnpicklingError, match=r"it refers to \w+\.system"):
         _ = Logger(tmp_path / "clusters").data
     assert not (tmp_path / "canary").exists()
 

@@ -1,0 +1,106 @@
+"""Clusters as pickles: a run's `clusters`, and the released `*_cluster_assignment.pickle`."""
+
+import operator
+import pickle
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import InputError
+from files import atomic_write
+from plain_pickle import read_plain
+
+
+def read_clusters(path: Path) -> list[list[list[int]]]:
+    """A run's `clusters`, also of the original code: for each epoch for each cluster the numbers of
+    its images.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    epochs = read_plain(path, "list of clusters")
+    try:
+        if not isinstance(epochs, list):
+            raise ValueError(f"it is {_short(epochs)}")
+        return [_epoch(number, clusters) for number, clusters in enumerate(epochs)]
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not a list over epochs of lists over clusters of image numbers: {error}"
+        ) from error
+
+
+def read_assignment(path: Path) -> list[tuple[str, int]]:
+    """A `*_cluster_assignment.pickle`: pairs of an image's path and the number of its cluster, or a
+    dict from the one to the other.
+
+    Paths that Python 2 wrote are the bytes of a file name, and come out as Python has these, also
+    where they are not UTF-8.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    content = read_plain(path, "cluster assignment", encoding="bytes")
+    entries = list(content.items()) if isinstance(content, dict) else content
+    try:
+        if not isinstance(entries, list | tuple):
+            raise ValueError(f"it is {_short(entries)}")
+        return [_pair(number, entry) for number, entry in enumerate(entries)]
+    except ValueError as error:
+        raise InputError(f"{path}: not a list of pairs of path and cluster: {error}") from error
+
+
+def write_assignment(path: Path, pairs: Iterable[tuple[str, int]]) -> None:
+    """Write pairs of an image's path and the number of its cluster in the released format, whole or
+    not at all.
+
+    Python 2 reads it, too; paths are texts of Python 2, the bytes of the file names. (In Python 3,
+    `pickle.load` takes them with `encoding="latin1"`, or `"utf-8"` where the names are.)
+    """
+    with atomic_write(path) as file:
+        file.write(pickle.PROTO + b"\x02" + pickle.EMPTY_LIST)
+        for name, cluster in pairs:
+            text = name.encode("utf-8", "surrogateescape")
+            # by hand: Python 3's pickle writes no texts of Python 2
+            file.write(pickle.BINSTRING + struct.pack("<i", len(text)) + text)
+            file.write(pickle.dumps(operator.index(cluster), protocol=2)[2:-1])
+            file.write(pickle.TUPLE2 + pickle.APPEND)
+        file.write(pickle.STOP)
+
+
+def _epoch(number: int, clusters: Any) -> list[list[int]]:
+    if not isinstance(clusters, list | tuple):
+        raise ValueError(f"epoch {number} is {_short(clusters)}")
+    arrays = []
+    for cluster, members in enumerate(clusters):
+        try:
+            array = np.asarray(members)
+        except ValueError:  # rows of many lengths
+            array = np.empty((1, 1))
+        whole = np.issubdtype(array.dtype, np.integer) or array.size == 0
+        if isinstance(members, str | bytes | dict) or array.ndim != 1 or not whole:
+            raise ValueError(f"cluster {cluster} of epoch {number} is {_short(members)}")
+        arrays.append(array.astype(np.int64))
+    images = np.sort(np.concatenate(arrays)) if arrays else np.empty(0, np.int64)
+    if len(images) and images[0] < 0:
+        raise ValueError(f"epoch {number} has an image {images[0]}")
+    twice = images[1:][images[1:] == images[:-1]]
+    if len(twice):
+        raise ValueError(f"epoch {number} has image {twice[0]} in more than one place")
+    return [array.tolist() for array in arrays]
+
+
+def _pair(number: int, entry: Any) -> tuple[str, int]:
+    path, cluster = entry if isinstance(entry, list | tuple) and len(entry) == 2 else (None, None)
+    if isinstance(path, bytes):
+        path = path.decode("utf-8", "surrogateescape")
+    if not isinstance(path, str) or not path or type(cluster) is not int or cluster < 0:
+        raise ValueError(f"entry {number} is {_short(entry)}")
+    return path, cluster
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

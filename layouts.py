@@ -1,0 +1,207 @@
+"""How checkpoints were laid out in files, and the way from there to what the models here take.
+
+A layout that comes to be known is a row of `RENAMES`; a network that does, one of `models.MODELS`.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from errors import InputError
+from models import MODELS, ConvNet
+from torch_file import ZIP
+
+StateDict = dict[str, Tensor]
+
+# A pattern in a name, and what it becomes.
+RENAMES = [
+    # DataParallel around `features`, DistributedDataParallel around the network
+    (re.compile(r"(^|\.)module\."), r"\1"),
+]
+
+MOST_NAMES = 20  # that a message has of each kind
+
+
+class Layout(TypedDict):
+    """How a checkpoint's file is laid out; plain, as it stands in a checkpoint, which may be saved
+    again.
+
+    Attributes:
+        container: one of the formats of `torch_file`.
+        alone: the file is the state dict, with nothing beside it.
+        wrappers: what stood in front of names and is gone, such as `features.module.`.
+        named: the file names its architecture; otherwise it was recognised by its weights.
+        counts: batch norm has its `num_batches_tracked`, which files of 2018 lack.
+    """
+
+    container: str
+    alone: bool
+    wrappers: list[str]
+    named: bool
+    counts: bool
+
+
+def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, Any]:
+    """What is in a file, as `checkpoint.read_checkpoint` gives it.
+
+    Raises:
+        InputError: it is no checkpoint of a network known here.
+    """
+    alone = _is_state_dict(content)
+    state = {"state_dict": content} if alone else content
+    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
+        raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
+    for name, weight in state["state_dict"].items():
+        if not isinstance(name, str) or not _is_dense(weight):
+            raise InputError(f"{path}: its state_dict holds something else than weights: {name!r}")
+    settings = state.get("settings", {})
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise InputError(f"{path}: its settings are not a table of names and values")
+    weights, wrappers = _rename(state["state_dict"], path)
+    arch = _architecture(state.get("arch"), weights, path)
+    layout = Layout(
+        container=container,
+        alone=alone,
+        wrappers=wrappers,
+        named=arch == state.get("arch"),
+        counts=any(name.endswith("num_batches_tracked") for name in weights),
+    )
+    return {**state, "state_dict": weights, "arch": arch, "layout": layout}
+
+
+def describe(state: dict[str, Any]) -> str:
+    """What `as_checkpoint` has found, in one line."""
+    weights = state["state_dict"]
+    sobel = "with Sobel filters" if has_sobel(weights) else "without Sobel filters"
+    outputs = outputs_of(weights)
+    parts = [
+        f"{state['arch']} {sobel}",
+        "no top layer" if outputs is None else f"{outputs} outputs",
+        f"epoch {state['epoch']}" if "epoch" in state else "no epoch",
+    ]
+    return f"{', '.join(parts)}; {layout_in_words(state['layout'])}"
+
+
+def layout_in_words(layout: Layout) -> str:
+    """A layout in one line."""
+    container, wrappers = layout["container"], layout["wrappers"]
+    parts = ["zip of torch 1.6 or later" if container == ZIP else container]
+    if layout["alone"]:
+        parts.append("a state dict alone")
+    if not layout["named"]:
+        parts.append("architecture recognised by the weights")
+    if wrappers:
+        parts.append(f"names with {' and '.join(wrappers)}")
+    if not layout["counts"]:
+        parts.append("no num_batches_tracked")
+    return ", ".join(parts)
+
+
+def has_sobel(weights: StateDict) -> bool:
+    """Whether the network of these weights starts with the Sobel filters."""
+    return any(name.startswith("sobel.") for name in weights)
+
+
+def outputs_of(weights: StateDict) -> int | None:
+    """Width of the top layer; None where there is none."""
+    top_layer = weights.get("top_layer.weight")
+    return None if top_layer is None else top_layer.shape[:1].numel()
+
+
+def network_for(arch: str, weights: StateDict) -> ConvNet:
+    """A new network with Sobel filters and top layer as these weights have them."""
+    outputs = outputs_of(weights)
+    model = MODELS[arch](sobel=has_sobel(weights), out=1 if outputs is None else outputs)
+    if outputs is None:
+        model.top_layer = None
+    return model
+
+
+def misfits(model: ConvNet, weights: StateDict) -> dict[str, list[str]]:
+    """Names of weights that keep them from fitting a network, by what is wrong; empty where all is
+    well.
+
+    Batch norm's `num_batches_tracked` are the only entries that may be missing.
+    """
+    own = model.state_dict()
+    wrong = {
+        "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
+        "unexpected": [n for n in weights if n not in own],
+        "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
+    }
+    return {kind: names for kind, names in wrong.items() if names}
+
+
+def in_words(wrong: dict[str, list[str]]) -> str:
+    """What `misfits` gives, in one line."""
+    return "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items())
+
+
+def _is_state_dict(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(n, str) and isinstance(w, Tensor) for n, w in content.items())
+    )
+
+
+def _is_dense(weight: Any) -> bool:
+    """Whether it is a tensor with a number at each place, in memory."""
+    return (
+        isinstance(weight, Tensor)
+        and weight.layout == torch.strided
+        and weight.device.type == "cpu"
+        and not weight.is_quantized
+    )
+
+
+def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]:
+    """Weights under the names that the models here have, and the wrappers that were around them.
+
+    Raises:
+        InputError: two come to the same name.
+    """
+    renamed: StateDict = {}
+    wrappers: set[str] = set()
+    for name, weight in weights.items():
+        new = name
+        for pattern, replacement in RENAMES:
+            wrappers.update(new[: match.end()] for match in pattern.finditer(new))
+            new = pattern.sub(replacement, new)
+        if new in renamed:
+            raise InputError(f"{path}: its state_dict has {new} twice, once as {name}")
+        renamed[new] = weight
+    return renamed, sorted(wrappers)
+
+
+def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
+    """The network of these weights: the one that the file names, or where it names none that is
+    known here, the one that they fit.
+
+    Raises:
+        InputError: there is none; says what stands between the nearest and the weights.
+    """
+    if isinstance(named, str) and named in MODELS:
+        return named
+    known = ", ".join(MODELS)
+    if named is not None and not isinstance(named, str):
+        raise InputError(f"{path}: its architecture is {named!r}, not one of {known}")
+    with torch.device("meta"):
+        wrong = {arch: misfits(network_for(arch, weights), weights) for arch in MODELS}
+    nearest = min(wrong, key=lambda arch: sum(map(len, wrong[arch].values())))
+    if not wrong[nearest]:
+        return nearest
+    what = "not named" if named is None else repr(named)
+    raise InputError(
+        f"{path}: its architecture is {what}, and its weights fit none of {known}; "
+        f"{nearest} is nearest: {in_words(wrong[nearest])}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    shown = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,147 @@
+"""Pickles, read without running anything that may be in them.
+
+Only lists, tuples, dicts, texts, bytes, numbers and NumPy's arrays of numbers and texts are built.
+A pickle names what else it wants by module and name; whatever that is, it is refused.
+"""
+
+import copyreg
+import math
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from errors import InputError
+
+PLAIN_TYPES = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]*)")
+
+
+def read_plain(path: Path, what: str, encoding: str = "latin1") -> Any:
+    """The content of a pickle file.
+
+    Args:
+        what: the file is to be, in messages.
+        encoding: of the texts that Python 2 wrote; `bytes` leaves them bytes.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or asks for more than plain data.
+    """
+    try:
+        with path.open("rb") as file:
+            return load_plain(file, encoding)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this {what}: {error.strerror}") from error
+    except Exception as error:  # damaged bytes make pickle raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a {what}, or a damaged one: {reason}") from error
+
+
+def load_plain(file: IO[bytes], encoding: str = "latin1") -> Any:
+    """The same of an open file, which then stands behind the pickle.
+
+    Raises:
+        pickle.UnpicklingError: it asks for more than plain data; says for what.
+        Exception: of almost any kind, for damaged bytes.
+    """
+    copyreg.clear_extension_cache()  # what a number stands for there would not be asked for by name
+    return _PlainUnpickler(file, encoding=encoding).load()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in _NUMPY:  # 1 and 2 have them in other modules
+            return _NUMPY[name]
+        if (module, name) in _BYTES:
+            return _BYTES[module, name]
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+
+
+class _Maker:
+    """A function that a pickle may call, and do nothing else with."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes what is not its own")
+
+
+class _Type:
+    """Stands for a `numpy.dtype`, which a pickle could make lie about what is in an array's memory:
+    only the byte order can be set."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: Any, *flags: Any) -> None:
+        if not PLAIN_TYPES.fullmatch(_text(name)):
+            raise pickle.UnpicklingError(f"it has an array of {name!r}, not of numbers or texts")
+        self.dtype = np.dtype(_text(name))
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *records = state[:5]
+        if records != [None, None, None] or _text(order) not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("it has an array of records, not of numbers or texts")
+        self.dtype = self.dtype.newbyteorder(_text(order))  # type: ignore[arg-type]
+
+
+class _Array(np.ndarray):
+    """An array that a pickle may fill once: what looks at its memory would be left behind."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        if self.__dict__.setdefault("filled", False) or not isinstance(kind, _Type):
+            raise pickle.UnpicklingError("it has an array of which type and content do not fit")
+        data = _bytes(data)
+        if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(data):
+            raise pickle.UnpicklingError(f"it has {len(data)} bytes for an array of shape {shape}")
+        content = 1, tuple(shape), kind.dtype, bool(fortran), data
+        super().__setstate__(content)  # type: ignore[arg-type]
+        self.filled = True
+
+
+def _reconstruct(kind: Any, shape: Any, letter: Any) -> np.ndarray:
+    """The array that a pickle then fills."""
+    return np.ndarray.__new__(_Array, 0, np.int8)
+
+
+def _scalar(kind: _Type, data: Any) -> Any:
+    return np.frombuffer(_bytes(data), kind.dtype)[0].item()
+
+
+def _frombuffer(data: Any, kind: _Type, shape: Any, order: Any) -> np.ndarray:
+    return np.frombuffer(_bytes(data), kind.dtype).reshape(shape, order=order)
+
+
+def _ndarray(*args: Any) -> Any:
+    raise pickle.UnpicklingError("it calls numpy.ndarray")  # pickles name it, for `_reconstruct`
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _bytes(data: Any) -> bytes:
+    """Bytes as they are, or as Python 2's come out with an encoding."""
+    return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
+
+
+_NUMPY = {
+    "ndarray": _Maker(_ndarray),
+    "dtype": _Maker(_Type),
+    "_reconstruct": _Maker(_reconstruct),
+    "scalar": _Maker(_scalar),
+    "_frombuffer": _Maker(_frombuffer),
+}
+_BYTES = {  # how Python 3 writes bytes for Python 2, and none of them
+    ("_codecs", "encode"): _Maker(lambda text, encoding: text.encode("latin1")),
+    ("builtins", "bytes"): _Maker(lambda: b""),
+    ("__builtin__", "bytes"): _Maker(lambda: b""),
+}

@@ -1,0 +1,171 @@
+"""The card of a checkpoint: what it says is what the file and the network have."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny
+from old_torch import optimizer_of_2018, save_as_2018
+
+import cli
+import inspect_checkpoint
+from checkpoint import load_model
+from errors import InputError
+from models import MODELS
+
+
+@pytest.fixture(autouse=True)
+def _tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    monkeypatch.setattr(sys, "argv", ["inspect_checkpoint.py"])
+
+
+def inspect(*argv: str | Path) -> int:
+    return cli.run(inspect_checkpoint.main, inspect_checkpoint.parse_args, list(map(str, argv)))
+
+
+def released(path: Path) -> Path:
+    """As the released ones are: nothing but the original's keys, by Python 2."""
+    weights = {
+        name.replace("features.", "features.module."): weight
+        for name, weight in tiny(sobel=True, out=10).state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    optimizer = optimizer_of_2018([torch.zeros(3)])
+    contents = {"epoch": 500, "arch": "tiny", "state_dict": weights, "optimizer": optimizer}
+    save_as_2018(contents, path)
+    return path
+
+
+def rows(text: str) -> dict[str, str]:
+    lines = text.splitlines()[1:]
+    return {line[2:16].strip(): line[16:] for line in lines if line[2:16].strip()}
+
+
+def test_the_card_of_a_run(
+    train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = train(tree, "--seed", "5") / "checkpoint.pth.tar"
+    capsys.readouterr()
+    assert inspect(path, "--json") == 0
+    (card,) = json.loads(capsys.readouterr().out)
+    model = load_model(path)
+    assert card["error"] is None
+    assert (card["architecture"], card["sobel"], card["k"]) == ("tiny", True, 4)
+    assert card["clusters"] == {"algorithm": "Kmeans", "k": 4, "epoch": 1}
+    assert (card["epoch"], card["step"]) == (1, 0)
+    assert card["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert (card["conv_layers"], card["embedding"]) == (2, 32)
+    assert card["bytes"] == path.stat().st_size
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card["input"] == {
+        "channels": "RGB",
+        "range": [0, 1],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "size": 32,
+    }
+    assert card["settings"] == json.loads((path.parent / "config.json").read_text())["settings"]
+    assert inspect(path) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{path}\n")
+    card_in_words = rows(text)
+    assert card_in_words["epoch"] == "1, the next to run"
+    assert card_in_words["clusters"].startswith("4 centroids of Kmeans")
+    assert card_in_words["layout"] == "zip of torch 1.6 or later"
+    assert card_in_words["settings"].startswith(f"data {tree}"[:80])
+
+
+def test_the_card_of_a_released_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(released(tmp_path / "checkpoint.pth.tar")) == 0
+    found = rows(capsys.readouterr().out)
+    assert found["architecture"] == "tiny"
+    assert found["Sobel filters"] == "yes"
+    assert found["k"] == "10 (outputs of the top layer)"
+    assert found["clusters"] == "not saved"
+    assert found["epoch"] == "500, the next to run"
+    assert found["layout"].startswith("not zip, written by Python 2, names with features.module.")
+    assert "settings" not in found
+
+
+def test_a_state_dict_alone_without_top_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny(sobel=False)
+    model.top_layer = None
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    assert inspect(tmp_path / "weights.pth") == 0
+    found = rows(capsys.readouterr().out)
+    assert (found["Sobel filters"], found["k"]) == ("no", "no top layer")
+    assert (found["epoch"], found["conv layers"]) == ("not known", "2")
+    assert "architecture recognised by the" in found["layout"]
+
+
+def test_in_the_middle_of_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tiny().state_dict()
+    torch.save({"epoch": 3, "step": 20, "arch": "tiny", "state_dict": weights}, tmp_path / "c")
+    assert inspect(tmp_path / "c") == 0
+    assert rows(capsys.readouterr().out)["epoch"] == "3, 20 batches done"
+
+
+def test_what_does_not_fit_has_a_card_and_ends_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tiny(sobel=True, out=6).state_dict()
+    weights["classifier.1.bias"] = torch.full((32,), float("nan"))
+    torch.save({"epoch": 3, "arch": "tiny", "state_dict": weights}, tmp_path / "bad")
+    (tmp_path / "none").write_bytes(b"hello")
+    good = released(tmp_path / "good")
+    assert inspect(tmp_path / "bad", tmp_path / "none", good) == 2
+    out, err = capsys.readouterr()
+    assert err == (
+        f"inspect_checkpoint.py: error: {tmp_path / 'bad'}: its weights do not fit tiny: "
+        f"not finite: classifier.1.bias; {tmp_path / 'none'}: not a checkpoint, or a damaged one\n"
+    )
+    bad, none, fine = (f"{tmp_path}/{part}" for part in out.split(f"{tmp_path}/")[1:])
+    assert rows(bad)["k"] == "6 (outputs of the top layer)"
+    assert "embedding" not in rows(bad)
+    assert set(rows(none)) == {"file", "SHA-256"}
+    assert rows(fine)["embedding"] == "32 dimensions"
+    assert inspect("--json", tmp_path / "bad") == 2
+    (card,) = json.loads(capsys.readouterr().out)
+    assert card["error"].endswith("not finite: classifier.1.bias")
+
+
+def test_a_missing_file_is_named_before_any_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(released(tmp_path / "good"), tmp_path / "gone") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"inspect_checkpoint.py: error: {tmp_path / 'gone'}: no such file\n"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"clusters": [1]},
+        {"clusters": {"centroids": 5, "algorithm": "Kmeans", "epoch": 1}},
+        {"epoch": "many"},
+        {"settings": {"size": "large", "x": torch.zeros(3), "n": float("nan"), "t": "a\nb"}},
+    ],
+)
+def test_odd_values_do_not_stop_it(
+    tmp_path: Path, odd: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"arch": "tiny", "state_dict": tiny().state_dict()} | odd, tmp_path / "c")
+    for flags in ([], ["--json"]):
+        assert inspect(tmp_path / "c", *flags) == 0
+        assert "tiny" in capsys.readouterr().out
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read this checkpoint: Is a directory"):
+        inspect_checkpoint.card_of(tmp_path)

@@ -1,0 +1,282 @@
+"""Every way in which checkpoints were laid out, read as one; what was found is said."""
+
+import io
+import logging
+import pickle
+import pickletools
+import tarfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny
+from old_torch import Python2Pickler, optimizer_of_2018, save_as_2018
+from torch import Tensor
+
+from checkpoint import load_model, read_checkpoint, save_checkpoint
+from errors import InputError
+from models import MODELS, untrained
+from torch_file import load_torch_file
+
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+
+
+def weights_of(sobel: bool = True, arch: str = "tiny", out: int = 7) -> Weights:
+    """Weights, none of which is what a new network has."""
+    torch.manual_seed(5)
+    weights = untrained(arch, sobel, out, seed=1).state_dict()
+    for weight in weights.values():
+        weight.copy_(torch.rand_like(weight) if weight.is_floating_point() else weight + 3)
+    return weights
+
+
+def of_2018(weights: Weights) -> Weights:
+    """As the released files have them: `features` in DataParallel, no counts of batches."""
+    kept = {n: w for n, w in weights.items() if not n.endswith("num_batches_tracked")}
+    return OrderedDict((n.replace("features.", "features.module."), w) for n, w in kept.items())
+
+
+def checkpoint_of_2018(weights: Weights, arch: str = "tiny") -> dict[str, Any]:
+    trained = [w for n, w in weights.items() if n.startswith("classifier")]
+    optimizer = optimizer_of_2018(trained)
+    return {"epoch": 500, "arch": arch, "state_dict": of_2018(weights), "optimizer": optimizer}
+
+
+def assert_same(found: Any, expected: Weights) -> None:
+    for name, weight in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(found[name], weight), name
+
+
+def opcodes_of(path: Path) -> set[str]:
+    """Of all five pickles in front of the storages."""
+    with path.open("rb") as file:
+        return {opcode.name for _ in range(5) for opcode, *_ in pickletools.genops(file)}
+
+
+def test_the_writer_of_old_files_writes_what_python_2_does(tmp_path: Path) -> None:
+    """Against the listing of a pickle, opcode by opcode."""
+    file = io.BytesIO()
+    Python2Pickler(file).dump({"epoch": 500, "p": 2**40, "on": True, "t": "x" * 300})
+    listing = [(op.name, arg) for op, arg, _ in pickletools.genops(file.getvalue())]
+    assert [each for each in listing if each[0] != "BINPUT"] == [
+        ("PROTO", 2), ("EMPTY_DICT", None), ("MARK", None),
+        ("SHORT_BINSTRING", "epoch"), ("BININT2", 500),
+        ("SHORT_BINSTRING", "p"), ("INT", 2**40),
+        ("SHORT_BINSTRING", "on"), ("NEWTRUE", None),
+        ("SHORT_BINSTRING", "t"), ("BINSTRING", "x" * 300),
+        ("SETITEMS", None), ("STOP", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rebuild", ["_rebuild_tensor", "_rebuild_tensor_v2"])
+@pytest.mark.parametrize("sobel", [False, True])
+def test_a_file_of_2018_by_python_2(tmp_path: Path, sobel: bool, rebuild: str) -> None:
+    path, weights = tmp_path / "checkpoint.pth.tar", weights_of(sobel)
+    save_as_2018(checkpoint_of_2018(weights), path, rebuild)
+    assert {"SHORT_BINSTRING", "INT", "BINPERSID"} <= opcodes_of(path)
+    state = read_checkpoint(path)
+    assert (state["epoch"], state["arch"]) == (500, "tiny")
+    assert_same(state["state_dict"], weights)
+    group = state["optimizer"]["param_groups"][0]
+    assert group["params"][0] == 140_234_866_532_368
+    assert state["optimizer"]["state"][group["params"][0]]["momentum_buffer"].shape == (32, 144)
+    model = load_model(path)
+    assert (model.sobel is not None) == sobel
+    assert_same(model.state_dict(), weights)
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_attributes_and_long_texts_of_a_file_by_python_2(tmp_path: Path) -> None:
+    """`_metadata` of a state dict, which torch 0.4 keeps, and a text in the other opcode."""
+    weights = of_2018(weights_of())
+    weights._metadata = OrderedDict([("", {"version": 1})])  # type: ignore[attr-defined]
+    note = "caf\xe9 " * 100
+    save_as_2018({"arch": "tiny", "note": note, "state_dict": weights}, tmp_path / "c.pth.tar")
+    assert {"BINSTRING", "BUILD"} <= opcodes_of(tmp_path / "c.pth.tar")
+    content, _ = load_torch_file(tmp_path / "c.pth.tar")
+    assert content["note"] == note
+    assert_same(content["state_dict"], weights)
+
+
+@torch.inference_mode()
+def test_alexnet_as_it_was_released_computes_what_it_did(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    original = untrained("alexnet", sobel=True, out=12, seed=0).eval()
+    path = tmp_path / "checkpoint.pth.tar"
+    save_as_2018(checkpoint_of_2018(original.state_dict(), "alexnet") | {"optimizer": {}}, path)
+    x = torch.randn(1, 3, 224, 224)
+    model = load_model(path).eval()
+    path.unlink()  # 234 MB
+    assert torch.equal(model(x), original(x))
+
+
+@pytest.mark.parametrize("wrapped", ["as they are", "features", "all", "both"])
+@pytest.mark.parametrize("top_layer", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_mixture_of_layouts(
+    tmp_path: Path, wrapped: str, top_layer: bool, alone: bool, zipped: bool
+) -> None:
+    weights = weights_of()
+    if not top_layer:
+        weights = OrderedDict((n, w) for n, w in weights.items() if not n.startswith("top_layer"))
+    named = weights
+    if wrapped in ("features", "both"):
+        named = OrderedDict(
+            (n.replace("features.", "features.module."), w) for n, w in named.items()
+        )
+    if wrapped in ("all", "both"):
+        named = OrderedDict((f"module.{n}", w) for n, w in named.items())
+    path = tmp_path / "c.pth.tar"
+    content = named if alone else {"epoch": 1, "state_dict": named}  # neither names the network
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    model = load_model(path)
+    assert model.arch == "tiny"
+    assert (model.top_layer is not None) == top_layer
+    assert_same(model.state_dict(), weights)
+
+
+def test_what_was_read_can_be_saved_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.pth.tar"
+    save_as_2018(checkpoint_of_2018(weights_of()), path)
+    first = read_checkpoint(path)
+    save_checkpoint(path, first)
+    second = read_checkpoint(path)
+    assert_same(second["state_dict"], first["state_dict"])
+    assert second["optimizer"]["param_groups"] == first["optimizer"]["param_groups"]
+    assert (first["layout"]["wrappers"], second["layout"]["wrappers"]) == (["features.module."], [])
+    assert second["layout"]["container"] == "zip"
+
+
+def test_what_was_found_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "deepcluster")
+    path = tmp_path / "c.pth.tar"
+    save_as_2018(checkpoint_of_2018(weights_of()), path)
+    load_model(path)
+    torch.save({f"module.{n}": w for n, w in weights_of(sobel=False).items()}, path)
+    load_model(path)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == (
+        f"{path}: tiny with Sobel filters, 7 outputs, epoch 500; not zip, written by Python 2, "
+        "names with features.module., no num_batches_tracked"
+    )
+    assert second == (
+        f"{path}: tiny without Sobel filters, 7 outputs, no epoch; zip of torch 1.6 or later, "
+        "a state dict alone, architecture recognised by the weights, names with module."
+    )
+
+
+def test_the_format_is_told_apart(tmp_path: Path) -> None:
+    contents, path = {"state_dict": weights_of(), "arch": "tiny"}, tmp_path / "c.pth.tar"
+    found = []
+    for zipped in (True, False):
+        torch.save(contents, path, _use_new_zipfile_serialization=zipped)
+        found.append(read_checkpoint(path)["layout"]["container"])
+    save_as_2018(contents, path)
+    found.append(read_checkpoint(path)["layout"]["container"])
+    assert found == ["zip", "not zip, of before torch 1.6", "not zip, written by Python 2"]
+
+
+@pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
+@pytest.mark.parametrize("sobel", [False, True])
+def test_an_architecture_is_recognised_by_names_and_shapes(
+    tmp_path: Path, arch: str, sobel: bool
+) -> None:
+    with torch.device("meta"):
+        shapes = {n: w.shape for n, w in MODELS[arch](sobel=sobel, out=3).state_dict().items()}
+    small = {n: torch.zeros(()).expand(shape) for n, shape in shapes.items()}  # one number each
+    torch.save(small, tmp_path / "c.pth")
+    state = read_checkpoint(tmp_path / "c.pth")
+    assert state["arch"] == arch
+    assert not state["layout"]["named"]
+
+
+def test_another_name_for_a_network_known_here(tmp_path: Path) -> None:
+    torch.save({"arch": "tiny_bn", "state_dict": weights_of()}, tmp_path / "c.pth")
+    assert load_model(tmp_path / "c.pth").arch == "tiny"
+
+
+def test_weights_that_fit_nothing_are_compared_with_the_nearest(tmp_path: Path) -> None:
+    weights = dict(weights_of())
+    weights["fc.weight"] = weights.pop("classifier.1.weight")
+    weights["features.0.weight"] = torch.zeros(8, 2, 3, 3)
+    torch.save(weights, tmp_path / "c.pth")
+    with pytest.raises(InputError) as error:
+        load_model(tmp_path / "c.pth")
+    assert str(error.value) == (
+        f"{tmp_path / 'c.pth'}: its architecture is not named, and its weights fit none of "
+        "alexnet, vgg16, tiny; tiny is nearest: missing: classifier.1.weight; unexpected: "
+        "fc.weight; of another shape: features.0.weight"
+    )
+
+
+def test_of_hundreds_of_names_some_are_given(tmp_path: Path) -> None:
+    weights = weights_of() | {f"layer\n.{n}": torch.zeros(1) for n in range(300)}
+    torch.save({"arch": "tiny", "state_dict": weights}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match=r"'layer\\n\.19' and 280 more$"):
+        load_model(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"module.features.0.bias": torch.zeros(8)}, "features.0.bias twice"),
+        ({"s": torch.zeros(2).to_sparse()}, "something else than weights: 's'"),
+        ({"s": torch.zeros(2, device="meta")}, "something else than weights: 's'"),
+        ({"top_layer.weight": torch.zeros(())}, "of another shape: top_layer.weight"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_weights_that_are_none(tmp_path: Path, wrong: dict[str, Tensor], message: str) -> None:
+    torch.save({"arch": "tiny", "state_dict": weights_of() | wrong}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path / "c.pth")
+
+
+def tar_of(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return path
+
+
+def test_a_tar_of_the_first_torch_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "c.pth.tar", "sys_info", "pickle", "tensors", "storages")
+    with pytest.raises(InputError, match=r"c\.pth\.tar: a tar archive, as torch's first versions"):
+        load_model(path)
+    path = tar_of(
+        tmp_path / "alexnet.tar", "alexnet/checkpoint.pth.tar", "alexnet/model.caffemodel"
+    )
+    with pytest.raises(
+        InputError, match=r"a tar archive of 'alexnet/checkpoint\.pth\.tar' and the"
+    ):
+        load_model(path)
+
+
+@pytest.mark.parametrize("cut", [3, 40, 300, 2000, -1])
+def test_a_cut_file_of_2018(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "c.pth.tar"
+    save_as_2018(checkpoint_of_2018(weights_of()), path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"not a checkpoint, or a damaged one$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_hostile_file_asks_for_is_named(tmp_path: Path, zipped: bool) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[bytes]]:
+            return pickle.loads, (b"N.",)
+
+    path = tmp_path / "c.pth.tar"
+    torch.save({"state_dict": Hostile()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"it refers to pickle\.loads, which might run$"):
+        load_model(path)

@@ -1,0 +1,136 @@
+"""What `torch.save` has written, of every age, loaded without running what is in it.
+
+Since 1.6 torch writes zip archives. Before, it wrote pickles one after the other (a magic number,
+a version, the machine's properties, the object, the keys of its storages) and behind them the bytes
+of the storages. Its first versions wrote tar archives, which cannot be loaded safely.
+
+Python 2 pickled texts and large numbers (such as the addresses by which the optimisers of those
+years know their parameters) in ways that torch's safe loader does not know. They are put in today's
+way in front of it; nothing is run for that.
+"""
+
+import io
+import pickle
+import pickletools
+import re
+import struct
+import tarfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from errors import InputError
+
+ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)[2:-1]
+PICKLES = 5  # in front of the storages
+OF_TAR = {"pickle", "storages", "tensors"}
+
+
+def load_torch_file(path: str | Path) -> tuple[Any, str]:
+    """What is in a file, on the CPU, and the format that it is in: `ZIP`, `OLD` or `PYTHON2`.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format, or asks for more than tensors
+            and plain data.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64)
+            _refuse_tar(file, path)
+            file.seek(0)
+            return _load(file, start, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+
+
+def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
+    try:
+        if start.startswith(b"PK\x03\x04"):
+            return torch.load(file, map_location="cpu", weights_only=True), ZIP
+        if MAGIC not in start:
+            raise ValueError("neither of torch's formats")
+        pickles, by_python2 = _translate(file)
+        whole = io.BufferedReader(_Spliced(pickles, file))
+        loaded = torch.load(whole, map_location="cpu", weights_only=True)
+        return loaded, PYTHON2 if by_python2 else OLD
+    except Exception as error:  # damaged bytes make torch.load raise almost anything
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f": it refers to {wanted[1]}, which might run" if wanted else ""
+        raise InputError(f"{path}: not a checkpoint, or a damaged one{reason}") from error
+
+
+def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            names = archive.getnames()
+    except (tarfile.TarError, ValueError):
+        return
+    if set(names) >= OF_TAR:
+        raise InputError(
+            f"{path}: a tar archive, as torch's first versions wrote, cannot be loaded safely; if "
+            "you trust who made it, torch.save what torch.load(…, weights_only=False) gives"
+        )
+    if names:
+        raise InputError(f"{path}: a tar archive of {names[0]!r} and the like; unpack it")
+
+
+def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
+    """The pickles in today's opcodes, and whether some were Python 2's; the file then stands behind
+    them."""
+    translated, by_python2 = [], False
+    for _ in range(PICKLES):
+        start = file.tell()
+        opcodes = [(o.name, value, place or 0) for o, value, place in pickletools.genops(file)]
+        ends = [*(place for _, _, place in opcodes[1:]), file.tell()]
+        file.seek(start)
+        content = file.read(ends[-1] - start)
+        for (name, value, place), end in zip(opcodes, ends, strict=True):
+            as_it_was = content[place - start : end - start]
+            today = _today(name, value, as_it_was)
+            by_python2 |= today is not as_it_was
+            translated.append(today)
+    return b"".join(translated), by_python2
+
+
+def _today(name: str, value: Any, as_it_was: bytes) -> bytes:
+    """An opcode of Python 2 as Python 3 writes it; any other as it was."""
+    if name in ("SHORT_BINSTRING", "BINSTRING"):
+        text = value.encode()
+        return pickle.BINUNICODE + struct.pack("<I", len(text)) + text
+    return pickle.dumps(value, protocol=2)[2:-1] if name == "INT" else as_it_was
+
+
+class _Spliced(io.RawIOBase):
+    """A file with other bytes in the place of those before where it stands."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head, self._file = head, file
+        self._shift = file.tell() - len(head)
+        self._size = file.seek(0, io.SEEK_END) - self._shift
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place}.get(whence, self._size)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        if self._place < len(self._head):
+            piece = self._head[self._place : self._place + len(buffer)]
+        else:
+            self._file.seek(self._place + self._shift)
+            piece = self._file.read(len(buffer))
+        buffer[: len(piece)] = piece
+        self._place += len(piece)
+        return len(piece)
