@@ -178,11 +178,7 @@ class Experiment:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
-        path = self.folder / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
-        return [json.loads(line) for line in lines]
+        return read_metrics(self.folder)
 
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
@@ -325,6 +321,22 @@ class Bystander:
 
 def _listing(images: ImageList) -> str:
     return "".join(f"{path}\n" for path in images.paths)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of an experiment folder's `metrics.jsonl`, one for each epoch.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON object on each line: {error}") from error
 
 
 def folder_of(checkpoint: Path) -> Path:

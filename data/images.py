@@ -118,6 +118,16 @@ def find_all_images(sources: Sequence[str | Path]) -> ImageList:
     return ImageList(Path(), paths, folders)
 
 
+def images_of_listing(source: str | Path, paths: list[str]) -> ImageList:
+    """What `find_images` has once found in a source, from its paths alone. A source that is not
+    there any more is taken for a folder."""
+    source = Path(source)
+    if source.is_file():
+        return _from_list(source.parent, paths)
+    parts = (path.partition(os.sep) for path in paths)
+    return ImageList(source, paths, [first if slash else "." for first, slash, _ in parts])
+
+
 def image_extensions() -> frozenset[str]:
     """Extensions of all that Pillow can read, in lower case, with the dot."""
     return frozenset(
@@ -170,13 +180,17 @@ def _from_list_file(source: Path) -> ImageList:
     if "\0" in text:
         raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
     paths = [line for line in (line.strip("\r") for line in text.split("\n")) if line.strip()]
-    # one folder is one label, however the list spells it
-    root = os.path.abspath(source.parent)  # noqa: PTH100
-    folders = [os.path.dirname(os.path.normpath(os.path.join(root, path))) for path in paths]  # noqa: PTH118, PTH120
-    images = ImageList(source.parent, paths, folders)
+    images = _from_list(source.parent, paths)
     if not any(Path(images.path(i)).is_file() for i in range(len(images))):
         raise InputError(
             f"{source}: none of its {len(paths)} lines names an image file "
             f"(paths are absolute or relative to {source.parent}/)"
         )
     return images
+
+
+def _from_list(root: Path, paths: list[str]) -> ImageList:
+    # one folder is one label, however the list spells it
+    above = os.path.abspath(root)  # noqa: PTH100
+    folders = [os.path.dirname(os.path.normpath(os.path.join(above, path))) for path in paths]  # noqa: PTH118, PTH120
+    return ImageList(root, paths, folders)

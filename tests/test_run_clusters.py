@@ -1,0 +1,151 @@
+"""What an experiment folder tells of its clusters, epoch by epoch."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_images
+
+from data.images import ImageList, find_images
+from errors import InputError
+from experiment import Experiment
+from metrics import purity
+from visu.run_clusters import Run, clusters_at, label_names, read_run
+
+# of 40 images: a has 0 to 9, b 10 to 29, c 30 to 39
+FIRST = np.repeat([0, 1, 2, 3], 10)
+SECOND = np.concatenate([np.full(12, 2), [-1], np.full(5, 0), np.full(22, 5)])
+
+
+def written(folder: Path, images: ImageList, data: Path) -> Path:
+    """The folder of a run of two epochs, whose assignments are known."""
+    settings = {"data": data, "verbose": False, "size": 32}
+    with Experiment(folder, images, settings) as experiment:
+        for epoch, assignment in enumerate([FIRST, SECOND]):
+            metrics = {"epoch": epoch, "nmi_previous": None}
+            experiment.log_epoch(metrics, assignment, [])
+    return folder
+
+
+@pytest.fixture
+def exp(tmp_path: Path, tree: Path) -> Path:
+    return written(tmp_path / "exp", find_images(tree), tree)
+
+
+def test_a_run_is_read_back(exp: Path, tree: Path) -> None:
+    run = read_run(exp)
+    assert run.epochs == [0, 1]
+    assert run.images == find_images(tree)
+    assert (run.assignment(1) == SECOND).all()
+    assert run.settings["size"] == 32
+    assert [line["epoch"] for line in run.metrics] == [0, 1]
+    run.require_images()
+
+
+def test_members_sizes_and_moves_are_those_of_the_assignments(exp: Path) -> None:
+    views = {view.number: view for view in clusters_at(read_run(exp), 1)}
+    assert sorted(views) == [0, 2, 5]  # the empty ones and what is left out are not there
+    assert views[2].members.tolist() == list(range(12))
+    assert (views[2].before, views[2].stayed) == (0, 10 / 12)
+    assert (views[0].before, views[0].stayed) == (1, 1.0)
+    assert (views[5].before, views[5].stayed) == (2, 10 / 22)  # of equals the first
+    assert (views[2].label, views[2].purity) == ("a", 10 / 12)
+    assert (views[5].label, views[5].purity) == ("b", 12 / 22)
+    assert views[5].size == 22
+
+
+def test_purities_weighted_by_size_are_the_purity_of_the_run(exp: Path) -> None:
+    run = read_run(exp)
+    views = clusters_at(run, 1)
+    assert run.images.labels is not None
+    weighted = sum(v.size * (v.purity or 0) for v in views) / sum(v.size for v in views)
+    assert weighted == pytest.approx(purity(SECOND, run.images.labels))
+
+
+def test_nothing_was_before_the_first_epoch(exp: Path) -> None:
+    assert all(v.stayed is None and v.before is None for v in clusters_at(read_run(exp), 0))
+
+
+def test_what_was_left_out_before_counts_as_not_together(exp: Path) -> None:
+    np.save(exp / "assignments" / "epoch_0000.npy", np.where(np.arange(40) < 4, 0, -1))
+    views = {view.number: view for view in clusters_at(read_run(exp), 1)}
+    assert (views[2].before, views[2].stayed) == (0, 4 / 12)
+    assert (views[0].before, views[0].stayed) == (None, None)
+
+
+def test_a_missing_epoch_is_stepped_over(exp: Path) -> None:
+    shutil.copy(exp / "assignments" / "epoch_0001.npy", exp / "assignments" / "epoch_0007.npy")
+    (exp / "assignments" / "epoch_0001.npy").unlink()
+    run = read_run(exp)
+    assert (run.epochs, run.epoch_before(7), run.epoch_before(0)) == ([0, 7], 0, None)
+    assert clusters_at(run, 7)[1].stayed == 10 / 12
+
+
+def test_images_in_one_folder_have_no_labels(tmp_path: Path) -> None:
+    write_images(tmp_path / "flat", 40)
+    exp = written(tmp_path / "exp", find_images(tmp_path / "flat"), tmp_path / "flat")
+    run = read_run(exp)
+    assert run.images.labels is None
+    assert all(v.purity is None and v.label is None for v in clusters_at(run, 1))
+
+
+def test_a_list_file_keeps_its_labels(tmp_path: Path, tree: Path) -> None:
+    names = [f"images/{path}" for path in find_images(tree).paths]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    listed = find_images(tmp_path / "list.txt")
+    run = read_run(written(tmp_path / "exp", listed, tmp_path / "list.txt"))
+    assert run.images == listed
+    assert label_names(run.images) == ["a", "b", "c"]
+    run.require_images()
+
+
+def test_a_run_that_was_started_elsewhere_finds_its_relative_data(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "experiments" / "exp", find_images(tree), Path("images"))
+    monkeypatch.chdir(tmp_path / "experiments")
+    read_run(Path("exp")).require_images()
+
+
+def test_images_that_are_gone_are_named_and_can_be_given(exp: Path, tree: Path) -> None:
+    moved = tree.rename(tree.parent / "elsewhere")
+    with pytest.raises(InputError, match=r"exp: its images .*a/000\.png.* --data"):
+        read_run(exp).require_images()
+    assert clusters_at(read_run(exp), 1)[1].label == "a"  # known from the listing
+    run = read_run(exp, moved)
+    run.require_images()
+    assert run.images == find_images(moved)
+    with pytest.raises(InputError, match=r"--data .*nowhere"):
+        read_run(exp, tree.parent / "nowhere")
+
+
+def test_an_older_or_cut_run_is_read_as_far_as_it_goes(exp: Path, tree: Path) -> None:
+    (exp / "config.json").unlink()
+    shutil.rmtree(exp / "assignments")
+    with (exp / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "nmi_prev')
+    run = read_run(exp, tree)
+    assert (run.settings, run.epochs, len(run.metrics)) == ({}, [], 2)
+    with pytest.raises(InputError, match="none yet"):
+        run.assignment(0)
+
+
+def test_bad_files_are_refused_by_name(exp: Path, tree: Path) -> None:
+    def refusal(act: Callable[[], object]) -> str:
+        with pytest.raises(InputError) as refused:
+            act()
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    run: Run = read_run(exp)
+    assert "those of: 0 to 1" in refusal(lambda: run.assignment(5))
+    np.save(exp / "assignments" / "epoch_0001.npy", np.zeros(7, np.int64))
+    assert "(7,)" in refusal(lambda: run.assignment(1))
+    (exp / "assignments" / "epoch_0001.npy").write_bytes(b"no array")
+    assert "epoch_0001.npy" in refusal(lambda: run.assignment(1))
+    (exp / "config.json").write_text(json.dumps([1]))
+    assert "config.json" in refusal(lambda: read_run(exp))
+    assert "no images.txt" in refusal(lambda: read_run(tree))
