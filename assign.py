@@ -25,7 +25,7 @@ from files import atomic_write, check_new_file
 from fitted_clusters import clusters_of, read_clusters, save_clusters
 from progress import progress
 from summary import describe_sizes, size_metrics
-from visu.contact_sheet import Strip, contact_sheet, thumbnail
+from visu.contact_sheet import Strip, Thumbnails, contact_sheet
 
 MOST_STRIPS = 100  # clusters on a contact sheet
 COLUMNS, SIDE = 10, 96  # pictures of a cluster on it, and their size in pixels
@@ -111,7 +111,8 @@ def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> 
     kmeans = Kmeans(args.recluster, args.seed, device=inputs.compute.device)
     with progress("clustering", ITERATIONS, "iterations", rank() == 0) as advance:
         kmeans.cluster(features.rows, moments=features.moments, advance=advance)
-    return Clusters.of(kmeans, int(inputs.checkpoint.get("epoch", 0)))
+    epoch = inputs.checkpoint.get("epoch")
+    return Clusters.of(kmeans, epoch if isinstance(epoch, int) else 0)
 
 
 def check_all_outputs(args: argparse.Namespace) -> None:
@@ -124,7 +125,7 @@ def check_all_outputs(args: argparse.Namespace) -> None:
     if args.contact_sheet is not None:
         check_new_file("--contact-sheet", args.contact_sheet, (".png",))
     if args.save_clusters is not None:
-        check_new_file("--save-clusters", args.save_clusters, (".pth", ".tar"))
+        check_new_file("--save-clusters", args.save_clusters, (".pth",))
 
 
 def write_all(
@@ -169,7 +170,7 @@ def strips_of(assignment: Assignment) -> list[Strip]:
         Strip(
             f"cluster {cluster}: {len(rows)} images, mean distance "
             f"{assignment.distances[rows].mean():.3f}",
-            [thumbnail(assignment.paths[row], SIDE) for row in rows[:COLUMNS].tolist()],
+            Thumbnails([assignment.paths[row] for row in rows[:COLUMNS].tolist()], SIDE),
         )
         for cluster, rows in largest
     ]
