@@ -41,7 +41,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a folder to fill; it takes its name, which nothing or an empty folder may have, only
     when the block ends without an error."""
     path = path.resolve()
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmpdir"))
     try:
         yield folder
         folder.chmod(0o777 & ~_umask())

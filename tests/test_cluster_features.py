@@ -34,7 +34,6 @@ def run(*rest: object) -> None:
 @pytest.fixture
 def blobs(tmp_path: Path) -> np.ndarray:
     """The true cluster of each row of `blobs.npy` `(300, 20) float64`: one of eight."""
-    x: np.ndarray
     x, truth = make_blobs(300, 20, centers=8, random_state=0)
     np.save(tmp_path / "blobs.npy", x)
     return truth
@@ -73,7 +72,7 @@ def save_safetensors_with_more(path: Path, x: np.ndarray) -> Path:
 def test_every_kind_of_file_is_clustered_as_the_array_is(
     save: Callable[[Path, np.ndarray], Path], dtype: type, tmp_path: Path
 ) -> None:
-    x = correlated(200, 30).astype(dtype)
+    x: np.ndarray = correlated(200, 30).astype(dtype)
     run(save(tmp_path / "x", x), "--k", 7, "--seed", 3, "--out", tmp_path / "out.npy")
     kmeans = Kmeans(7, seed=3, device=torch.device("cpu"))
     kmeans.cluster(x)
