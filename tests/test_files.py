@@ -38,9 +38,14 @@ def test_a_folder_appears_when_it_is_complete_and_only_where_none_is(tmp_path: P
     (path / "old").touch()
     with pytest.raises(OSError, match="not empty"), atomic_folder(path) as folder:
         (folder / "f").touch()
-    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "other") as folder:
-        (folder / "f").touch()
-        (folder / "f").mkdir()
+
+    def fail() -> None:
+        with atomic_folder(tmp_path / "other") as folder:
+            (folder / "f").touch()
+            (folder / "f").mkdir()
+
+    with pytest.raises(FileExistsError):
+        fail()
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "old"]
 
 
