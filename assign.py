@@ -188,7 +188,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     sheet_help = f"picture of the {MOST_STRIPS} largest clusters' nearest images"
     add("--contact-sheet", metavar="FILE.png", type=Path, help=sheet_help)
     source = parser.add_mutually_exclusive_group().add_argument
-    clusters_help = "clusters of such a file, in the place of the checkpoint's"
+    clusters_help = (
+        "file of clusters, as --save-clusters writes it, in the place of the checkpoint's"
+    )
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)

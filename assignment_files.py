@@ -42,7 +42,7 @@ class Assignment:
         keys = (self.clusters,) if self.distances is None else (self.distances, self.clusters)
         order = np.lexsort(keys)
         numbers, starts = np.unique(self.clusters[order], return_index=True)
-        yield from zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)
+        yield from zip(numbers.tolist(), np.split(order, starts)[1:], strict=True)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -64,7 +64,7 @@ def check_new_file(flag: str, path: Path, endings: Sequence[str]) -> None:
         raise InputError(f"{flag} {path}: give a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise InputError(f"{flag} {path}: is a folder")
-    _check_writable(flag, path)
+    _check_writable(flag, path, path.parent)
 
 
 def check_new_folder(flag: str, path: Path) -> None:
@@ -78,12 +78,12 @@ def check_new_folder(flag: str, path: Path) -> None:
             raise InputError(f"{flag} {path}: is there already; give a new folder or an empty one")
         if path.samefile(Path.cwd()):
             raise InputError(f"{flag} {path}: is the folder that you are in; give a new one in it")
-    _check_writable(flag, path, links=True)
+    _check_writable(flag, path, path.resolve().parent, links=True)
 
 
-def _check_writable(flag: str, path: Path, links: bool = False) -> None:
+def _check_writable(flag: str, path: Path, parent: Path, links: bool = False) -> None:
     try:
-        with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
             if links:
                 Path(folder, "link").symlink_to(path)
     except OSError as error:

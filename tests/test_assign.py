@@ -338,6 +338,8 @@ def test_links_of_one_name_do_not_collide_and_none_is_too_long(tmp_path: Path) -
     assert [str(link.resolve()) for link in links] == [*paths[:3], str(tmp_path / long)]
     with pytest.raises(InputError, match="is there already; give a new folder or an empty one"):
         write_folders(tmp_path / "folders", rows)
+    write_folders(tmp_path / "none", Assignment([], np.empty(0, np.int64)))
+    assert list((tmp_path / "none").iterdir()) == []
 
 
 def test_relative_paths_are_linked_from_anywhere(
