@@ -15,10 +15,12 @@ import torch
 from device import select_compute
 from distributed import broadcast, gather_rows, rank
 from kmeans import (
+    BLOCK,
     ITERATIONS,
     PLAIN,
     Advance,
     KmeansOptions,
+    NearestCentroid,
     run_kmeans,
     sum_by_cluster,
     train_kmeans,
@@ -31,7 +33,7 @@ from pic import (
     make_graph,
     run_pic,
 )
-from whitening import Moments, Whitening, fit_whitening, preprocess_features
+from whitening import CPU, PCA, Moments, Whitening, fit_whitening, preprocess_features
 
 __all__ = [
     "ITERATIONS",
@@ -55,13 +57,15 @@ class Kmeans:
         seed: of the initial centroids.
         options: what Faiss offers beyond plain k-means.
         device: that computes; None takes a GPU where there is one.
+        pca: components of the PCA; None clusters the rows as they are, neither whitened nor
+            normalised.
 
     Attributes (after `cluster`):
         assignments: `(N,) int64`, the cluster of each row; with many processes, of the rows of all,
             in the order of the ranks.
         images_lists: list of k lists of row numbers; a cluster may be empty.
-        whitening: the `Whitening` that was fitted.
-        centroids: `(k, 256) float32`, among the whitened rows.
+        whitening: the `Whitening` that was fitted; None without a PCA.
+        centroids: `(k, pca) float32`, among the whitened rows.
     """
 
     def __init__(
@@ -70,8 +74,9 @@ class Kmeans:
         seed: int = 0,
         options: KmeansOptions = PLAIN,
         device: torch.device | None = None,
+        pca: int | None = PCA,
     ) -> None:
-        self.k, self.seed, self.options = k, seed, options
+        self.k, self.seed, self.options, self.pca = k, seed, options, pca
         self.device = device or select_compute().device
         self.assignments = np.empty(0, np.int64)
 
@@ -97,7 +102,7 @@ class Kmeans:
         Raises:
             ValueError: k is not in 2..N, or a row is not finite.
         """
-        self.whitening, x = _whiten(features, moments, self.device)
+        self.whitening, x = _whiten(features, moments, self.pca, self.device)
         result = train_kmeans(
             x,
             self.k,
@@ -123,13 +128,14 @@ class PIC:
         distribute_singletons: let a cluster of one join its nearest neighbour's.
         graph: `exact`, `approximate`, or `auto`: exact for as long as that is quick.
         device: that computes; None takes a GPU where there is one.
+        pca: as in `Kmeans`.
 
     Raises:
         ValueError: sigma or alpha is out of range, or an unknown graph.
 
     Attributes (after `cluster`):
         assignments, images_lists, whitening: as in `Kmeans`; no cluster is empty.
-        centroids: `(C, 256) float32`, the mean of each cluster's whitened rows.
+        centroids: `(C, pca) float32`, the mean of each cluster's whitened rows.
     """
 
     def __init__(
@@ -140,10 +146,11 @@ class PIC:
         distribute_singletons: bool = True,
         graph: str = "auto",
         device: torch.device | None = None,
+        pca: int | None = PCA,
     ) -> None:
         check_widths(sigma, alpha)
         check_graph(graph)
-        self.sigma, self.nnn, self.alpha = sigma, nnn, alpha
+        self.sigma, self.nnn, self.alpha, self.pca = sigma, nnn, alpha, pca
         self.distribute_singletons, self.graph = distribute_singletons, graph
         self.device = device or select_compute().device
         self.assignments = np.empty(0, np.int64)
@@ -170,7 +177,7 @@ class PIC:
         Raises:
             ValueError: nnn is not in 1..N−1, or a row is not finite.
         """
-        self.whitening, x = _whiten(features, moments, self.device)
+        self.whitening, x = _whiten(features, moments, self.pca, self.device)
         x = gather_rows(x)  # the graph needs every point
         check_neighbours(self.nnn, len(x))
         assignments = np.empty(len(x), np.int64)
@@ -205,6 +212,38 @@ class Clusters:
     whitening: Whitening
     centroids: np.ndarray
 
+    @classmethod
+    def of(cls, clustering: Kmeans | PIC, epoch: int) -> "Clusters":
+        """What a clustering that is done has found.
+
+        Raises:
+            ValueError: it was done without a PCA.
+        """
+        if clustering.whitening is None:
+            raise ValueError("clusters of rows without a PCA are not kept")
+        return cls(type(clustering).__name__, epoch, clustering.whitening, clustering.centroids)
+
+    def assign(
+        self, features: np.ndarray, device: torch.device = CPU
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest centroid of each of `(M, D)` rows of features.
+
+        Returns:
+            Its number, `(M,) int64`, and the Euclidean distance to it among the whitened features,
+            `(M,) float32`: 0 to 2, since these have length 1, and centroids at most that.
+
+        Raises:
+            ValueError: the features do not have D dimensions, or a row is not finite.
+        """
+        x = self.whitening.apply(features, device)
+        nearest, _ = NearestCentroid(x, device, PLAIN)(self.centroids)
+        # by differences: the search's squares lose the small ones to rounding
+        distances = np.empty(len(x), np.float32)
+        for start in range(0, len(x), BLOCK):
+            rows = slice(start, start + BLOCK)
+            distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
+        return nearest, distances
+
     def to_plain(self) -> dict[str, Any]:
         """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
         return {
@@ -232,9 +271,11 @@ def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
 
 
 def _whiten(
-    features: np.ndarray, moments: Moments | None, device: torch.device
-) -> tuple[Whitening, np.ndarray]:
-    whitening = fit_whitening(features if moments is None else moments, device=device)
+    features: np.ndarray, moments: Moments | None, pca: int | None, device: torch.device
+) -> tuple[Whitening | None, np.ndarray]:
+    if pca is None:
+        return None, np.ascontiguousarray(features, np.float32)
+    whitening = fit_whitening(features if moments is None else moments, pca, device)
     return whitening, whitening.apply(features, device)
 
 

@@ -18,10 +18,15 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--precision`, which `select_compute` takes."""
-    add = parser.add_argument
-    add("--device", choices=DEVICES, default="auto", help="auto takes a GPU where there is one")
+    add_device_flag(parser)
     precision_help = "auto takes bf16 where the hardware computes in it natively"
-    add("--precision", choices=PRECISIONS, default="auto", help=precision_help)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision_help)
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """`--device` alone, where no network runs."""
+    device_help = "auto takes a GPU where there is one"
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=device_help)
 
 
 @dataclass(frozen=True)

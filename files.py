@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import itertools
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +35,60 @@ def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a folder to fill; it takes its name, which nothing or an empty folder may have, only
+    when the block ends without an error."""
+    path = path.resolve()
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmpdir"))
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        folder.replace(path)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def check_new_file(flag: str, path: Path, endings: Sequence[str]) -> None:
+    """Check that a file can be written where a flag wants it, before long work.
+
+    Args:
+        endings: of the name, one of which says the format.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{flag} {path}: give a name that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise InputError(f"{flag} {path}: is a folder")
+    _check_writable(flag, path, path.parent)
+
+
+def check_new_folder(flag: str, path: Path) -> None:
+    """The same of a folder of links, which has to be new or empty.
+
+    Raises:
+        InputError: it is not, or cannot be written, or there are no symbolic links.
+    """
+    if path.exists() or path.is_symlink():
+        if not path.is_dir() or any(path.iterdir()):
+            raise InputError(f"{flag} {path}: is there already; give a new folder or an empty one")
+        if path.samefile(Path.cwd()):
+            raise InputError(f"{flag} {path}: is the folder that you are in; give a new one in it")
+    _check_writable(flag, path, path.resolve().parent, links=True)
+
+
+def _check_writable(flag: str, path: Path, parent: Path, links: bool = False) -> None:
+    try:
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            if links:
+                Path(folder, "link").symlink_to(path)
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot write there: {error.strerror}") from error
 
 
 def remove_leftovers_of(path: Path) -> None:

@@ -22,9 +22,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import cli
+import clustering_flags
 import device
 import health
-from clustering import ITERATIONS, PIC, Clusters, Kmeans, KmeansOptions, group_by_cluster
+from clustering import Clusters, group_by_cluster
+from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
 from data.loading import DECODE, Batch, EpochBatches, ImageDataset, load_in_order, make_loader
@@ -47,10 +49,8 @@ from errors import InputError
 from experiment import Bystander, Experiment, folder_of
 from features import Features, compute_features
 from files import new_numbered_folder
-from kmeans import INITIALISATIONS
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
-from pic import GRAPHS
 from progress import progress
 from seeding import derive_seed
 from state import State, is_finished, read_resume, set_up, settings_of, to_checkpoint
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         check_decode(args.decode, compute.device)
         images = find_images(args.data)
         check_settings(args, len(images))
-        make_clustering(args, 0, compute)  # what it refuses, it shall refuse now
+        make_clustering(args, 0, compute.device)  # what it refuses, it shall refuse now
         checkpoint = read_resume(args, images)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         if rank() == 0:
@@ -125,7 +125,7 @@ def deepcluster(
             )
             experiment.gather_unreadable()
         warn(health.check_features(features.rows))
-        total, unit = cluster_steps(args, len(images))
+        total, unit = cluster_steps(args, len(images), "images")
         with stage("clustering", total, unit, seconds, args.verbose) as advance:
             return cluster(args, features, state.epoch, compute, advance)
 
@@ -171,36 +171,13 @@ def cluster(
     """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and what
     it takes to assign other images."""
     present = gather_rows(features.present)
-    check_clustering(args, int(present.sum()), "with features")
-    clustering = make_clustering(args, epoch, compute)
+    check_clustering(args, int(present.sum()), "images with features")
+    seed = derive_seed(args.seed, "k-means", epoch)
+    clustering = make_clustering(args, seed, compute.device)
     loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
     assignment = np.full(len(present), -1, np.int64)
     assignment[present] = clustering.assignments
-    found = Clusters(args.clustering, epoch, clustering.whitening, clustering.centroids)
-    return assignment, loss, found
-
-
-def make_clustering(args: argparse.Namespace, epoch: int, compute: Compute) -> Kmeans | PIC:
-    """The algorithm that `--clustering` names, with its settings.
-
-    Raises:
-        InputError: it refuses them.
-    """
-    try:
-        if args.clustering == "PIC":
-            return PIC(args.sigma, args.nnn, args.alpha, graph=args.graph, device=compute.device)
-        options = KmeansOptions(args.kmeans_init, args.spherical, args.float16, args.gpu_scratch)
-        seed = derive_seed(args.seed, "k-means", epoch)
-        return Kmeans(args.nmb_cluster, seed, options, compute.device)
-    except ValueError as error:
-        raise InputError(f"--clustering {args.clustering}: {error}") from error
-
-
-def cluster_steps(args: argparse.Namespace, images: int) -> tuple[int, str]:
-    """What the progress of the clustering counts: how many of what."""
-    if args.clustering == "PIC":
-        return images, "images"
-    return ITERATIONS, "iterations"
+    return assignment, loss, Clusters.of(clustering, epoch)
 
 
 def new_top_layer(args: argparse.Namespace, model: ConvNet, state: State) -> nn.Linear:
@@ -337,7 +314,7 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
             f"--batch {args.batch}: is the batch of all {world_size()} processes; give "
             f"{2 * world_size()} or more"
         )
-    check_clustering(args, images, f"of {args.data}")
+    check_clustering(args, images, f"images of {args.data}")
     if args.resume is None and args.start_epoch >= args.epochs:
         raise InputError(
             f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
@@ -347,24 +324,6 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
             f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
         )
     check_size(args.arch, args.size)
-
-
-def check_clustering(args: argparse.Namespace, images: int, which: str) -> None:
-    """Check that there are images enough to cluster.
-
-    Raises:
-        InputError: naming the flag, its value and what would be right.
-    """
-    if args.clustering == "Kmeans" and args.nmb_cluster > images:
-        raise InputError(
-            f"--nmb_cluster {args.nmb_cluster}: more clusters than the {images} images {which}; "
-            f"give {images} at most, and better a tenth of that or fewer"
-        )
-    if args.clustering == "PIC" and args.nnn >= images:
-        raise InputError(
-            f"--nnn {args.nnn}: an image has only {images - 1} neighbours among the {images} "
-            f"{which}; give fewer"
-        )
 
 
 def open_experiment(
@@ -403,9 +362,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("data", metavar="DIR", type=Path, help=data_help)
     add("-a", "--arch", choices=list(MODELS), default="alexnet", help="architecture")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
-    add("--clustering", choices=["Kmeans", "PIC"], default="Kmeans", help="clustering algorithm")
-    k_help = "number of clusters; well above the number of classes, for ImageNet ten times, is best"
-    add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help=k_help)
+    clustering_flags.add_flags(parser)
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
@@ -434,23 +391,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
     add("--decode", choices=DECODE, default="auto", help=decode_help)
-
-    add = parser.add_argument_group("k-means").add_argument
-    init_help = "the first centroids: random points, or points chosen to be far apart"
-    add("--kmeans_init", choices=list(INITIALISATIONS), default="random", help=init_help)
-    add("--spherical", action="store_true", help="keep the centroids at unit length")
-    add("--float16", action="store_true", help="distances in half precision, on a GPU only")
-    scratch_help = "scratch memory of Faiss on each GPU in MiB; left out: 1536"
-    add("--gpu_scratch", metavar="MIB", type=cli.whole_number(0), help=scratch_help)
-
-    add = parser.add_argument_group("Power Iteration Clustering").add_argument
-    add("--nnn", type=cli.whole_number(1), default=5, help="nearest neighbours in the graph")
-    sigma_help = "width of the affinity exp(-d/sigma^2) between neighbours"
-    add("--sigma", type=cli.positive_number, default=0.2, help=sigma_help)
-    alpha_help = "weight of the graph in the power iteration, above 0 and below 1"
-    add("--alpha", type=cli.inner_fraction, default=0.001, help=alpha_help)
-    graph_help = "auto: exact for as long as that is quick"
-    add("--graph", choices=GRAPHS, default="auto", help=graph_help)
 
     args = parser.parse_args(argv)
     if args.resume is not None:  # a setting that is not given stays as it was

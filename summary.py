@@ -26,8 +26,6 @@ def epoch_metrics(
     assignment, clusters = state.assignment, state.clusters
     assert clusters is not None
     kept = assignment >= 0
-    sizes = np.bincount(assignment[kept], minlength=state.k)
-    sizes = sizes[sizes > 0]
     comparable = len(state.previous) == len(assignment)
     return {
         "epoch": state.epoch,
@@ -37,13 +35,7 @@ def epoch_metrics(
         "nmi_previous": nmi(assignment, state.previous) if comparable else None,
         "nmi_labels": None if labels is None else nmi(assignment, labels),
         "purity": None if labels is None else purity(assignment, labels),
-        "clusters": state.k,
-        "nonempty_clusters": len(sizes),
-        "cluster_size": {  # of those that are not empty
-            "smallest": int(sizes.min()),
-            "median": float(np.median(sizes)),
-            "largest": int(sizes.max()),
-        },
+        **size_metrics(assignment[kept], state.k),
         "unreadable": int((~kept).sum()),
         "iterations": state.iteration,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
@@ -53,6 +45,31 @@ def epoch_metrics(
         },
         "peak_memory_gib": _peak_memory(),
     }
+
+
+def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
+    """How many of k clusters are not empty, and the sizes of those, of an assignment `(N,) int64`
+    of one image or more."""
+    sizes = np.bincount(assignment, minlength=k)
+    sizes = sizes[sizes > 0]
+    return {
+        "clusters": k,
+        "nonempty_clusters": len(sizes),
+        "cluster_size": {
+            "smallest": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "largest": int(sizes.max()),
+        },
+    }
+
+
+def describe_sizes(metrics: dict[str, Any]) -> str:
+    """What `size_metrics` gives, in words."""
+    size = metrics["cluster_size"]
+    return (
+        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
+        f"{size['smallest']} to {size['largest']}, median {size['median']:g}"
+    )
 
 
 def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray | None) -> str:
@@ -73,7 +90,7 @@ def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray |
 
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     """An epoch in a few lines, for the log and the terminal."""
-    seconds, rate, size = metrics["seconds"], metrics["images_per_second"], metrics["cluster_size"]
+    seconds, rate = metrics["seconds"], metrics["images_per_second"]
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
     lines = [
         f"epoch {metrics['epoch']} (the last is {epochs - 1}): {sum(seconds.values()):.1f} s "
@@ -83,9 +100,7 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
         f"(guessing: ln k = {metrics['ln_k']:.3f})",
         f"NMI to the previous assignment {_number(metrics['nmi_previous'])}, to the folder labels "
         f"{_number(metrics['nmi_labels'])}, purity {_number(metrics['purity'])}",
-        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
-        f"{size['smallest']} to {size['largest']}, median {size['median']:g}; "
-        f"unreadable: {metrics['unreadable']}",
+        f"{describe_sizes(metrics)}; unreadable: {metrics['unreadable']}",
         f"features {_number(rate['features'], '.1f')} images/s, training "
         f"{_number(rate['training'], '.1f')} images/s",
     ]

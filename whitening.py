@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from device import full_float32
 from distributed import all_reduce, gather_rows, world_size
 
+PCA = 256  # components
 BLOCK = 4096  # rows that are in float32 at a time
 LARGEST_RATIO = 3e3  # of two eigenvalues, up to which float32 is trusted to find them
 CPU = torch.device("cpu")
@@ -131,7 +132,7 @@ class Moments:
 
 
 def fit_whitening(
-    features: np.ndarray | Moments, pca: int = 256, device: torch.device = CPU
+    features: np.ndarray | Moments, pca: int = PCA, device: torch.device = CPU
 ) -> Whitening:
     """Fit the PCA-whitening of features, those of all processes together.
 
@@ -158,7 +159,7 @@ def fit_whitening(
 
 
 def preprocess_features(
-    features: np.ndarray, pca: int = 256, device: torch.device = CPU
+    features: np.ndarray, pca: int = PCA, device: torch.device = CPU
 ) -> np.ndarray:
     """PCA-reduce, whiten and L2-normalise (paper, section 4, "Implementation details").
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from test_whitening import correlated
 
-from clustering import PIC, Kmeans, group_by_cluster, preprocess_features
+from clustering import PIC, Clusters, Kmeans, group_by_cluster, preprocess_features
 from whitening import Moments
 
 
@@ -85,6 +86,44 @@ def test_pic_lets_points_without_affinity_join_their_nearest_neighbours() -> Non
     assert [len(c) for c in alone.images_lists].count(1) == 3
     assert all(len(members) > 1 for members in joined.images_lists)
     assert len(joined.images_lists) == len(alone.images_lists) - 3
+
+
+@pytest.mark.parametrize("clustering", [Kmeans(6, pca=None), PIC(sigma=1, pca=None)])
+def test_without_a_pca_rows_are_clustered_as_they_are(clustering: Kmeans | PIC) -> None:
+    x = preprocess_features(blobs()[0])
+    whitened = Kmeans(6) if isinstance(clustering, Kmeans) else PIC(sigma=1)
+    whitened.cluster(blobs()[0])
+    clustering.cluster(x.astype(np.float64))
+    np.testing.assert_array_equal(clustering.assignments, whitened.assignments)
+    assert clustering.whitening is None
+    with pytest.raises(ValueError, match="without a PCA"):
+        Clusters.of(clustering, 0)
+
+
+def test_so_many_components_are_kept() -> None:
+    kmeans = Kmeans(5, pca=7)
+    kmeans.cluster(correlated(200, 30))
+    assert kmeans.centroids.shape == (5, 7)
+
+
+def test_new_rows_go_to_the_nearest_centroid() -> None:
+    """Against all distances in float64; a row may be as near as to a hundred thousandth."""
+    kmeans = Kmeans(9)
+    features = correlated(400, 60).astype(np.float16)
+    kmeans.cluster(features[:300])
+    clusters = Clusters.of(kmeans, 3)
+    assert (clusters.algorithm, clusters.epoch) == ("Kmeans", 3)
+    nearest, distances = clusters.assign(features)
+    assert (nearest.dtype, distances.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(nearest[:300], kmeans.assignments)
+    mean, matrix = (a.astype(np.float64) for a in vars(clusters.whitening).values())
+    white = (features - mean) @ matrix
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    every = cdist(white, kmeans.centroids)
+    np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-5)
+    np.testing.assert_allclose(distances, every[np.arange(400), nearest], atol=1e-5)
+    assert distances.max() <= 2
+    assert [len(part) for part in clusters.assign(features[:0])] == [0, 0]
 
 
 @pytest.mark.parametrize(

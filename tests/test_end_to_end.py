@@ -493,7 +493,7 @@ BAD_INPUT = {
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
     "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
-    "{tree} --clustering PIC --nnn 40": "--nnn 40: an image has only 39 neighbours among the 40",
+    "{tree} --clustering PIC --nnn 40": "--nnn 40: each has only 39 neighbours among the 40 images",
     "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
     "{tree} --clustering PIC --alpha 0": "argument --alpha: '0' is not a number above 0 and",
     "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number above 0 and",

@@ -137,6 +137,7 @@ def test_half_precision_keeps_the_assignments_of_a_trained_network(
     exact.cluster(rows)
 
     assert features.moments is not None
+    assert exact.whitening is not None
     white = fit_whitening(features.moments).apply(features.rows)
     rotation, _ = orthogonal_procrustes(white, exact.whitening.apply(rows))
     distances = cdist(white @ rotation, exact.centroids)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from files import atomic_write, new_numbered_folder, remove_leftovers, sha256_of, write_text
+from files import (
+    atomic_folder,
+    atomic_write,
+    new_numbered_folder,
+    remove_leftovers,
+    sha256_of,
+    write_text,
+)
 
 
 def test_the_name_appears_when_the_file_is_complete(tmp_path: Path) -> None:
@@ -25,6 +32,29 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         file.writelines([b"half", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_folder_appears_when_it_is_complete_and_only_where_none_is(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for there in (False, True):
+        with atomic_folder(path) as folder:
+            (folder / "f").touch()
+            assert path.exists() == there
+        assert [p.name for p in path.iterdir()] == ["f"]
+        (path / "f").unlink()
+    assert path.stat().st_mode & 0o700 == 0o700
+    (path / "old").touch()
+    with pytest.raises(OSError, match="not empty"), atomic_folder(path) as folder:
+        (folder / "f").touch()
+
+    def fail() -> None:
+        with atomic_folder(tmp_path / "other") as folder:
+            (folder / "f").touch()
+            (folder / "f").mkdir()
+
+    with pytest.raises(FileExistsError):
+        fail()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "old"]
 
 
 def test_leftovers_of_a_killed_process_can_be_removed(tmp_path: Path) -> None:

@@ -1,0 +1,204 @@
+"""New images → clusters: the nearest centroid of each image, and the distance to it.
+
+Each image's embedding goes through the PCA-whitening and the L2 normalisation that the clusters
+were found with, and belongs to the nearest centroid; the distance is the Euclidean one there, from
+0 to 2. PCA and centroids are the checkpoint's, or of a file of clusters, or new ones.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import applied
+import assignment_files
+import cli
+from applied import Applied, open_inputs
+from assignment_files import Assignment, check_outputs, print_csv, write_outputs
+from clustering import ITERATIONS, Clusters, Kmeans
+from distributed import gather_rows, process_group, rank, together
+from errors import InputError
+from features import Features
+from files import atomic_write, check_new_file
+from fitted_clusters import clusters_of, read_clusters, save_clusters
+from progress import progress
+from summary import describe_sizes, size_metrics
+from visu.contact_sheet import Strip, Thumbnails, contact_sheet
+
+MOST_STRIPS = 100  # clusters on a contact sheet
+COLUMNS, SIDE = 10, 96  # pictures of a cluster on it, and their size in pixels
+
+
+def main(args: argparse.Namespace) -> None:
+    with process_group(args.device):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then assign."""
+    with together():
+        if rank() == 0:
+            check_all_outputs(args)
+        inputs = open_inputs(args)
+        clusters = find_clusters(args, inputs)
+    with progress("features", len(inputs.own), "images", rank() == 0) as advance:
+        features = inputs.features(advance)
+    present = gather_rows(features.present)
+    check_readable(args, present)
+    if clusters is None:
+        clusters = recluster(args, inputs, features)
+    own = clusters.assign(features.rows, inputs.compute.device)
+    nearest, distances = map(gather_rows, own)
+    with together():
+        if rank() == 0:
+            paths = [inputs.images.paths[index] for index in np.flatnonzero(present).tolist()]
+            write_all(args, Assignment(paths, nearest, distances), clusters, len(present))
+
+
+def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
+    """The clusters to assign to; None for `--recluster`, which finds them later.
+
+    Raises:
+        InputError: there are none, or malformed ones, or there are too few images for new ones.
+    """
+    if args.recluster is not None:
+        if args.recluster > len(inputs.images):
+            raise InputError(
+                f"--recluster {args.recluster}: more clusters than the {len(inputs.images)} images"
+            )
+        return None
+    dim = inputs.model.embedding_dim
+    if args.clusters is not None:
+        return read_clusters(args.clusters, dim)
+    clusters = clusters_of(inputs.checkpoint, args.model, dim)
+    if clusters is None:
+        raise InputError(
+            f"{args.model}: holds no clusters; give --recluster K to find K among these images, or "
+            "a file of --clusters"
+        )
+    epoch, step = (inputs.checkpoint.get(name, 0) for name in ("epoch", "step"))
+    if rank() == 0 and (clusters.epoch != epoch or step):
+        sys.stderr.write(
+            f"note: {args.model} is from within a run: its clusters are those that epoch "
+            f"{clusters.epoch} began with, and the network has been trained since\n"
+        )
+    return clusters
+
+
+def check_readable(args: argparse.Namespace, present: np.ndarray) -> None:
+    """Check that there are images to work on. (The scripts that train or judge refuse data of
+    which more than 1 % cannot be read; here each image stands for itself.)
+
+    Args:
+        present: `(N,) bool`, whether an image has features.
+
+    Raises:
+        InputError: there are none, or fewer than clusters wanted.
+    """
+    count = int(present.sum())
+    if count == 0:
+        raise InputError(f"none of the {len(present)} images can be read")
+    if args.recluster is not None and args.recluster > count:
+        raise InputError(
+            f"--recluster {args.recluster}: more clusters than the {count} images that can be read"
+        )
+
+
+def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> Clusters:
+    """k-means of these images."""
+    kmeans = Kmeans(args.recluster, args.seed, device=inputs.compute.device)
+    with progress("clustering", ITERATIONS, "iterations", rank() == 0) as advance:
+        kmeans.cluster(features.rows, moments=features.moments, advance=advance)
+    epoch = inputs.checkpoint.get("epoch")
+    return Clusters.of(kmeans, epoch if isinstance(epoch, int) else 0)
+
+
+def check_all_outputs(args: argparse.Namespace) -> None:
+    """Check that what the flags ask for can be written.
+
+    Raises:
+        InputError: naming the flag, its value, and what would be right.
+    """
+    check_outputs(args)
+    if args.contact_sheet is not None:
+        check_new_file("--contact-sheet", args.contact_sheet, (".png",))
+    if args.save_clusters is not None:
+        check_new_file("--save-clusters", args.save_clusters, (".pth",))
+
+
+def write_all(
+    args: argparse.Namespace, assignment: Assignment, clusters: Clusters, images: int
+) -> None:
+    """Write what the flags ask for, and say on stderr what came out.
+
+    Args:
+        images: N, with those that cannot be read.
+
+    Raises:
+        InputError: what could be written at the beginning no longer can.
+    """
+    k, left_out = len(clusters.centroids), images - len(assignment.paths)
+    assert assignment.distances is not None
+    sys.stderr.write(
+        f"{len(assignment.paths)} images: "
+        f"{describe_sizes(size_metrics(assignment.clusters, k))}; "
+        f"distance {assignment.distances.mean():.3f} on average\n"
+    )
+    if left_out:
+        sys.stderr.write(f"{left_out} of {images} images left out: unreadable\n")
+    written = write_outputs(assignment, args)
+    if args.contact_sheet is not None:
+        with atomic_write(args.contact_sheet) as file:
+            contact_sheet(strips_of(assignment), COLUMNS, SIDE).save(file, "PNG")
+        written.append(args.contact_sheet)
+    if not written:
+        print_csv(assignment)
+    if args.save_clusters is not None:
+        save_clusters(args.save_clusters, clusters)
+        written.append(args.save_clusters)
+    for path in written:
+        sys.stderr.write(f"written to {path}\n")
+
+
+def strips_of(assignment: Assignment) -> list[Strip]:
+    """The nearest images of each cluster, the largest clusters first."""
+    assert assignment.distances is not None
+    largest = sorted(assignment.members(), key=lambda each: -len(each[1]))[:MOST_STRIPS]
+    return [
+        Strip(
+            f"cluster {cluster}: {len(rows)} images, mean distance "
+            f"{assignment.distances[rows].mean():.3f}",
+            Thumbnails([assignment.paths[row] for row in rows[:COLUMNS].tolist()], SIDE),
+        )
+        for cluster, rows in largest
+    ]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Assign images to the clusters of a trained network.",
+        epilog="Example: python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
+        "--contact-sheet new.png",
+    )
+    applied.add_flags(parser)
+    assignment_files.add_flags(parser)
+    add = parser.add_argument
+    sheet_help = f"picture of the {MOST_STRIPS} largest clusters' nearest images"
+    add("--contact-sheet", metavar="FILE.png", type=Path, help=sheet_help)
+    source = parser.add_mutually_exclusive_group().add_argument
+    clusters_help = (
+        "file of clusters, as --save-clusters writes it, in the place of the checkpoint's"
+    )
+    source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
+    recluster_help = "find K clusters among these images, with k-means"
+    source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
+    add("--seed", type=cli.whole_number(0), default=31, help="of --recluster's first centroids")
+    save_help = "file for the clusters, to assign other images with --clusters"
+    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,214 @@
+"""Clusters of features of any origin: PCA-whitening, L2 normalisation, then k-means or PIC.
+
+What `main.py` does with a network's features, done with the rows of a file. They are read where
+they lie; under torchrun each process takes its share of the rows.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+import cli
+import clustering_flags
+import device
+from assignment_files import TABLES, Assignment, write_table
+from clustering import Clusters
+from clustering_flags import check_clustering, cluster_steps, make_clustering
+from device import select_compute
+from distributed import process_group, rank, shard_of, together
+from errors import InputError
+from files import atomic_write, check_new_file
+from fitted_clusters import save_clusters
+from progress import progress
+from summary import describe_sizes, size_metrics
+from whitening import BLOCK, PCA
+
+TENSOR = "features"  # the one that is read of a safetensors file with several
+DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
+
+
+def main(args: argparse.Namespace) -> None:
+    with process_group(args.device):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then cluster."""
+    with together():
+        on = select_compute(args.device).device
+        if rank() == 0:
+            check_outputs(args)
+        count, rows = read_rows(args.features)
+        check_clustering(args, count, f"rows of {args.features}")
+        names = read_names(args.names, count)
+        clustering = make_clustering(args, args.seed, on, args.pca)
+        check_finite(args.features, rows, shard_of(count).start)
+    start = time.perf_counter()
+    total, unit = cluster_steps(args, count, "rows")
+    with progress("clustering", total, unit, rank() == 0) as advance:
+        try:
+            loss = clustering.cluster(rows, advance=advance)
+        except ValueError as error:  # which all processes raise together
+            raise InputError(f"{args.features}: {error}") from error
+    seconds = time.perf_counter() - start
+    with together():
+        if rank() == 0:
+            metrics = size_metrics(clustering.assignments, len(clustering.centroids))
+            shown = f", loss {loss:.6g}" if args.clustering == "Kmeans" else ""
+            sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
+            write_assignment(args.out, clustering.assignments, names)
+            sys.stdout.write(f"written to {args.out}\n")
+            if args.save_clusters is not None:
+                save_clusters(args.save_clusters, Clusters.of(clustering, 0))
+                sys.stdout.write(f"written to {args.save_clusters}\n")
+
+
+def read_rows(path: Path) -> tuple[int, np.ndarray]:
+    """The number N of rows in a file, and this process's share of them, `(n, D)`: of a `.npy` file
+    mapped into memory, of a safetensors file read.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold an `(N, D)` array of floats.
+    """
+    readers = {".npy": _read_npy, ".safetensors": _read_safetensors}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: give features in a file that ends in {' or '.join(readers)}")
+    try:
+        return readers[path.suffix](path)
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot read these features: {reason}") from error
+
+
+def _read_npy(path: Path) -> tuple[int, np.ndarray]:
+    # copied where it is written to, which nobody does: torch wants arrays that it could write to
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    _check_form(path, str(array.dtype), array.shape)
+    own = shard_of(len(array))
+    return len(array), array[own.start : own.stop]
+
+
+def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
+    with safe_open(path, framework="np") as file:
+        names = list(file.keys())
+        if TENSOR not in names and len(names) != 1:
+            raise InputError(
+                f"{path}: holds {', '.join(names) or 'nothing'}; give a file with one tensor, or "
+                f"one that is called {TENSOR}"
+            )
+        tensor = file.get_slice(TENSOR if TENSOR in names else names[0])
+        shape = tuple(tensor.get_shape())
+        _check_form(path, tensor.get_dtype(), shape)
+        own = shard_of(shape[0])
+        return shape[0], tensor[own.start : own.stop]
+
+
+def _check_form(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or shape[1] < 1:
+        raise InputError(f"{path}: holds an array of shape {shape}; give (N, D), a row for each")
+    if dtype not in DTYPES:
+        raise InputError(f"{path}: holds {dtype}; give float16, float32 or float64")
+
+
+def check_finite(path: Path, rows: np.ndarray, first: int) -> None:
+    """Check that all of some rows are finite, in float32, too.
+
+    Args:
+        first: number of the first of them in the file.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for start in range(0, len(rows), BLOCK):
+        with np.errstate(over="ignore"):
+            block = np.asarray(rows[start : start + BLOCK], np.float32)
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            row = first + start + int(finite.argmin())
+            raise InputError(f"{path}: row {row} is not finite (NaN, infinite or too large)")
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Check that what the flags ask for can be written.
+
+    Raises:
+        InputError: naming the flag, its value, and what would be right.
+    """
+    check_new_file("--out", args.out, (".npy", *TABLES))
+    if (args.out.suffix.lower() == ".npy") != (args.names is None):
+        raise InputError(
+            f"--out {args.out}: --names and a table ({' or '.join(TABLES)}) go together, "
+            "an array (.npy) has no names"
+        )
+    if args.save_clusters is not None:
+        check_new_file("--save-clusters", args.save_clusters, (".pth",))
+        if args.pca is None:
+            raise InputError(
+                f"--save-clusters {args.save_clusters}: assign.py needs clusters of features that "
+                "were whitened here; leave out --no-pca"
+            )
+
+
+def read_names(path: Path | None, count: int) -> list[str] | None:
+    """The lines of a text file, one for each row; None without one.
+
+    Raises:
+        InputError: it cannot be read, or has another number of lines.
+    """
+    if path is None:
+        return None
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"--names {path}: cannot read it: {error.strerror}") from error
+    names = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    if len(names) != count:
+        raise InputError(f"--names {path}: has {len(names)} lines for {count} rows")
+    return names
+
+
+def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) -> None:
+    """Write the cluster of each row, `(N,) int64`, as an array, or with names as a table."""
+    if names is not None:
+        write_table(path, Assignment(names, clusters))
+        return
+    with atomic_write(path) as file:
+        np.save(file, clusters)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Cluster features from a file.",
+        epilog="Example: python cluster_features.py features.npy --k 1000 --names images.txt "
+        "--out clusters.csv",
+    )
+    add = parser.add_argument
+    features_help = f"(N, D) floats: .npy, or .safetensors with one tensor or one called {TENSOR}"
+    add("features", metavar="FEATURES", type=Path, help=features_help)
+    clustering_flags.add_flags(parser)
+    add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
+    no_pca_help = "cluster the rows as they are, neither whitened nor normalised"
+    suppress = argparse.SUPPRESS
+    add(
+        "--no-pca", action="store_const", const=None, default=suppress, dest="pca", help=no_pca_help
+    )
+    add("--seed", type=cli.whole_number(0), default=31, help="of the first centroids")
+    out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
+    add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)
+    names_help = "text file with a line for each row, such as the path of its image"
+    add("--names", metavar="FILE.txt", type=Path, help=names_help)
+    save_help = "file for PCA and centroids, for the --clusters of assign.py"
+    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    device.add_device_flag(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

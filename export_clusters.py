@@ -1,0 +1,115 @@
+"""A run's own images and the clusters that they were in, at any epoch.
+
+Reads the experiment folder: `assignments/` and `images.txt`, or the `clusters` pickle where there
+are no assignments, as in a folder of the original code, whose images `--data` has to name.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import assignment_files
+import cli
+from assignment_files import Assignment, check_outputs, print_csv, write_outputs
+from cluster_pickles import read_clusters
+from data.images import ImageList, find_images
+from errors import InputError
+from visu.run_clusters import read_run
+
+
+def main(args: argparse.Namespace) -> None:
+    check_outputs(args)
+    images, epoch, clusters = read_assignment(args)
+    rows = np.flatnonzero(clusters >= 0)
+    assignment = Assignment([images.path(row) for row in rows.tolist()], clusters[rows])
+    left_out = f" ({len(images) - len(rows)} left out)" if len(rows) < len(images) else ""
+    sys.stderr.write(
+        f"epoch {epoch}: {len(rows)} images{left_out} in {len(set(clusters[rows]))} clusters\n"
+    )
+    written = write_outputs(assignment, args)
+    if not written:
+        print_csv(assignment)
+    for path in written:
+        sys.stderr.write(f"written to {path}\n")
+
+
+def read_assignment(args: argparse.Namespace) -> tuple[ImageList, int, np.ndarray]:
+    """The run's images, the epoch, and the cluster of each image then, `(N,) int64`, −1 where it is
+    in none.
+
+    Raises:
+        InputError: the folder does not hold them, or (for `--folders`) the images are not there.
+    """
+    if (args.exp / "images.txt").is_file():
+        run = read_run(args.exp, args.data)
+        try:
+            run.require_images()
+        except InputError as error:
+            if args.folders is not None:
+                raise
+            sys.stderr.write(f"note: {error}\n")
+        if run.epochs:
+            epoch = run.epochs[-1] if args.epoch is None else args.epoch
+            return run.images, epoch, run.assignment(epoch)
+        images = run.images
+    elif not (args.exp / "clusters").is_file():
+        raise InputError(f"{args.exp}: not the folder of a run: neither images.txt nor clusters")
+    elif args.data is None:
+        raise InputError(
+            f"{args.exp}: has no images.txt; name the images that the run was over with --data"
+        )
+    else:
+        images = find_images(args.data)
+    return images, *from_pickle(args.exp / "clusters", args.epoch, images)
+
+
+def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, np.ndarray]:
+    """The epoch, and the cluster of each image, from a `clusters` pickle, whose epochs count from
+    0 on.
+
+    Raises:
+        InputError: there is no such epoch, or the clusters are those of other images.
+    """
+    epochs = read_clusters(path)
+    if not epochs:
+        raise InputError(f"{path}: no clusters yet")
+    epoch = len(epochs) - 1 if epoch is None else epoch
+    if epoch >= len(epochs):
+        raise InputError(f"--epoch {epoch}: {path} has the epochs 0 to {len(epochs) - 1}")
+    sizes = [len(members) for members in epochs[epoch]]
+    members = np.array([image for members in epochs[epoch] for image in members], np.int64)
+    # a run of the original code leaves no image out: another number means other images
+    incomplete = len(members) < len(images) and not (path.parent / "images.txt").is_file()
+    if incomplete or len(members) > len(images) or not all(0 <= i < len(images) for i in members):
+        raise InputError(
+            f"{path}: holds clusters of {len(members)} images, {images.root} has {len(images)}; "
+            "give the run's own with --data"
+        )
+    clusters = np.full(len(images), -1, np.int64)
+    clusters[members] = np.repeat(np.arange(len(sizes)), sizes)
+    return epoch, clusters
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Which of a run's images was in which cluster.",
+        epilog="Example: python export_clusters.py exp/001 --epoch 2 --out epoch_2.csv",
+    )
+    add = parser.add_argument
+    add("exp", metavar="EXP", type=Path, help="experiment folder")
+    epoch_help = (
+        "the clusters that this epoch began with; left out: the last ones, which of a finished run "
+        "are the finished network's"
+    )
+    add("--epoch", metavar="N", type=cli.whole_number(0), help=epoch_help)
+    data_help = "the run's images, where they lie elsewhere now, or the folder has no images.txt"
+    add("--data", metavar="DIR", type=Path, help=data_help)
+    assignment_files.add_flags(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

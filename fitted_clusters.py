@@ -1,0 +1,77 @@
+"""Clusters that new images can be assigned to: those of a checkpoint, or in a file of their own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from checkpoint import save_checkpoint
+from clustering import Clusters
+from errors import InputError
+
+ALGORITHMS = ("Kmeans", "PIC")
+
+
+def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
+    """The clusters that a checkpoint holds; None where it has none, as the released ones.
+
+    Args:
+        state: its contents.
+        path: its file.
+        dim: D, of the features that are to be assigned.
+
+    Raises:
+        InputError: they are malformed, or of features of other dimensions.
+    """
+    if state.get("clusters") is None:
+        return None
+    try:
+        clusters = Clusters.from_plain(state["clusters"])
+        sound = _is_sound(clusters)
+    except Exception:  # there is no end to what a malformed one may raise
+        sound = False
+    if not sound:
+        raise InputError(f"{path}: its clusters are malformed")
+    if len(clusters.whitening.mean) != dim:
+        raise InputError(
+            f"{path}: its clusters are of features of {len(clusters.whitening.mean)} dimensions, "
+            f"the network's have {dim}"
+        )
+    return clusters
+
+
+def read_clusters(path: Path, dim: int) -> Clusters:
+    """The clusters in a file that `save_clusters` has written, or a checkpoint's.
+
+    Raises:
+        InputError: as `clusters_of`, or there are none in the file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read these clusters: {error.strerror}") from error
+    except Exception as error:  # damaged bytes make torch.load raise almost anything
+        raise InputError(f"{path}: not a file of clusters, or a damaged one") from error
+    clusters = clusters_of(state, path, dim) if isinstance(state, dict) else None
+    if clusters is None:
+        raise InputError(f"{path}: holds no clusters")
+    return clusters
+
+
+def save_clusters(path: Path, clusters: Clusters) -> None:
+    """Write clusters as a checkpoint holds them, without a network."""
+    save_checkpoint(path, {"clusters": clusters.to_plain()})
+
+
+def _is_sound(clusters: Clusters) -> bool:
+    mean, matrix = clusters.whitening.mean, clusters.whitening.matrix
+    arrays = mean, matrix, clusters.centroids
+    return (
+        clusters.algorithm in ALGORITHMS
+        and isinstance(clusters.epoch, int)
+        and [array.ndim for array in arrays] == [1, 2, 2]
+        and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
+        and matrix.shape == (len(mean), clusters.centroids.shape[1])
+        and clusters.centroids.size > 0
+    )

@@ -1,0 +1,36 @@
+"""What test_assign.py starts under torchrun: two processes assign images and cluster features.
+
+Usage: sharded_assigning.py FOLDER, with the files that the test has put there.
+"""
+
+import sys
+from pathlib import Path
+
+from conftest import tiny
+
+import assign
+import cluster_features
+from distributed import process_group, rank
+from errors import InputError
+from models import MODELS
+
+
+def main(folder: Path) -> None:
+    device = ["--device", "cpu"]
+    images = [str(folder / "released.pth.tar"), str(folder / "images"), "--workers", "0", *device]
+    files = ["--clusters", str(folder / "clusters.pth"), "--out", str(folder / "two.csv")]
+    assign.run(assign.parse_args([*images, "--precision", "fp32", *files]))
+
+    flags = ["--k", "8", "--kmeans_init", "kmeans++", *device, "--out", str(folder)]
+    flags[-1] += "/assignment.npy"
+    for name in ("features.npy", "broken.npy"):
+        try:
+            cluster_features.run(cluster_features.parse_args([str(folder / name), *flags]))
+        except InputError as error:
+            (folder / f"refusal_{rank()}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    MODELS["tiny"] = tiny
+    with process_group("cpu"):
+        main(Path(sys.argv[1]))
