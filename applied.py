@@ -21,6 +21,7 @@ from data.transforms import central_crop
 from device import Compute, select_compute
 from distributed import shard_of
 from features import Features, compute_features
+from fitted_clusters import clusters_of
 from models import ConvNet, check_size
 
 SIZE = 224  # side of the input, where the checkpoint does not say
@@ -52,6 +53,7 @@ class Applied:
     """A network and images, checked.
 
     Attributes:
+        file: the checkpoint's.
         checkpoint: what `read_checkpoint` gives.
         model: on the device, in eval mode.
         images: their paths are the files to open.
@@ -60,6 +62,7 @@ class Applied:
         loader: goes through them in their order.
     """
 
+    file: Path
     checkpoint: dict[str, Any]
     model: ConvNet
     images: ImageList
@@ -71,10 +74,14 @@ class Applied:
     @property
     def own_clusters(self) -> Clusters | None:
         """The clusters of this very network's features, if the checkpoint has them: until its end
-        a run has those of the network that the epoch began with, which has moved on since."""
-        plain = self.checkpoint.get("clusters")
+        a run has those of the network that the epoch began with, which has moved on since.
+
+        Raises:
+            InputError: they are malformed.
+        """
+        clusters = clusters_of(self.checkpoint, self.file, self.model.embedding_dim)
         place = self.checkpoint.get("epoch"), self.checkpoint.get("step", 0)
-        return Clusters.from_plain(plain) if plain and (plain["epoch"], 0) == place else None
+        return clusters if clusters and (clusters.epoch, 0) == place else None
 
     def features(self, advance: Callable[[int], None]) -> Features:
         """The embedding of each of this process's images; those that cannot be read are named on
@@ -105,4 +112,4 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)
     loader = load_in_order(dataset, args.batch, args.workers, compute.device, own)
-    return Applied(checkpoint, model, images, size, compute, own, loader)
+    return Applied(args.model, checkpoint, model, images, size, compute, own, loader)

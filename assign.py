@@ -22,7 +22,7 @@ from distributed import gather_rows, process_group, rank, together
 from errors import InputError
 from features import Features
 from files import atomic_write, check_new_file
-from fitted_clusters import clusters_of, read_clusters, save_clusters
+from fitted_clusters import clusters_of, load_clusters, save_clusters
 from progress import progress
 from summary import describe_sizes, size_metrics
 from visu.contact_sheet import Strip, Thumbnails, contact_sheet
@@ -71,7 +71,7 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
         return None
     dim = inputs.model.embedding_dim
     if args.clusters is not None:
-        return read_clusters(args.clusters, dim)
+        return load_clusters(args.clusters, dim)
     clusters = clusters_of(inputs.checkpoint, args.model, dim)
     if clusters is None:
         raise InputError(

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from checkpoint import save_checkpoint
 from clustering import Clusters
 from errors import InputError
+from torch_file import load_torch_file
 
 ALGORITHMS = ("Kmeans", "PIC")
 
@@ -41,18 +41,13 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
     return clusters
 
 
-def read_clusters(path: Path, dim: int) -> Clusters:
+def load_clusters(path: Path, dim: int) -> Clusters:
     """The clusters in a file that `save_clusters` has written, or a checkpoint's.
 
     Raises:
-        InputError: as `clusters_of`, or there are none in the file.
+        InputError: the file cannot be loaded, or as `clusters_of`, or there are none in it.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read these clusters: {error.strerror}") from error
-    except Exception as error:  # damaged bytes make torch.load raise almost anything
-        raise InputError(f"{path}: not a file of clusters, or a damaged one") from error
+    state, _ = load_torch_file(path)
     clusters = clusters_of(state, path, dim) if isinstance(state, dict) else None
     if clusters is None:
         raise InputError(f"{path}: holds no clusters")

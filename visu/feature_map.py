@@ -22,24 +22,22 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
 
 import applied
 import cli
+import whitening
 from applied import open_inputs
 from clustering import Clusters
 from data.images import ImageList, find_all_images
 from errors import InputError
 from files import make_folder, write_text
-from kmeans import PLAIN, NearestCentroid
 from progress import progress
 from seeding import derive_seed
 from visu.contact_sheet import thumbnail
 from visu.page import fill_template, to_webp
 from visu.run_clusters import Run, label_names, read_run
-from whitening import CPU, fit_whitening
 
 NAME = "feature_map.html"
 SIDE = 64  # of a thumbnail, in pixels
 LEAST = 10  # images that a map takes
 PERPLEXITY = 30  # of t-SNE: about how many neighbours an image has
-PCA_COMPONENTS = 256  # the clustering's
 ROWS_A_COMPONENT = 8
 
 
@@ -100,8 +98,8 @@ def whiten(rows: np.ndarray, clusters: Clusters | None) -> np.ndarray:
     if clusters is not None:
         return clusters.whitening.apply(rows)
     # with as many components as rows, whitened rows would all be at the same distance
-    components = min(PCA_COMPONENTS, max(len(rows) // ROWS_A_COMPONENT, 2))
-    return fit_whitening(rows, components).apply(rows)
+    components = min(whitening.PCA, max(len(rows) // ROWS_A_COMPONENT, 2))
+    return whitening.fit_whitening(rows, components).apply(rows)
 
 
 def cluster_of_each(
@@ -115,9 +113,7 @@ def cluster_of_each(
         return run.assignment(epoch)[chosen], epoch
     if clusters is None:
         return None, None
-    x = clusters.whitening.apply(rows)
-    search = NearestCentroid(x, CPU, PLAIN)
-    return search(clusters.centroids)[0], clusters.epoch
+    return clusters.assign(rows)[0], clusters.epoch
 
 
 def describe(
