@@ -178,15 +178,15 @@ def _describe_choice(run: Run, gallery: dict[str, Any], images: int) -> str:
     told = [
         f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured: {gallery['how']}, each by "
         f"{images} of its images, which are drawn at random.",
-        *([_TOGETHER] if any(gallery["clusters"]["before"]) else []),
+        *([_TOGETHER] if any(b is not None for b in gallery["clusters"]["before"]) else []),
         "The box finds every cluster by its number or label, and",
     ]
     if gallery["complete"]:
         told.append("every image by its name.")
     else:
         told.append(
-            f"by name only the {pictured:,} images that are pictured, of {len(run.images):,}. The "
-            f"cluster of any other: python visu/report.py {run.folder} --also IMAGE (or NUMBER)."
+            f"by name only the {pictured:,} images that are pictured, of {len(run.images):,}. For "
+            f"any other image or cluster: python visu/report.py {run.folder} --also NAME-OR-NUMBER."
         )
     if not gallery["readable"]:
         told.append(
