@@ -33,6 +33,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DIR", type=Path, nargs="+", help=data_help)
     size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
     add("--size", type=cli.whole_number(1), help=size_help)
+    add_pass_flags(parser)
+
+
+def add_pass_flags(parser: argparse.ArgumentParser) -> None:
+    """How fast images go through a network, and where; no flag of these is about which, or what
+    they are to it."""
+    add = parser.add_argument
     add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
@@ -70,8 +77,11 @@ class Applied:
         )
 
 
-def open_inputs(args: argparse.Namespace) -> Applied:
+def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Applied:
     """Read the checkpoint and list the images.
+
+    Args:
+        images: others than those of `args.data`.
 
     Raises:
         InputError: naming the flag or file that is wrong.
@@ -82,7 +92,7 @@ def open_inputs(args: argparse.Namespace) -> Applied:
     model = model_of(checkpoint, args.model).eval()
     size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
     check_size(model.arch, size)
-    images = find_all_images(args.data)
+    images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)

@@ -1,15 +1,21 @@
-"""Contact sheets: many small pictures in rows, with a line of text above each row."""
+"""Contact sheets: many small pictures in rows, with a line of text above each strip of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data.decode import UnreadableImageError, read_image
+from errors import InputError
 
 SPACE = 4  # pixels between pictures
-TEXT = 14  # height of a line of text in pixels
-GROUND, INK, MISSING = (250, 250, 250), (30, 30, 30), (200, 200, 200)
+TEXT = 20  # height of a line of text in pixels
+FONT_SIZE = 14
+GROUND, INK, MISSING = (250, 250, 250), (20, 20, 20), (200, 200, 200)
+LARGEST_SIDE = 65_500  # pixels; the most that a JPEG can have
+MOST_PIXELS = 2**27  # 400 MB
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,21 @@ class Strip:
 
     title: str
     pictures: Sequence[Image.Image]
+
+
+@dataclass(frozen=True)
+class Thumbnails(Sequence[Image.Image]):
+    """Thumbnails of image files, each made when it is asked for, so that only the sheet takes
+    memory."""
+
+    paths: Sequence[str]
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return thumbnail(self.paths[index], self.side)
 
 
 def thumbnail(path: str, side: int) -> Image.Image:
@@ -31,20 +52,74 @@ def thumbnail(path: str, side: int) -> Image.Image:
 
 def contact_sheet(strips: Sequence[Strip], columns: int = 10, side: int = 96) -> Image.Image:
     """Draw strips below each other; one with more than `columns` pictures goes over several rows.
+    A title that is too long is cut; a picture that is too large is made smaller.
 
     Args:
         side: of the square that each picture is drawn in, in pixels.
+
+    Raises:
+        InputError: the sheet would be too large; no picture has been asked for yet.
     """
     step = side + SPACE
-    rows = [-(-len(strip.pictures) // columns) for strip in strips]
-    heights = [TEXT + 2 * SPACE + count * step for count in rows]
-    sheet = Image.new("RGB", (SPACE + columns * step, sum(heights) + SPACE), GROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT - 2)
+    width, heights = check_sheet([len(strip.pictures) for strip in strips], columns, side)
+    sheet = Image.new("RGB", (width, SPACE + sum(heights)), GROUND)
+    draw, font = ImageDraw.Draw(sheet), _font()
     top = SPACE
     for strip, height in zip(strips, heights, strict=True):
-        draw.text((SPACE, top), strip.title, INK, font)
+        title = _shortened(_printable(strip.title), font, width - 2 * SPACE)
+        draw.text((SPACE, top), title, INK, font)
         for number, picture in enumerate(strip.pictures):
             row, column = divmod(number, columns)
-            sheet.paste(picture, (SPACE + column * step, top + TEXT + SPACE + row * step))
+            left, upper = SPACE + column * step, top + TEXT + SPACE + row * step
+            fitting = (
+                picture if max(picture.size) <= side else ImageOps.contain(picture, (side,) * 2)
+            )
+            sheet.paste(fitting, (left, upper))
         top += height
     return sheet
+
+
+def check_sheet(counts: Sequence[int], columns: int = 10, side: int = 96) -> tuple[int, list[int]]:
+    """The width of a sheet and the height of each strip, in pixels, of strips with so many
+    pictures.
+
+    Raises:
+        InputError: the sheet would be too large.
+    """
+    step = side + SPACE
+    heights = [TEXT + 2 * SPACE + -(-count // columns) * step for count in counts]
+    width, height = SPACE + columns * step, SPACE + sum(heights)
+    if max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS:
+        raise InputError(
+            f"a contact sheet of {width:,} × {height:,} pixels is too large; ask for fewer pictures"
+        )
+    return width, heights
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's has the Latin one
+    only."""
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, FONT_SIZE)
+
+
+def _printable(text: str) -> str:
+    """One line that can be drawn: a line break is a space, and what is no text (the bytes of a file
+    name that is not UTF-8, control characters) the sign for a character
+    that is missing."""
+    spaced = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\ufffd" for c in spaced)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, or as much of its beginning as fits into so many pixels, with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    fits, too_long = 0, len(text)
+    while too_long - fits > 1:  # halve what lies between
+        middle = (fits + too_long) // 2
+        if font.getlength(f"{text[:middle]}…") <= width:
+            fits = middle
+        else:
+            too_long = middle
+    return f"{text[:fits].rstrip()}…"

@@ -70,8 +70,11 @@ class Run:
         """The last epoch before this one whose assignment is there."""
         return max((e for e in self.epochs if e < epoch), default=None)
 
-    def require_images(self) -> None:
+    def require_images(self, flag: str = "--data") -> None:
         """Check that the images can be opened, without looking at all of them.
+
+        Args:
+            flag: the one that says where they are now.
 
         Raises:
             InputError: they are not where they were.
@@ -80,7 +83,7 @@ class Run:
         if not any(Path(self.images.path(i)).exists() for i in range(0, len(self.images), step)):
             raise InputError(
                 f"{self.folder}: its images are not there any more (looked for "
-                f"{self.images.path(0)} and others); give the folder or list with --data"
+                f"{self.images.path(0)} and others); give the folder or list as {flag}"
             )
 
 
@@ -158,11 +161,9 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
 
 def label_names(images: ImageList) -> list[str]:
     """The folder of each of the numbers in `images.labels`, as short as tells them apart."""
-    folders = sorted(set(images.folders))
-    if len(folders) > 1 and all(map(os.path.isabs, folders)):  # of a list file
-        root = os.path.commonpath(folders)
-        return [os.path.relpath(folder, root) for folder in folders]
-    return folders
+    folders = [os.path.abspath(folder) for folder in sorted(set(images.folders))]  # noqa: PTH100
+    above = os.path.commonpath(folders)
+    return [os.path.relpath(folder, above) for folder in folders]
 
 
 def _most_frequent(

@@ -1,0 +1,226 @@
+"""A run's clusters as contact sheets: the largest, the tightest, random ones; and how they moved
+since the epoch before.
+
+The images shown of a cluster are a random sample of it, so that what one sees is what is in it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import applied
+import cli
+from applied import open_inputs
+from clustering import Clusters, group_by_cluster
+from errors import InputError
+from files import atomic_write, make_folder, write_text
+from metrics import nmi
+from progress import progress
+from seeding import derive_seed
+from visu.contact_sheet import Strip, Thumbnails, check_sheet, contact_sheet
+from visu.run_clusters import ClusterView, Run, clusters_at, read_run
+
+LEAST = 5  # members of a cluster that counts as tight: one of a single image is as tight as can be
+SIDE = 96  # of a picture, in pixels
+COLUMNS = 10
+
+
+def main(args: argparse.Namespace) -> None:
+    run = read_run(args.exp, args.data)
+    run.require_images()
+    epoch = chosen_epoch(run, args.epoch)
+    views = clusters_at(run, epoch)
+    if not views:
+        raise InputError(f"{args.exp}: no image has a cluster in epoch {epoch}")
+    out = args.out or args.exp / f"clusters_epoch_{epoch:04d}"
+    make_folder(out, "--out")
+    check_sheet([min(view.size, args.images) for view in largest(views, args.count)], COLUMNS, SIDE)
+    distances, why_not = mean_distances(args, run, epoch)
+    sys.stdout.write(overview(run, epoch, views) + "\n")
+    kinds = {
+        "largest": largest(views, args.count),
+        "tightest": tightest(views, args.count, distances),
+        "random": some(views, args.count, args.seed),
+    }
+    if why_not:
+        sys.stdout.write(f"no distances, and no sheet of the tightest: {why_not}\n")
+        del kinds["tightest"]
+    for kind, chosen in kinds.items():
+        strips = [strip(run, epoch, view, distances, args.images, args.seed) for view in chosen]
+        path = out / f"{kind}.jpg"
+        with atomic_write(path) as file:
+            contact_sheet(strips, COLUMNS, SIDE).save(file, "JPEG", quality=90)
+        sys.stdout.write(f"{path}\n")
+    table = [row(view, distances) for view in views]
+    write_text(out / "clusters.json", json.dumps(table, indent=1) + "\n")
+    sys.stdout.write(f"{out / 'clusters.json'}\n")
+
+
+def chosen_epoch(run: Run, epoch: int | None) -> int:
+    """The epoch of `--epoch`, or else the last one.
+
+    Raises:
+        InputError: there are no clusters of it.
+    """
+    if not run.epochs:
+        raise InputError(f"{run.folder}: no clusters yet: no file in {run.folder / 'assignments'}")
+    if epoch is not None and epoch not in run.epochs:
+        numbers = f"{run.epochs[0]} to {run.epochs[-1]}"
+        raise InputError(f"--epoch {epoch}: no clusters of it in {run.folder}, but of {numbers}")
+    return run.epochs[-1] if epoch is None else epoch
+
+
+def mean_distances(
+    args: argparse.Namespace, run: Run, epoch: int
+) -> tuple[dict[int, float], str | None]:
+    """The mean distance of each cluster's members to its centroid, among the whitened features, by
+    cluster; or none, and why.
+
+    They take a pass with the network whose features were clustered. The checkpoint has it once the
+    run is over: before, it has the network that was trained on these clusters since.
+    """
+    path = args.exp / "checkpoint.pth.tar"
+    if args.no_distances:
+        return {}, "--no-distances"
+    if not path.exists():
+        return {}, f"{path} is not there"
+    as_in_training = argparse.Namespace(**vars(args), model=path, size=None)
+    network = open_inputs(as_in_training, run.images)
+    plain = network.checkpoint.get("clusters")
+    if plain is None or plain["epoch"] != network.checkpoint["epoch"]:
+        return {}, f"{path} does not have the network of its clusters before the end of the run"
+    if plain["epoch"] != epoch:
+        return {}, f"{path} has the network of epoch {plain['epoch']}, not of {epoch}"
+    if network.checkpoint.get("images_digest", run.images.digest) != run.images.digest:
+        return {}, f"{path} is of other images than {run.folder / 'images.txt'}"
+    with progress("features", len(run.images), "images") as advance:
+        features = network.features(advance)
+    clusters = Clusters.from_plain(plain)
+    x = clusters.whitening.apply(features.rows, network.compute.device)
+    return centroid_distances(x, run.assignment(epoch)[features.present], clusters.centroids), None
+
+
+def centroid_distances(
+    x: np.ndarray, assignment: np.ndarray, centroids: np.ndarray
+) -> dict[int, float]:
+    """The mean Euclidean distance from a centroid `(k, d)` to its own of the rows `(M, d)`, by
+    cluster; of those that have rows."""
+    members = group_by_cluster(assignment, len(centroids))
+    return {
+        number: float(np.linalg.norm(x[own] - centroids[number], axis=1).mean())
+        for number, own in enumerate(members)
+        if own
+    }
+
+
+def largest(views: Sequence[ClusterView], count: int) -> list[ClusterView]:
+    """So many clusters, from the largest down."""
+    return sorted(views, key=lambda view: -view.size)[:count]
+
+
+def tightest(
+    views: Sequence[ClusterView], count: int, distances: dict[int, float]
+) -> list[ClusterView]:
+    """So many clusters, from the smallest mean distance up, of those with `LEAST` members."""
+    known = [view for view in views if view.size >= LEAST and view.number in distances]
+    return sorted(known, key=lambda view: distances[view.number])[:count]
+
+
+def some(views: Sequence[ClusterView], count: int, seed: int) -> list[ClusterView]:
+    """So many clusters at random, by number."""
+    rng = np.random.default_rng(derive_seed(seed, "clusters shown"))
+    chosen = rng.permutation(len(views))[:count]
+    return [views[i] for i in np.sort(chosen)]
+
+
+def strip(
+    run: Run,
+    epoch: int,
+    view: ClusterView,
+    distances: dict[int, float],
+    images: int,
+    seed: int,
+) -> Strip:
+    """A cluster in a line, and a random sample of its images."""
+    rng = np.random.default_rng(derive_seed(seed, "images shown", view.number))
+    chosen = np.sort(rng.permutation(view.members)[:images])
+    paths = [run.images.path(i) for i in chosen]
+    return Strip(caption(run, epoch, view, distances), Thumbnails(paths, SIDE))
+
+
+def caption(run: Run, epoch: int, view: ClusterView, distances: dict[int, float]) -> str:
+    """What there is to say of a cluster."""
+    said = [f"cluster {view.number}: {view.size:,} image{'s' if view.size > 1 else ''}"]
+    if view.purity is not None:
+        said.append(f"purity {percent(view.purity)} ({view.label})")
+    if view.number in distances:
+        said.append(f"mean distance {distances[view.number]:.3f}")
+    if view.stayed is not None:
+        before = run.epoch_before(epoch)
+        there = f"in epoch {before} (cluster {view.before})"
+        said.append(f"{percent(view.stayed)} were together {there}")
+    return ", ".join(said)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def row(view: ClusterView, distances: dict[int, float]) -> dict[str, Any]:
+    """A cluster in `clusters.json`."""
+    return {
+        "cluster": view.number,
+        "size": view.size,
+        "purity": view.purity,
+        "label": view.label,
+        "mean_distance": distances.get(view.number),
+        "together_before": view.stayed,
+        "cluster_before": view.before,
+    }
+
+
+def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
+    """The clusters of an epoch in a line."""
+    assignment, before = run.assignment(epoch), run.epoch_before(epoch)
+    sizes = [view.size for view in views]
+    said = [
+        f"epoch {epoch}: {sum(sizes):,} images in {len(views):,} clusters of {min(sizes):,} to "
+        f"{max(sizes):,}"
+    ]
+    if before is not None:
+        said.append(f"NMI to epoch {before} {nmi(assignment, run.assignment(before)):.3f}")
+    if run.images.labels is not None:
+        said.append(f"to the folder labels {nmi(assignment, run.images.labels):.3f}")
+    return ", ".join(said)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Contact sheets of a run's clusters, and how they moved.",
+        epilog="Example: python visu/clusters.py exp/001 --count 20",
+    )
+    add = parser.add_argument
+    add("exp", metavar="EXP", type=Path, help="experiment folder of a run")
+    add("--epoch", type=cli.whole_number(0), help="whose clusters; left out: the last there are")
+    add("--count", type=cli.whole_number(1), default=10, help="clusters on each sheet")
+    add("--images", type=cli.whole_number(1), default=20, help="images of a cluster")
+    add("--out", type=Path, help="folder for the sheets; left out: clusters_epoch_NNNN in EXP")
+    data_help = "the run's images, where they are not found: its DIR"
+    add("--data", metavar="DIR", type=Path, help=data_help)
+    add("--seed", type=cli.whole_number(0), default=0, help="of the clusters and images chosen")
+    distances_help = "spare the pass over the images that mean distances need"
+    add("--no-distances", action="store_true", help=distances_help)
+    applied.add_pass_flags(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,186 @@
+"""A map of the features of a data set in two dimensions, on one HTML page that needs nothing else:
+near each other lies what looks alike to the network.
+
+t-SNE places the features as they are clustered, whitened and normalised: what is near on the map
+is near there, but distances between far groups mean little. PCA places them along the two
+directions in which the network's features vary most, before the whitening makes all directions
+equal.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import applied
+import cli
+from applied import Applied, open_inputs
+from clustering import Clusters
+from data.images import ImageList, find_all_images
+from errors import InputError
+from files import make_folder, write_text
+from kmeans import PLAIN, NearestCentroid
+from progress import progress
+from seeding import derive_seed
+from visu.contact_sheet import thumbnail
+from visu.page import fill_template, to_webp
+from visu.run_clusters import Run, label_names, read_run
+from whitening import CPU, fit_whitening
+
+NAME = "feature_map.html"
+SIDE = 64  # of a thumbnail, in pixels
+LEAST = 10  # images that a map takes
+PERPLEXITY = 30  # of t-SNE: about how many neighbours an image has
+PCA_COMPONENTS = 256  # the clustering's
+ROWS_A_COMPONENT = 8
+
+
+def main(args: argparse.Namespace) -> None:
+    is_run = args.source.is_dir()
+    if not is_run and not args.data:
+        raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
+    run = read_run(args.source) if is_run and not args.data else None
+    if run is not None:
+        run.require_images("DIR")
+    images = find_all_images(args.data) if run is None else run.images
+    out = args.out or (args.source / NAME if is_run else Path(NAME))
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
+    make_folder(out.parent, "--out")
+
+    chosen = sample(len(images), args.points, args.seed)
+    paths, folders = ([names[i] for i in chosen] for names in (images.paths, images.folders))
+    few = ImageList(images.root, paths, folders)
+    model = args.source / "checkpoint.pth.tar" if is_run else args.source
+    network = open_inputs(argparse.Namespace(**vars(args), model=model, size=None), few)
+    with progress("features", len(few), "images") as advance:
+        features = network.features(advance)
+    present = np.flatnonzero(features.present)
+    if len(present) < LEAST:
+        raise InputError(f"{len(present)} images with features: a map needs {LEAST} or more")
+    found = own_clusters(network)
+    xy = place(features.rows, found, args.method, args.seed)
+    clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
+    about = describe(args, len(present), len(images), epoch)
+    page = fill_template("feature_map.html", about | columns(images, chosen[present], xy, clusters))
+    write_text(out, page)
+    sys.stdout.write(f"{out}: {len(present):,} images, {len(page) / 1e6:.1f} MB\n")
+
+
+def sample(images: int, points: int, seed: int) -> np.ndarray:
+    """The images of a map: all, or so many at random, ascending `(P,) int64`."""
+    rng = np.random.default_rng(derive_seed(seed, "images of the map"))
+    return np.sort(rng.permutation(images)[:points])
+
+
+def own_clusters(network: Applied) -> Clusters | None:
+    """The clusters that the checkpoint has of this very network."""
+    plain = network.checkpoint.get("clusters")
+    if plain is None or plain["epoch"] != network.checkpoint["epoch"]:
+        return None
+    return Clusters.from_plain(plain)
+
+
+def place(rows: np.ndarray, clusters: Clusters | None, method: str, seed: int) -> np.ndarray:
+    """Where each of `(P, D)` features lies on the map, `(P, 2)` in 0..1."""
+    if method == "pca":
+        xy = PCA(2, random_state=seed).fit_transform(rows.astype(np.float32))
+    else:
+        perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+        layout = TSNE(2, init="pca", perplexity=perplexity, random_state=seed)
+        xy = layout.fit_transform(whiten(rows, clusters))
+    xy = xy - xy.min(axis=0)
+    return xy / max(float(xy.max()), np.finfo(np.float32).tiny)
+
+
+def whiten(rows: np.ndarray, clusters: Clusters | None) -> np.ndarray:
+    """Features as they are clustered, or would be."""
+    if clusters is not None:
+        return clusters.whitening.apply(rows)
+    # with as many components as rows, whitened rows would all be at the same distance
+    components = min(PCA_COMPONENTS, max(len(rows) // ROWS_A_COMPONENT, 2))
+    return fit_whitening(rows, components).apply(rows)
+
+
+def cluster_of_each(
+    run: Run | None, chosen: np.ndarray, rows: np.ndarray, clusters: Clusters | None
+) -> tuple[np.ndarray | None, int | None]:
+    """The cluster of each image of the map `(P,) int64` and the epoch of these clusters: of a run's
+    images as the run has them, of others those with the nearest centroid; or None."""
+    if run is not None and run.epochs:
+        own = clusters is not None and clusters.epoch in run.epochs
+        epoch = clusters.epoch if clusters is not None and own else run.epochs[-1]
+        return run.assignment(epoch)[chosen], epoch
+    if clusters is None:
+        return None, None
+    x = clusters.whitening.apply(rows)
+    search = NearestCentroid(x, CPU, PLAIN)
+    return search(clusters.centroids)[0], clusters.epoch
+
+
+def describe(
+    args: argparse.Namespace, points: int, images: int, epoch: int | None
+) -> dict[str, str]:
+    """What the page says of the map."""
+    of = f" of {images:,}, chosen at random" if points < images else ""
+    method = "t-SNE" if args.method == "tsne" else "PCA"
+    clusters = "" if epoch is None else f", clusters of epoch {epoch}"
+    return {
+        "title": f"Features of {'/'.join(args.source.resolve().parts[-2:])}",
+        "about": f"{points:,} images{of}; {method}{clusters}",
+    }
+
+
+def columns(
+    images: ImageList, chosen: np.ndarray, xy: np.ndarray, clusters: np.ndarray | None
+) -> dict[str, Any]:
+    """The images of the map as the page reads them: a list of each property."""
+    labels = images.labels
+    with progress("thumbnails", len(chosen), "images") as advance:
+        pictures = []
+        for image in chosen:
+            pictures.append(to_webp(thumbnail(images.path(image), SIDE)))
+            advance(1)
+    return {
+        "x": [round(x, 4) for x in xy[:, 0].tolist()],
+        "y": [round(y, 4) for y in xy[:, 1].tolist()],
+        "name": [images.paths[image] for image in chosen],
+        "picture": pictures,
+        "cluster": None if clusters is None else clusters.tolist(),
+        "label": None if labels is None else labels[chosen].tolist(),
+        "labels": label_names(images),
+    }
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="A map of a network's features on one HTML page, with the images under the "
+        "pointer.",
+        epilog="Example: python visu/feature_map.py exp/001",
+    )
+    add = parser.add_argument
+    source_help = "experiment folder of a run, or checkpoint of a network"
+    add("source", metavar="EXP|MODEL", type=Path, help=source_help)
+    data_help = "images to map: folders or list files; left out: the run's own"
+    add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
+    points_help = "images on the map, at random; the page grows by some 2 kB with each"
+    add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
+    method_help = "tsne keeps neighbours together; pca is quicker, and plainer"
+    add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
+    add("--seed", type=cli.whole_number(0), default=0, help="of the images chosen and of t-SNE")
+    out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
+    add("--out", metavar="FILE", type=Path, help=out_help)
+    applied.add_pass_flags(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,28 @@
+"""What HTML pages that need no other file are made of: a template, data in JSON, small pictures."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+def fill_template(name: str, content: Any) -> str:
+    """A template of this folder with the data that its script reads in the place of `{{content}}`.
+    The script is to show texts as text (`textContent`): they may be anything."""
+    template = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return template.replace("{{content}}", to_json(content))
+
+
+def to_json(content: Any) -> str:
+    """JSON that may stand in a `<script>`: nothing in it can end that."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def to_webp(picture: Image.Image, quality: int = 60) -> str:
+    """A picture as WebP in base64."""
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=quality)
+    return base64.b64encode(file.getvalue()).decode()
