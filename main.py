@@ -436,7 +436,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--exp", type=Path, help=exp_help)
     add("--verbose", action="store_true", help="show progress and what each epoch came to")
 
-    add("--no-report", action="store_true", help="write no report.html at the end")
     device.add_flags(parser)
     sampler_help = (
         "paper: all clusters equally often; released: unbalanced, as in the released code"
@@ -446,6 +445,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
     add("--decode", choices=DECODE, default="auto", help=decode_help)
+    add("--no-report", action="store_true", help="write no report.html at the end")
 
     add = parser.add_argument_group("k-means").add_argument
     init_help = "the first centroids: random points, or points chosen to be far apart"

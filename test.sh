@@ -5,16 +5,15 @@ set -euo pipefail
 
 install_chromium() {  # for the tests of pages, which skip where there is none; Ubuntu's is a snap
     if command -v chromium chromium-browser google-chrome >/dev/null; then return; fi
-    local systems root=()
+    local systems get=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -y)
     systems=" $(. /etc/os-release 2>/dev/null && echo "$ID ${ID_LIKE:-}") " || return 0
     case $systems in *" ubuntu "*) return ;; *" debian "*) ;; *) return ;; esac
     if [ "$(id -u)" != 0 ]; then
         sudo -n true 2>/dev/null || return 0  # it would ask for a password
-        root=(sudo -n)
+        get=(sudo -n "${get[@]}")
     fi
     echo "Installing Debian's chromium, for the tests of pages (once) ..." >&2
-    root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -y)
-    { "${root[@]}" install chromium || { "${root[@]}" update && "${root[@]}" install chromium; }; } \
+    { "${get[@]}" install chromium || { "${get[@]}" update && "${get[@]}" install chromium; }; } \
         >/dev/null 2>&1 || echo "That failed; the tests of pages are skipped." >&2
 }
 

@@ -164,7 +164,7 @@ def test_a_run_under_way_has_a_page(finished: Path) -> None:
     (finished / "assignments" / "epoch_0002.npy").unlink()
     (finished / "checkpoint.pth.tar").write_bytes(b"half of it")
     content = content_of(write_report(finished))
-    assert "not finished: 2 of 3 epochs done" in content["status"]
+    assert "not finished, 2 of 3 epochs in 0.3 min, the last on " in content["status"]
     assert [line["epoch"] for line in content["epochs"]] == [0, 1]
     assert content["chosen"].startswith("The clusters of epoch 1.")
     assert "not a checkpoint, or a damaged one" in content["filters"]["why"]

@@ -96,6 +96,20 @@ def test_curves_lie_where_their_values_are(finished: Path, browser: "Browser") -
         assert values == pytest.approx([1.3, 1.2, 1.1], abs=0.003)
 
 
+def test_curves_are_drawn_when_there_is_room(finished: Path, browser: "Browser") -> None:
+    with open_page(browser, write_report(finished), width=1) as page:
+        assert page.locator("svg path").count() == 0
+        page.set_viewport_size({"width": 400, "height": 900})
+        page.locator("svg path").first.wait_for()
+        narrow = page.locator("svg path").first.bounding_box()
+        page.set_viewport_size({"width": 600, "height": 900})
+        page.wait_for_timeout(100)
+        wide = page.locator("svg path").first.bounding_box()
+        assert narrow
+        assert wide
+        assert wide["width"] == pytest.approx(narrow["width"] + 200, abs=2)
+
+
 def test_the_histogram_shows_another_epoch(finished: Path, browser: "Browser") -> None:
     with open_page(browser, write_report(finished)) as page:
         card = page.locator("#histogram")
@@ -111,6 +125,8 @@ def test_a_cluster_is_found_by_its_number_and_an_image_by_its_name(
     finished: Path, browser: "Browser"
 ) -> None:
     last = np.load(finished / "assignments" / "epoch_0003.npy")
+    last[7] = -1
+    np.save(finished / "assignments" / "epoch_0003.npy", last)
     names = (finished / "images.txt").read_text().splitlines()
     with open_page(browser, write_report(finished, images=2), 400) as page:
         assert sorted(shown_clusters(page)) == ["Cluster 0", "Cluster 1", "Cluster 3"]
@@ -122,6 +138,8 @@ def test_a_cluster_is_found_by_its_number_and_an_image_by_its_name(
             page.get_by_label("Find").fill(names[image].upper())
             assert shown_clusters(page) == [f"Cluster {last[image]}"]
             assert page.locator(".names").inner_text() == names[image]
+        page.get_by_label("Find").fill(names[7])
+        assert f"left out, unreadable: {names[7]}" in page.locator("#found").inner_text()
         page.get_by_label("Find").fill("nowhere")
         assert shown_clusters(page) == []
         assert "0 images with “nowhere” in the name" in page.locator("#found").inner_text()

@@ -1,21 +1,19 @@
 """A run's clusters for a page: which to picture, their pictures, and an index to search in."""
 
-import base64
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from data.decode import UnreadableImageError, read_image
 from errors import InputError
 from seeding import derive_seed
+from visu.page import to_webp
 from visu.run_clusters import ClusterView, Run, clusters_at
 
 SIDE = 80  # of a picture, in pixels
-QUALITY = 65  # of WebP
 THREADS = 8  # that read images, most of the time waiting for a disk
 
 # Up to here a page knows every image by name.
@@ -95,12 +93,9 @@ def _share(view: ClusterView) -> float | None:
 def encode(path: str) -> str | None:
     """The middle of an image as a small WebP file in base64; None where it cannot be read."""
     try:
-        picture = ImageOps.fit(read_image(path), (SIDE, SIDE), Image.Resampling.BICUBIC)
+        return to_webp(ImageOps.fit(read_image(path), (SIDE, SIDE)))
     except UnreadableImageError:
         return None
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _find(

@@ -29,12 +29,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, help="experiment folder of main.py")
     clusters_help = "clusters that have pictures: the largest, the purest, and others at random"
-    add("--clusters", type=cli.whole_number(0), default=CLUSTERS, help=clusters_help)
-    images_help = "pictures of each of them, at random; the page grows by some 3 kB with each"
-    add("--images", type=cli.whole_number(0), default=IMAGES, help=images_help)
+    add("--clusters", type=cli.whole_number(1), default=CLUSTERS, help=clusters_help)
+    images_help = "pictures of each of them, at random; the page grows by 2 kB or so with each"
+    add("--images", type=cli.whole_number(1), default=IMAGES, help=images_help)
     also_help = "clusters, by number, and images, by name as in EXP/images.txt, to picture as well"
     add("--also", nargs="+", metavar="WHICH", default=[], help=also_help)
-    data_help = "the run's images, where they are not where they were"
+    data_help = "the run's images, where they are not found: its DIR"
     add("--data", metavar="DIR", type=Path, help=data_help)
     return parser.parse_args(argv)
 

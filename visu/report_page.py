@@ -1,11 +1,11 @@
 """A run on one HTML page: the numbers of its epochs, its first filters, its clusters, its settings.
 
-The page is `report.html` with `report.css` and `report.js` in it, and all that they show as JSON.
+The page is `report.html` with `report.css`, `report.js` and `report_charts.js` in it, and what they
+show as JSON.
 """
 
 import base64
 import io
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from files import write_text
 from summary import duration
 from visu.first_filters import view_filters
 from visu.gallery import make_gallery
+from visu.page import to_json
 from visu.run_clusters import Run, read_run
 
 NAME = "report.html"
@@ -64,21 +65,19 @@ def fill_page(content: dict[str, Any]) -> str:
     for mark, text in (
         ("/*STYLE*/", _read("report.css")),
         ("/*SCRIPT*/", _read("report.js")),
-        ("/*RUN*/", to_json(content)),
+        ("/*CHARTS*/", _read("report_charts.js")),
+        ("/*RUN*/", to_json(_finite(content))),
     ):
         before, _, after = page.partition(mark)
         page = before + text + after
     return page
 
 
-def to_json(content: Any) -> str:
-    """JSON that may stand in an HTML element: nothing in it ends that, and no number is NaN."""
-    return json.dumps(_finite(content), allow_nan=False).replace("<", "\\u003c")
-
-
 def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> dict[str, Any]:
     """All that the page shows."""
-    if not all(isinstance(line, dict) and "epoch" in line for line in run.metrics):
+    if not all(
+        isinstance(line, dict) and {"epoch", "seconds"} <= set(line) for line in run.metrics
+    ):
         raise InputError(f"{run.folder / 'metrics.jsonl'}: has a line that is no epoch's")
     content: dict[str, Any] = {
         "name": "/".join(run.folder.resolve().parts[-2:]),
@@ -112,14 +111,14 @@ def describe_progress(run: Run) -> str:
     if not run.metrics:
         return f"{what}no epoch is done yet."
     done = run.metrics[-1]["epoch"] + 1
-    of = f"{done} of {planned or '?'} epochs"
-    took = f"{duration(run.metrics)} for those from {run.metrics[0]['epoch']} on"
+    first = run.metrics[0]["epoch"]
+    took = f"in {duration(run.metrics)}{f' from epoch {first} on' if first else ''}"
     if planned is not None and done >= planned and run.epochs and run.epochs[-1] >= planned:
-        return f"{what}finished, {of}; {took}."
+        return f"{what}finished, {done} of {planned} epochs {took}."
     last = time.localtime((run.folder / "metrics.jsonl").stat().st_mtime)
     return (
-        f"{what}not finished: {of} done, the last on {time.strftime('%Y-%m-%d at %H:%M', last)}; "
-        f"the run is under way, or was cut. {took[0].upper()}{took[1:]}."
+        f"{what}not finished, {done} of {planned or '?'} epochs {took}, the last on "
+        f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is under way, or was cut."
     )
 
 
@@ -188,7 +187,7 @@ def _describe_choice(run: Run, gallery: dict[str, Any], images: int) -> str:
             f"by name only the {pictured:,} images that are pictured, of {len(run.images):,}. For "
             f"any other image or cluster: python visu/report.py {run.folder} --also NAME-OR-NUMBER."
         )
-    if not gallery["readable"]:
+    if gallery["pictures"] and not gallery["readable"]:
         told.append(
             f"No image is where it was (looked for {run.images.path(0)} and others), so that there "
             "are names in the place of pictures; --data says where the images are now."
