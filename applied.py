@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 import cli
 import device
 from checkpoint import model_of, read_checkpoint
+from clustering import Clusters
 from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import DECODE, Batch, ImageDataset, load_in_order
@@ -37,8 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pass_flags(parser: argparse.ArgumentParser) -> None:
-    """How fast images go through a network, and where; no flag of these is about which, or what
-    they are to it."""
+    """How images are read and go through the network, but for their size."""
     add = parser.add_argument
     add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
@@ -67,6 +67,14 @@ class Applied:
     compute: Compute
     own: range
     loader: DataLoader[Batch]
+
+    @property
+    def own_clusters(self) -> Clusters | None:
+        """The clusters of this very network's features, if the checkpoint has them: until its end
+        a run has those of the network that the epoch began with, which has moved on since."""
+        plain = self.checkpoint.get("clusters")
+        place = self.checkpoint.get("epoch"), self.checkpoint.get("step", 0)
+        return Clusters.from_plain(plain) if plain and (plain["epoch"], 0) == place else None
 
     def features(self, advance: Callable[[int], None]) -> Features:
         """The embedding of each of this process's images; those that cannot be read are named on

@@ -92,6 +92,15 @@ def test_an_earlier_epoch_has_no_distances(
     assert {row["mean_distance"] for row in table(tree.parent / "sheets").values()} == {None}
 
 
+def test_a_call_without_distances_leaves_no_sheet_of_the_one_before(
+    train: Callable[..., Path], tree: Path
+) -> None:
+    exp = train(tree)
+    assert draw(exp) == draw(exp, "--no-distances") == 0
+    assert not (exp / "clusters_epoch_0001" / "tightest.jpg").exists()
+    assert {row["mean_distance"] for row in table(exp / "clusters_epoch_0001").values()} == {None}
+
+
 def test_a_run_without_its_own_clusters_yet_has_no_distances(
     train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,10 +130,12 @@ def test_which_clusters_are_shown() -> None:
     assert [v.number for v in clusters.largest(views, 3)] == [1, 3, 4]
     distances = {0: 0.5, 1: 0.9, 2: 0.1, 4: 0.3}
     assert [v.number for v in clusters.tightest(views, 9, distances)] == [4, 0, 1]  # 2 is small
-    chosen = [v.number for v in clusters.some(views, 3, seed=1)]
-    assert chosen == [v.number for v in clusters.some(views, 3, seed=1)]
+    chosen = [v.number for v in clusters.at_random(views, 3, seed=1)]
+    assert chosen == [v.number for v in clusters.at_random(views, 3, seed=1)]
     assert len(set(chosen)) == 3
-    assert len({tuple(v.number for v in clusters.some(views, 3, seed=s)) for s in range(9)}) > 1
+    assert (
+        len({tuple(v.number for v in clusters.at_random(views, 3, seed=s)) for s in range(9)}) > 1
+    )
 
 
 def test_the_caption_says_what_is_known(train: Callable[..., Path], tree: Path) -> None:

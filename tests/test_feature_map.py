@@ -102,6 +102,18 @@ def test_a_network_without_clusters_has_a_map(train: Callable[..., Path], tree: 
     assert len(set(found["x"])) > 30
 
 
+def test_a_run_under_way_has_a_map(train: Callable[..., Path], tree: Path) -> None:
+    exp = train(tree, "--epochs", "2")
+    checkpoint = torch.load(exp / "checkpoint.pth.tar", weights_only=True)
+    checkpoint["clusters"]["epoch"] = 1  # as after an epoch: of the network before it
+    torch.save(checkpoint, exp / "checkpoint.pth.tar")
+    (exp / "assignments" / "epoch_0002.npy").unlink()
+    assert draw(exp) == 0
+    found = content_of(exp / "feature_map.html")
+    assert found["about"] == "40 images; t-SNE, clusters of epoch 1"
+    assert found["cluster"] == read_run(exp).assignment(1).tolist()
+
+
 def test_an_unreadable_image_is_not_on_the_map(train: Callable[..., Path], tree: Path) -> None:
     exp = train(tree)
     (tree / "b" / "003.png").write_bytes(b"no picture")
@@ -186,7 +198,10 @@ def test_the_script_adds_the_root_to_what_it_imports_from(
     monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place) != ROOT])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(script, run_name="__main__")
-    assert "feature_map.py: error: nowhere.pth: give DIR as well" in capsys.readouterr().err
+    assert (
+        "feature_map.py: error: nowhere.pth: no such experiment folder or"
+        in capsys.readouterr().err
+    )
     assert str(ROOT) in sys.path
 
 

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
 import applied
 import cli
 from applied import open_inputs
-from clustering import Clusters, group_by_cluster
+from clustering import group_by_cluster
 from errors import InputError
 from files import atomic_write, make_folder, write_text
 from metrics import nmi
@@ -48,11 +48,12 @@ def main(args: argparse.Namespace) -> None:
     kinds = {
         "largest": largest(views, args.count),
         "tightest": tightest(views, args.count, distances),
-        "random": some(views, args.count, args.seed),
+        "random": at_random(views, args.count, args.seed),
     }
     if why_not:
         sys.stdout.write(f"no distances, and no sheet of the tightest: {why_not}\n")
         del kinds["tightest"]
+        (out / "tightest.jpg").unlink(missing_ok=True)  # of a call before, beside other numbers
     for kind, chosen in kinds.items():
         strips = [strip(run, epoch, view, distances, args.images, args.seed) for view in chosen]
         path = out / f"{kind}.jpg"
@@ -94,16 +95,15 @@ def mean_distances(
         return {}, f"{path} is not there"
     as_in_training = argparse.Namespace(**vars(args), model=path, size=None)
     network = open_inputs(as_in_training, run.images)
-    plain = network.checkpoint.get("clusters")
-    if plain is None or plain["epoch"] != network.checkpoint["epoch"]:
+    clusters = network.own_clusters
+    if clusters is None:
         return {}, f"{path} does not have the network of its clusters before the end of the run"
-    if plain["epoch"] != epoch:
-        return {}, f"{path} has the network of epoch {plain['epoch']}, not of {epoch}"
+    if clusters.epoch != epoch:
+        return {}, f"{path} has the network of epoch {clusters.epoch}, not of {epoch}"
     if network.checkpoint.get("images_digest", run.images.digest) != run.images.digest:
         return {}, f"{path} is of other images than {run.folder / 'images.txt'}"
     with progress("features", len(run.images), "images") as advance:
         features = network.features(advance)
-    clusters = Clusters.from_plain(plain)
     x = clusters.whitening.apply(features.rows, network.compute.device)
     return centroid_distances(x, run.assignment(epoch)[features.present], clusters.centroids), None
 
@@ -134,7 +134,7 @@ def tightest(
     return sorted(known, key=lambda view: distances[view.number])[:count]
 
 
-def some(views: Sequence[ClusterView], count: int, seed: int) -> list[ClusterView]:
+def at_random(views: Sequence[ClusterView], count: int, seed: int) -> list[ClusterView]:
     """So many clusters at random, by number."""
     rng = np.random.default_rng(derive_seed(seed, "clusters shown"))
     chosen = rng.permutation(len(views))[:count]

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
 
 import applied
 import cli
-from applied import Applied, open_inputs
+from applied import open_inputs
 from clustering import Clusters
 from data.images import ImageList, find_all_images
 from errors import InputError
@@ -45,6 +45,8 @@ ROWS_A_COMPONENT = 8
 
 def main(args: argparse.Namespace) -> None:
     is_run = args.source.is_dir()
+    if not args.source.exists():
+        raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
     run = read_run(args.source) if is_run and not args.data else None
@@ -66,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     present = np.flatnonzero(features.present)
     if len(present) < LEAST:
         raise InputError(f"{len(present)} images with features: a map needs {LEAST} or more")
-    found = own_clusters(network)
+    found = network.own_clusters
     xy = place(features.rows, found, args.method, args.seed)
     clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
     about = describe(args, len(present), len(images), epoch)
@@ -79,14 +81,6 @@ def sample(images: int, points: int, seed: int) -> np.ndarray:
     """The images of a map: all, or so many at random, ascending `(P,) int64`."""
     rng = np.random.default_rng(derive_seed(seed, "images of the map"))
     return np.sort(rng.permutation(images)[:points])
-
-
-def own_clusters(network: Applied) -> Clusters | None:
-    """The clusters that the checkpoint has of this very network."""
-    plain = network.checkpoint.get("clusters")
-    if plain is None or plain["epoch"] != network.checkpoint["epoch"]:
-        return None
-    return Clusters.from_plain(plain)
 
 
 def place(rows: np.ndarray, clusters: Clusters | None, method: str, seed: int) -> np.ndarray:
@@ -171,7 +165,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     data_help = "images to map: folders or list files; left out: the run's own"
     add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
-    points_help = "images on the map, at random; the page grows by some 2 kB with each"
+    points_help = "images on the map, at random; the page grows by some 1 kB with each"
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
     method_help = "tsne keeps neighbours together; pca is quicker, and plainer"
     add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
