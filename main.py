@@ -55,6 +55,7 @@ from progress import progress
 from seeding import derive_seed
 from state import State, is_finished, read_resume, set_up, settings_of, to_checkpoint
 from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
+from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")
 
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
     with experiment:
         deepcluster(args, images, model, optimizer, state, compute, experiment)
         if isinstance(experiment, Experiment):
-            summary = summarise(experiment.read_metrics(), experiment.folder)
+            report = None if args.no_report else make_report(experiment.folder)
+            summary = summarise(experiment.read_metrics(), experiment.folder, report)
             sys.stdout.write(summary + "\n")
 
 
@@ -297,6 +299,15 @@ def stage(
     seconds[name] = time.perf_counter() - start
 
 
+def make_report(folder: Path) -> Path | None:
+    """Write the run's page; without it, whatever the reason, the run is still a good one."""
+    try:
+        return write_report(folder)
+    except Exception as error:
+        log.warning("no report: %s", " ".join(str(error).split()) or type(error).__name__)
+        return None
+
+
 def warn(warnings: Sequence[str]) -> None:
     if rank() == 0:
         for warning in warnings:
@@ -391,6 +402,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
     add("--decode", choices=DECODE, default="auto", help=decode_help)
+    add("--no-report", action="store_true", help="write no report.html at the end")
 
     args = parser.parse_args(argv)
     if args.resume is not None:  # a setting that is not given stays as it was

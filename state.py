@@ -25,7 +25,9 @@ from util import AverageMeter
 ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
 
 # Settings of one call, which say where and how it works but not what it computes.
-OWN_SETTINGS = ("data", "device", "exp", "resume", "start_epoch", "verbose", "workers")
+OWN_SETTINGS = (
+    "data", "device", "exp", "no_report", "resume", "start_epoch", "verbose", "workers",
+)  # fmt: skip
 
 
 # What a run goes on from, beside what every checkpoint has; the released ones have none of it.

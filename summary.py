@@ -107,24 +107,24 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     return "\n  ".join(lines)
 
 
-def summarise(history: list[dict[str, Any]], folder: Path) -> str:
-    """The end of a run: how it went, where its files are, and what to try next."""
+def summarise(history: list[dict[str, Any]], folder: Path, report: Path | None = None) -> str:
+    """The end of a run: how it went, where its files are (with its page, if there is one), and what
+    to try next."""
     first, last = history[0], history[-1]
     ends = [first, last] if len(history) > 1 else [first]
-    hours = sum(sum(line["seconds"].values()) for line in history) / 3600
-    took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
     def change(name: str, form: str = ".3f") -> str:
         return " → ".join(f"{end[name]:{form}}" for end in ends if end[name] is not None) or "–"
 
     rows = [
-        ("epochs", f"{first['epoch']} to {last['epoch']}, {took}"),
+        ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
         ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {last['ln_k']:.3f})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         ("NMI to the folder labels", change("nmi_labels")),
         ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
         ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
+        *([("report", f"{report} (open it in a browser)")] if report else []),
         ("curves", f"{_python()} -m tensorboard.main --logdir {folder}"),
         (
             "to go on",
@@ -134,6 +134,12 @@ def summarise(history: list[dict[str, Any]], folder: Path) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["Done.", *(f"  {name:{width}}  {value}" for name, value in rows)])
+
+
+def duration(history: list[dict[str, Any]]) -> str:
+    """How long the epochs took together."""
+    hours = sum(sum(line["seconds"].values()) for line in history) / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
 def _python() -> str:

@@ -69,6 +69,7 @@ def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) 
     with tempfile.TemporaryDirectory() as exp:
         flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
         flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"
+        flags += " --no-report"
         command = [sys.executable, *(launcher if processes > 1 else []), str(MAIN), str(photos)]
         threads = {"OMP_NUM_THREADS": str(max(cores // processes, 1))}
         done = subprocess.run(

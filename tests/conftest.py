@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from browser import browser
 from PIL import Image
+from run_folder import finished
 from torch import nn
 
 import main
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 
-__all__ = ["browser", "tiny", "train", "tree", "write_images"]
+__all__ = ["browser", "finished", "tiny", "train", "tree", "write_images"]
 
 
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:

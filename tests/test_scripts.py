@@ -234,6 +234,46 @@ def stub(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def is_debian() -> bool:
+    about = Path("/etc/os-release")
+    names = about.read_text() if about.exists() else ""
+    return "ID=debian" in names or ("debian" in names and "ubuntu" not in names)
+
+
+@pytest.mark.skipif(not is_debian(), reason="the system is no Debian")
+@pytest.mark.parametrize(
+    ("user", "sudo", "network", "asked"),
+    [
+        (0, False, True, ["install chromium", "update", "install chromium"]),
+        (0, False, False, ["install chromium", "update"]),
+        (1000, True, True, ["install chromium", "update", "install chromium"]),
+        (1000, False, True, []),
+    ],
+)
+def test_the_tests_get_debians_chromium_where_that_is_possible(
+    clone: Path, user: int, sudo: bool, network: bool, asked: list[str]
+) -> None:
+    tools = clone / "bin"
+    stub(tools, "id", f"echo {user}")
+    stub(tools, "sudo", f'shift; {"exec" if sudo else "false"} "$@"')
+    succeeds = f'[ {int(network)} = 1 ] && [ "$(grep -c . "{clone}/asked")" -gt 1 ]'
+    stub(tools, "apt-get", f'shift 2; echo "$*" >> "{clone}/asked"; {succeeds}')
+    for tool in ("bash", "basename", "dirname", "env", "grep", "true", "flock"):
+        if found := shutil.which(tool):
+            (tools / tool).symlink_to(found)
+    anything = shutil.which("true") or "true"
+    done = bash("./test.sh", clone, PATH=str(tools), PYTHON=anything)
+    assert done.returncode == 0, done.stderr
+    log = clone / "asked"
+    assert (log.read_text().splitlines() if log.exists() else []) == asked
+    assert ("That failed" in done.stderr) == (asked != [] and not network)
+
+    stub(tools, "chromium", "")
+    log.unlink(missing_ok=True)
+    assert bash("./test.sh", clone, PATH=str(tools), PYTHON=anything).stderr == ""
+    assert not log.exists(), "it is there"
+
+
 def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     """PROCESSES says how many; else each GPU has one."""
     stub(clone / "bin", "nvidia-smi", "")

@@ -1,0 +1,242 @@
+"""What is in a run's page. How it looks and works: `test_report_in_browser.py`."""
+
+import json
+import logging
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny
+from run_folder import epoch_line, make_run
+
+from errors import InputError
+from visu import gallery
+from visu.first_filters import through_sobel, view_filters
+from visu.gallery import choose_clusters
+from visu.report import main, parse_args
+from visu.report_page import write_report
+from visu.run_clusters import ClusterView
+
+ROOT = Path(__file__).parents[1]
+
+
+def content_of(page: Path) -> dict[str, Any]:
+    """What a page shows, read from its HTML."""
+    match = re.search(r'<script type="application/json" id="run">(.*?)</script>', page.read_text())
+    assert match
+    return json.loads(match[1])
+
+
+def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
+    content = content_of(write_report(finished))
+    assert content["epochs"] == [
+        json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert "finished, 3 of 3 epochs" in content["status"]
+    assert ["nmb_cluster", "4"] in content["settings"]
+    assert ["resume", "–"] in content["settings"]
+
+    names = (finished / "images.txt").read_text().splitlines()
+    last = np.load(finished / "assignments" / "epoch_0003.npy").tolist()
+    assert content["gallery"]["images"] == {"name": names, "cluster": last}
+    facts = content["gallery"]["clusters"]
+    assert facts["number"] == [0, 1, 3]
+    for number, size, label, purity in zip(
+        facts["number"], facts["size"], facts["label"], facts["purity"], strict=True
+    ):
+        folders = Counter(n[0] for n, c in zip(names, last, strict=True) if c == number)
+        assert size == folders.total()
+        assert folders[label] == max(folders.values())
+        assert purity == pytest.approx(folders[label] / size, abs=1e-4)
+
+
+def test_the_histograms_count_every_cluster_once(finished: Path) -> None:
+    histogram = content_of(write_report(finished))["histogram"]
+    assert [e["name"] for e in histogram["epochs"]] == [
+        "epoch 0", "epoch 1", "epoch 2", "the finished network",
+    ]  # fmt: skip
+    edges = histogram["edges"]
+    for number, epoch in enumerate(histogram["epochs"]):
+        assignment = np.load(finished / "assignments" / f"epoch_{number:04d}.npy").tolist()
+        sizes = Counter(assignment).values()
+        for low, high, count in zip(edges, edges[1:], epoch["counts"], strict=False):
+            assert count == sum(low <= size < high for size in sizes)
+        assert sum(epoch["counts"]) == 3
+        assert epoch["empty"] == 1
+
+
+def test_pictures_are_members_of_their_cluster(finished: Path, tree: Path) -> None:
+    shown = content_of(write_report(finished, images=4))["gallery"]
+    assert set(shown["pictures"]) == {"0", "1", "3"}
+    for number, pictures in shown["pictures"].items():
+        assert len(pictures) == min(4, shown["images"]["cluster"].count(int(number)))
+        for place, data in pictures:
+            assert shown["images"]["cluster"][place] == int(number)
+            path = tree / shown["images"]["name"][place]
+            assert data == gallery.encode(str(path))
+
+
+def test_what_is_asked_for_is_pictured(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = (finished / "images.txt").read_text().splitlines()[1]  # in cluster 1
+    few = ["--clusters", "1", "--images", "2"]
+    main(parse_args([str(finished), *few, "--also", "3", image]))
+    assert f"written to {finished / 'report.html'}" in capsys.readouterr().out
+    shown = content_of(finished / "report.html")["gallery"]
+    assert set(shown["pictures"]) == {"0", "1", "3"}, "the largest, and those asked for"
+    assert shown["images"]["name"][shown["pictures"]["1"][0][0]] == image
+
+    with pytest.raises(InputError, match=r"--also nothing\.png: neither"):
+        write_report(finished, also=["nothing.png"])
+    with pytest.raises(InputError, match="--also 2: neither"):  # it is empty
+        write_report(finished, also=["2"])
+
+
+def test_a_large_run_names_only_the_images_that_are_pictured(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "MOST_IMAGES", 39)
+    content = content_of(write_report(finished, clusters=2, images=3))
+    shown = content["gallery"]
+    assert len(shown["images"]["name"]) == 6
+    assert shown["clusters"]["number"] == [0, 1, 3], "every cluster is found by its number"
+    assert "by name only the 6 images that are pictured, of 40" in content["chosen"]
+
+
+def test_chosen_clusters_are_the_largest_the_purest_and_others() -> None:
+    rng = np.random.default_rng(0)
+    views = [
+        ClusterView(number, np.arange(rng.integers(1, 50)), rng.random(), "a", None, None)
+        for number in range(200)
+    ]
+    chosen, how = choose_clusters(views, 30)
+    numbers = [view.number for view in chosen]
+    assert len(set(numbers)) == 30
+    assert how == "30 of 200 clusters (10 of the largest, 10 of the purest, 10 drawn at random)"
+    by_size = sorted(views, key=lambda view: view.size, reverse=True)
+    assert [view.size for view in chosen[:10]] == [view.size for view in by_size[:10]]
+    others = [v for v in views if v not in chosen[:20] and v.size >= by_size[100].size]
+    assert min(v.purity or 0 for v in chosen[10:20]) > max(v.purity or 0 for v in others)
+
+
+def test_sobel_and_the_first_layer_are_one_filter_of_the_grey_image() -> None:
+    model = tiny(sobel=True)
+    weights = model.state_dict()
+    image = torch.rand(1, 3, 24, 24)
+    first = weights["features.0.weight"]
+    assert model.sobel is not None
+    expected = F.conv2d(model.sobel(image)[:, :, 1:-1, 1:-1], first)  # but for the padding
+    found = F.conv2d(image.mean(dim=1, keepdim=True), through_sobel(weights, first))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_filters_are_shown_around_middle_grey() -> None:
+    weights = torch.zeros(2, 2, 3, 3)
+    weights[0, 0, 0, 0], weights[0, 1, 2, 2] = 0.5, -0.25
+    with_sobel = {"sobel.1.weight": tiny(sobel=True).state_dict()["sobel.1.weight"]}
+    on_image, on_channels = view_filters({**with_sobel, "features.0.weight": weights})
+    assert [picture.size for picture in on_image.pictures] == [(5, 5)] * 2
+    first, silent = (np.asarray(picture) for picture in on_channels.pictures)
+    assert first.shape == (3, 3 + 1 + 3, 2)
+    assert first[0, 0].tolist() == [255, 255]
+    assert first[2, 6].tolist() == [round(128 - 127 / 2 - 0.1), 255]
+    assert first[:, 3, 1].tolist() == [0, 0, 0], "a gap between the channels"
+    assert set(silent[:, [0, 1, 2, 4, 5, 6], 0].flatten().tolist()) == {128}
+
+    (colours,) = view_filters({"features.0.weight": torch.randn(4, 3, 11, 11)})
+    assert [(p.mode, p.size) for p in colours.pictures] == [("RGB", (11, 11))] * 4
+
+
+def test_a_run_under_way_has_a_page(finished: Path) -> None:
+    lines = (finished / "metrics.jsonl").read_text()
+    cut = lines[: lines.rindex('{"epoch": 2') + 40]
+    (finished / "metrics.jsonl").write_text(cut)
+    (finished / "assignments" / "epoch_0003.npy").unlink()
+    (finished / "assignments" / "epoch_0002.npy").unlink()
+    (finished / "checkpoint.pth.tar").write_bytes(b"half of it")
+    content = content_of(write_report(finished))
+    assert "not finished, 2 of 3 epochs in 0.3 min, the last on " in content["status"]
+    assert [line["epoch"] for line in content["epochs"]] == [0, 1]
+    assert content["chosen"].startswith("The clusters of epoch 1.")
+    assert "not a checkpoint, or a damaged one" in content["filters"]["why"]
+
+
+def test_a_run_in_its_first_epoch_has_a_page(tmp_path: Path, tree: Path) -> None:
+    exp = make_run(tmp_path / "exp", tree, ["a/000.png"], epochs=0)
+    (exp / "metrics.jsonl").unlink()
+    content = content_of(write_report(exp))
+    assert "no epoch is done yet" in content["status"]
+    assert content["gallery"] is None
+    with pytest.raises(InputError, match="--also 1: the run has no clusters yet"):
+        write_report(exp, also=["1"])
+
+
+def test_images_that_are_gone_leave_their_names(finished: Path, tree: Path) -> None:
+    moved = tree.with_name("moved")
+    tree.rename(moved)
+    content = content_of(write_report(finished))
+    assert {data for some in content["gallery"]["pictures"].values() for _, data in some} == {None}
+    assert f"No image is where it was (looked for {tree}/a/000.png" in content["chosen"]
+    found = content_of(write_report(finished, data=moved))
+    assert all(data for some in found["gallery"]["pictures"].values() for _, data in some)
+
+
+def test_no_number_is_left_out_for_being_infinite(finished: Path) -> None:
+    with (finished / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**epoch_line(3), "kmeans_loss": math.nan}) + "\n")
+    assert content_of(write_report(finished))["epochs"][3]["kmeans_loss"] is None
+
+
+def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "visu" / "report.py"), "images"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "report.py: error: images: not the experiment folder of a run: it has no images.txt\n"
+    )
+
+
+def test_a_damaged_run_is_refused(finished: Path) -> None:
+    (finished / "metrics.jsonl").write_text("[1]\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: has a line that is no epoch's"):
+        write_report(finished)
+
+
+def test_main_writes_the_page_and_says_where(
+    tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exp = train(tree)
+    assert f"report                          {exp}/report.html" in capsys.readouterr().out
+    content = content_of(exp / "report.html")
+    assert len(content["epochs"]) == 1
+    assert [len(view["pictures"]) for view in content["filters"]["views"]] == [8, 8]
+    assert all(data for some in content["gallery"]["pictures"].values() for _, data in some)
+
+    assert not (train(tree, "--no-report", exp="without") / "report.html").exists()
+    assert "report" not in capsys.readouterr().out
+
+
+def test_a_page_that_cannot_be_written_does_not_end_the_run(
+    tree: Path,
+    train: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exp = tree.parent / "exp"
+    (exp / "report.html").mkdir(parents=True)  # in the way
+    with caplog.at_level(logging.WARNING):
+        train(tree)
+    (warning,) = caplog.messages
+    assert warning == f"no report: {exp}/report.html: cannot write it: Is a directory"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  to go on")
