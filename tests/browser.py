@@ -50,4 +50,4 @@ def open_page(
     yield page
     page.wait_for_timeout(50)  # for what is still under way
     page.close()
-    assert wrong == []
+    assert wrong == [], wrong
