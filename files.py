@@ -59,11 +59,20 @@ def make_experiment_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    make_folder(folder, "--exp")
+
+
+def make_folder(folder: Path, flag: str) -> None:
+    """Make the folder that a flag names, where it is missing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"--exp {folder}: cannot write there: {error.strerror}") from error
+        raise InputError(f"{flag} {folder}: cannot write there: {error.strerror}") from error
 
 
 def new_numbered_folder(parent: str | Path) -> Path:
