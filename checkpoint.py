@@ -15,6 +15,7 @@ from torch import Tensor
 from errors import InputError
 from files import atomic_write
 from models import MODELS, ConvNet
+from weights_file import read_weights
 
 StateDict = dict[str, Tensor]
 
@@ -26,7 +27,8 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU, with its parameter names as the models here have them.
+    """Load a checkpoint, or the safetensors of `export.py`, to the CPU, with its parameter names as
+    the models here have them.
 
     Raises:
         InputError: the file is missing or is no checkpoint of a network known here.
@@ -128,6 +130,8 @@ def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
 
 def _load_safely(file: IO[bytes], path: str | Path) -> Any:
     try:
+        if str(path).endswith(".safetensors"):
+            return read_weights(path)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch.load raise almost anything
         raise InputError(f"{path}: not a checkpoint, or a damaged one") from error
