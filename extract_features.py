@@ -28,7 +28,7 @@ from applied import Applied, open_inputs
 from checkpoint import digest_of
 from clustering import Clusters
 from data.loading import load_in_order
-from distributed import process_group, rank, together, world_size
+from distributed import gather_objects, process_group, rank, together, world_size
 from errors import InputError
 from extraction import blocks_of, dimensions, extract, features_of, fit
 from files import atomic_write, make_folder, write_text
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         done = is_done(args.out, form, key)
         if not done and rank() == 0:
             begin(partial, form, shape, key)
-    if done:
+    if gather_objects(done)[0]:
         if rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)  # if it was cut just before
         say(f"{args.out / form.name}: is there already, of these images and settings")
@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"{args.data[0]}: none of the images can be read")
         if whitening is None and args.whiten is not None:
             whitening = fit(rows.rows(), present, args.whiten, compute.device)
+            if (found := whitening.matrix.shape[1]) < args.whiten:
+                say(f"--whiten {args.whiten}: the rows have only {found} directions")
         if rank() == 0:
             finish(args, inputs, rows, key, whitening, present, bad)
 

@@ -2,7 +2,7 @@
 does not grow with the number of images."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from device import Compute
-from distributed import gather_objects, rank, shard_of
+from distributed import broadcast, gather_objects, rank, shard_of
 from errors import InputError
 from features import BLOCK, forward_pass
 from models import ConvNet
@@ -64,7 +64,7 @@ def extract(
     rows: PartialRows,
     images: ImageList,
     batch: int,
-    load: Callable[[Sequence[int]], DataLoader[Batch]],
+    load: Callable[[np.ndarray], DataLoader[Batch]],
     forward: Forward,
     compute: Compute,
 ) -> dict[int, str]:
@@ -76,7 +76,9 @@ def extract(
 
     Returns the images, of all, that have no row, with the reasons.
     """
-    order = own_share(np.flatnonzero(~rows.done), batch)
+    # as process 0 has it: others may see a network's disk as it was a moment ago
+    done, known_bad = broadcast(rows.done), gather_objects(rows.bad)[0]
+    order = own_share(np.flatnonzero(~done), batch)
     name, bad = NameUnreadable(images), dict[int, str]()
     last, committed = time.monotonic(), 0  # images of `order`
 
@@ -85,12 +87,12 @@ def extract(
         bad.update(unreadable)
 
     def commit(start: int, stop: int) -> None:
-        done = order[start:stop]
-        rows.commit(done, {index: bad[index] for index in done.tolist() if index in bad})
+        part = order[start:stop]
+        rows.commit(part, {index: bad[index] for index in part.tolist() if index in bad})
 
     dtype = torch.float16 if rows.form.dtype.itemsize == 2 else torch.float32
     with progress("features", len(order), "images", rank() == 0) as advance:
-        steps = forward_pass(load(order.tolist()), forward, compute, leave_out, advance, dtype)
+        steps = forward_pass(load(order), forward, compute, leave_out, advance, dtype)
         for index, _, on_its_way in steps:
             found, finite = on_its_way.fetch()
             rows.write(index[finite], found[finite])
@@ -101,7 +103,7 @@ def extract(
                 commit(committed, stop)
                 last, committed = time.monotonic(), stop
     commit(committed, len(order))
-    every = rows.bad.copy()
+    every = dict(known_bad)
     for part in gather_objects(bad):
         every |= part
     return every
@@ -134,6 +136,8 @@ def fit(rows: np.ndarray, present: np.ndarray, components: int, device: torch.de
     except ValueError as error:
         raise InputError(f"--whiten {components}: {error}") from error
     directions = int(whitening.matrix.any(axis=0).sum())
+    if directions == 0:
+        raise InputError(f"--whiten {components}: all rows are the same")
     return Whitening(whitening.mean, np.ascontiguousarray(whitening.matrix[:, :directions]))
 
 

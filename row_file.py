@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,8 @@ class PartialRows:
             bad ones.
         bad: why, by image, for those of them that have none.
 
+    Its methods raise InputError where the disk does not take what they write.
+
     Raises:
         InputError: the folder's files cannot be read.
     """
@@ -135,20 +137,22 @@ class PartialRows:
         # Written, and not mapped into memory: of a page at the edge of two processes' shares, on a
         # network's disk, each would write all.
         offset = 0
-        for first, stop in runs(index):
-            part = rows[offset : offset + stop - first]
-            self._rows.seek(self._start + first * self.form.size((1, self.shape[1])))
-            self._rows.write(np.ascontiguousarray(part, self.form.dtype).data)
-            offset += len(part)
+        with _refusing(self.folder):
+            for first, stop in runs(index):
+                part = rows[offset : offset + stop - first]
+                self._rows.seek(self._start + first * self.form.size((1, self.shape[1])))
+                self._rows.write(np.ascontiguousarray(part, self.form.dtype).data)
+                offset += len(part)
 
     def commit(self, done: np.ndarray, bad: dict[int, str]) -> None:
         """Take down that images `(M,)`, ascending, are done, and which of them are bad; their rows
         reach the disk before."""
-        _sync(self._rows)
         record = json.dumps({"done": runs(done), "bad": bad})
-        # a line of its own, also after one that was cut
-        self._journal.write(f"\n{record}\n".encode())
-        _sync(self._journal)
+        with _refusing(self.folder):
+            _sync(self._rows)
+            # a line of its own, also after one that was cut
+            self._journal.write(f"\n{record}\n".encode())
+            _sync(self._journal)
 
     def close(self) -> None:
         """Close the files."""
@@ -173,7 +177,7 @@ def write_rows(
     path: Path, form: RowFormat, shape: tuple[int, int], blocks: Iterable[np.ndarray]
 ) -> None:
     """Write a file of rows that come in blocks `(n, D)`, N in all, and let them reach the disk."""
-    with path.open("wb") as file:
+    with _refusing(path.parent), path.open("wb") as file:
         file.write(form.header(shape))
         for block in blocks:
             file.write(np.ascontiguousarray(block, form.dtype).data)
@@ -186,6 +190,15 @@ def runs(index: np.ndarray) -> list[tuple[int, int]]:
         return []
     parts = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """A disk that is full is bad input, too."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there: {error.strerror}") from error
 
 
 def _sync(file: Any) -> None:

@@ -1,6 +1,7 @@
 """extract_features.py: which features are written, that rows and names belong together, and how an
 extraction goes on after it was cut."""
 
+import errno
 import json
 import os
 import subprocess
@@ -149,12 +150,13 @@ def test_whitening_is_scikit_learns_up_to_sign(
 
 
 def test_whitening_has_no_more_dimensions_than_the_rows_have_directions(
-    tmp_path: Path, extract: Extract
+    tmp_path: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(tmp_path / "few", 5)
     rows = rows_of(extract(tmp_path / "few", "--whiten", "32"))
     assert rows.shape == (5, 4)
     assert np.abs(rows).max(axis=0).all()
+    assert "--whiten 32: the rows have only 4 directions\n" in capsys.readouterr().out
 
 
 def test_the_checkpoints_own_whitening(tree: Path, train: Callable[..., Path]) -> None:
@@ -365,6 +367,35 @@ def test_a_disk_that_is_too_small_is_noticed_first(
     with pytest.raises(InputError, match=r"40 rows need 0\.0 GB, and 0\.0 GB are free"):
         extract(tree)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = extract(tree, out="whole")
+    synced: list[int] = []
+
+    def fill_up(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) > 6:  # settings, two batches, each with its rows and its line, rows
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", fill_up)
+        with pytest.raises(InputError, match=r"part: cannot write there: No space left on device$"):
+            extract(tree)
+    capsys.readouterr()
+    folder = extract(tree)
+    assert "going on after " in capsys.readouterr().out
+    assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
+
+
+def test_rows_that_are_all_the_same_have_no_whitening(tmp_path: Path, extract: Extract) -> None:
+    path, *others = write_images(tmp_path / "images", 4)
+    for other in others:
+        other.write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="--whiten 3: all rows are the same"):
+        extract(tmp_path / "images", "--whiten", "3", "--batch", "4")
 
 
 def test_no_image_that_can_be_read(tmp_path: Path, extract: Extract) -> None:
