@@ -58,6 +58,7 @@ class Applied:
         model: on the device, in eval mode.
         images: their paths are the files to open.
         size: side of the input in pixels.
+        dataset: the images as the network sees them.
         own: the images of this process.
         loader: goes through them in their order.
     """
@@ -68,6 +69,7 @@ class Applied:
     images: ImageList
     size: int
     compute: Compute
+    dataset: ImageDataset
     own: range
     loader: DataLoader[Batch]
 
@@ -105,11 +107,16 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     check_decode(args.decode, compute.device)
     checkpoint = read_checkpoint(args.model)
     model = model_of(checkpoint, args.model).eval()
-    size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
+    size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
     images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)
     loader = load_in_order(dataset, args.batch, args.workers, compute.device, own)
-    return Applied(args.model, checkpoint, model, images, size, compute, own, loader)
+    return Applied(args.model, checkpoint, model, images, size, compute, dataset, own, loader)
+
+
+def input_size(size: int | None, checkpoint: dict[str, Any]) -> int:
+    """The side of the input in pixels: that of `--size`, or else of the checkpoint's training."""
+    return size or checkpoint.get("settings", {}).get("size", SIZE)

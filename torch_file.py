@@ -21,15 +21,18 @@ from typing import IO, Any
 import torch
 
 from errors import InputError
+from weights_file import read_weights
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
+SAFETENSORS = "safetensors"
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)[2:-1]
 PICKLES = 5  # in front of the storages
 OF_TAR = {"pickle", "storages", "tensors"}
 
 
 def load_torch_file(path: str | Path) -> tuple[Any, str]:
-    """What is in a file, on the CPU, and the format that it is in: `ZIP`, `OLD` or `PYTHON2`.
+    """What is in a file, on the CPU, and the format that it is in: `ZIP`, `OLD`, `PYTHON2`, or
+    `SAFETENSORS`, which `weights_file` reads.
 
     Raises:
         InputError: the file is missing, damaged, of another format, or asks for more than tensors
@@ -49,6 +52,8 @@ def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
     try:
         if start.startswith(b"PK\x03\x04"):
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
+        if start[8:9] == b"{":  # behind the length of a header in JSON
+            return read_weights(path), SAFETENSORS
         if MAGIC not in start:
             raise ValueError("neither of torch's formats")
         pickles, by_python2 = _translate(file)

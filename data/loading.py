@@ -6,7 +6,7 @@ so that a new epoch with new labels and another order costs no restart.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,7 +114,7 @@ def load_in_order(
     batch_size: int,
     workers: int,
     device: torch.device,
-    images: range | None = None,
+    images: Sequence[int] | np.ndarray | None = None,
     epoch: int = 0,
 ) -> DataLoader[Batch]:
     """A loader that goes through some images, or all of them, in their order, as often as it is

@@ -1,0 +1,196 @@
+"""A trained network for other programs: as ONNX, or its weights as safetensors."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+import cli
+from applied import input_size
+from checkpoint import digest_of, model_of, read_checkpoint
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from errors import InputError
+from files import atomic_write, make_folder
+from models import ConvNet, check_size
+from weights_file import save_weights
+
+TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
+BATCHES = (1, 3)  # that are compared; it is exported with another one
+SUFFIXES = (".onnx", ".safetensors")
+
+
+class Exported(nn.Module):
+    """`(N, 3, S, S)` images → one output of a network.
+
+    Args:
+        output: `embedding`, `logits`, or `conv1` and so on.
+        normalise: whether images are RGB from 0 to 1, and have ImageNet's mean subtracted and are
+            divided by its deviation here.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: ConvNet, output: str, normalise: bool) -> None:
+        super().__init__()
+        self.model, self.normalise = model, normalise
+        self._compute = output_of(model, output)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._compute((images - self.mean) / self.std if self.normalise else images)
+
+
+def output_of(model: ConvNet, output: str) -> Callable[[Tensor], Tensor]:
+    """What computes an output of a network.
+
+    Raises:
+        InputError: it has no such output.
+    """
+    layers = {f"conv{layer}": layer for layer in range(1, model.conv_layers + 1)}
+    if output == "embedding":
+        return model.embedding
+    if output == "logits" and model.top_layer is not None:
+        return model.forward
+    if output in layers:
+        return lambda images: model.conv_features(images, layers[output])
+    logits = [] if model.top_layer is None else ["logits"]
+    there = ", ".join(["embedding", *logits, *layers])
+    raise InputError(f"--output {output}: this network has {there}")
+
+
+def to_onnx(network: Exported, output: str, size: int, about: dict[str, str]) -> bytes:
+    """The network in eval mode as one ONNX file, for any number of images at a time.
+
+    Args:
+        output: its name in the file.
+        size: side of the images in pixels.
+        about: the file's metadata.
+    """
+    images = torch.zeros(2, 3, size, size)
+    any_number = {"images": {0: torch.export.Dim("batch")}}
+    program = torch.onnx.export(
+        network.eval(), (images,), dynamo=True, verbose=False, external_data=False,
+        input_names=["images"], output_names=[output], dynamic_shapes=any_number,
+    )  # fmt: skip
+    assert program is not None
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for entry in part:
+            entry.ClearField("metadata_props")  # lines of the code that it came from
+    onnx.helper.set_model_props(proto, about)
+    return proto.SerializeToString()
+
+
+@torch.inference_mode()
+def largest_difference(network: Exported, exported: bytes, size: int) -> float:
+    """By how much onnxruntime's outputs differ from torch's on random images, absolute, or relative
+    where they are above 1; infinite where they are not numbers."""
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for batch in BATCHES:
+        images = torch.rand(batch, 3, size, size, generator=generator)
+        if not network.normalise:
+            images = (images - network.mean) / network.std
+        expected = network(images).numpy()
+        (found,) = session.run(None, {"images": images.numpy()})
+        difference = np.abs(found - expected) / np.maximum(np.abs(expected), 1)
+        largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
+    return largest
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then export."""
+    out, kind = args.out, args.out.suffix
+    if kind not in SUFFIXES or out.is_dir():
+        raise InputError(f"{out}: give a file whose name ends in {' or '.join(SUFFIXES)}")
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model).eval()
+    size = input_size(args.size, checkpoint)
+    about = describe(checkpoint, model, size)
+    if kind == ".safetensors":
+        refuse_onnx_flags(args)
+        make_folder(out.parent, "OUT")
+        save_weights(out, model, about)
+        sys.stdout.write(f"{out}: {model.arch}, {out.stat().st_size / 1e6:.1f} MB\n")
+        return
+    check_size(model.arch, size)
+    output = args.output or "embedding"
+    network = Exported(model, output, args.normalise)
+    make_folder(out.parent, "OUT")
+    about |= {"output": output, "input": describe_input(size, args.normalise)}
+    exported = to_onnx(network, output, size, about)
+    difference = largest_difference(network, exported, size)
+    if difference > TOLERANCE:
+        raise InputError(
+            f"{out}: not written, as onnxruntime's {output} differs from torch's by "
+            f"{difference:.1e}"
+        )
+    with atomic_write(out) as file:
+        file.write(exported)
+    sys.stdout.write(
+        f"{out}: {output} of {model.arch}, {len(exported) / 1e6:.1f} MB; onnxruntime's differs "
+        f"from torch's by {difference:.1e} at most\n"
+    )
+
+
+def refuse_onnx_flags(args: argparse.Namespace) -> None:
+    """Refuse what means nothing to weights alone."""
+    for flag in ("output", "size", "normalise"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag}: is of ONNX; {args.out.name} has the weights alone")
+
+
+def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str, str]:
+    """What a file says of the network in it."""
+    about = {
+        "arch": model.arch,
+        "sobel": "true" if model.sobel is not None else "false",
+        "size": str(size),
+        "weights_sha256": digest_of(model),
+    }
+    if model.top_layer is not None:
+        about["k"] = str(model.top_layer.out_features)
+    if isinstance(epoch := checkpoint.get("epoch"), int):
+        about["epoch"] = str(epoch)
+    return about
+
+
+def describe_input(size: int, normalise: bool) -> str:
+    """What an ONNX file's network takes."""
+    taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
+    if normalise:
+        return taken
+    return f"{taken}, minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Export a network to ONNX, which is checked with onnxruntime, or its weights "
+        "to safetensors, which all scripts here read as they read a checkpoint.",
+        epilog="Example: python export.py exp/001/checkpoint.pth.tar alexnet.onnx --normalise",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
+    add("out", metavar="OUT", type=Path, help="a file; its name ends in .onnx or .safetensors")
+    output_help = "ONNX: embedding, logits, or a conv layer such as conv3; left out: embedding"
+    add("--output", help=output_help)
+    size_help = "ONNX: side of the input in pixels; left out: as in training, or 224"
+    add("--size", type=cli.whole_number(1), help=size_help)
+    normalise_help = "ONNX: take images from 0 to 1, and normalise them within"
+    add("--normalise", action="store_true", help=normalise_help)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,235 @@
+"""Images → features in a file.
+
+Protocol. Images have their short side resized to 256, are cropped to the central 224 and
+normalised with ImageNet's mean and deviation; these are the sizes of --size 224, and scale with it.
+The network is in eval mode. A row is the embedding of an image, the last hidden layer before its
+ReLU, which is what is clustered; or with --conv the activations of a conv layer after the ReLU,
+average-pooled as for the linear probe (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions;
+other networks: to the square grid that comes nearest to 9,000 to 10,000), or with --pool average
+over the whole map. With --whiten rows are PCA-whitened and L2-normalised, as for clustering, by a
+PCA that is fitted on these images, or by the checkpoint's own. Images that cannot be read or whose
+features are not finite have no row.
+"""
+
+import argparse
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import applied
+import cli
+from applied import Applied, open_inputs
+from checkpoint import digest_of
+from data.loading import load_in_order
+from distributed import gather_objects, process_group, rank, together, world_size
+from errors import InputError
+from extraction import blocks_of, dimensions, extract, features_of, fit
+from files import atomic_write, make_folder, write_text
+from fitted_clusters import clusters_of
+from results import save_results
+from row_file import (
+    DTYPES,
+    FORMATS,
+    PartialRows,
+    RowFormat,
+    begin,
+    check_settings,
+    write_rows,
+)
+from whitening import PCA, Whitening
+
+RESULTS = "features.json"
+PARTIAL = "features.part"
+
+
+def main(args: argparse.Namespace) -> None:
+    with process_group(args.device):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then extract, with all processes."""
+    form = RowFormat(args.format, DTYPES[args.dtype])
+    partial = args.out / PARTIAL
+    with together():
+        inputs = open_inputs(args)
+        compute, images = inputs.compute, inputs.images
+        forward = features_of(inputs.model, args.conv, args.pool)
+        shape = (len(images), dimensions(forward, inputs.size, compute.device))
+        whitening = own_whitening(args, inputs, shape[1])
+        key = key_of(args, inputs)
+        make_folder(args.out, "--out")
+        done = is_done(args.out, form, key)
+        if not done and rank() == 0:
+            begin(partial, form, shape, key)
+    if gather_objects(done)[0]:
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)  # if it was cut just before
+        say(f"{args.out / form.name}: is there already, of these images and settings")
+        return
+    with together():
+        rows = PartialRows(partial, form, shape, str(rank()))
+    if rows.done.any():
+        say(f"going on after {np.count_nonzero(rows.done):,} of {len(images):,} images")
+    load = functools.partial(
+        load_in_order, inputs.dataset, args.batch, args.workers, compute.device
+    )
+    bad = extract(rows, images, args.batch, load, forward, compute)
+    present = np.delete(np.arange(len(images)), list(bad))
+    with together():
+        if len(present) == 0:
+            raise InputError(f"{args.data[0]}: none of the images can be read")
+        if whitening is None and args.whiten is not None:
+            whitening = fit(rows.rows(), present, args.whiten, compute.device)
+            if (found := whitening.matrix.shape[1]) < args.whiten:
+                say(f"--whiten {args.whiten}: the rows have only {found} directions")
+        if rank() == 0:
+            finish(args, inputs, rows, key, whitening, present, bad)
+
+
+def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whitening | None:
+    """With `--whiten checkpoint`, the PCA that the checkpoint's centroids belong to.
+
+    Raises:
+        InputError: it has none, or as many components as are wanted there cannot be.
+    """
+    if args.whiten != "checkpoint":
+        if args.whiten is not None and args.whiten > dim:
+            raise InputError(f"--whiten {args.whiten}: more than the features' {dim} dimensions")
+        return None
+    if args.conv is not None:
+        raise InputError("--whiten checkpoint: is of the embedding, not of --conv; give a number")
+    clusters = clusters_of(inputs.checkpoint, args.model, dim)
+    if clusters is None:
+        raise InputError(
+            f"--whiten checkpoint: {args.model} has no PCA; give a number, and one is fitted on "
+            "these images"
+        )
+    return clusters.whitening
+
+
+def key_of(args: argparse.Namespace, inputs: Applied) -> dict[str, Any]:
+    """What has to be the same for a call to go on from what another one has done."""
+    names = ("conv", "whiten", "format", "dtype", "decode")
+    return {
+        "network": digest_of(inputs.model)[:12],
+        "images": inputs.images.digest[:12],
+        "size": inputs.size,
+        "precision": inputs.compute.precision,
+        "pool": args.pool or (args.conv and "probe"),
+        **{name: getattr(args, name) for name in names},
+    }
+
+
+def is_done(out: Path, form: RowFormat, key: dict[str, Any]) -> bool:
+    """Whether the folder has these very features.
+
+    Raises:
+        InputError: it has other ones, or files of other origin that would be overwritten.
+    """
+    results, cut = out / RESULTS, (out / PARTIAL).exists()
+    finished = (out / form.name).exists()
+    if results.exists() and (finished or not cut):
+        try:
+            before = dict(json.loads(results.read_text())["settings"]["key"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{results}: is of other origin; give another --out") from error
+        check_settings(results, before, key)
+        return finished
+    names = ["images.txt", "bad_images.txt", "whitening.npz"]
+    there = [
+        name for name in [f"features.{kind}" for kind in FORMATS] + names if (out / name).exists()
+    ]
+    if there and not cut:
+        raise InputError(f"--out {out}: has {there[0]} of other origin; give another folder")
+    return False
+
+
+def finish(
+    args: argparse.Namespace,
+    inputs: Applied,
+    rows: PartialRows,
+    key: dict[str, Any],
+    whitening: Whitening | None,
+    present: np.ndarray,
+    bad: dict[int, str],
+) -> None:
+    """Give all files their names, the features last."""
+    out, form, paths = args.out, rows.form, inputs.images.paths
+    shape = (len(present), rows.shape[1] if whitening is None else whitening.matrix.shape[1])
+    whole = rows.folder / "rows"
+    if whitening is not None or bad:
+        whole, blocks = rows.folder / "whole", blocks_of(rows.rows(), present)
+        if whitening is not None:
+            blocks = (whitening.apply(block, inputs.compute.device) for block in blocks)
+        write_rows(whole, form, shape, blocks)
+    write_text(out / "images.txt", "".join(f"{paths[index]}\n" for index in present))
+    if bad:
+        lines = [f"{paths[index]}\t{why}\n" for index, why in sorted(bad.items())]
+        write_text(out / "bad_images.txt", "".join(lines))
+    if whitening is not None:
+        with atomic_write(out / "whitening.npz") as file:
+            np.savez(file, mean=whitening.mean, matrix=whitening.matrix)
+    used: dict[str, Any] = {
+        "device": str(inputs.compute.device),
+        "precision": inputs.compute.precision,
+    }
+    used |= {"size": inputs.size, "arch": inputs.model.arch, "processes": world_size()}
+    settings = {**vars(args), "data": [str(each) for each in args.data], **used, "key": key}
+    results = {"file": form.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
+    save_results(out / RESULTS, __doc__ or "", settings, results)
+    whole.replace(out / form.name)
+    shutil.rmtree(rows.folder)
+    say(
+        f"{out / form.name}: {shape[0]:,} rows of {shape[1]:,} dimensions, {args.dtype}; "
+        f"their images: {out / 'images.txt'}; unreadable: {len(bad)}"
+    )
+
+
+def say(line: str) -> None:
+    """Print a line, of many processes once."""
+    if rank() == 0:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+def components(text: str) -> int | str:
+    """The type of `--whiten`."""
+    try:
+        return text if text == "checkpoint" else cli.whole_number(1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor 'checkpoint'") from error
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Write the features of images to a file, and beside it which row is whose.",
+        epilog="Example: python extract_features.py exp/001/checkpoint.pth.tar /your/images "
+        "--out features --whiten",
+    )
+    add = parser.add_argument
+    applied.add_flags(parser)
+    out_help = "folder for the features; the same command goes on with what lies there"
+    add("--out", type=Path, required=True, metavar="FOLDER", help=out_help)
+    conv_help = "a conv layer, from 1 on; left out: the embedding, before the last ReLU"
+    add("--conv", type=cli.whole_number(1), metavar="N", help=conv_help)
+    pool_help = "how its maps are averaged: to a grid, as the linear probe does, or to one value "
+    pool_help += "for each channel; left out: probe"
+    add("--pool", choices=("probe", "average"), help=pool_help)
+    whiten_help = "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images "
+    whiten_help += f"(D left out: {PCA}); or with the checkpoint's own, given the word checkpoint"
+    add("--whiten", type=components, nargs="?", const=PCA, metavar="D", help=whiten_help)
+    add("--format", choices=FORMATS, default="npy", help="of the file")
+    dtype_help = "of the rows; half precision is what the clustering takes"
+    add("--dtype", choices=tuple(DTYPES), default="float16", help=dtype_help)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

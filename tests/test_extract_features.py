@@ -1,0 +1,443 @@
+"""extract_features.py: which features are written, that rows and names belong together, and how an
+extraction goes on after it was cut."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from conftest import tiny, write_images
+from PIL import Image
+from sklearn.decomposition import PCA
+from torchvision import transforms
+
+import extract_features
+import extraction
+import row_file
+from checkpoint import load_model, save_checkpoint
+from clustering import Clusters
+from errors import InputError
+from models import MODELS
+from models.convnet import ConvNet
+
+ROOT = Path(__file__).parents[1]
+FIXED = "--size 32 --batch 8 --workers 0 --device cpu --precision fp32 --decode pil"
+
+Extract = Callable[..., Path]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    torch.manual_seed(0)
+    model = tiny(sobel=True).train()
+    for _ in range(3):  # batch norm has statistics of its own
+        model(torch.randn(8, 3, 32, 32))
+    path = tmp_path / "checkpoint.pth.tar"
+    save_checkpoint(path, {"epoch": 1, "arch": "tiny", "state_dict": model.state_dict()})
+    return path
+
+
+@pytest.fixture
+def extract(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
+    """Run the script on CPU in float32; returns the folder."""
+    monkeypatch.setattr(extraction, "SECONDS_BETWEEN_COMMITS", 0)
+
+    def run(data: Path, *flags: str, out: str = "out", model: Path = checkpoint) -> Path:
+        folder = tmp_path / out
+        command = [str(model), str(data), "--out", str(folder), *FIXED.split(), *flags]
+        extract_features.main(extract_features.parse_args(command))
+        return folder
+
+    return run
+
+
+def rows_of(folder: Path) -> np.ndarray:
+    return np.load(folder / "features.npy", mmap_mode="r")
+
+
+def named(folder: Path) -> list[str]:
+    return (folder / "images.txt").read_text().splitlines()
+
+
+CHAIN = transforms.Compose(
+    [
+        transforms.Resize(37),  # 32 · 256 / 224
+        transforms.CenterCrop(32),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+@torch.no_grad()
+def by_hand(paths: list[str], forward: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    """Float32 features, one image at a time through torchvision's usual chain."""
+    images = (CHAIN(Image.open(path).convert("RGB"))[None] for path in paths)
+    return torch.cat([forward(image).flatten(1) for image in images]).numpy()
+
+
+@pytest.mark.parametrize("flags", ["", "--dtype float32", "--format safetensors"])
+def test_rows_are_the_embeddings_of_the_images_that_are_named(
+    tree: Path, extract: Extract, checkpoint: Path, flags: str
+) -> None:
+    folder = extract(tree, *flags.split())
+    if "safetensors" in flags:
+        (rows,) = safetensors.numpy.load_file(folder / "features.safetensors").values()
+    else:
+        rows = rows_of(folder)
+    expected = np.float32 if "float32" in flags else np.float16
+    assert (rows.shape, rows.dtype) == ((40, 32), expected)
+    assert sorted(named(folder)) == sorted(map(str, tree.rglob("*.png")))
+    truth = by_hand(named(folder), load_model(checkpoint).eval().embedding)
+    tolerance = 1e-5 if expected == np.float32 else 2e-3
+    np.testing.assert_allclose(rows, truth, rtol=tolerance, atol=tolerance / 10)
+    assert not list(folder.glob("*.part"))
+
+
+def test_conv_layers_are_pooled_as_for_the_linear_probe_or_averaged(
+    tree: Path, extract: Extract, checkpoint: Path
+) -> None:
+    model = load_model(checkpoint).eval()
+    sobel = model.sobel
+    assert sobel is not None
+    folder = extract(tree, "--conv", "1", "--pool", "average", "--dtype", "float32")
+    average, paths = rows_of(folder), named(folder)
+    truth = by_hand(paths, lambda x: model.features[:3](sobel(x)).mean(dim=(2, 3)))
+    np.testing.assert_allclose(average, truth, rtol=1e-5, atol=1e-6)
+    probe = rows_of(extract(tree, "--conv", "2", "--dtype", "float32", out="probe"))
+    grid = torch.nn.AdaptiveAvgPool2d(24)  # 16 channels · 24² = 9216
+    truth = by_hand(paths, lambda x: grid(model.features[:7](sobel(x))))
+    np.testing.assert_allclose(probe, truth, rtol=1e-5, atol=1e-6)
+
+
+def test_alexnets_conv_layers_have_the_linear_probes_dimensions() -> None:
+    with torch.device("meta"):
+        model = MODELS["alexnet"]().eval()
+    layers = [extraction.features_of(model, conv, "probe") for conv in range(1, 6)]
+    dims = [extraction.dimensions(layer, 224, torch.device("meta")) for layer in layers]
+    assert dims == [9600, 9216, 9600, 9600, 9216]
+
+
+@pytest.mark.parametrize("count", [20, 40])
+def test_whitening_is_scikit_learns_up_to_sign(
+    tmp_path: Path, extract: Extract, checkpoint: Path, count: int
+) -> None:
+    """Of fewer images than dimensions, and of more."""
+    data = tmp_path / "some"
+    write_images(data, count)
+    folder = extract(data, "--whiten", "6", "--dtype", "float32")
+    truth = by_hand(named(folder), load_model(checkpoint).eval().embedding)
+    white = PCA(6, whiten=True, svd_solver="full").fit_transform(truth.astype(np.float64))
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    rows = rows_of(folder)
+    assert rows.shape == (count, 6)
+    signs = np.sign((rows * white).sum(axis=0))
+    np.testing.assert_allclose(rows * signs, white, atol=1e-3)
+
+    with np.load(folder / "whitening.npz") as found:  # and what it is for: other images
+        again = (truth - found["mean"]) @ found["matrix"]
+    again /= np.linalg.norm(again, axis=1, keepdims=True)
+    np.testing.assert_allclose(again, rows, atol=1e-4)
+
+
+def test_whitening_has_no_more_dimensions_than_the_rows_have_directions(
+    tmp_path: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "few", 5)
+    rows = rows_of(extract(tmp_path / "few", "--whiten", "32"))
+    assert rows.shape == (5, 4)
+    assert np.abs(rows).max(axis=0).all()
+    assert "--whiten 32: the rows have only 4 directions\n" in capsys.readouterr().out
+
+
+def test_the_checkpoints_own_whitening(tree: Path, train: Callable[..., Path]) -> None:
+    """Rows are then at home among the centroids: each image's nearest is its cluster."""
+    exp = train(tree)
+    out, model = exp / "features", exp / "checkpoint.pth.tar"
+    command = f"{model} {tree} --out {out} --whiten checkpoint --device cpu --precision fp32"
+    extract_features.main(extract_features.parse_args(f"{command} --workers 0".split()))
+    plain = torch.load(model, weights_only=True)
+    centroids = Clusters.from_plain(plain["clusters"]).centroids
+    assigned = ((rows_of(out)[:, None].astype(np.float32) - centroids) ** 2).sum(2).argmin(1)
+    np.testing.assert_array_equal(assigned, np.load(exp / "assignments" / "epoch_0001.npy"))
+
+
+@pytest.mark.parametrize("flags", ["", "--whiten 4", "--format safetensors"])
+def test_images_without_a_row_are_in_no_list_but_that_of_the_bad_ones(
+    tree: Path, extract: Extract, flags: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flag = ["--dtype", "float32", *flags.split()]
+    whole = extract(tree, *flag)
+    bad = [named(whole)[i] for i in (0, 7, 8, 9, 39)]
+    for path in bad:
+        Path(path).write_bytes(b"no image")
+    folder = extract(tree, *flag, out="others")
+    assert named(folder) == [path for path in named(whole) if path not in bad]
+    lines = (folder / "bad_images.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == bad
+    assert all(line.split("\t")[1] for line in lines)
+    assert f"left out, unreadable: {bad[1]}: " in capfd.readouterr().err
+    if not flags:
+        kept = np.delete(rows_of(whole), [0, 7, 8, 9, 39], axis=0)
+        np.testing.assert_allclose(rows_of(folder), kept, rtol=1e-5, atol=1e-6)
+    told = json.loads((folder / "features.json").read_text())["results"]
+    assert (told["images"], told["unreadable"], told["shape"][0]) == (40, 5, 35)
+
+
+def test_an_image_whose_features_are_not_finite_has_no_row(
+    tree: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding, calls = ConvNet.embedding, []
+
+    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        result = embedding(model, x)
+        if len(calls) == 3:  # the first one asks for the dimensions
+            result[2, 1] = float("nan")
+        return result
+
+    monkeypatch.setattr(ConvNet, "embedding", spoil)
+    folder = extract(tree)
+    assert len(rows_of(folder)) == 39
+    (line,) = (folder / "bad_images.txt").read_text().splitlines()
+    assert line.endswith("b/000.png\tits features are NaN or infinite; try --precision fp32")
+    assert np.isfinite(rows_of(folder)).all()
+
+
+class CutError(Exception):
+    """What ends an extraction in these tests."""
+
+
+def cut_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = row_file.PartialRows.write, list[np.ndarray]()
+
+    def cut(rows: row_file.PartialRows, index: np.ndarray, values: np.ndarray) -> None:
+        write(rows, index, values if len(written) < batches else values * 0 + 9)  # garbage
+        written.append(index)
+        if len(written) > batches:
+            raise CutError
+
+    monkeypatch.setattr(row_file.PartialRows, "write", cut)
+
+
+@pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
+def test_a_cut_extraction_goes_on_to_the_same_bytes(
+    tree: Path, extract: Extract, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With bad images at the edges of batches of eight, on either side of the cut."""
+    flag = ["--dtype", "float32", *flags.split()]
+    paths = sorted(map(str, tree.rglob("*.png")))
+    for index in (7, 15, 16, 23, 30):
+        Path(paths[index]).write_bytes(b"no image")
+    whole = extract(tree, *flag, out="whole")
+    for batches in (1, 2, 0, 1):  # four cuts, in the course of the same extraction
+        with pytest.MonkeyPatch.context() as patch:
+            cut_after(batches, patch)
+            with pytest.raises(CutError):
+                extract(tree, *flag)
+        with (whole.parent / "out/features.part/journal_0.jsonl").open("a") as journal:
+            journal.write('{"done": [[0, 40')  # a line that was cut, too
+        names = sorted(path.name for path in (whole.parent / "out").iterdir())
+        assert names == ["features.part"], "nothing has its final name yet"
+    capsys.readouterr()
+    folder = extract(tree, *flag)
+    assert capsys.readouterr().out.startswith("going on after 32 of 40 images\n")
+    features = "features.safetensors" if "safetensors" in flags else "features.npy"
+    for name in ("images.txt", "bad_images.txt", features):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "step", ["write_rows", "write_text", "save_results", "the last name", "shutil.rmtree"]
+)
+def test_a_cut_while_the_files_get_their_names_does_no_harm(
+    tree: Path, extract: Extract, step: str
+) -> None:
+    flags = ["--whiten", "5", "--dtype", "float32"]
+    whole = extract(tree, *flags, out="whole")
+
+    def cut(*args: object, **kwargs: object) -> NoReturn:
+        raise CutError
+
+    replace = Path.replace
+
+    def cut_the_last(path: Path, target: Path) -> Path:
+        return cut() if target.name == "features.npy" else replace(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if step == "the last name":
+            patch.setattr(Path, "replace", cut_the_last)
+        else:
+            patch.setattr(f"extract_features.{step}", cut)
+        with pytest.raises(CutError):
+            extract(tree, *flags)
+    there = (whole.parent / "out" / "features.npy").exists()
+    assert there == (step == "shutil.rmtree"), "the features are the last to get theirs"
+    folder = extract(tree, *flags)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in whole.iterdir()
+    )
+    assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
+
+
+def test_what_is_done_is_not_done_again(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (extract(tree) / "features.npy").stat()
+    capsys.readouterr()
+    folder = extract(tree)
+    assert (folder / "features.npy").stat().st_mtime_ns == before.st_mtime_ns
+    assert "features.npy: is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_network_or_images_are_refused(
+    tree: Path, tmp_path: Path, extract: Extract, finished: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if not finished:
+            cut_after(2, patch)
+        try:
+            extract(tree)
+        except CutError:
+            assert not finished
+    other = tmp_path / "other.pth.tar"
+    save_checkpoint(other, {"arch": "tiny", "state_dict": tiny(sobel=True).state_dict()})
+    for flags, message in [
+        (["--size", "40"], r"size 32 → 40"),
+        (["--conv", "2"], r"pool None → probe, conv None → 2"),
+        (["--whiten", "3"], r"whiten None → 3"),
+        (["--dtype", "float32"], r"dtype float16 → float32"),
+        (["--format", "safetensors"], r"format npy → safetensors"),
+        (["--precision", "bf16"], r"precision fp32 → bf16"),
+    ]:
+        with pytest.raises(InputError, match=f"is of other settings .{message}.; give another"):
+            extract(tree, *flags)
+    with pytest.raises(InputError, match=r"settings \(network "):
+        extract(tree, model=other)
+    write_images(tree / "d", 1)
+    with pytest.raises(InputError, match=r"settings \(images "):
+        extract(tree)
+
+
+def test_files_of_other_origin_are_not_overwritten(tree: Path, train: Callable[..., Path]) -> None:
+    exp = train(tree)
+    before = (exp / "images.txt").read_bytes()
+    command = [str(exp / "checkpoint.pth.tar"), str(tree), "--out", str(exp), *FIXED.split()]
+    with pytest.raises(InputError, match=r"has images\.txt of other origin; give another folder"):
+        extract_features.main(extract_features.parse_args(command))
+    assert (exp / "images.txt").read_bytes() == before
+    assert not (exp / "features.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--conv 3", r"--conv 3: tiny has conv layers 1 to 2"),
+        ("--pool average", r"--pool average: is of conv layers; name one with --conv"),
+        ("--whiten 33", r"--whiten 33: more than the features' 32 dimensions"),
+        ("--whiten checkpoint", r"checkpoint.pth.tar has no PCA; give a number"),
+        ("--conv 1 --whiten checkpoint", r"--whiten checkpoint: is of the embedding, not of"),
+        ("--size 4", r"--size 4: too small for tiny"),
+    ],
+)
+def test_bad_flags_are_one_line_before_anything_is_written(
+    tree: Path, tmp_path: Path, extract: Extract, flags: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        extract(tree, *flags.split())
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_is_too_small_is_noticed_first(
+    tree: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 40 * 32 * 2 - 1})
+    monkeypatch.setattr("row_file.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match=r"40 rows need 0\.0 GB, and 0\.0 GB are free"):
+        extract(tree)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = extract(tree, out="whole")
+    synced: list[int] = []
+
+    def fill_up(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) > 6:  # settings, two batches, each with its rows and its line, rows
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", fill_up)
+        with pytest.raises(InputError, match=r"part: cannot write there: No space left on device$"):
+            extract(tree)
+    capsys.readouterr()
+    folder = extract(tree)
+    assert "going on after " in capsys.readouterr().out
+    assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
+
+
+def test_rows_that_are_all_the_same_have_no_whitening(tmp_path: Path, extract: Extract) -> None:
+    path, *others = write_images(tmp_path / "images", 4)
+    for other in others:
+        other.write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="--whiten 3: all rows are the same"):
+        extract(tmp_path / "images", "--whiten", "3", "--batch", "4")
+
+
+def test_no_image_that_can_be_read(tmp_path: Path, extract: Extract) -> None:
+    for path in write_images(tmp_path / "images", 3):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="images: none of the images can be read"):
+        extract(tmp_path / "images")
+
+
+@pytest.mark.parametrize("text", ["0", "all", "2.5"])
+def test_whiten_takes_a_number_or_the_word(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as status:
+        extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
+    assert status.value.code == 2
+    assert "is not a whole number of 1 or more, nor 'checkpoint'" in capsys.readouterr().err
+
+
+def test_processes_write_the_file_of_one(
+    tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
+) -> None:
+    """Begun by one process, which is cut, and finished by two; a bad image in each part. And the
+    whitening of features, fitted by both."""
+    paths = sorted(map(str, tree.rglob("*.png")))
+    for index in (3, 21, 39):
+        Path(paths[index]).write_bytes(b"no image")
+    flags = ["--dtype", "float32"]
+    whole = extract(tree, *flags, out="whole")
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, patch)
+        with pytest.raises(CutError):
+            extract(tree, *flags)
+    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    script = [str(ROOT / "tests" / "sharded_extraction.py"), str(checkpoint), str(tree)]
+    done = subprocess.run(
+        [sys.executable, *launcher, *script, *FIXED.split(), *flags, "--out", tmp_path / "out"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("features.npy: 37 rows of") == 2
+    for name in ("features.npy", "images.txt", "bad_images.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
+    white = rows_of(tmp_path / "out" / "white")
+    alone = rows_of(extract(tree, *flags, "--whiten", "6", out="white"))
+    np.testing.assert_allclose(white @ white.T, alone @ alone.T, atol=1e-4)

@@ -1,0 +1,35 @@
+"""A network as safetensors: its weights under the names of a checkpoint, and what they are of."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from files import atomic_write
+from models import ConvNet
+
+
+def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> None:
+    """Write a network, whole or not at all.
+
+    Args:
+        about: the file's metadata; `read_weights` takes `arch`, and `epoch` and `size` if there.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(path) as file:
+        file.write(safetensors.torch.save(weights, about))
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """The same as a checkpoint that has no more than the file: `arch`, `epoch`, `state_dict`, and
+    of the settings the `size`. Anything may be raised by what is no such file."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state: dict[str, Any] = {"arch": about.get("arch"), "state_dict": weights}
+    if "epoch" in about:
+        state["epoch"] = int(about["epoch"])
+    if "size" in about:
+        state["settings"] = {"size": int(about["size"])}
+    return state
