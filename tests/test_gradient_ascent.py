@@ -233,7 +233,7 @@ def test_the_defaults_and_the_authors_presets() -> None:
          "or ranges as in 0-31"),
         ("--filters 5-2", "--filters 5-2: ends before it starts; give 2-5"),
         ("--conv 2 --idim 4", "--idim 4: too small for conv2 of tiny; give 5 or more"),
-        ("--exp {model}/e", "--exp {model}/e: cannot write there: Not a directory"),
+        ("--exp {model}/e", "--exp {model}/e/conv1: cannot write there: Not a directory"),
         ("--model gone", "gone: cannot read this checkpoint: No such file or directory"),
     ],
 )  # fmt: skip
@@ -261,6 +261,7 @@ def test_the_scripts_start_from_their_folder_and_from_elsewhere(
     name, folder = (script, visu) if inside else (str(visu / script), tmp_path)
     command = [sys.executable, name, "--model", "gone", "--exp", "e"]
     data = ["--data", "."] if script.startswith("activ") else []
+    said = script.replace("-", "_")
     done = subprocess.run([*command, *data], cwd=folder, capture_output=True, text=True)
     gone = "gone: cannot read this checkpoint: No such file or directory"
-    assert (done.returncode, done.stderr) == (2, f"{script}: error: {gone}\n")
+    assert (done.returncode, done.stderr) == (2, f"{said}: error: {gone}\n")

@@ -1,14 +1,9 @@
-# ruff: noqa: N999 (the name that users know)
+# ruff: noqa: N999 (users know it by this name)
+"""`activ_retrieval.py`, under the name that the paper's code has for it."""
 
-"""`activ_retrieval.py` as a script, under the name that the paper's code has for it."""
-
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import cli
-from visu.activ_retrieval import main, parse_args
-
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    script = Path(__file__).resolve().with_name("activ_retrieval.py")
+    runpy.run_path(str(script), run_name="__main__")

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # started as a script, from wherever it was
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
@@ -41,7 +44,8 @@ def main(args: argparse.Namespace) -> None:
     inputs = open_inputs(args)
     model, images = inputs.model, inputs.images
     layers = layers_of(model, args.conv)
-    make_experiment_folder(args.exp)
+    for layer in layers:
+        make_experiment_folder(args.exp / f"conv{layer}")
     unreadable = NameUnreadable(images)
     with progress("activations", len(images), "images") as advance:
         found = top_images(
@@ -51,7 +55,6 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--data: none of the {len(images)} images can be read")
     for layer, top in found.items():
         folder = args.exp / f"conv{layer}"
-        folder.mkdir(exist_ok=True)
         copy_images(layer, top, images, folder)
         modules = model.modules_before_relu(layer)
         places = Places(receptive_field(modules), map_side(modules, inputs.size), inputs.size)
@@ -169,3 +172,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     applied.add_pass_flags(parser)
     parser.set_defaults(batch=64)  # maps take far more memory than features
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

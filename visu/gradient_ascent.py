@@ -49,10 +49,10 @@ def main(args: argparse.Namespace) -> None:
         layer: wanted_filters(model, layer, args.filters) for layer in layers_of(model, args.conv)
     }
     check_side(model, max(wanted), ascent.idim)
-    make_experiment_folder(args.exp)
+    for layer in wanted:
+        make_experiment_folder(args.exp / f"conv{layer}")
     for layer, filters in wanted.items():
         folder = args.exp / f"conv{layer}"
-        folder.mkdir(exist_ok=True)
         draw_layer(model, layer, filters, ascent, compute, args.batch, args.seed, folder)
         sys.stdout.write(f"written to {folder}/, all of them in {folder}/filters.jpeg\n")
     if args.preset is None:
