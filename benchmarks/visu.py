@@ -105,8 +105,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add, at_least = parser.add_argument, cli.whole_number
     add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
     add("--conv", nargs="+", type=at_least(1), help="conv layers; left out: all")
-    add("--batch", type=at_least(2), default=32, help="pictures at once")
+    add("--batch", type=at_least(2), default=8, help="pictures at once")
     add("--alone", type=at_least(1), default=4, help="pictures that are made one at a time")
-    add("--niter", type=at_least(1), default=10, help="iterations")
+    add("--niter", type=at_least(1), default=20, help="iterations")
     add("--rounds", type=at_least(1), default=3, help="of which the median counts")
     add("--precision", choices=PRECISIONS, default="auto", help="of ours; the plain way is in fp32")

@@ -32,6 +32,7 @@ from visu.receptive_field import map_side, receptive_field
 
 # of the paper's authors, for its figures
 PRESETS = {"conv1": {"lr": 3.0, "niter": 30_000}, "conv5": {"lr": 30.0, "niter": 3_000}}
+BATCH = {"cpu": 8, "cuda": 32, "mps": 32}
 COLUMNS = 10  # of a contact sheet
 SIDE = 96  # of a picture on it, in pixels
 ADVICE = (
@@ -51,9 +52,10 @@ def main(args: argparse.Namespace) -> None:
     check_side(model, max(wanted), ascent.idim)
     for layer in wanted:
         make_experiment_folder(args.exp / f"conv{layer}")
+    batch = args.batch or BATCH[compute.device.type]
     for layer, filters in wanted.items():
         folder = args.exp / f"conv{layer}"
-        draw_layer(model, layer, filters, ascent, compute, args.batch, args.seed, folder)
+        draw_layer(model, layer, filters, ascent, compute, batch, args.seed, folder)
         sys.stdout.write(f"written to {folder}/, all of them in {folder}/filters.jpeg\n")
     if args.preset is None:
         sys.stdout.write(f"{ADVICE}\n")
@@ -191,7 +193,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--step", type=at_least(1), default=Ascent.step, help="iterations between blurs")
     add("--niter", type=at_least(1), default=Ascent.niter, help="iterations")
     add("--idim", type=at_least(1), default=Ascent.idim, help="side of the pictures in pixels")
-    add("--batch", type=at_least(1), default=32, help="filters at once; only speed depends on it")
+    batch_help = (
+        f"filters at once; only the speed depends on it; left out: {BATCH['cpu']} on a CPU, whose "
+        f"caches hold no more, {BATCH['cuda']} on a GPU"
+    )
+    add("--batch", type=at_least(1), help=batch_help)
     add("--seed", type=at_least(0), default=0, help="of the noise that pictures start from")
     device.add_flags(parser)
     chosen, _ = parser.parse_known_args(argv)
