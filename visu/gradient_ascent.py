@@ -36,7 +36,8 @@ BATCH = {"cpu": 8, "cuda": 32, "mps": 32}
 COLUMNS = 10  # of a contact sheet
 SIDE = 96  # of a picture on it, in pixels
 ADVICE = (
-    "where pictures still look like noise, go further: --preset conv1, or for deep layers conv5"
+    "where pictures still look like noise: more iterations (--preset conv1), in deep layers longer "
+    "steps (--preset conv5), or more blur (--sig 0.5 --step 1)"
 )
 
 
