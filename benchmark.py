@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from benchmarks import clustering, probe, scaling, training
+from benchmarks import clustering, probe, scaling, training, visu
 from device import DEVICES
 from errors import InputError
 from files import write_text
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
     "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
+    "visu": (visu, "pictures of filters by gradient ascent, many at once and one at a time"),
     "scaling": (scaling, "whole epochs, by number of images, workers and processes"),
 }
 

@@ -106,6 +106,14 @@ def positive_number(text: str) -> float:
     return value
 
 
+def number_from_zero(text: str) -> float:
+    """The type of a flag that takes a finite number of 0 or more."""
+    value = _to_float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
 def fraction(text: str) -> float:
     """The type of a flag that takes a number from 0 up to, but not including, 1."""
     value = _to_float(text)

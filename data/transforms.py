@@ -120,6 +120,13 @@ def to_input(pixels: Tensor, device: torch.device) -> Tensor:
     return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(std)
 
 
+def to_colours(x: Tensor) -> Tensor:
+    """The way back: `(N, 3, H, W)` of what networks take → colours, where 0 is black and 1 is full
+    intensity."""
+    mean, std = _imagenet_statistics(x.device)
+    return x * std + mean
+
+
 @functools.cache
 @torch.inference_mode(False)
 def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:

@@ -75,16 +75,27 @@ class ConvNet(nn.Module):
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         """The same of several conv layers, one after the other, in one forward pass up to the last
         of them: a layer's number and its activations, which the caller need not keep."""
-        relus = self._relus()
-        wanted = set(layers)
-        if wrong := [layer for layer in wanted if not 1 <= layer <= len(relus)]:
-            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {wrong[0]}")
+        stops = {layer: self._relu_of(layer) + 1 for layer in sorted(set(layers))}
         x, start = self._edges(x), 0
-        for layer in sorted(wanted):
-            stop = relus[layer - 1] + 1
+        for layer, stop in stops.items():
             x = self.features[start:stop](x)
             yield layer, x
             start = stop
+
+    def modules_before_relu(self, layer: int) -> list[nn.Module]:
+        """What images go through to become a conv layer's activations before its ReLU, in order:
+        convolutions, those of the Sobel filters among them, batch norms, ReLUs and max-pools.
+
+        Raises:
+            ValueError: as `conv_features`.
+        """
+        return [*(self.sobel or ()), *self.features[: self._relu_of(layer)]]
+
+    def _relu_of(self, layer: int) -> int:
+        relus = self._relus()
+        if not 1 <= layer <= len(relus):
+            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {layer}")
+        return relus[layer - 1]
 
     def _relus(self) -> list[int]:
         return [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny
 
 import benchmark
-from benchmarks import probe, scaling, timing, training
+from benchmarks import probe, scaling, timing, training, visu
 from benchmarks.clustering import Step, arriving, growth, table
+from device import select_compute
 from errors import InputError
+from models import MODELS
+from visu.ascent import Ascent, as_picture, ascend
 
 
 def test_the_clustering_steps_are_shown_beside_library_and_floor(
@@ -140,3 +144,24 @@ def test_probes_of_each_layer_and_of_all(capsys: pytest.CaptureFixture[str]) -> 
     assert list(results["seconds"]) == ["conv1", "conv2", "conv3", "conv4", "conv5", "all"]
     assert all(seconds > 0 for seconds in results["seconds"].values())
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6
+
+
+def test_pictures_of_filters_are_timed_and_the_plain_way_gives_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    flags = "visu --arch tiny --batch 3 --alone 2 --niter 2 --rounds 1 --device cpu"
+    args = benchmark.parse_args([*flags.split(), "--precision", "fp32"])
+    rates = visu.run(args)["iterations_per_second"]
+    assert {layer: list(rate) for layer, rate in rates.items()} == {
+        f"conv{layer}": ["batch", "alone", "plain"] for layer in (1, 2)
+    }
+    first = capsys.readouterr().out.splitlines()[2].split()
+    assert first[0] == "conv1"
+    batch, alone, plain = rates["conv1"].values()
+    assert first[4:] == [f"{batch / alone:.2f}×", f"{batch / plain:.2f}×"]
+
+    model, ascent = tiny(sobel=True).eval(), Ascent(niter=6, idim=40)
+    ours = ascend(model, 2, [3], ascent, select_compute("cpu", "fp32")).pictures
+    theirs = as_picture(visu.plain(model, 2, 3, ascent))
+    assert (ours.int() - theirs.int()).abs().max() <= 1

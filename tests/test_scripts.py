@@ -349,7 +349,11 @@ def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message:
 
 @pytest.mark.parametrize(
     "script",
-    [*(path.name for path in sorted(ROOT.glob("*.sh")) if path.name != "env.sh"), ".ci/run"],
+    [
+        *(path.name for path in sorted(ROOT.glob("*.sh")) if path.name != "env.sh"),
+        *(f"visu/{path.name}" for path in sorted(ROOT.glob("visu/*.sh"))),
+        ".ci/run",
+    ],
 )
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
@@ -388,3 +392,31 @@ def test_the_linear_probe_of_other_data(clone: Path) -> None:
             f"--workers 12 --verbose --exp {clone}/e"
         ).split()
     ), done.stderr
+
+
+@pytest.mark.parametrize(("folder", "start"), [(".", "visu/"), ("visu", "./")])
+def test_pictures_are_drawn_from_any_folder(clone: Path, folder: str, start: str) -> None:
+    """Paths are as they were meant where the script was started."""
+    for name in ("gradient_ascent", "activ-retrieval"):
+        (clone / "visu" / f"{name}.py").write_text(PRINTER)
+    here = clone if folder == "." else clone / folder
+    variables = {"PYTHON": sys.executable, "MODEL": "m/checkpoint", "CONV": "1 5", "EXP": "e"}
+    done = bash(f"{start}gradient_ascent.sh --niter 7", here, **variables)
+    assert done.stdout == (
+        f"visu/gradient_ascent.py --model {here}/m/checkpoint --exp {here}/e --conv 1 5 --niter 7\n"
+    ), done.stderr
+    variables |= {"DATA": "data", "EXP": ""}
+    done = bash(f"{start}activ-retrieval.sh --count 3", here, **variables)
+    assert done.stdout == (
+        f"visu/activ-retrieval.py --data {here}/data --model {here}/m/checkpoint "
+        f"--exp {here}/m/visu --conv 1 5 --workers 4 --count 3\n"
+    ), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "lacks"), [("gradient_ascent", "MODEL"), ("activ-retrieval", "DATA")]
+)
+def test_what_the_pictures_need(clone: Path, script: str, lacks: str) -> None:
+    done = bash(f"visu/{script}.sh", clone, PYTHON=sys.executable, MODEL="", DATA="")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{script}.sh: error: {lacks}: name ")

@@ -1,0 +1,64 @@
+"""A network up to a conv layer, folded, is the network."""
+
+import pytest
+import torch
+from conftest import tiny
+from torch import nn
+
+from models.alexnet import LAYERS
+from models.convnet import ConvNet, conv_layers
+from models.folded import BlockConvolution, folded
+
+
+def with_statistics(model: ConvNet) -> ConvNet:
+    """The model in float64 and eval mode, with batch norms as after training."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            with torch.no_grad():
+                for tensor in module.state_dict().values():
+                    tensor.copy_(torch.rand(tensor.shape) + 0.3)
+    return model.double().eval()
+
+
+def alexnet_features(sobel: bool) -> ConvNet:
+    """AlexNet without its classifier, which takes long to make."""
+    features = conv_layers(2 if sobel else 3, LAYERS)
+    return ConvNet("alexnet", features, 6, nn.Sequential(nn.Linear(1, 1)), 1, 2, sobel)
+
+
+@pytest.mark.parametrize("sobel", [True, False])
+@pytest.mark.parametrize(("layer", "side"), [(1, 67), (1, 98), (2, 64), (5, 65)])
+def test_folded_gives_what_the_network_gives_before_the_relu(
+    sobel: bool, layer: int, side: int
+) -> None:
+    model = with_statistics(alexnet_features(sobel))
+    x = torch.randn(2, 3, side, side + 3, dtype=torch.float64, requires_grad=True)
+    ours = folded(model, layer)(x)
+    after = model.conv_features(x, layer)
+    torch.testing.assert_close(ours.relu(), after)
+    assert ours.min() < 0
+    weights = torch.randn_like(after)
+    (expected,) = torch.autograd.grad(after, x, weights)
+    (gradient,) = torch.autograd.grad(ours.relu(), x, weights)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_folding_leaves_the_model_as_it_was() -> None:
+    model = tiny(sobel=True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    network = folded(model, 2).bfloat16()
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(11, 4, 2), (5, 2, 2), (4, 2, 0), (2, 3, 1)]
+)
+def test_a_convolution_over_blocks_is_the_convolution(
+    kernel: int, stride: int, padding: int
+) -> None:
+    convolution = nn.Conv2d(2, 5, kernel, stride, padding).double()
+    x = torch.randn(2, 2, 25, 30, dtype=torch.float64)
+    torch.testing.assert_close(BlockConvolution(convolution)(x), convolution(x))

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The images that each filter of a conv layer responds to most, as in the paper's Figure 4.
+#
+#   DATA=/imagenet/train MODEL=exp/001/checkpoint.pth.tar CONV=5 visu/activ-retrieval.sh
+#   cd visu && DATA=../images MODEL=../exp/001/checkpoint.pth.tar EXP=pictures ./activ-retrieval.sh
+#
+# They go to EXP, by default visu/ beside the checkpoint. One GPU, or a CPU at some hundred images a
+# second. Further flags go to activ-retrieval.py, and win.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+
+[ -n "${DATA:-}" ] || fail "DATA: name the images: DATA=/imagenet/train $0"
+[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
+DATA=$(absolute "$DATA")
+MODEL=$(absolute "$MODEL")
+if [ -n "${EXP:-}" ]; then EXP=$(absolute "$EXP"); else EXP=$(dirname "$MODEL")/visu; fi
+
+# shellcheck disable=SC2086  # CONV may be several layers
+launch 1 visu/activ-retrieval.py --data "$DATA" --model "$MODEL" --exp "$EXP" --conv ${CONV:-1} \
+    --workers "${WORKERS:-4}" "$@"

@@ -1,0 +1,178 @@
+"""The images that each filter of a conv layer responds to most, and where in them.
+
+An image's response is the mean over all places of the filter's activation after the ReLU, in the
+view that is clustered: short side resized to 256/224 of the input's side, central crop. Where it is
+0 the image counts as none. The box in an image, and the picture beside it, are the receptive field
+of the place with the highest activation; grey is beyond the border.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # started as a script, from wherever it was
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torchvision.transforms.v2 import functional as F
+
+import applied
+import cli
+from applied import open_inputs
+from data.decode import UnreadableImageError, read_image
+from data.images import ImageList, NameUnreadable
+from data.transforms import central_crop
+from errors import InputError
+from files import atomic_write, make_experiment_folder
+from models.pooling import layers_of
+from progress import progress
+from visu.contact_sheet import GROUND, MISSING, Strip, contact_sheet
+from visu.jpeg import save_jpeg
+from visu.receptive_field import ReceptiveField, map_side, receptive_field
+from visu.top_images import TopImages, top_images
+
+FILTERS_PER_SHEET = 64
+SIDE = 64  # of a picture on a sheet, in pixels
+BOX = (255, 60, 0)
+
+
+def main(args: argparse.Namespace) -> None:
+    inputs = open_inputs(args)
+    model, images = inputs.model, inputs.images
+    layers = layers_of(model, args.conv)
+    for layer in layers:
+        make_experiment_folder(args.exp / f"conv{layer}")
+    unreadable = NameUnreadable(images)
+    with progress("activations", len(images), "images") as advance:
+        found = top_images(
+            inputs.loader, model, layers, args.count, inputs.compute, unreadable, advance
+        )
+    if not found:
+        raise InputError(f"--data: none of the {len(images)} images can be read")
+    for layer, top in found.items():
+        folder = args.exp / f"conv{layer}"
+        copy_images(layer, top, images, folder)
+        modules = model.modules_before_relu(layer)
+        places = Places(receptive_field(modules), map_side(modules, inputs.size), inputs.size)
+        sheets = draw_sheets(layer, top, images, places, folder)
+        sys.stdout.write(describe(layer, top, folder, sheets))
+
+
+def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> None:
+    """Copy each filter's images to `layer<l>-channel<c>/<rank>_<name>`, ranks from 1 on, in the
+    place of those of an earlier run."""
+    digits = len(str(top.images.shape[1]))
+    for number, row in enumerate(top.images):
+        own = folder / f"layer{layer}-channel{number}"
+        own.mkdir(exist_ok=True)
+        for path in own.iterdir():
+            if re.match(r"\d+_", path.name):
+                path.unlink()
+        for rank, image in enumerate(row[row >= 0].tolist(), start=1):
+            source = Path(images.path(image))
+            with (
+                source.open("rb") as file,
+                atomic_write(own / f"{rank:0{digits}}_{source.name}", durable=False) as copy,
+            ):
+                shutil.copyfileobj(file, copy)
+
+
+class Places:
+    """Where the places of a layer's map lie in the view of an image.
+
+    Args:
+        field: of the layer.
+        map_side: places along a side of its map.
+        size: side of the view in pixels.
+    """
+
+    def __init__(self, field: ReceptiveField, map_side: int, size: int) -> None:
+        self.field, self.map_side, self.size = field, map_side, size
+
+    def box(self, place: int) -> tuple[int, int, int, int]:
+        """Of a place, counted row by row, what it sees; that may reach beyond the view."""
+        return self.field.box(*divmod(place, self.map_side))
+
+    def draw(self, path: str, place: int) -> tuple[Image.Image, Image.Image]:
+        """The view of an image file with the box of a place in it, and what the box holds; both
+        have the side of a sheet's pictures."""
+        try:
+            pixels = central_crop(self.size)(read_image(path))
+        except UnreadableImageError:  # it could be read in the pass
+            grey = Image.new("RGB", (SIDE, SIDE), MISSING)
+            return grey, grey
+        view = F.to_pil_image(pixels)
+        left, top, right, bottom = self.box(place)
+        seen = Image.new("RGB", (right - left, bottom - top), MISSING)
+        seen.paste(view, (-left, -top))
+        scale = SIDE / self.size
+        small = view.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        corners = [round(scale * edge) for edge in (left, top, right - 1, bottom - 1)]
+        ImageDraw.Draw(small).rectangle([min(max(c, 0), SIDE - 1) for c in corners], outline=BOX)
+        # enlarged, an edge to the grey would ring with a sharper one
+        return small, seen.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def draw_sheets(
+    layer: int, top: TopImages, images: ImageList, places: Places, folder: Path
+) -> list[Path]:
+    """Contact sheets of a layer, a row for each filter: its images with the boxes, then what those
+    hold. Returns their files."""
+    filters, count = top.images.shape
+    sheets = []
+    for start in range(0, filters, FILTERS_PER_SHEET):
+        stop = min(start + FILTERS_PER_SHEET, filters)
+        strips = [strip_of(layer, number, top, images, places) for number in range(start, stop)]
+        sheets.append(folder / f"images-{start}-{stop - 1}.jpeg")
+        save_jpeg(contact_sheet(strips, columns=2 * count, side=SIDE), sheets[-1])
+    return sheets
+
+
+def strip_of(layer: int, number: int, top: TopImages, images: ImageList, places: Places) -> Strip:
+    """A filter's row of a sheet."""
+    there = top.images[number] >= 0
+    chosen, peaks = top.images[number][there].tolist(), top.peaks[number][there].tolist()
+    drawn = [places.draw(images.path(i), place) for i, place in zip(chosen, peaks, strict=True)]
+    ground = Image.new("RGB", (SIDE, SIDE), GROUND)
+    gap = [ground] * (len(there) - len(drawn))  # so that the boxes start in the same column
+    pictures = [*(view for view, _ in drawn), *gap, *(seen for _, seen in drawn)]
+    means = top.means[number][there]
+    said = f"mean activation {means[0]:.3g} to {means[-1]:.3g}" if len(means) else "never fires"
+    return Strip(f"conv{layer} filter {number}: {said}", pictures)
+
+
+def describe(layer: int, top: TopImages, folder: Path, sheets: Sequence[Path]) -> str:
+    """What was written of a layer, and which filters respond to nothing."""
+    silent = np.flatnonzero(top.images[:, 0] < 0).tolist()
+    lines = [f"conv{layer}: images of {len(top.images) - len(silent)} filters in {folder}/"]
+    if silent:
+        lines.append(f"  filters that respond to no image: {', '.join(map(str, silent))}")
+    return "\n".join([*lines, *(f"  {sheet}" for sheet in sheets)]) + "\n"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="The images that filters respond to most: copies in EXP/conv<l>/layer<l>-"
+        "channel<c>/, best first, and contact sheets EXP/conv<l>/images-*.jpeg.",
+        epilog="Example: python visu/activ-retrieval.py --data datasets/digits/train --model "
+        "exp/001/checkpoint.pth.tar --conv 1 5 --exp exp/001/visu",
+    )
+    add = parser.add_argument
+    data_help = "images: folders, nested or flat, or text files with a path on each line"
+    add("--data", metavar="DIR", type=Path, nargs="+", required=True, help=data_help)
+    add("--model", type=Path, required=True, help="checkpoint of the network")
+    conv_help = "conv layers, from 1 on, or all; several take one pass over the data"
+    add("--conv", nargs="+", default=["1"], metavar="LAYER", help=conv_help)
+    add("--exp", type=Path, required=True, help="folder for the images and sheets")
+    add("--count", type=cli.whole_number(1), default=9, help="images of each filter")
+    applied.add_pass_flags(parser)
+    parser.set_defaults(batch=64)  # maps take far more memory than features
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,211 @@
+"""Pictures that filters of a conv layer respond to, by gradient ascent from noise.
+
+After Yosinski et al. (2015), as in the paper's Figure 4. A picture x is what the network
+takes: colours from 0 to 1, less ImageNet's mean and over its standard deviation, channel by
+channel. It starts as grey noise, 128 ± 20 (normally distributed) of 0 to 255, so that its values
+have a standard deviation of about 0.35. With a_j the mean over all places of filter j's activation
+after the ReLU, the objective of filter c is
+
+    log softmax(a)_c − wd ‖x‖²,
+
+the first term being the negative cross-entropy between c and the layer's other filters. Where c is
+silent, a_c is the mean before the ReLU, which has a gradient. In each iteration x moves by lr times
+the objective's gradient divided by its norm: lr is a distance in the whole space of x, of which 3
+is 0.008 a value at 224 × 224 pixels. Every `step` iterations x is blurred.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.transforms import to_colours, to_input
+from device import AUTOCAST, Compute
+from models import ConvNet
+from models.folded import folded
+from seeding import derive_seed
+
+NOISE = 128.0, 20.0  # mean and standard deviation of the start, of 0 to 255
+SHOWN = 0.5, 0.1  # of the picture that is shown, of 0 to 1
+TRUNCATE = 4.0  # standard deviations at which the blur's kernel ends
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How a picture is made.
+
+    Attributes:
+        lr: length of a step.
+        wd: weight of ‖x‖².
+        sig: standard deviation of the blur in pixels; 0 for none.
+        step: iterations from one blur to the next.
+        niter: iterations.
+        idim: side of the picture in pixels.
+    """
+
+    lr: float = 3.0
+    wd: float = 1e-5
+    sig: float = 0.3
+    step: int = 5
+    niter: int = 1000
+    idim: int = 224
+
+
+@dataclass(frozen=True)
+class Ascended:
+    """Pictures `(B, 3, S, S) uint8` on the CPU, and each one's mean activation of its filter after
+    the ReLU, of the noise and of the result, `(B,)`."""
+
+    pictures: Tensor
+    start: Tensor
+    end: Tensor
+
+
+def ascend(
+    model: ConvNet,
+    layer: int,
+    filters: Sequence[int],
+    ascent: Ascent,
+    compute: Compute,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Ascended:
+    """Make the pictures of some filters of a conv layer, all at once.
+
+    A picture depends on its own filter's noise and on nothing else in the batch, to the last bit
+    where the device rounds alike in batches of any size. CPUs do so in bf16, and in float32 but for
+    a batch of one picture with maps of fewer than 20,480 values (AlexNet: below 160 pixels),
+    for which torch takes another kernel; the difference, 1e-7 at first, may grow with the
+    iterations until it can be seen.
+
+    Args:
+        layer: 1 for the first.
+        seed: of the noise, together with the layer and the filter.
+        advance: told how many iterations of a picture each step has done.
+    """
+    network = folded(model, layer).to(compute.device, AUTOCAST.get(compute.precision))
+    wanted = torch.tensor(filters, device=compute.device)
+    noise = torch.stack([noise_of(layer, each, ascent.idim, seed) for each in filters])
+    x = to_input(noise, compute.device)
+    blur = Blur(ascent.sig, ascent.idim, compute.device)
+    start = None
+    for iteration in range(1, ascent.niter + 1):
+        gradient, mean = gradient_of_objective(network, x, wanted, ascent.wd)
+        start = mean if start is None else start
+        norm = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+        # a gradient of nothing but zeros, which has no direction, leaves the picture as it is
+        x = x.addcmul_(gradient, ascent.lr / norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        if iteration % ascent.step == 0:
+            x = blur(x)
+        advance(len(x))
+    with torch.no_grad():
+        end = _means(F.relu(_activations(network, x)))
+    assert start is not None
+    own = torch.arange(len(filters)), torch.tensor(filters)
+    return Ascended(as_picture(x).cpu(), start.cpu(), end.cpu()[own])
+
+
+def noise_of(layer: int, number: int, side: int, seed: int) -> Tensor:
+    """The start of a filter's picture, `(3, side, side) uint8`."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "noise", layer, number))
+    mean, deviation = NOISE
+    noise = mean + deviation * torch.randn(3, side, side, generator=generator)
+    return noise.round().clamp(0, 255).to(torch.uint8)
+
+
+def gradient_of_objective(
+    network: nn.Module, x: Tensor, filters: Tensor, wd: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient `(B, 3, S, S)` of each picture's objective, and the mean activation `(B,)` of
+    its filter after the ReLU.
+
+    Args:
+        network: from pictures, in its own precision, to activations before the ReLU.
+        x: `(B, 3, S, S) float32`.
+        filters: `(B,) int64`, of each picture.
+    """
+    x = x.detach().requires_grad_()
+    before = _activations(network, x)
+    after = F.relu(before)
+    rows = torch.arange(len(filters), device=filters.device)
+    means = _means(after.detach())
+    mean = means[rows, filters]
+    silent = mean == 0
+    some_silent = bool(silent.any())
+    if some_silent:
+        own = before[rows, filters]
+        own_mean = own.detach().mean((1, 2), dtype=torch.float32)
+        means[rows, filters] = torch.where(silent, own_mean, mean)
+    slopes = slopes_of_objective(means, filters)
+    # brought to 1, so that they do not vanish in half precision
+    scale = slopes.abs().amax(dim=1)[:, None, None, None].clamp_min(torch.finfo(torch.float32).tiny)
+    weights = (slopes[:, :, None, None] / scale).to(after.dtype)
+    outputs, gradients = [after], [weights.expand_as(after)]
+    if some_silent:  # those have no gradient through the ReLU
+        outputs.append(own)
+        gradients.append((weights[rows, filters] * silent[:, None, None]).expand_as(own))
+    (gradient,) = torch.autograd.grad(outputs, x, gradients)
+    places = after.shape[2] * after.shape[3]
+    return gradient.mul_(scale / places).sub_(x.detach(), alpha=2 * wd), mean
+
+
+def slopes_of_objective(means: Tensor, filters: Tensor) -> Tensor:
+    """`(B, C)` means a of activations → the gradient of log softmax(a)_c with regard to them: of
+    c itself 1 − p_c, of the others −p_j."""
+    rows = torch.arange(len(filters), device=filters.device)
+    others = means.softmax(dim=1).index_put((rows, filters), means.new_zeros(()))
+    # a sum of small numbers: what 1 − p_c leaves of them would be lost in rounding
+    return (-others).index_put((rows, filters), others.sum(dim=1))
+
+
+def _activations(network: nn.Module, x: Tensor) -> Tensor:
+    return network(x.to(next(network.parameters()).dtype))
+
+
+def _means(maps: Tensor) -> Tensor:
+    """`(B, C, h, w)` → `(B, C) float32`, over all places."""
+    return maps.mean((2, 3), dtype=torch.float32)
+
+
+class Blur:
+    """A Gaussian blur of square pictures, mirrored at their borders (the border's pixels appear
+    twice there).
+
+    Args:
+        sig: standard deviation in pixels; 0 changes nothing.
+        side: of the pictures.
+    """
+
+    def __init__(self, sig: float, side: int, device: torch.device) -> None:
+        radius = math.floor(TRUNCATE * sig + 0.5)
+        offsets = torch.arange(-radius, radius + 1)
+        weights = torch.exp(-0.5 * (offsets / (sig or 1)) ** 2)
+        self.weights = (weights / weights.sum()).tolist()
+        places = torch.arange(-radius, side + radius) % (2 * side)
+        self.mirrored = torch.where(places < side, places, 2 * side - 1 - places).to(device)
+        self.side = side
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`(N, 3, side, side)`, the same blurred."""
+        if len(self.weights) == 1:
+            return x
+        for axis in (2, 3):
+            longer = x.index_select(axis, self.mirrored)
+            shifted = [longer.narrow(axis, at, self.side) for at in range(len(self.weights))]
+            x = shifted[0] * self.weights[0]
+            for part, weight in zip(shifted[1:], self.weights[1:], strict=True):
+                x.add_(part, alpha=weight)
+        return x
+
+
+def as_picture(x: Tensor) -> Tensor:
+    """`(N, 3, S, S)` of what networks take → `(N, 3, S, S) uint8` to look at: the colours of each
+    brought to mean 0.5 and standard deviation 0.1, and clipped."""
+    colours = to_colours(x)
+    dims, (mean, deviation) = (1, 2, 3), SHOWN
+    colours = colours - colours.mean(dims, keepdim=True)
+    spread = colours.std(dims, correction=0, keepdim=True).clamp_min(torch.finfo(x.dtype).eps)
+    return (colours / spread * deviation + mean).clamp(0, 1).mul(255).round().to(torch.uint8)

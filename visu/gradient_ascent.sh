@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Pictures of what the filters of a conv layer respond to, by gradient ascent, as in the paper's
+# Figure 4.
+#
+#   MODEL=exp/001/checkpoint.pth.tar CONV=1 visu/gradient_ascent.sh
+#   cd visu && MODEL=../exp/001/checkpoint.pth.tar EXP=pictures CONV="4 5" ./gradient_ascent.sh --preset conv5
+#
+# They go to EXP, by default visu/ beside the checkpoint. One GPU, or minutes to hours on a CPU, by
+# the layer (README, "Pictures"). Further flags go to gradient_ascent.py, and win.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+
+[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
+MODEL=$(absolute "$MODEL")
+if [ -n "${EXP:-}" ]; then EXP=$(absolute "$EXP"); else EXP=$(dirname "$MODEL")/visu; fi
+
+# shellcheck disable=SC2086  # CONV may be several layers
+launch 1 visu/gradient_ascent.py --model "$MODEL" --exp "$EXP" --conv ${CONV:-1} "$@"
