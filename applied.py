@@ -33,16 +33,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
     data_help = "images: folders, nested or flat, or text files with a path on each line"
     add("data", metavar="DIR", type=Path, nargs="+", help=data_help)
+    add_size_flag(parser)
     add_pass_flags(parser)
 
 
-def add_pass_flags(parser: argparse.ArgumentParser) -> None:
-    """How the images are read and go through the network, where `--model` and `--data` are flags
-    of the script's own."""
-    add = parser.add_argument
+def add_size_flag(parser: argparse.ArgumentParser) -> None:
+    """`--size`, which `input_size` takes."""
     size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
-    add("--size", type=cli.whole_number(1), help=size_help)
-    add_pass_flags(parser)
+    parser.add_argument("--size", type=cli.whole_number(1), help=size_help)
 
 
 def add_pass_flags(parser: argparse.ArgumentParser) -> None:

@@ -169,6 +169,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--conv", nargs="+", default=["1"], metavar="LAYER", help=conv_help)
     add("--exp", type=Path, required=True, help="folder for the images and sheets")
     add("--count", type=cli.whole_number(1), default=9, help="images of each filter")
+    applied.add_size_flag(parser)
     applied.add_pass_flags(parser)
     parser.set_defaults(batch=64)  # maps take far more memory than features
     return parser.parse_args(argv)
