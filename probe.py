@@ -51,7 +51,7 @@ class Heads(nn.Module):
         self.pools = {}
         blank = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
         for layer, maps in model.each_conv_features(blank, layers):
-            pool = probe_pool(model.arch, layer, maps.shape[1])
+            pool = probe_pool(model.arch, layer, maps)
             head = nn.Linear(pool(maps).numel(), classes)
             random = torch.Generator().manual_seed(derive_seed(seed, "linear probe", layer))
             nn.init.normal_(head.weight, 0.0, 0.01, generator=random)

@@ -32,6 +32,25 @@ def random_crop(size: int) -> v2.Transform:
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
+def modelzoo_crop(size: int) -> v2.Transform:
+    """The view that the model zoo's recipe trains on: random resized crop, flip, rotation by up to
+    2°, colour jitter, and for one in five no colour. Input and output as above."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(2),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=1.0, hue=0.5),
+            v2.RandomGrayscale(p=0.2),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+# What `--transforms` names: the views that are trained on.
+TRAINING_VIEWS = {"paper": random_crop, "modelzoo": modelzoo_crop}
+
+
 def probe_crop(size: int) -> v2.Transform:
     """The view that a linear probe is trained on: of the central square of 256/224 of `size`, a
     random crop, and a horizontal flip. Input and output as above."""

@@ -18,10 +18,11 @@ class ConvNet(nn.Module):
         arch: the name in the registry, for messages and checkpoints.
         features: the convolutional part, each convolution followed by batch norm and ReLU.
         grid: side of the feature map that the classifier takes (its value at 224-pixel input).
-        classifier: the hidden layers, ending in a ReLU.
-        embedding_dim: width D of the last hidden layer.
+        classifier: the hidden layers, ending in a ReLU; a residual network has none.
+        embedding_dim: width D of the last hidden layer, or of the pooled feature map.
         out: width of the top layer.
         sobel: put the fixed Sobel filters in front; `features` then takes 2 channels.
+        ends: the places in `features` of the modules that its layers end with; None: the ReLUs.
 
     The forward pass maps `(N, 3, H, W)` float images (ImageNet mean and standard deviation) to
     `(N, out)` logits, or to the classifier's `(N, D)` output where `top_layer` is None.
@@ -36,12 +37,14 @@ class ConvNet(nn.Module):
         embedding_dim: int,
         out: int,
         sobel: bool,
+        ends: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.arch = arch
         self.embedding_dim = embedding_dim
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
+        self._ends = ends or [i for i, module in enumerate(features) if isinstance(module, nn.ReLU)]
         self.pool = nn.AdaptiveAvgPool2d(grid)  # the identity at 224 pixels
         self.classifier = classifier.apply(initialise)
         self.top_layer: nn.Linear | None = nn.Linear(embedding_dim, out).apply(initialise)
@@ -52,19 +55,20 @@ class ConvNet(nn.Module):
 
     def embedding(self, x: Tensor) -> Tensor:
         """`(N, 3, H, W)` images → `(N, D)`: the last hidden layer before its ReLU, which is what
-        the method clusters (the paper's section 4, and the released features' kind)."""
+        the method clusters (the paper's section 4, and the released features' kind); of a residual
+        network the global average pool."""
         return self.classifier[:-1](self._flat_features(x))
 
     @property
     def conv_layers(self) -> int:
-        """Number of conv layers."""
-        return len(self._relus())
+        """Number of conv layers, or of a residual network's stem and stages."""
+        return len(self._ends)
 
     def conv_features(self, x: Tensor, layer: int) -> Tensor:
         """`(N, 3, H, W)` images → `(N, C, h, w)` activations after the ReLU of a conv layer.
 
         Args:
-            layer: 1 for the first convolution, as in the paper's tables.
+            layer: 1 for the first convolution, as in the paper's tables, or the stem.
 
         Raises:
             ValueError: the network has no such layer.
@@ -75,19 +79,15 @@ class ConvNet(nn.Module):
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         """The same of several conv layers, one after the other, in one forward pass up to the last
         of them: a layer's number and its activations, which the caller need not keep."""
-        relus = self._relus()
         wanted = set(layers)
-        if wrong := [layer for layer in wanted if not 1 <= layer <= len(relus)]:
-            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {wrong[0]}")
+        if wrong := [layer for layer in wanted if not 1 <= layer <= self.conv_layers]:
+            raise ValueError(f"{self.arch} has conv layers 1 to {self.conv_layers}, not {wrong[0]}")
         x, start = self._edges(x), 0
         for layer in sorted(wanted):
-            stop = relus[layer - 1] + 1
+            stop = self._ends[layer - 1] + 1
             x = self.features[start:stop](x)
             yield layer, x
             start = stop
-
-    def _relus(self) -> list[int]:
-        return [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]
 
     def _flat_features(self, x: Tensor) -> Tensor:
         return self.pool(self.features(self._edges(x))).flatten(1)
