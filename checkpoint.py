@@ -14,7 +14,7 @@ from torch import Tensor
 
 from errors import InputError
 from files import atomic_write
-from models import MODELS, ConvNet
+from models import MODELS, ConvNet, untrained
 
 StateDict = dict[str, Tensor]
 
@@ -88,6 +88,17 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
         model.top_layer = None
     load_weights(model, weights, path)
     return model
+
+
+def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
+    """The network that the run of a checkpoint started from.
+
+    Args:
+        state: what `read_checkpoint` gives.
+        seed: the run's, where the checkpoint does not tell it.
+    """
+    seed = state.get("settings", {}).get("seed", seed)
+    return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 
 
 def digest_of(model: ConvNet) -> str:
