@@ -127,7 +127,8 @@ def run(args: argparse.Namespace) -> None:
         check_size(model.arch, args.size)
         train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
-        exp = args.exp or results_folder(args.model, checkpoint, "linear")
+        kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
+        exp = args.exp or results_folder(args.model, checkpoint, kind)
         make_experiment_folder(exp)
     networks = {"trained": model}
     if args.untrained:
@@ -242,7 +243,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--conv", nargs="+", default=["all"], metavar="LAYER", help=conv_help)
     add("--tencrops", action="store_true", help="classify val images by the mean of ten crops")
-    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
+    exp_help = (
+        "folder for the results; left out: one beside the checkpoint, by its epoch and the protocol"
+    )
     add("--exp", type=Path, help=exp_help)
     workers_help = "processes that read images, for each process that trains"
     add("--workers", type=cli.whole_number(0), default=Settings.workers, help=workers_help)
@@ -250,7 +253,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
     add("--lr", type=cli.positive_number, default=paper.lr, help="learning rate at the start")
-    steps_help = "epochs after which the rate is divided by ten; model zoos only"
+    steps_help = "epochs after which the zoos' rate is divided by ten; left out: the protocol's"
     add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
     wd_help = "weight decay, as a power of ten"

@@ -19,8 +19,8 @@ class Recipe:
         normalised: each classifier has batch norm without parameters before it.
         nesterov: the momentum is Nesterov's.
         conv, epochs, lr, wd, steps: what the flags of these names are where they are not given;
-            `wd` is a power of ten, or None for no decay; `steps` are the epochs before which the
-            rate is divided by ten, None is the paper's rate, which falls with every step.
+            `wd` is a power of ten, or None for no decay; `steps` are the numbers of epochs after
+            which the rate is divided by ten, None is the paper's rate, which falls all the time.
     """
 
     view: Callable[[int], v2.Transform] = modelzoo_probe_crop

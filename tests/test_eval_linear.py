@@ -280,15 +280,19 @@ def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:
     assert first["last"] == whole[0]
 
 
-def test_results_go_beside_the_checkpoint_by_its_epoch(
+def test_results_go_beside_the_checkpoint_by_its_epoch_and_the_protocol(
     data: Path, network: Path, tmp_path: Path
 ) -> None:
     numbered = network.parent / "checkpoints" / "checkpoint_7.pth.tar"
     numbered.parent.mkdir()
     shutil.copy(network, numbered)
-    for path, folder in ((network, "linear_epoch_1"), (numbered, "linear_checkpoint_7")):
+    for path, protocol, folder in (
+        (network, "paper", "linear_epoch_1"),
+        (numbered, "paper", "linear_checkpoint_7"),
+        (network, "modelzoo", "linear_modelzoo_epoch_1"),
+    ):
         command = ["--data", str(data), "--model", str(path), *FLAGS.split(), "--epochs", "1"]
-        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1"]))
+        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1", "--protocol", protocol]))
         assert (tmp_path / "exp" / folder / "linear.json").exists()
 
 
