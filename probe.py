@@ -88,7 +88,7 @@ class Heads(nn.Module):
         """What the classifiers see of it. In train mode all processes call it together."""
         if not self.norm:
             return pooled
-        return {layer: self.norm[str(layer)](x) for layer, x in pooled.items()}
+        return {layer: self.norm[str(layer)](pooled[layer]) for layer in self.pools}
 
     def forward(self, seen: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
         return {layer: self._head(layer)(seen[layer]) for layer in self.pools}
