@@ -13,8 +13,8 @@ import torch
 
 from errors import InputError
 from files import atomic_write
-from layouts import StateDict, as_checkpoint, describe, in_words, misfits, network_for
-from models import ConvNet
+from layouts import StateDict, as_checkpoint, describe, has_sobel, in_words, misfits, network_for
+from models import ConvNet, untrained
 from torch_file import load_torch_file
 
 log = logging.getLogger("deepcluster")
@@ -71,6 +71,17 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
     load_weights(model, state["state_dict"], path)
     log.info("%s: %s", path, describe(state))
     return model
+
+
+def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
+    """The network that the run of a checkpoint started from.
+
+    Args:
+        state: what `read_checkpoint` gives.
+        seed: the run's, where the checkpoint does not tell it.
+    """
+    seed = state.get("settings", {}).get("seed", seed)
+    return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 
 
 def digest_of(model: ConvNet) -> str:

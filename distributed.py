@@ -105,9 +105,15 @@ def weighted(loss: Tensor, size: int) -> Tensor:
     over the processes, is that of the mean over all samples."""
     if world_size() == 1:
         return loss
-    total = torch.full((), float(size), device=loss.device)
-    dist.all_reduce(total)
+    total = add_up(torch.full((), float(size), device=loss.device))
     return loss * (size * world_size() / total.clamp(min=1))
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over the processes of a tensor on the device, in its place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
 
 
 def broadcast_buffers(model: nn.Module) -> None:

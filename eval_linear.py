@@ -1,14 +1,36 @@
-"""Logistic regression on the activations of frozen conv layers (paper, section 4.2, Table 1).
+"""Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
+4.2, Table 1) and of the model zoos (after Goyal et al., ICCV 2019), by the names of --protocol.
 
-Protocol. The network is in eval mode and does not change. A layer's activations after the ReLU are
-average-pooled (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; other networks: to the
-square grid that comes nearest to 9,000 to 10,000), and a linear classifier, which begins with
-weights N(0, 0.01) and biases 0, is trained on them with SGD, momentum, weight decay and the
-cross-entropy, at the rate lr / sqrt(1 + lr * wd * t) after t iterations. Training
-images have their short side resized to 256 and are cropped to the central 256, then at random to
-224, and flipped at random. Val images are resized to 256; their central 224 is classified, or with
-ten crops the mean of the softmax. The loss is the central crop's. The last and the best epoch are
-reported; the paper's tables have the best. The sizes are those of --size 224, and scale with it.
+The network is in eval mode and does not change. A layer's activations after the ReLU are
+average-pooled (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, layer 1 the stem
+and 2 to 5 the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid that
+comes nearest to 9,000 to 10,000; avgpool: the last layer's to one value for each channel), and a
+linear classifier, which begins with weights N(0, 0.01) and biases 0, is trained on them with SGD,
+momentum, weight decay and the cross-entropy. Val images are resized to 256 on the short side; their
+central 224 is classified, or with ten crops the mean of the softmax. The loss is the central
+crop's. The last and the best epoch are reported. Sizes are those of --size 224, and scale with it;
+other numbers below are those of flags that are not given.
+
+paper: the rate is lr / sqrt(1 + lr * wd * t) after t iterations, lr 0.01, wd 1e-4, batch 256, 90
+epochs. Training images have their short side resized to 256 and are cropped to the central 256,
+then at random to 224, and flipped at random. The paper's tables have the best epoch.
+
+modelzoo: each classifier has batch norm before it, without scale and shift, for each channel over
+the batch of all processes and the cells of the pooled map; Nesterov's momentum; rate 0.01, divided
+by 10 after 30 and 60 of 90 epochs; weight decay 1e-4, batch 256. Training images, as for ImageNet,
+are random resized crops of 224, flipped at random, with brightness, contrast and saturation changed
+by up to 0.4, and moved along the principal components of ImageNet's colours by N(0, 0.1) times the
+eigenvalue, in whole grey levels.
+
+modelzoo-places205: as modelzoo, but the rate is divided by 10 after 7, 14 and 21 of 28 epochs, and
+training images are resized to 256 on the short side, cropped at random to 224, and flipped at
+random.
+
+modelzoo-inat18: as modelzoo, but the rate is divided by 10 after 24, 48 and 72 of 84 epochs.
+
+modelzoo-avgpool: as modelzoo, but on avgpool alone, without batch norm, with plain momentum; rate
+30, divided by 10 after 60 and 80 of 100 epochs; no weight decay. Training images are random resized
+crops of 224, flipped at random.
 """
 
 import argparse
@@ -22,16 +44,17 @@ import torch
 import cli
 import device
 import probe
-from checkpoint import model_of, read_checkpoint
+from checkpoint import model_of, read_checkpoint, untrained_of
 from data.labelled import Labelled, find_train_and_val
 from device import Compute, select_compute
 from distributed import process_group, rank, together, world_size
 from errors import InputError
-from experiment import folder_of
+from experiment import results_folder
 from files import make_experiment_folder, remove_leftovers_of
-from models import ConvNet, check_size, untrained
+from models import ConvNet, check_size
 from models.frozen import frozen
-from models.pooling import layers_of
+from models.pooling import AVGPOOL, Layer, layers_or_avgpool, name_of
+from probe_recipes import RECIPES
 from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from results import save_results
 
@@ -40,7 +63,7 @@ RESULTS = "linear.json"
 
 def evaluate(
     model: ConvNet,
-    layers: Sequence[int],
+    layers: Sequence[Layer],
     train: Labelled,
     val: Labelled,
     compute: Compute,
@@ -49,10 +72,10 @@ def evaluate(
     saved: Path | None = None,
     verbose: bool = False,
 ) -> History:
-    """Train a classifier on each of some conv layers, all at once.
+    """Train a classifier on each of some layers, all at once.
 
     Args:
-        layers: 1 for the first.
+        layers: conv layers, 1 for the first, and `AVGPOOL`.
         saved: a file that keeps what an interrupted call has done, for the same call to go on from.
         verbose: show progress and what each epoch came to.
 
@@ -65,15 +88,12 @@ def evaluate(
     """
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
-        heads = probe.Heads(model, layers, len(train.classes), settings.size, settings.seed)
+        heads = probe.Heads(
+            model, layers, len(train.classes), settings.size, settings.seed,
+            settings.recipe.normalised,
+        )  # fmt: skip
         heads.to(compute.device)
-        optimizer = torch.optim.SGD(
-            heads.parameters(),
-            settings.lr,
-            settings.momentum,
-            weight_decay=10**settings.wd,
-            fused=True,
-        )
+        optimizer = settings.optimizer(heads)
         key = key_of(model, layers, train, val, compute, settings)
         history = go_on(saved, key, heads, optimizer)
         if rank() == 0:
@@ -100,20 +120,19 @@ def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
-        if args.wd > 0:
-            raise InputError(f"--wd {args.wd:g}: is a power of ten; give -4 for 1e-4")
+        check_flags(args)
         checkpoint = read_checkpoint(args.model)
         model = model_of(checkpoint, args.model)
-        layers = layers_of(model, args.conv)
+        layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
         train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
-        exp = args.exp or default_folder(args.model, checkpoint)
+        kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
+        exp = args.exp or results_folder(args.model, checkpoint, kind)
         make_experiment_folder(exp)
     networks = {"trained": model}
     if args.untrained:
-        seed = checkpoint.get("settings", {}).get("seed", args.seed)
-        networks["untrained"] = untrained(model.arch, model.sobel is not None, 2, seed)
+        networks["untrained"] = untrained_of(checkpoint, args.seed)
     histories = {}
     for name, network in networks.items():
         saved = exp / f"linear_{name}.pth.tar"
@@ -128,15 +147,34 @@ def run(args: argparse.Namespace) -> None:
         used |= {"arch": model.arch, "conv": layers, "processes": world_size()}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
-        save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
+        words = in_words(args.protocol)
+        save_results(exp / RESULTS, words, {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
 
-def default_folder(path: Path, checkpoint: dict[str, Any]) -> Path:
-    """Where the results of a checkpoint go: beside it, one folder for each epoch of a network."""
-    name = path.name.split(".")[0]
-    of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
-    return folder_of(path) / f"linear_{of}"
+def check_flags(args: argparse.Namespace) -> None:
+    """Check flags against each other.
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    if args.wd is not None and args.wd > 0:
+        raise InputError(f"--wd {args.wd:g}: is a power of ten; give -4 for 1e-4")
+    if args.protocol == "paper" and args.steps is not None:
+        raise InputError(
+            f"--steps {' '.join(map(str, args.steps))}: the paper's rate falls with every "
+            "iteration; give --protocol modelzoo, or no --steps"
+        )
+
+
+def in_words(protocol: str) -> str:
+    """The text above without what it says of protocols that this one is not made from."""
+    paragraphs = (__doc__ or "").split("\n\n")
+    names = [text.partition(":")[0] for text in paragraphs]
+    others = {name for name in RECIPES if not protocol.startswith(name)}
+    return "\n\n".join(
+        text for name, text in zip(names, paragraphs, strict=True) if name not in others
+    )
 
 
 def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
@@ -146,7 +184,7 @@ def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
         f"images to train on, {len(val.images)} to validate on"
     ]
     for layer, dims in heads.dimensions.items():
-        lines.append(f"conv{layer}: {dims} dimensions, {heads.pools[layer]}")
+        lines.append(f"{name_of(layer)}: {dims} dimensions, {heads.pools[layer]}")
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +192,7 @@ def summary(history: History) -> dict[str, Any]:
     """By layer: the last epoch, the best one, and all of them."""
     best = probe.best_epochs(history)
     return {
-        f"conv{layer}": {
+        name_of(layer): {
             "last": history[-1][layer],
             "best": {"epoch": best[layer], **history[best[layer]][layer]},
             "epochs": [epoch[layer] for epoch in history],
@@ -166,7 +204,7 @@ def summary(history: History) -> dict[str, Any]:
 def describe(history: History) -> str:
     """The last epoch, a line for each layer."""
     return "".join(
-        f"epoch {len(history) - 1}, conv{layer}: train loss {found['train_loss']:.4f}, "
+        f"epoch {len(history) - 1}, {name_of(layer)}: train loss {found['train_loss']:.4f}, "
         f"val loss {found['loss']:.4f}, top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}\n"
         for layer, found in history[-1].items()
     )
@@ -189,28 +227,37 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Train linear classifiers on the conv layers of a frozen network.",
+        description="Train linear classifiers on the layers of a frozen network.",
         epilog="Example: python eval_linear.py --data /imagenet --model exp/001/checkpoint.pth.tar "
         "--conv all --verbose",
     )
-    add = parser.add_argument
+    add, paper = parser.add_argument, RECIPES["paper"]
     data_help = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's"
     add("--data", type=Path, required=True, help=data_help)
     add("--model", type=Path, required=True, help="checkpoint of the network")
-    conv_help = "conv layers to put a classifier on, from 1 on, or all; several cost little more"
+    protocol_help = "what the paper does, or the model zoos; the flags' defaults are those of paper"
+    add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
+    conv_help = (
+        "layers to put a classifier on: conv layers from 1 on, or all, and "
+        f"{AVGPOOL}, the last one's average; several cost little more"
+    )
     add("--conv", nargs="+", default=["all"], metavar="LAYER", help=conv_help)
     add("--tencrops", action="store_true", help="classify val images by the mean of ten crops")
-    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
+    exp_help = (
+        "folder for the results; left out: one beside the checkpoint, by its epoch and the protocol"
+    )
     add("--exp", type=Path, help=exp_help)
     workers_help = "processes that read images, for each process that trains"
     add("--workers", type=cli.whole_number(0), default=Settings.workers, help=workers_help)
-    add("--epochs", type=cli.whole_number(1), default=Settings.epochs, help="number of epochs")
+    add("--epochs", type=cli.whole_number(1), default=paper.epochs, help="number of epochs")
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
-    add("--lr", type=cli.positive_number, default=Settings.lr, help="learning rate at the start")
+    add("--lr", type=cli.positive_number, default=paper.lr, help="learning rate at the start")
+    steps_help = "epochs after which the zoos' rate is divided by ten; left out: the protocol's"
+    add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
     wd_help = "weight decay, as a power of ten"
-    add("--weight_decay", "--wd", type=cli.number, default=Settings.wd, dest="wd", help=wd_help)
+    add("--weight_decay", "--wd", type=cli.number, default=paper.wd, dest="wd", help=wd_help)
     add("--seed", type=cli.whole_number(0), default=Settings.seed, help="random seed")
     add("--verbose", action="store_true", help="show progress and each epoch's accuracy")
     size_help = "side of the input in pixels; 256 and 224 in the protocol scale with it"
@@ -218,7 +265,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     untrained_help = "also evaluate the network as it was before training, to compare"
     add("--untrained", action="store_true", help=untrained_help)
     device.add_flags(parser)
-    return parser.parse_args(argv)
+    parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
+    args = parser.parse_args(argv)
+    if args.steps is not None:
+        args.steps = tuple(sorted(args.steps))
+    return args
 
 
 if __name__ == "__main__":

@@ -345,6 +345,14 @@ def folder_of(checkpoint: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
+    """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
+    network."""
+    name = path.name.split(".")[0]
+    of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
+    return folder_of(path) / f"{kind}_{of}"
+
+
 class _Console(logging.Handler):
     """Lines on standard output that do not break a progress bar."""
 

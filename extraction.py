@@ -48,7 +48,7 @@ def features_of(model: ConvNet, conv: int | None, pool: str | None) -> Forward:
         maps = model.conv_features(x, conv).float()
         if pool == "average":
             return maps.mean(dim=(2, 3))
-        return probe_pool(model.arch, conv, maps.shape[1])(maps).flatten(1)
+        return probe_pool(model.arch, conv, maps)(maps).flatten(1)
 
     return pooled
 

@@ -65,6 +65,6 @@ def pooled_rows(model: ConvNet, pixels: Tensor, layers: Sequence[int]) -> list[T
     """`(B, 3, H, W)` → `(B, D)` of length 1 for each layer."""
     rows = {}
     for layer, maps in model.each_conv_features(pixels, layers):
-        pool = probe_pool(model.arch, layer, maps.shape[1])
+        pool = probe_pool(model.arch, layer, maps)
         rows[layer] = F.normalize(pool(maps.float()).flatten(1))
     return [rows[layer] for layer in layers]

@@ -20,6 +20,11 @@ StateDict = dict[str, Tensor]
 RENAMES = [
     # DataParallel around `features`, DistributedDataParallel around the network
     (re.compile(r"(^|\.)module\."), r"\1"),
+    # the model zoos' residual networks, whose parts stand beside each other, as torchvision's do
+    (re.compile(r"^backbone\."), ""),
+    (re.compile(r"^sobel_layer\.(sobel\.)?"), "sobel."),
+    (re.compile(r"^(?=(conv1|bn1|layer[1-4])\.)"), "features."),
+    (re.compile(r"^(head\.fc_cls|fc)\."), "top_layer."),
 ]
 
 MOST_NAMES = 20  # that a message has of each kind

@@ -30,8 +30,8 @@ from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
 from data.loading import DECODE, Batch, EpochBatches, ImageDataset, load_in_order, make_loader
-from data.sampler import ORDERS
-from data.transforms import central_crop, random_crop, to_input
+from data.sampler import ORDERS, cluster_weights
+from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from device import Compute, select_compute
 from distributed import (
     all_reduce,
@@ -49,6 +49,7 @@ from errors import InputError
 from experiment import Bystander, Experiment, folder_of
 from features import Features, compute_features
 from files import new_numbered_folder
+from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
 from progress import progress
@@ -112,7 +113,9 @@ def deepcluster(
         args.arch, len(images), processes, compute.device, compute.precision,
     )  # fmt: skip
     central = ImageDataset(images, central_crop(args.size), args.seed, args.decode)
-    augmented = ImageDataset(images, random_crop(args.size), args.seed, args.decode)
+    augmented = ImageDataset(
+        images, TRAINING_VIEWS[args.transforms](args.size), args.seed, args.decode
+    )
     draws, shard = EpochBatches(args.batch, rank(), world_size()), shard_of(len(images))
     to_extract = load_in_order(central, args.batch, args.workers, compute.device, shard)
     to_train = make_loader(augmented, draws, args.workers, compute.device)
@@ -127,6 +130,9 @@ def deepcluster(
             )
             experiment.gather_unreadable()
         warn(health.check_features(features.rows))
+        state.knn_top1 = None
+        if args.probe and images.labels is not None and state.epoch % args.probe == 0:
+            state.knn_top1 = classify_each_other(features, images.labels, args.seed, compute.device)
         total, unit = cluster_steps(args, len(images), "images")
         with stage("clustering", total, unit, seconds, args.verbose) as advance:
             return cluster(args, features, state.epoch, compute, advance)
@@ -214,6 +220,10 @@ def train(
         model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd, fused=True
     )
     labels = torch.from_numpy(state.assignment).to(compute.device)
+    weights = None
+    if args.reweight:
+        found = cluster_weights(state.assignment, state.k)
+        weights = torch.from_numpy(found).to(compute.device)
     network = data_parallel(model, compute.device)
     losses = PendingLosses(state)
     for batch in loader:
@@ -228,7 +238,8 @@ def train(
             torch.manual_seed(derive_seed(args.seed, "dropout", state.epoch, draw))
             target = labels[batch.index.to(compute.device, non_blocking=True)]
             with compute.autocast():
-                loss = F.cross_entropy(network(to_input(batch.pixels, compute.device)), target)
+                logits = network(to_input(batch.pixels, compute.device))
+                loss = F.cross_entropy(logits, target, weights, reduction="none").mean()
             optimizer.zero_grad()
             head.zero_grad()
             state.scaler.scale(weighted(loss, size)).backward()
@@ -398,6 +409,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "paper: all clusters equally often; released: unbalanced, as in the released code"
     )
     add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
+    transforms_help = "how training images are drawn: paper: crop and flip; modelzoo: and colours"
+    add("--transforms", choices=list(TRAINING_VIEWS), default="paper", help=transforms_help)
+    reweight_help = "let a cluster count in the loss by the root of one over its size"
+    add("--reweight", action="store_true", help=reweight_help)
+    probe_help = "classify by nearest neighbours, where there are labels, every so many epochs"
+    add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
     decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"

@@ -15,30 +15,60 @@ from checkpoint import digest_of, save_checkpoint
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
-from data.transforms import central_crop, probe_crop, ten_crops
+from data.transforms import central_crop, ten_crops
 from device import Compute
 from distributed import rank, shard_of, world_size
 from errors import InputError
 from models import ConvNet
+from models.pooling import Layer
+from probe_recipes import RECIPES, Recipe
 from progress import progress
 from seeding import derive_seed
+from util import learning_rate_decay
 
-History = list[dict[int, dict[str, float]]]
+History = list[dict[Layer, dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How classifiers are trained; `wd` is a power of ten, `size` the input's side in pixels."""
+    """How classifiers are trained: as the protocol's recipe has it, with `epochs`, `lr`, `wd` and
+    `steps` as there or others; `size` is the input's side in pixels."""
 
-    epochs: int = 90
+    protocol: str
+    epochs: int
+    lr: float
+    wd: float | None
+    steps: tuple[int, ...] | None
     batch_size: int = 256
-    lr: float = 0.01
     momentum: float = 0.9
-    wd: float = -4
     tencrops: bool = False
     seed: int = 31
     size: int = 224
     workers: int = 4
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the protocol lays down."""
+        return RECIPES[self.protocol]
+
+    def optimizer(self, heads: probe.Heads) -> torch.optim.SGD:
+        """The one that trains the classifiers."""
+        return torch.optim.SGD(
+            heads.parameters(),
+            self.lr,
+            self.momentum,
+            weight_decay=0.0 if self.wd is None else 10**self.wd,
+            nesterov=self.recipe.nesterov and self.momentum > 0,  # torch refuses it without any
+            fused=True,
+        )
+
+    def set_rate(self, optimizer: torch.optim.SGD, epoch: int, iteration: int) -> None:
+        """Set the rate of a step, which is the `iteration`-th counted from the first epoch on."""
+        if self.steps is None:
+            learning_rate_decay(optimizer, iteration, self.lr)
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr / 10 ** sum(step <= epoch for step in self.steps)
 
 
 class Sets:
@@ -51,7 +81,7 @@ class Sets:
         self.compute, self.settings, self.verbose = compute, settings, verbose
         size, seed = settings.size, settings.seed
         self.draws = EpochBatches(settings.batch_size, rank(), world_size())
-        seen = ImageDataset(train.images, probe_crop(size), seed)
+        seen = ImageDataset(train.images, settings.recipe.view(size), seed)
         self.to_train = make_loader(seen, self.draws, settings.workers, compute.device)
         view = ten_crops(size) if settings.tencrops else central_crop(size)
         # ten crops of so many images take the memory of a batch
@@ -75,9 +105,10 @@ def run_epoch(
     heads: probe.Heads,
     optimizer: torch.optim.SGD,
     sets: Sets,
-) -> dict[int, dict[str, float]]:
+) -> dict[Layer, dict[str, float]]:
     """Train for an epoch, and validate."""
-    random = np.random.default_rng(derive_seed(sets.settings.seed, "probe order", epoch))
+    settings = sets.settings
+    random = np.random.default_rng(derive_seed(settings.seed, "probe order", epoch))
     order = random.permutation(len(sets.train.images))
     sets.draws.start_epoch(epoch, order)
     share = -(-len(order) // world_size())
@@ -85,7 +116,9 @@ def run_epoch(
     with sets.progress(f"epoch {epoch}, training", share) as advance:
         losses = probe.train_epoch(
             model, heads, optimizer, sets.to_train, sets.train_labels, sets.compute,
-            lr=sets.settings.lr, first_iteration=epoch * len(sets.draws),
+            set_rate=lambda batch: settings.set_rate(
+                optimizer, epoch, epoch * len(sets.draws) + batch
+            ),
             on_unreadable=name_train, advance=advance,
         )  # fmt: skip
     with sets.progress(f"epoch {epoch}, val", len(sets.own)) as advance:
@@ -98,7 +131,7 @@ def run_epoch(
 
 def key_of(
     model: ConvNet,
-    layers: Sequence[int],
+    layers: Sequence[Layer],
     train: Labelled,
     val: Labelled,
     compute: Compute,
@@ -136,7 +169,7 @@ def go_on(
         return []
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before = dict(state["settings"])
+        before = {"protocol": "paper", "steps": None, **state["settings"]}  # once the only one
         if before == key:
             heads.load_state_dict(state["heads"])
             optimizer.load_state_dict(state["optimizer"])

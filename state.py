@@ -59,6 +59,8 @@ class State:
         clusters: how `assignment` came about; None before the first.
         clustering_loss: its k-means loss.
         convnet_loss: mean over the samples of the epoch so far.
+        knn_top1: accuracy of the nearest-neighbour probe by the number of neighbours, for the
+            network that the epoch begins with; None where it was not asked for.
         scaler: of the gradients, in fp16.
     """
 
@@ -70,6 +72,7 @@ class State:
     clusters: Clusters | None = None
     clustering_loss: float = 0.0
     convnet_loss: AverageMeter = field(default_factory=AverageMeter)
+    knn_top1: dict[str, float] | None = None
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
     @property
@@ -250,6 +253,7 @@ def to_checkpoint(
         "clusters": state.clusters and state.clusters.to_plain(),
         "clustering_loss": state.clustering_loss,
         "convnet_loss": [state.convnet_loss.sum, state.convnet_loss.count],
+        "knn_top1": state.knn_top1,
         "grad_scaler": state.scaler.state_dict(),  # empty but in fp16
         "images_digest": images.digest,
         "settings": plain_settings(vars(args)),
@@ -266,4 +270,5 @@ def _state_of(checkpoint: dict[str, Any]) -> State:
         state.clusters = plain and Clusters.from_plain(plain)
         state.clustering_loss = checkpoint["clustering_loss"]
         state.convnet_loss.sum, state.convnet_loss.count = checkpoint["convnet_loss"]
+        state.knn_top1 = checkpoint.get("knn_top1")
     return state

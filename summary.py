@@ -35,6 +35,7 @@ def epoch_metrics(
         "nmi_previous": nmi(assignment, state.previous) if comparable else None,
         "nmi_labels": None if labels is None else nmi(assignment, labels),
         "purity": None if labels is None else purity(assignment, labels),
+        "knn_top1": state.knn_top1,
         **size_metrics(assignment[kept], state.k),
         "unreadable": int((~kept).sum()),
         "iterations": state.iteration,
@@ -85,7 +86,8 @@ def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray |
         else "–"
     )
     known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
-    return f"clusters of the finished network: NMI to the last epoch's {still}{known}"
+    knn = "" if state.knn_top1 is None else f"; nearest neighbours: {_by_number(state.knn_top1)}"
+    return f"clusters of the finished network: NMI to the last epoch's {still}{known}{knn}"
 
 
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
@@ -104,6 +106,8 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
         f"features {_number(rate['features'], '.1f')} images/s, training "
         f"{_number(rate['training'], '.1f')} images/s",
     ]
+    if metrics["knn_top1"] is not None:
+        lines.append(f"nearest neighbours classify right {_by_number(metrics['knn_top1'])}")
     return "\n  ".join(lines)
 
 
@@ -151,6 +155,10 @@ def _python() -> str:
 
 def _number(value: float | None, form: str = ".3f") -> str:
     return "–" if value is None else f"{value:{form}}"
+
+
+def _by_number(accuracies: dict[str, float]) -> str:
+    return ", ".join(f"{top1:.3f} (of {count})" for count, top1 in accuracies.items())
 
 
 def _rate(images: int, seconds: float) -> float | None:

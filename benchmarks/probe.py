@@ -71,7 +71,7 @@ class _Epoch:
         self.batches.start_epoch(0, np.arange(len(self.images)))
         train_epoch(
             self.model, self.heads, self.optimizer, self.loader, self.labels, self.compute,
-            lr=0.01, first_iteration=0, on_unreadable=lambda unreadable: None,
+            set_rate=lambda batch: None, on_unreadable=lambda unreadable: None,
             advance=lambda done: None,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import ImageList, find_images
+from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
@@ -62,6 +62,23 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
             f"({len(classes)} classes: {', '.join(classes[:3])} …)"
         )
     return _label(train, classes), _label(val, classes)
+
+
+def check_readable(unreadable: int, images: int, use: str) -> None:
+    """Check that what is said of a split is said of nearly all its images.
+
+    Args:
+        unreadable: how many of the `images` cannot be read.
+        use: what they are there to do.
+
+    Raises:
+        InputError: too many cannot.
+    """
+    if unreadable > MOST_UNREADABLE * images:
+        raise InputError(
+            f"--data: {unreadable} of {images} images to {use} cannot be read, more than "
+            f"{MOST_UNREADABLE:.0%}, see above; mend or remove them"
+        )
 
 
 def _label(images: ImageList, classes: list[str]) -> Labelled:

@@ -10,6 +10,15 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
+def cluster_weights(assignment: np.ndarray, k: int) -> np.ndarray:
+    """What each cluster counts in the loss with `--reweight`: `(k,) float32`, proportional to
+    (1 / (size + 1e-10))^0.5 as in the model zoo's recipe, with a mean of 1 over the clusters that
+    are not empty; an empty one, which the loss never meets, has 0."""
+    sizes = np.bincount(assignment[assignment >= 0], minlength=k)
+    weights = np.where(sizes > 0, (1 / (sizes + 1e-10)) ** 0.5, 0)
+    return (weights / weights[sizes > 0].mean()).astype(np.float32)
+
+
 def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """Draw images so that every non-empty cluster is met equally often (paper, section 3.3).
 

@@ -32,6 +32,25 @@ def random_crop(size: int) -> v2.Transform:
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
+def modelzoo_crop(size: int) -> v2.Transform:
+    """The view that the model zoo's recipe trains on: random resized crop, flip, rotation by up to
+    2°, colour jitter, and for one in five no colour. Input and output as above."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(2),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=1.0, hue=0.5),
+            v2.RandomGrayscale(p=0.2),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+# What `--transforms` names: the views that are trained on.
+TRAINING_VIEWS = {"paper": random_crop, "modelzoo": modelzoo_crop}
+
+
 def probe_crop(size: int) -> v2.Transform:
     """The view that a linear probe is trained on: of the central square of 256/224 of `size`, a
     random crop, and a horizontal flip. Input and output as above."""
@@ -45,6 +64,51 @@ def probe_crop(size: int) -> v2.Transform:
             v2.PILToTensor(),
         ]
     )
+
+
+def modelzoo_probe_crop(size: int) -> v2.Transform:
+    """The view that the model zoo's linear probes are trained on: random resized crop, flip, colour
+    jitter, and lighting. Input and output as above."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+            v2.PILToTensor(),
+            Lighting(0.1),
+        ]
+    )
+
+
+def resized_crop(size: int) -> v2.Transform:
+    """A crop anywhere: short side resized to 256/224 of `size`, random crop, horizontal flip. Input
+    and output as above."""
+    side = round(size * 256 / 224)
+    flip = v2.RandomHorizontalFlip()
+    return v2.Compose([v2.Resize(side), v2.RandomCrop(size), flip, v2.PILToTensor()])
+
+
+class Lighting(v2.Transform):
+    """Another light (Krizhevsky et al., NIPS 2012, section 4.1): along each principal component of
+    ImageNet's colours, all pixels move by its eigenvalue times a draw from N(0, sigma).
+
+    `(3, H, W) uint8` → the same: rounded, and black and white are as far as it goes.
+    """
+
+    # of the colours as fractions of 1; a column of the vectors is a component
+    VALUES = torch.tensor([0.2175, 0.0188, 0.0045])
+    VECTORS = torch.tensor(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        move = 255 * self.VECTORS @ (self.VALUES * self.sigma * torch.randn(3))
+        moved = pixels + move.view(3, 1, 1).to(pixels.device)
+        return moved.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def ten_crops(size: int) -> v2.Transform:

@@ -8,10 +8,17 @@ import torch
 from errors import InputError
 from models.alexnet import alexnet
 from models.convnet import ConvNet
+from models.resnet50 import resnet18, resnet18_small, resnet50
 from models.vgg16 import vgg16
 from seeding import derive_seed
 
-MODELS: dict[str, Callable[..., ConvNet]] = {"alexnet": alexnet, "vgg16": vgg16}
+MODELS: dict[str, Callable[..., ConvNet]] = {
+    "alexnet": alexnet,
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    "resnet18": resnet18,
+    "resnet18_small": resnet18_small,
+}
 
 
 def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from errors import InputError
+
 
 class ConvNet(nn.Module):
     """A convnet for DeepCluster.
@@ -18,10 +20,11 @@ class ConvNet(nn.Module):
         arch: the name in the registry, for messages and checkpoints.
         features: the convolutional part, each convolution followed by batch norm and ReLU.
         grid: side of the feature map that the classifier takes (its value at 224-pixel input).
-        classifier: the hidden layers, ending in a ReLU.
-        embedding_dim: width D of the last hidden layer.
+        classifier: the hidden layers, ending in a ReLU; a residual network has none.
+        embedding_dim: width D of the last hidden layer, or of the pooled feature map.
         out: width of the top layer.
         sobel: put the fixed Sobel filters in front; `features` then takes 2 channels.
+        ends: the places in `features` of the modules that its layers end with; None: the ReLUs.
 
     The forward pass maps `(N, 3, H, W)` float images (ImageNet mean and standard deviation) to
     `(N, out)` logits, or to the classifier's `(N, D)` output where `top_layer` is None.
@@ -36,12 +39,14 @@ class ConvNet(nn.Module):
         embedding_dim: int,
         out: int,
         sobel: bool,
+        ends: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.arch = arch
         self.embedding_dim = embedding_dim
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
+        self._ends = ends or [i for i, module in enumerate(features) if isinstance(module, nn.ReLU)]
         self.pool = nn.AdaptiveAvgPool2d(grid)  # the identity at 224 pixels
         self.classifier = classifier.apply(initialise)
         self.top_layer: nn.Linear | None = nn.Linear(embedding_dim, out).apply(initialise)
@@ -52,19 +57,20 @@ class ConvNet(nn.Module):
 
     def embedding(self, x: Tensor) -> Tensor:
         """`(N, 3, H, W)` images → `(N, D)`: the last hidden layer before its ReLU, which is what
-        the method clusters (the paper's section 4, and the released features' kind)."""
+        the method clusters (the paper's section 4, and the released features' kind); of a residual
+        network the global average pool."""
         return self.classifier[:-1](self._flat_features(x))
 
     @property
     def conv_layers(self) -> int:
-        """Number of conv layers."""
-        return len(self._relus())
+        """Number of conv layers, or of a residual network's stem and stages."""
+        return len(self._ends)
 
     def conv_features(self, x: Tensor, layer: int) -> Tensor:
         """`(N, 3, H, W)` images → `(N, C, h, w)` activations after the ReLU of a conv layer.
 
         Args:
-            layer: 1 for the first convolution, as in the paper's tables.
+            layer: 1 for the first convolution, as in the paper's tables, or the stem.
 
         Raises:
             ValueError: the network has no such layer.
@@ -75,7 +81,7 @@ class ConvNet(nn.Module):
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         """The same of several conv layers, one after the other, in one forward pass up to the last
         of them: a layer's number and its activations, which the caller need not keep."""
-        stops = {layer: self._relu_of(layer) + 1 for layer in sorted(set(layers))}
+        stops = {layer: self._end_of(layer) + 1 for layer in sorted(set(layers))}
         x, start = self._edges(x), 0
         for layer, stop in stops.items():
             x = self.features[start:stop](x)
@@ -88,17 +94,19 @@ class ConvNet(nn.Module):
 
         Raises:
             ValueError: as `conv_features`.
+            InputError: the layer is a stage of a residual network, which is none of these.
         """
-        return [*(self.sobel or ()), *self.features[: self._relu_of(layer)]]
+        if not isinstance(self.features[self._end_of(layer)], nn.ReLU):
+            raise InputError(
+                f"{self.arch}: layer {layer} is a stage of residual blocks, whose filters cannot "
+                "be pictured; layer 1's can, and those of alexnet and vgg16"
+            )
+        return [*(self.sobel or ()), *self.features[: self._end_of(layer)]]
 
-    def _relu_of(self, layer: int) -> int:
-        relus = self._relus()
-        if not 1 <= layer <= len(relus):
-            raise ValueError(f"{self.arch} has conv layers 1 to {len(relus)}, not {layer}")
-        return relus[layer - 1]
-
-    def _relus(self) -> list[int]:
-        return [i for i, module in enumerate(self.features) if isinstance(module, nn.ReLU)]
+    def _end_of(self, layer: int) -> int:
+        if not 1 <= layer <= self.conv_layers:
+            raise ValueError(f"{self.arch} has conv layers 1 to {self.conv_layers}, not {layer}")
+        return self._ends[layer - 1]
 
     def _flat_features(self, x: Tensor) -> Tensor:
         return self.pool(self.features(self._edges(x))).flatten(1)

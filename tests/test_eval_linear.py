@@ -17,7 +17,6 @@ from PIL import Image
 
 import cli
 import eval_linear
-import probe
 from checkpoint import load_model, save_checkpoint
 from errors import InputError
 from models import MODELS
@@ -111,6 +110,59 @@ def test_a_cut_probe_goes_on_where_it_was(probe_it: Probe, network: Path) -> Non
         assert torch.equal(heads[1][name], weight)
 
 
+def test_a_cut_probe_of_the_model_zoos_goes_on_with_its_batch_norm(
+    probe_it: Probe, network: Path
+) -> None:
+    flags = ("--protocol", "modelzoo", "--steps", "1", "--conv", "all", "avgpool")
+    whole = probe_it(*flags, exp="whole")
+    probe_it(*flags, "--epochs", "1", exp="cut")
+    cut = probe_it(*flags, exp="cut")
+    assert cut["results"] == whole["results"]
+    heads = [
+        torch.load(network.parent / exp / "linear_trained.pth.tar", weights_only=True)["heads"]
+        for exp in ("whole", "cut")
+    ]
+    assert {"norm.1.mean", "norm.2.var", "norm.avgpool.mean", "linear.2.bias"} <= set(heads[0])
+    for name, weight in heads[0].items():
+        assert torch.equal(heads[1][name], weight), name
+
+
+def test_a_probe_of_before_there_were_protocols_goes_on(probe_it: Probe, network: Path) -> None:
+    whole = probe_it(exp="whole")
+    probe_it("--epochs", "1", exp="cut")
+    saved = network.parent / "cut" / "linear_trained.pth.tar"
+    state = torch.load(saved, weights_only=True)
+    del state["settings"]["protocol"], state["settings"]["steps"]
+    save_checkpoint(saved, state)
+    assert probe_it(exp="cut")["results"] == whole["results"]
+
+
+def test_the_result_file_tells_the_model_zoos_protocol(
+    probe_it: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = probe_it("--protocol", "modelzoo", "--conv", "2", "avgpool")
+    assert "\n" not in told["protocol"]
+    assert "modelzoo: each classifier has batch norm before it" in told["protocol"]
+    assert "paper: " not in told["protocol"]
+    settings = told["settings"]
+    assert (settings["protocol"], settings["conv"]) == ("modelzoo", [2, "avgpool"])
+    assert (settings["lr"], settings["wd"], settings["steps"]) == (0.001, -4, [30, 60, 90])
+    assert set(told["results"]["trained"]) == {"conv2", "avgpool"}
+    out = capsys.readouterr().out
+    assert "avgpool: 16 dimensions, AdaptiveAvgPool2d" in out
+    assert "\navgpool trained " in out
+    pool = probe_it("--protocol", "modelzoo-avgpool", "--lr", "1", exp="pool")
+    assert pool["settings"]["conv"] == ["avgpool"]
+    assert pool["settings"]["wd"] is None
+
+
+def test_the_model_zoos_protocol_learns_the_classes(probe_it: Probe) -> None:
+    """What differs is the brightness, which the views change."""
+    told = probe_it("--protocol", "modelzoo", "--epochs", "4")
+    for found in told["results"]["trained"].values():
+        assert found["best"]["top1"] > 0.8
+
+
 def test_a_layer_has_the_numbers_that_it_has_alone(probe_it: Probe) -> None:
     together = probe_it(exp="together")["results"]["trained"]
     for layer in ("1", "2"):
@@ -151,10 +203,10 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
         InputError, match=r"1 of 36 images to train on cannot be read, more than 1%"
     ):
         probe_it()
-    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.05)
+    monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.05)
     with pytest.raises(InputError, match=r"3 of 5 images to validate on cannot be read"):
         probe_it()
-    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.6)
+    monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.6)
     capsys.readouterr()
     told = probe_it()
     best = told["results"]["trained"]["conv1"]["best"]
@@ -172,6 +224,10 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
         ("--wd 400", "--wd 400: is a power of ten; give -4 for 1e-4"),
+        ("--conv avgpool 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
+        ("--steps 3 4", "--steps 3 4: the paper's rate falls with every iteration; give --prot"),
+        ("--protocol modelzoo --steps 0", "argument --steps: '0' is not a whole number of 1 or"),
+        ("--protocol zoo", "argument --protocol: invalid choice: 'zoo' (choose from"),
         ("--epochs 0", "argument --epochs: '0' is not a whole number of 1 or more"),
     ],
 )
@@ -224,48 +280,58 @@ def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:
     assert first["last"] == whole[0]
 
 
-def test_results_go_beside_the_checkpoint_by_its_epoch(
+def test_results_go_beside_the_checkpoint_by_its_epoch_and_the_protocol(
     data: Path, network: Path, tmp_path: Path
 ) -> None:
     numbered = network.parent / "checkpoints" / "checkpoint_7.pth.tar"
     numbered.parent.mkdir()
     shutil.copy(network, numbered)
-    for path, folder in ((network, "linear_epoch_1"), (numbered, "linear_checkpoint_7")):
+    for path, protocol, folder in (
+        (network, "paper", "linear_epoch_1"),
+        (numbered, "paper", "linear_checkpoint_7"),
+        (network, "modelzoo", "linear_modelzoo_epoch_1"),
+    ):
         command = ["--data", str(data), "--model", str(path), *FLAGS.split(), "--epochs", "1"]
-        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1"]))
+        eval_linear.main(eval_linear.parse_args([*command, "--conv", "1", "--protocol", protocol]))
         assert (tmp_path / "exp" / folder / "linear.json").exists()
 
 
 def test_two_processes_are_as_one(
     probe_it: Probe, data: Path, network: Path, tmp_path: Path
 ) -> None:
-    """With a last batch of one image, and an odd number of val images."""
+    """With a last batch of one image, and an odd number of val images, by the paper's protocol and
+    the model zoos', whose batch norm is over the whole batch."""
     shutil.rmtree(data / "train" / "c")
     shutil.rmtree(data / "val" / "c")
     for number in range(7):
         (data / "train" / "a" / f"{number:03d}.png").unlink()  # 17 left
     (data / "val" / "a" / "000.png").unlink()
-    one = probe_it(exp="one")["results"]["trained"]
+    protocols = ("paper", "modelzoo")
+    ones = {name: probe_it("--protocol", name, exp=name)["results"] for name in protocols}
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from conftest import tiny; from models import MODELS; import cli, eval_linear\n"
+        "from conftest import tiny; from models import MODELS; import distributed, eval_linear\n"
         "MODELS['tiny'] = tiny\n"
-        "sys.exit(cli.run(eval_linear.main, eval_linear.parse_args))\n"
+        "with distributed.process_group('cpu'):\n"
+        f"    for name in {protocols}:\n"
+        "        flags = [*sys.argv[1:], '--protocol', name, '--exp', f'two/{name}']\n"
+        "        eval_linear.run(eval_linear.parse_args(flags))\n"
     )
     command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
     launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
-    exp = tmp_path / "two"
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), *command, "--exp", str(exp)],
+        [sys.executable, *launcher, str(script), *command], cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    two = json.loads((exp / "linear.json").read_text())["results"]["trained"]
-    for layer in ("conv1", "conv2"):
-        for first, second in zip(one[layer]["epochs"], two[layer]["epochs"], strict=True):
-            assert second == pytest.approx(first, rel=1e-4)
+    for name, one in ones.items():
+        two = json.loads((tmp_path / "two" / name / "linear.json").read_text())["results"]
+        for layer in ("conv1", "conv2"):
+            epochs = (told["trained"][layer]["epochs"] for told in (one, two))
+            for first, second in zip(*epochs, strict=True):
+                assert second == pytest.approx(first, rel=1e-4), (name, layer)
 
 
 def test_the_network_stays_as_it_was(

@@ -8,11 +8,15 @@ import torch
 import torchvision
 from scipy import ndimage
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from models import MODELS, ConvNet, accepts_size, untrained
 from models.convnet import sobel_filters
 
-CONV_LAYERS = {"alexnet": 5, "vgg16": 13}
+CONV_LAYERS = {"alexnet": 5, "vgg16": 13, "resnet50": 5, "resnet18": 5, "resnet18_small": 5}
+DIMENSIONS = {"alexnet": 4096, "vgg16": 4096, "resnet50": 2048, "resnet18": 512} | {
+    "resnet18_small": 512
+}
 
 
 @pytest.fixture(params=list(MODELS))
@@ -22,9 +26,10 @@ def model(request: pytest.FixtureRequest) -> ConvNet:
 
 @torch.inference_mode()
 def test_every_model_gives_logits_embedding_and_conv_features(model: ConvNet) -> None:
-    x = torch.randn(2, 3, 224, 224)
+    x = torch.randn(2, 3, *[64 if model.arch == "resnet18_small" else 224] * 2)
     assert model(x).shape == (2, 10)
-    assert model.embedding(x).shape == (2, model.embedding_dim) == (2, 4096)
+    dim = DIMENSIONS[model.arch]
+    assert model.embedding(x).shape == (2, model.embedding_dim) == (2, dim)
     for layer in range(1, CONV_LAYERS[model.arch] + 1):
         activations = model.conv_features(x, layer)
         assert activations.ndim == 4
@@ -32,7 +37,9 @@ def test_every_model_gives_logits_embedding_and_conv_features(model: ConvNet) ->
 
 
 @torch.inference_mode()
-def test_embedding_is_the_last_hidden_layer_before_its_relu(model: ConvNet) -> None:
+@pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
+def test_embedding_is_the_last_hidden_layer_before_its_relu(arch: str) -> None:
+    model = untrained(arch, sobel=True, out=10, seed=0).eval()
     x = torch.randn(2, 3, 224, 224)
     embedding = model.embedding(x)
     assert (embedding < 0).any()
@@ -41,7 +48,36 @@ def test_embedding_is_the_last_hidden_layer_before_its_relu(model: ConvNet) -> N
 
 
 @torch.inference_mode()
-def test_conv_features_agree_with_a_hook_on_the_full_network(model: ConvNet) -> None:
+@pytest.mark.parametrize(("arch", "blocks"), [("resnet50", [3, 4, 6, 3]), ("resnet18", [2] * 4)])
+def test_a_resnet_is_torchvisions(arch: str, blocks: list[int]) -> None:
+    ours = untrained(arch, sobel=False, out=7, seed=0).eval()
+    theirs = torchvision.models.get_model(arch, weights=None, num_classes=7).eval()
+    weights = {n.removeprefix("features."): w for n, w in ours.state_dict().items()}
+    theirs.load_state_dict({n.replace("top_layer", "fc"): w for n, w in weights.items()})
+    assert [len(getattr(ours.features, f"layer{stage}")) for stage in range(1, 5)] == blocks
+    x = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(ours(x), theirs(x))
+    stages = {"relu": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5, "flatten": None}
+    reference = create_feature_extractor(theirs, list(stages))(x)
+    torch.testing.assert_close(ours.embedding(x), reference.pop("flatten"))
+    for layer, maps in ours.each_conv_features(x, range(1, 6)):
+        torch.testing.assert_close(maps, reference[list(stages)[layer - 1]])
+
+
+@torch.inference_mode()
+def test_the_stem_for_small_images_keeps_their_size() -> None:
+    model = untrained("resnet18_small", sobel=True, out=7, seed=0).eval()
+    sides = [
+        maps.shape[-1]
+        for _, maps in model.each_conv_features(torch.zeros(1, 3, 32, 32), range(1, 6))
+    ]
+    assert sides == [32, 32, 16, 8, 4]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
+def test_conv_features_agree_with_a_hook_on_the_full_network(arch: str) -> None:
+    model = untrained(arch, sobel=True, out=10, seed=0).eval()
     seen: list[torch.Tensor] = []
     relus = [m for m in model.features if isinstance(m, nn.ReLU)]
     relus[2].register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
@@ -120,8 +156,7 @@ def test_initial_weights_have_the_stated_distributions(model: ConvNet) -> None:
         count = module.weight.numel()
         assert module.weight.std().item() == pytest.approx(deviation, rel=4 / math.sqrt(count))
         assert abs(module.weight.mean().item()) < 5 * deviation / math.sqrt(count)
-        assert module.bias is not None
-        assert not module.bias.any()
+        assert module.bias is None or not module.bias.any()
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
@@ -144,4 +179,5 @@ def test_the_pool_is_the_identity_at_224_pixels(size: int) -> None:
 def test_smallest_input() -> None:
     """For AlexNet by hand: 63 → 15 → 7 → 3 → 1 through conv1 and the three pools, 62 → … → 0."""
     sizes = {arch: next(s for s in range(1, 225) if accepts_size(arch, s)) for arch in MODELS}
-    assert sizes == {"alexnet": 63, "vgg16": 32}
+    small = {"resnet50": 33, "resnet18": 33, "resnet18_small": 9}  # two values for batch norm
+    assert sizes == {"alexnet": 63, "vgg16": 32, **small}

@@ -15,6 +15,8 @@ from errors import InputError
 from metrics import top_k
 from models import untrained
 from models.pooling import layers_of, nearest_grid
+from probe_run import History
+from util import learning_rate_decay
 
 CPU = torch.device("cpu")
 COMPUTE = select_compute("cpu", "fp32")
@@ -63,7 +65,8 @@ def test_training_is_sgd_at_a_falling_rate() -> None:
     optimizer = torch.optim.SGD(heads.parameters(), 0.1, 0.9, weight_decay=0.5)
     losses = probe.train_epoch(
         model, heads, optimizer, batches(3), labels, COMPUTE,  # type: ignore[arg-type]
-        lr=0.1, first_iteration=7, on_unreadable=lambda u: None, advance=lambda n: None,
+        set_rate=lambda batch: learning_rate_decay(optimizer, 7 + batch, 0.1),
+        on_unreadable=lambda u: None, advance=lambda n: None,
     )  # fmt: skip
 
     velocity = [torch.zeros_like(p) for p in linear.parameters()]
@@ -90,10 +93,10 @@ def test_a_layer_alone_and_among_others_is_the_same() -> None:
     for layers in ([1], [2], [1, 2]):
         heads = probe.Heads(model, layers, 3, 32, seed=5)
         optimizer = torch.optim.SGD(heads.parameters(), 0.1, 0.9, weight_decay=1e-4)
-        for epoch in range(3):
+        for _ in range(3):
             probe.train_epoch(
                 model, heads, optimizer, batches(3), labels, COMPUTE,  # type: ignore[arg-type]
-                lr=0.1, first_iteration=3 * epoch,
+                set_rate=lambda batch: None,
                 on_unreadable=lambda u: None, advance=lambda n: None,
             )  # fmt: skip
         found[tuple(layers)] = heads.state_dict()
@@ -119,7 +122,7 @@ def test_validation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     nn.init.normal_(heads.get_parameter("linear.2.weight"))
     loader = batches(3)
     loader[1] = Batch(loader[1].pixels[:3], loader[1].index[:3], {7: "no image"})
-    monkeypatch.setattr(probe, "MOST_UNREADABLE", 0.1)
+    monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.1)
     torch.manual_seed(0)
     found = validate(heads, loader, labels)
 
@@ -157,7 +160,8 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InputError, match=r"^the loss of conv1 became nan; try a lower --lr"):
         probe.train_epoch(
             model, heads, optimizer, batches(1), torch.zeros(4).long(), COMPUTE,  # type: ignore[arg-type]
-            lr=0.1, first_iteration=0, on_unreadable=lambda u: None, advance=lambda n: None,
+            set_rate=lambda batch: None,
+            on_unreadable=lambda u: None, advance=lambda n: None,
         )  # fmt: skip
 
 
@@ -175,7 +179,7 @@ def test_layers_that_are_not_there(words: list[str]) -> None:
 
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
-    history = [{3: {"top1": value}} for value in (0.1, 0.4, 0.3, 0.4)]
+    history: History = [{3: {"top1": value}} for value in (0.1, 0.4, 0.3, 0.4)]
     assert probe.best_epochs(history) == {3: 1}
 
 

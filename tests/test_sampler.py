@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.sampler import UnifLabelSampler, balanced_order, released_order
+from data.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
 
 
 def draw(assignment: list[int] | np.ndarray, length: int, seed: int = 0) -> np.ndarray:
@@ -92,3 +92,10 @@ def test_unif_label_sampler_takes_the_originals_arguments() -> None:
     counts = Counter(first)
     assert set(counts) == {0, 4, 1, 2, 3, 7}
     assert abs(counts[0] + counts[4] - 150) <= 1
+
+
+def test_what_a_cluster_counts_falls_with_the_root_of_its_size() -> None:
+    assignment = np.array([0] * 16 + [1] * 4 + [3] * 1 + [-1] * 5)
+    weights = cluster_weights(assignment, 4)
+    roots = np.array([1 / 4, 1 / 2, 0, 1])  # cluster 2 is empty
+    np.testing.assert_allclose(weights, roots / (1.75 / 3), rtol=1e-6)

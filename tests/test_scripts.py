@@ -420,3 +420,32 @@ def test_what_the_pictures_need(clone: Path, script: str, lacks: str) -> None:
     done = bash(f"visu/{script}.sh", clone, PYTHON=sys.executable, MODEL="", DATA="")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"{script}.sh: error: {lacks}: name ")
+
+
+@pytest.mark.parametrize("script", ["eval_linear_modelzoo.sh", "eval_knn.sh"])
+@pytest.mark.parametrize("missing", ["DATA", "MODEL"])
+def test_probes_need_data_and_a_network(clone: Path, script: str, missing: str) -> None:
+    variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "m", missing: ""}
+    done = bash(f"./{script}", clone, **variables)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{script}: error: {missing}: name a ")
+
+
+def test_the_model_zoos_linear_probe(clone: Path) -> None:
+    (clone / "eval_linear.py").write_text(PRINTER)
+    variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "/m"}
+    done = bash("./eval_linear_modelzoo.sh --lr 1", clone, **variables)
+    start = f"eval_linear.py --data {clone}/d --model /m --protocol"
+    assert done.stdout == f"{start} modelzoo --workers 12 --verbose --lr 1\n", done.stderr
+    more = {"PROTOCOL": "modelzoo-inat18", "CONV": "4 avgpool", "EXP": "e", "WORKERS": "3"}
+    chosen = bash("./eval_linear_modelzoo.sh", clone, **variables, **more)
+    flags = f"--workers 3 --verbose --conv 4 avgpool --exp {clone}/e"
+    assert chosen.stdout == f"{start} modelzoo-inat18 {flags}\n", chosen.stderr
+
+
+def test_nearest_neighbours(clone: Path) -> None:
+    (clone / "eval_knn.py").write_text(PRINTER)
+    variables = {"PYTHON": sys.executable, "DATA": "/d", "MODEL": "m", "EXP": "e"}
+    done = bash("./eval_knn.sh --k 5", clone, **variables)
+    flags = f"--workers 12 --verbose --exp {clone}/e --k 5"
+    assert done.stdout == f"eval_knn.py --data /d --model {clone}/m {flags}\n", done.stderr

@@ -43,21 +43,21 @@ BOX = (255, 60, 0)
 def main(args: argparse.Namespace) -> None:
     inputs = open_inputs(args)
     model, images = inputs.model, inputs.images
-    layers = layers_of(model, args.conv)
-    for layer in layers:
+    before = {layer: model.modules_before_relu(layer) for layer in layers_of(model, args.conv)}
+    for layer in before:
         make_experiment_folder(args.exp / f"conv{layer}")
     unreadable = NameUnreadable(images)
     with progress("activations", len(images), "images") as advance:
         found = top_images(
-            inputs.loader, model, layers, args.count, inputs.compute, unreadable, advance
+            inputs.loader, model, list(before), args.count, inputs.compute, unreadable, advance
         )
     if not found:
         raise InputError(f"--data: none of the {len(images)} images can be read")
     for layer, top in found.items():
         folder = args.exp / f"conv{layer}"
         copy_images(layer, top, images, folder)
-        modules = model.modules_before_relu(layer)
-        places = Places(receptive_field(modules), map_side(modules, inputs.size), inputs.size)
+        field, side = receptive_field(before[layer]), map_side(before[layer], inputs.size)
+        places = Places(field, side, inputs.size)
         sheets = draw_sheets(layer, top, images, places, folder)
         sys.stdout.write(describe(layer, top, folder, sheets))
 

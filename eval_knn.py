@@ -1,0 +1,167 @@
+"""Classification of val images by their nearest neighbours among the train images, on the embedding
+of a frozen network.
+
+Images have their short side resized to 256/224 of --size; their central crop goes through the
+network in eval mode. The embedding is the last hidden layer before its ReLU, or of a residual
+network the global average pool, in half precision. It is L2-normalised; a val image takes its k
+nearest train images by cosine similarity, each votes for its class with the weight exp(similarity /
+0.07), and the class with the most votes wins (after Wu et al., CVPR 2018). Figures are the top-1
+accuracy, as fractions of 1. A val image that cannot be read counts as a mistake.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import cli
+import device
+from applied import SIZE
+from checkpoint import model_of, read_checkpoint, untrained_of
+from data.images import NameUnreadable
+from data.labelled import Labelled, check_readable, find_train_and_val
+from data.loading import ImageDataset, load_in_order
+from data.transforms import central_crop
+from device import Compute, select_compute
+from distributed import gather_rows, process_group, rank, shard_of, together, world_size
+from experiment import results_folder
+from features import compute_features
+from files import make_experiment_folder
+from knn import NEIGHBOURS, knn_accuracy
+from models import ConvNet, check_size
+from models.frozen import frozen
+from progress import progress
+from results import save_results
+
+RESULTS = "knn.json"
+QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB
+
+
+def evaluate(
+    model: ConvNet,
+    train: Labelled,
+    val: Labelled,
+    compute: Compute,
+    *,
+    neighbours: Sequence[int] = NEIGHBOURS,
+    size: int = SIZE,
+    batch: int = 256,
+    workers: int = 4,
+    verbose: bool = False,
+) -> dict[int, float]:
+    """Top-1 accuracy on val, a fraction of 1, by the number of neighbours.
+
+    Args:
+        size: side of the input in pixels.
+        batch: images at a time, in each process.
+        workers: processes that read images, for each that computes.
+
+    Raises:
+        InputError: too many images cannot be read.
+    """
+
+    def embed(split: Labelled, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Features of this process's readable images, and their labels."""
+        own = shard_of(len(split.images))
+        dataset = ImageDataset(split.images, central_crop(size))
+        loader = load_in_order(dataset, batch, workers, compute.device, own)
+        with progress(f"features of {name}", len(own), "images", verbose) as advance:
+            found = compute_features(
+                loader, model, own, compute, NameUnreadable(split.images), advance
+            )
+        return found.rows, split.labels[own.start : own.stop][found.present]
+
+    model.to(compute.device).to(memory_format=torch.channels_last)
+    with frozen(model):
+        rows, labels = embed(train, "train")
+        queries, truth = (gather_rows(each) for each in embed(val, "val"))
+    readable = len(gather_rows(labels))
+    check_readable(len(train.images) - readable, len(train.images), "compare with")
+    check_readable(len(val.images) - len(truth), len(val.images), "classify")
+    right = dict.fromkeys(neighbours, 0.0)
+    for start in range(0, len(queries), QUERIES):
+        part = slice(start, start + QUERIES)
+        found = knn_accuracy(
+            rows, labels, queries[part], truth[part], neighbours, device=compute.device
+        )
+        for count, accuracy in found.items():
+            right[count] += accuracy * len(truth[part])
+    return {count: hits / len(val.images) for count, hits in right.items()}
+
+
+def main(args: argparse.Namespace) -> None:
+    with process_group(args.device):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything that can be checked, then evaluate."""
+    with together():
+        compute = select_compute(args.device, args.precision)
+        checkpoint = read_checkpoint(args.model)
+        networks = {"trained": model_of(checkpoint, args.model)}
+        arch = checkpoint["arch"]
+        size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
+        check_size(arch, size)
+        train, val = find_train_and_val(args.data)
+        exp = args.exp or results_folder(args.model, checkpoint, "knn")
+        make_experiment_folder(exp)
+    if args.untrained:
+        networks["untrained"] = untrained_of(checkpoint, args.seed)
+    neighbours = sorted(set(args.k))
+    results = {}
+    for name, network in networks.items():
+        found = evaluate(
+            network, train, val, compute, neighbours=neighbours, size=size, batch=args.batch,
+            workers=args.workers, verbose=args.verbose and rank() == 0,
+        )  # fmt: skip
+        results[name] = {str(count): accuracy for count, accuracy in found.items()}
+    if rank() == 0:
+        used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
+        used |= {"arch": arch, "size": size, "k": neighbours, "processes": world_size()}
+        used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
+        save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
+        sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """A line for each network, in percent."""
+    counts = next(iter(results.values()))
+    lines = [f"{'network':12}" + "".join(f"{f'k={count}':>8}" for count in counts)]
+    for name, found in results.items():
+        lines.append(f"{name:12}" + "".join(f"{100 * found[count]:8.2f}" for count in counts))
+    return "\n".join(lines)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Classify val images by their nearest neighbours among the train images.",
+        epilog="Example: python eval_knn.py --data /imagenet --model exp/001/checkpoint.pth.tar",
+    )
+    add = parser.add_argument
+    data_help = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's"
+    add("--data", type=Path, required=True, help=data_help)
+    add("--model", type=Path, required=True, help="checkpoint of the network")
+    k_help = "numbers of neighbours"
+    add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
+    untrained_help = "also evaluate the network as it was before training, to compare"
+    add("--untrained", action="store_true", help=untrained_help)
+    seed_help = "of the untrained network, where the checkpoint does not tell its own"
+    add("--seed", type=cli.whole_number(0), default=31, help=seed_help)
+    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
+    add("--exp", type=Path, help=exp_help)
+    size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
+    add("--size", type=cli.whole_number(1), help=size_help)
+    add("--batch", type=cli.whole_number(1), default=256, help="images at a time, in each process")
+    workers_help = "processes that read images, for each process that computes"
+    add("--workers", type=cli.whole_number(0), default=4, help=workers_help)
+    add("--verbose", action="store_true", help="show progress")
+    device.add_flags(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))

@@ -1,0 +1,183 @@
+"""eval_knn.py on a small tree of images, against scikit-learn."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+import cli
+import eval_knn
+from checkpoint import load_model, save_checkpoint
+from data.decode import read_pixels
+from data.transforms import central_crop, to_input
+from errors import InputError
+from models import MODELS
+
+ROOT = Path(__file__).parents[1]
+FLAGS = "--workers 0 --batch 16 --device cpu --precision fp32 --k 5 1 100"
+Evaluate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Classes that differ in their ground, dark, grey and bright, but not always."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 9)):
+        for name, ground in (("a", 60), ("b", 128), ("c", 195)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = random.normal(random.normal(0, 40), 20, size=(40, 40, 3))
+                pixels = (ground + noise).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    path = tmp_path / "exp" / "checkpoint.pth.tar"
+    path.parent.mkdir()
+    torch.manual_seed(0)
+    state = {"epoch": 4, "arch": "tiny", "state_dict": tiny(out=4).state_dict()}
+    save_checkpoint(path, {**state, "settings": {"seed": 3, "size": 32}})
+    return path
+
+
+@pytest.fixture
+def evaluate(data: Path, network: Path) -> Evaluate:
+    def run(*flags: str) -> dict[str, Any]:
+        command = ["--data", str(data), "--model", str(network), *FLAGS.split(), *flags]
+        eval_knn.main(eval_knn.parse_args(command))
+        return json.loads((network.parent / "knn_epoch_4" / "knn.json").read_text())
+
+    return run
+
+
+def by_sklearn(network: Path, data: Path, k: int) -> float:
+    """Of the readable images."""
+    model = load_model(network).eval()
+
+    def embed(split: str) -> tuple[np.ndarray, list[str]]:
+        paths = sorted((data / split).rglob("*.png"))
+        crops: list[Tensor] = [central_crop(32)(read_pixels(str(path))) for path in paths]
+        with torch.inference_mode():
+            rows = model.embedding(to_input(torch.stack(crops), torch.device("cpu")))
+        return rows.half().double().numpy(), [path.parent.name for path in paths]
+
+    def votes(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / 0.07)
+
+    classifier = KNeighborsClassifier(k, metric="cosine", weights=votes)
+    return classifier.fit(*embed("train")).score(*embed("val"))
+
+
+def test_figures_are_scikit_learns(
+    evaluate: Evaluate, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = evaluate("--untrained")
+    trained = told["results"]["trained"]
+    for k in (1, 5):
+        assert trained[str(k)] == pytest.approx(by_sklearn(network, data, k)), k
+    assert trained["100"] == pytest.approx(by_sklearn(network, data, 60)), "all there are"
+    assert 1 / 3 < trained["5"] < 1, "neither chance nor trivial"
+    assert told["results"]["untrained"] != trained
+    assert told["protocol"].startswith("Classification of val images by their nearest neighbours")
+    settings = told["settings"]
+    assert (settings["k"], settings["size"], settings["arch"]) == ([1, 5, 100], 32, "tiny")
+    assert (settings["classes"], settings["train"], settings["val"]) == (3, 60, 27)
+    out = capsys.readouterr().out
+    assert "network          k=1     k=5   k=100\n" in out
+    assert f"trained     {100 * trained['1']:8.2f}{100 * trained['5']:8.2f}" in out
+
+
+def test_val_in_parts_is_val_as_a_whole(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate()["results"]
+    monkeypatch.setattr(eval_knn, "QUERIES", 4)
+    assert evaluate()["results"]["trained"] == pytest.approx(whole["trained"])
+
+
+def test_an_unreadable_image_is_a_mistake_or_no_neighbour(
+    evaluate: Evaluate, data: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = [data / "train" / "a" / "003.png", data / "val" / "b" / "001.png"]
+    for path in damaged:
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"--data: 1 of 60 images to compare with cannot be read"):
+        evaluate()
+    monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.02)
+    with pytest.raises(InputError, match=r"--data: 1 of 27 images to classify cannot be read"):
+        evaluate()
+    monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.1)
+    found = evaluate()["results"]["trained"]["5"]
+    for path in damaged:
+        path.unlink()
+    assert found == pytest.approx(by_sklearn(network, data, 5) * 26 / 27)
+
+
+def test_two_processes_are_as_one(
+    evaluate: Evaluate, data: Path, network: Path, tmp_path: Path
+) -> None:
+    (data / "val" / "a" / "000.png").write_bytes(b"no image")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from conftest import tiny; from models import MODELS\n"
+        "import cli, data.labelled, eval_knn\n"
+        "MODELS['tiny'] = tiny; data.labelled.MOST_UNREADABLE = 0.1\n"
+        "sys.exit(cli.run(eval_knn.main, eval_knn.parse_args))\n"
+    )
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), *command, "--exp", str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "two" / "knn.json").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.labelled.MOST_UNREADABLE", 0.1)
+        assert two["results"] == evaluate()["results"]
+    assert two["settings"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--k 0", "argument --k: '0' is not a whole number of 1 or more"),
+        ("--size 1", "--size 1: too small for tiny; give "),
+        ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
+        ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
+        ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, network: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+) -> None:
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["eval_knn.py"])
+        try:
+            status = cli.run(eval_knn.main, eval_knn.parse_args, [*command, *flags.split()])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("eval_knn.py: error: ")
+    assert message in line
+    assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]

@@ -1,0 +1,73 @@
+"""The nearest-neighbour probe, against scikit-learn and against itself in pieces."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+import knn
+from knn import knn_accuracy
+
+
+@pytest.fixture
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    """300 points around five centres that overlap, and which centre each belongs to."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 5
+    points = rng.normal(size=(5, 16))[labels] + 2 * rng.normal(size=(300, 16))
+    return points.astype(np.float32), labels
+
+
+def by_sklearn(
+    rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, truth: np.ndarray, k: int
+) -> float:
+    def votes(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / 0.07)  # of a cosine distance
+
+    classifier = KNeighborsClassifier(k, metric="cosine", weights=votes)
+    return classifier.fit(rows.astype(np.float64), labels).score(queries, truth)
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_it_classifies_as_scikit_learn_does(
+    blobs: tuple[np.ndarray, np.ndarray], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "BLOCK", block)
+    points, labels = blobs
+    rows, queries = slice(0, 240), slice(240, 300)
+    found = knn_accuracy(points[rows], labels[rows], points[queries], labels[queries])
+    for k, accuracy in found.items():
+        reference = by_sklearn(points[rows], labels[rows], points[queries], labels[queries], k)
+        assert accuracy == pytest.approx(reference), k
+    assert 0.4 < found[10] < 0.9, "neither chance nor trivial"
+
+
+def test_a_query_among_the_rows_does_not_vote_for_itself(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    points, labels = blobs
+    own = np.arange(0, 300, 7)
+    found = knn_accuracy(points, labels, points[own], labels[own], [1, 10], themselves=own)
+    assert knn_accuracy(points, labels, points[own], labels[own], [1])[1] == 1
+    for k, accuracy in found.items():
+        hits = [
+            by_sklearn(np.delete(points, i, 0), np.delete(labels, i), points[[i]], labels[[i]], k)
+            for i in own
+        ]
+        assert accuracy == pytest.approx(np.mean(hits))
+
+
+def test_half_precision_and_the_length_of_rows_hardly_count(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    points, labels = blobs
+    half = (points * np.linspace(1, 9, 300)[:, None]).astype(np.float16)
+    found = knn_accuracy(half, labels, points[:60], labels[:60], [20])
+    assert found[20] == pytest.approx(
+        knn_accuracy(points, labels, points[:60], labels[:60], [20])[20], abs=1 / 60
+    )
+
+
+def test_more_neighbours_than_rows_are_all_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    points, labels = blobs
+    found = knn_accuracy(points[:30], labels[:30], points[30:60], labels[30:60], [30, 200])
+    assert found[30] == found[200]
