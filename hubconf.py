@@ -55,6 +55,36 @@ def vgg16(
     return _network("vgg16", checkpoint, sobel, out)
 
 
+def resnet50(
+    checkpoint: _Path | None = None,
+    *,
+    sobel: bool | None = None,
+    out: int | None = None,
+) -> torch.nn.Module:
+    """ResNet-50; otherwise as `alexnet`."""
+    return _network("resnet50", checkpoint, sobel, out)
+
+
+def resnet18(
+    checkpoint: _Path | None = None,
+    *,
+    sobel: bool | None = None,
+    out: int | None = None,
+) -> torch.nn.Module:
+    """ResNet-18; otherwise as `alexnet`."""
+    return _network("resnet18", checkpoint, sobel, out)
+
+
+def resnet18_small(
+    checkpoint: _Path | None = None,
+    *,
+    sobel: bool | None = None,
+    out: int | None = None,
+) -> torch.nn.Module:
+    """ResNet-18 for images of 32 to 64 pixels; otherwise as `alexnet`."""
+    return _network("resnet18_small", checkpoint, sobel, out)
+
+
 def _network(arch: str, path: _Path | None, sobel: bool | None, out: int | None) -> torch.nn.Module:
     with _own_modules():
         from checkpoint import model_of, read_checkpoint

@@ -174,7 +174,8 @@ def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]
     for name, weight in weights.items():
         new = name
         for pattern, replacement in RENAMES:
-            wrappers.update(new[: match.end()] for match in pattern.finditer(new))
+            found = (new[: match.end()] for match in pattern.finditer(new))
+            wrappers.update(filter(None, found))
             new = pattern.sub(replacement, new)
         if new in renamed:
             raise InputError(f"{path}: its state_dict has {new} twice, once as {name}")

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from conftest import tiny
 from old_torch import Python2Pickler, optimizer_of_2018, save_as_2018
-from torch import Tensor
+from torch import Tensor, nn
 
 from checkpoint import load_model, read_checkpoint, save_checkpoint
 from errors import InputError
 from models import MODELS, untrained
+from models.convnet import sobel_filters
 from torch_file import load_torch_file
 
 Weights = dict[str, Tensor]
@@ -185,7 +187,7 @@ def test_the_format_is_told_apart(tmp_path: Path) -> None:
     assert found == ["zip", "not zip, of before torch 1.6", "not zip, written by Python 2"]
 
 
-@pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
+@pytest.mark.parametrize("arch", list(MODELS))
 @pytest.mark.parametrize("sobel", [False, True])
 def test_an_architecture_is_recognised_by_names_and_shapes(
     tmp_path: Path, arch: str, sobel: bool
@@ -197,6 +199,35 @@ def test_an_architecture_is_recognised_by_names_and_shapes(
     state = read_checkpoint(tmp_path / "c.pth")
     assert state["arch"] == arch
     assert not state["layout"]["named"]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("sobel", [None, "sobel.", "sobel_layer.", "sobel_layer.sobel."])
+@pytest.mark.parametrize("head", [None, "fc.", "head.fc_cls."])
+def test_residual_networks_of_the_model_zoos(
+    tmp_path: Path, prefix: str, sobel: str | None, head: str | None
+) -> None:
+    theirs = torchvision.models.resnet18(weights=None, num_classes=7).eval()
+    filters = sobel_filters()
+    if sobel is not None:
+        theirs.conv1 = nn.Conv2d(2, 64, 7, stride=2, padding=3, bias=False)
+    weights = {}
+    for name, weight in theirs.state_dict().items():
+        if not name.startswith("fc."):
+            weights[prefix + name] = weight
+        elif head is not None:
+            weights[name.replace("fc.", head)] = weight
+    if sobel is not None:
+        weights |= {prefix + sobel + name: w for name, w in filters.state_dict().items()}
+    torch.save({"state_dict": weights, "meta": {"epoch": 200}}, tmp_path / "zoo.pth")
+    ours = load_model(tmp_path / "zoo.pth").eval()
+    assert ours.arch == "resnet18"
+    x = torch.randn(2, 3, 64, 64)
+    seen = x if sobel is None else filters(x)
+    if head is None:
+        theirs.fc = nn.Identity()
+    torch.testing.assert_close(ours(x), theirs(seen))
 
 
 def test_another_name_for_a_network_known_here(tmp_path: Path) -> None:
