@@ -237,15 +237,15 @@ def test_another_name_for_a_network_known_here(tmp_path: Path) -> None:
 
 def test_weights_that_fit_nothing_are_compared_with_the_nearest(tmp_path: Path) -> None:
     weights = dict(weights_of())
-    weights["fc.weight"] = weights.pop("classifier.1.weight")
+    weights["fc8.weight"] = weights.pop("classifier.1.weight")
     weights["features.0.weight"] = torch.zeros(8, 2, 3, 3)
     torch.save(weights, tmp_path / "c.pth")
     with pytest.raises(InputError) as error:
         load_model(tmp_path / "c.pth")
     assert str(error.value) == (
         f"{tmp_path / 'c.pth'}: its architecture is not named, and its weights fit none of "
-        "alexnet, vgg16, tiny; tiny is nearest: missing: classifier.1.weight; unexpected: "
-        "fc.weight; of another shape: features.0.weight"
+        f"{', '.join(MODELS)}; tiny is nearest: missing: classifier.1.weight; unexpected: "
+        "fc8.weight; of another shape: features.0.weight"
     )
 
 
