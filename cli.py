@@ -1,6 +1,7 @@
 """What every script's command line shares: one-line errors, exit status 2, and the common types."""
 
 import argparse
+import contextlib
 import io
 import math
 import os
@@ -72,7 +73,8 @@ def run(
 
 def close_stdout() -> None:
     """Let what is still to be printed go nowhere: it would fail once more at the program's end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # it may not be a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:
