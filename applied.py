@@ -20,11 +20,13 @@ from data.loading import DECODE, Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
 from device import Compute, select_compute
 from distributed import shard_of
+from errors import InputError
 from features import Features, compute_features
 from fitted_clusters import clusters_of
 from models import ConvNet, check_size
 
 SIZE = 224  # side of the input, where the checkpoint does not say
+LARGEST = 10_000
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -123,5 +125,12 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
 
 
 def input_size(size: int | None, checkpoint: dict[str, Any]) -> int:
-    """The side of the input in pixels: that of `--size`, or else of the checkpoint's training."""
-    return size or checkpoint.get("settings", {}).get("size", SIZE)
+    """The side of the input in pixels: that of `--size`, or else of the checkpoint's training.
+
+    Raises:
+        InputError: what the checkpoint says of it is no size.
+    """
+    found = size or checkpoint.get("settings", {}).get("size", SIZE)
+    if type(found) is not int or not 1 <= found <= LARGEST:
+        raise InputError(f"--size: training's is given as {found!r}; give 1 to {LARGEST} pixels")
+    return found

@@ -17,6 +17,7 @@ import assignment_files
 import cli
 from applied import Applied, open_inputs
 from assignment_files import Assignment, check_outputs, print_csv, write_outputs
+from checkpoint import digest_of
 from clustering import ITERATIONS, Clusters, Kmeans
 from distributed import gather_rows, process_group, rank, together
 from errors import InputError
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             paths = [inputs.images.paths[index] for index in np.flatnonzero(present).tolist()]
-            write_all(args, Assignment(paths, nearest, distances), clusters, len(present))
+            network = digest_of(inputs.model)
+            write_all(args, Assignment(paths, nearest, distances), clusters, network, len(present))
 
 
 def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
@@ -71,7 +73,7 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
         return None
     dim = inputs.model.embedding_dim
     if args.clusters is not None:
-        return load_clusters(args.clusters, dim)
+        return load_clusters(args.clusters, dim, digest_of(inputs.model))
     clusters = clusters_of(inputs.checkpoint, args.model, dim)
     if clusters is None:
         raise InputError(
@@ -126,14 +128,24 @@ def check_all_outputs(args: argparse.Namespace) -> None:
         check_new_file("--contact-sheet", args.contact_sheet, (".png",))
     if args.save_clusters is not None:
         check_new_file("--save-clusters", args.save_clusters, (".pth",))
+        for source in (args.model, args.clusters):
+            if source and args.save_clusters.exists() and args.save_clusters.samefile(source):
+                raise InputError(
+                    f"--save-clusters {args.save_clusters}: is read, too; give another"
+                )
 
 
 def write_all(
-    args: argparse.Namespace, assignment: Assignment, clusters: Clusters, images: int
+    args: argparse.Namespace,
+    assignment: Assignment,
+    clusters: Clusters,
+    network: str,
+    images: int,
 ) -> None:
     """Write what the flags ask for, and say on stderr what came out.
 
     Args:
+        network: its digest.
         images: N, with those that cannot be read.
 
     Raises:
@@ -156,7 +168,7 @@ def write_all(
     if not written:
         print_csv(assignment)
     if args.save_clusters is not None:
-        save_clusters(args.save_clusters, clusters)
+        save_clusters(args.save_clusters, clusters, network)
         written.append(args.save_clusters)
     for path in written:
         sys.stderr.write(f"written to {path}\n")

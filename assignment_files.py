@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from cli import close_stdout
 from cluster_pickles import write_assignment
 from errors import InputError
 from files import atomic_folder, atomic_write, check_new_file, check_new_folder
@@ -98,8 +99,7 @@ def print_csv(assignment: Assignment) -> None:
         _write_csv(sys.stdout.buffer, assignment)
         sys.stdout.flush()
     except BrokenPipeError:
-        # what is left in the buffer is flushed once more at the end, and must not fail then
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
 
 
 def write_folders(path: Path, assignment: Assignment) -> None:

@@ -35,8 +35,9 @@ from caffe_reader.layers import (
 )
 from caffe_reader.net import Net, read_net
 from caffe_reader.pixels import Pixels, bgr
-from checkpoint import model_of, save_checkpoint
+from checkpoint import load_weights, save_checkpoint
 from errors import InputError
+from layouts import network_for
 from models import MODELS, ConvNet
 
 SIDE = 224  # of the input in pixels, where the prototxt does not say
@@ -58,7 +59,7 @@ def load_caffe(prototxt: str | Path, caffemodel: str | Path) -> ConvNet:
     features = [s for s in net.steps if isinstance(s, Convolution) and len(s.weight) > COLOURS]
     arch = _architecture(len(features), prototxt)
     steps = _Steps(net, arch)
-    with np.errstate(over="ignore", invalid="ignore"):  # `model_of` checks what comes out
+    with np.errstate(over="ignore", invalid="ignore"):  # it is checked what comes out
         pixels, arrays = _until(features[0], steps)
         with torch.device("meta"):  # for its shapes
             model = MODELS[arch](sobel=bool(arrays))
@@ -67,12 +68,16 @@ def load_caffe(prototxt: str | Path, caffemodel: str | Path) -> ConvNet:
         weights = {
             name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()
         }
-    return model_of({"arch": arch, "state_dict": weights}, caffemodel)
+    model = network_for(arch, weights)
+    load_weights(model, weights, caffemodel)
+    return model
 
 
 def _architecture(convolutions: int, prototxt: str | Path) -> str:
     with torch.device("meta"):
-        known = {arch: make().conv_layers for arch, make in MODELS.items()}
+        networks = {arch: make() for arch, make in MODELS.items()}
+    # a residual network is no chain of layers
+    known = {arch: net.conv_layers for arch, net in networks.items() if len(net.classifier) > 0}
     for arch, count in known.items():
         if count == convolutions:
             return arch

@@ -1,6 +1,7 @@
 """What every script's command line shares: one-line errors, exit status 2, and the common types."""
 
 import argparse
+import contextlib
 import io
 import math
 import os
@@ -14,11 +15,19 @@ from errors import InputError
 LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machine
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the default where there is one to say."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        without = action.default is None or action.default is False
+        return action.help if without else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage text in front."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", _Help)
         super().__init__(**kwargs)
 
     def print_help(self, file: Any = None) -> None:
@@ -37,19 +46,35 @@ def run(
 ) -> int:
     """Parse, work, and turn bad input into one line on stderr.
 
-    Returns the exit status: 0, 2 for bad input, 130 for Ctrl-C.
+    Returns the exit status: 0, 2 for bad input and for files and disks that fail, 130 for Ctrl-C,
+    141 where nobody reads what is printed any more.
     """
     print_any_text()
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:
         main(parse_args(argv))
+        sys.stdout.flush()
     except InputError as error:
         complain(f"{program}: error: {error}")
+        return 2
+    except BrokenPipeError:
+        close_stdout()
+        return 141
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        complain(f"{program}: error: {where}{error.strerror or error}")
+        close_stdout()
         return 2
     except KeyboardInterrupt:
         complain(f"{program}: interrupted")
         return 130
     return 0
+
+
+def close_stdout() -> None:
+    """Let what is still to be printed go nowhere: it would fail once more at the program's end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # it may not be a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import operator
 import pickle
+import reprlib
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,14 +76,9 @@ def _epoch(number: int, clusters: Any) -> list[list[int]]:
         raise ValueError(f"epoch {number} is {_short(clusters)}")
     arrays = []
     for cluster, members in enumerate(clusters):
-        try:
-            array = np.asarray(members)
-        except ValueError:  # rows of many lengths
-            array = np.empty((1, 1))
-        whole = np.issubdtype(array.dtype, np.integer) or array.size == 0
-        if isinstance(members, str | bytes | dict) or array.ndim != 1 or not whole:
+        if not _are_numbers(members):
             raise ValueError(f"cluster {cluster} of epoch {number} is {_short(members)}")
-        arrays.append(array.astype(np.int64))
+        arrays.append(np.array(members, np.int64))
     images = np.sort(np.concatenate(arrays)) if arrays else np.empty(0, np.int64)
     if len(images) and images[0] < 0:
         raise ValueError(f"epoch {number} has an image {images[0]}")
@@ -90,6 +86,15 @@ def _epoch(number: int, clusters: Any) -> list[list[int]]:
     if len(twice):
         raise ValueError(f"epoch {number} has image {twice[0]} in more than one place")
     return [array.tolist() for array in arrays]
+
+
+def _are_numbers(members: Any) -> bool:
+    """Whether these are whole numbers of 64 bits, one after the other."""
+    if isinstance(members, np.ndarray):
+        return members.ndim == 1 and (members.dtype.kind in "iu" or members.size == 0)
+    return isinstance(members, list | tuple) and all(
+        type(member) is int and abs(member) < 2**63 for member in members
+    )
 
 
 def _pair(number: int, entry: Any) -> tuple[str, int]:
@@ -102,5 +107,5 @@ def _pair(number: int, entry: Any) -> tuple[str, int]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    """Some of a value: a pickle of a few bytes can hold one that would fill the memory as text."""
+    return reprlib.repr(value)

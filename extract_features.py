@@ -13,6 +13,7 @@ features are not finite have no row.
 
 import argparse
 import functools
+import hashlib
 import json
 import shutil
 import sys
@@ -63,11 +64,16 @@ def run(args: argparse.Namespace) -> None:
         forward = features_of(inputs.model, args.conv, args.pool)
         shape = (len(images), dimensions(forward, inputs.size, compute.device))
         whitening = own_whitening(args, inputs, shape[1])
-        key = key_of(args, inputs)
+        key = key_of(args, inputs, whitening)
+        if odd := [path for path in images.paths if "\n" in path]:
+            raise InputError(f"{odd[0]!r}: a name with a line break does not fit into images.txt")
+        if args.whiten not in (None, "checkpoint") and len(images) < 2:
+            raise InputError(f"--whiten {args.whiten}: needs 2 images or more; there is 1")
         make_folder(args.out, "--out")
         done = is_done(args.out, form, key)
         if not done and rank() == 0:
-            begin(partial, form, shape, key)
+            rows_rest_on = {name: value for name, value in key.items() if name != "whiten"}
+            begin(partial, form, shape, rows_rest_on)
     if gather_objects(done)[0]:
         if rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)  # if it was cut just before
@@ -84,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     present = np.delete(np.arange(len(images)), list(bad))
     with together():
         if len(present) == 0:
+            if rank() == 0:
+                shutil.rmtree(partial)  # it would only be found again
             raise InputError(f"{args.data[0]}: none of the images can be read")
         if whitening is None and args.whiten is not None:
             whitening = fit(rows.rows(), present, args.whiten, compute.device)
@@ -114,15 +122,22 @@ def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whiten
     return clusters.whitening
 
 
-def key_of(args: argparse.Namespace, inputs: Applied) -> dict[str, Any]:
-    """What has to be the same for a call to go on from what another one has done."""
-    names = ("conv", "whiten", "format", "dtype", "decode")
+def key_of(
+    args: argparse.Namespace, inputs: Applied, whitening: Whitening | None
+) -> dict[str, Any]:
+    """What has to be the same for a call to take what another one has done; for it to go on with
+    its rows, all but the whitening, which comes last."""
+    names = ("conv", "format", "dtype", "decode")
+    by = args.whiten
+    if whitening is not None:  # the same network may have been clustered twice
+        by = f"checkpoint, {hashlib.sha256(whitening.matrix.tobytes()).hexdigest()[:12]}"
     return {
         "network": digest_of(inputs.model)[:12],
         "images": inputs.images.digest[:12],
         "size": inputs.size,
         "precision": inputs.compute.precision,
         "pool": args.pool or (args.conv and "probe"),
+        "whiten": by,
         **{name: getattr(args, name) for name in names},
     }
 

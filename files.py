@@ -32,8 +32,10 @@ def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say what was being written
         raise
 
 

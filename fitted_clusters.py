@@ -41,22 +41,29 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
     return clusters
 
 
-def load_clusters(path: Path, dim: int) -> Clusters:
+def load_clusters(path: Path, dim: int, network: str) -> Clusters:
     """The clusters in a file that `save_clusters` has written, or a checkpoint's.
 
+    Args:
+        network: digest of the network whose features are to be assigned.
+
     Raises:
-        InputError: the file cannot be loaded, or as `clusters_of`, or there are none in it.
+        InputError: the file cannot be loaded, or as `clusters_of`, or there are none in it,
+            or those of another network.
     """
     state, _ = load_torch_file(path)
+    if isinstance(state, dict) and state.get("network") not in (None, network):
+        raise InputError(f"{path}: its clusters are of another network's features")
     clusters = clusters_of(state, path, dim) if isinstance(state, dict) else None
     if clusters is None:
         raise InputError(f"{path}: holds no clusters")
     return clusters
 
 
-def save_clusters(path: Path, clusters: Clusters) -> None:
-    """Write clusters as a checkpoint holds them, without a network."""
-    save_checkpoint(path, {"clusters": clusters.to_plain()})
+def save_clusters(path: Path, clusters: Clusters, network: str | None = None) -> None:
+    """Write clusters as a checkpoint holds them, without a network; with its digest, if it is
+    known."""
+    save_checkpoint(path, {"clusters": clusters.to_plain(), "network": network})
 
 
 def _is_sound(clusters: Clusters) -> bool:

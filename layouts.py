@@ -4,6 +4,7 @@ A layout that comes to be known is a row of `RENAMES`; a network that does, one 
 """
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -28,6 +29,7 @@ RENAMES = [
 ]
 
 MOST_NAMES = 20  # that a message has of each kind
+PLAIN = (str, int, float, type(None))  # what settings are
 
 
 class Layout(TypedDict):
@@ -63,7 +65,9 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         if not isinstance(name, str) or not _is_dense(weight):
             raise InputError(f"{path}: its state_dict holds something else than weights: {name!r}")
     settings = state.get("settings", {})
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+    if not isinstance(settings, dict) or not all(
+        isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
+    ):
         raise InputError(f"{path}: its settings are not a table of names and values")
     weights, wrappers = _rename(state["state_dict"], path)
     arch = _architecture(state.get("arch"), weights, path)
@@ -85,7 +89,7 @@ def describe(state: dict[str, Any]) -> str:
     parts = [
         f"{state['arch']} {sobel}",
         "no top layer" if outputs is None else f"{outputs} outputs",
-        f"epoch {state['epoch']}" if "epoch" in state else "no epoch",
+        f"epoch {state['epoch']}" if isinstance(state.get("epoch"), int) else "no epoch",
     ]
     return f"{', '.join(parts)}; {layout_in_words(state['layout'])}"
 
@@ -154,12 +158,14 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor with a number at each place, in memory."""
+    """Whether it is a tensor with a number of its own at each place, in memory. (A few bytes can
+    stand for terabytes of one and the same number.)"""
     return (
         isinstance(weight, Tensor)
         and weight.layout == torch.strided
         and weight.device.type == "cpu"
         and not weight.is_quantized
+        and weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
     )
 
 
@@ -194,13 +200,13 @@ def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
         return named
     known = ", ".join(MODELS)
     if named is not None and not isinstance(named, str):
-        raise InputError(f"{path}: its architecture is {named!r}, not one of {known}")
+        raise InputError(f"{path}: its architecture is {reprlib.repr(named)}, not one of {known}")
     with torch.device("meta"):
         wrong = {arch: misfits(network_for(arch, weights), weights) for arch in MODELS}
     nearest = min(wrong, key=lambda arch: sum(map(len, wrong[arch].values())))
     if not wrong[nearest]:
         return nearest
-    what = "not named" if named is None else repr(named)
+    what = "not named" if named is None else reprlib.repr(named)
     raise InputError(
         f"{path}: its architecture is {what}, and its weights fit none of {known}; "
         f"{nearest} is nearest: {in_words(wrong[nearest])}"

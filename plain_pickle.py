@@ -125,7 +125,9 @@ def _ndarray(*args: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise pickle.UnpicklingError("it has something else where a text belongs")
+    return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def _bytes(data: Any) -> bytes:

@@ -74,8 +74,10 @@ def begin(folder: Path, form: RowFormat, shape: tuple[int, int], settings: dict[
     if about.exists():
         check_settings(about, json.loads(about.read_text()), settings)
         return
-    if folder.exists():  # cut before it had begun
-        shutil.rmtree(folder)
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"rows"}:
+        shutil.rmtree(folder)  # cut before it had begun
+    elif folder.exists():
+        raise InputError(f"{folder}: is of other origin; remove it, or give another --out")
     free, needed = shutil.disk_usage(folder.parent).free, form.size(shape)
     if free < needed:
         raise InputError(

@@ -223,6 +223,11 @@ def test_the_sheets_show_each_filter_with_its_images_and_what_they_hold(
         ("--model gone", "gone: cannot read this checkpoint: No such file or directory"),
         ("--exp {model}/e", "--exp {model}/e/conv1: cannot write there: Not a directory"),
         ("--size 3", "--size 3: too small for tiny; give 13 or more"),
+        (
+            "--count 100000",
+            "--count 100000: a contact sheet of 13,600,004 × 772 pixels is too large; ask for "
+            "fewer pictures",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

@@ -284,6 +284,9 @@ BAD = {
     "--clusters {}/images/a/000.png": "000.png: not a checkpoint, or a damaged one",
     "--clusters {}/released.pth.tar": "released.pth.tar: holds no clusters",
     "--clusters {}/wide.pth": "wide.pth: its clusters are of features of 64 dimensions, the",
+    "--clusters {}/another.pth": "another.pth: its clusters are of another network's features",
+    "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
+    "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
     "--recluster 3 --size 1": "--size 1: too small for tiny",
     "{}/nowhere --recluster 3": "{}/nowhere: no such folder or list file",
 }
@@ -296,6 +299,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     wide = Kmeans(2)
     wide.cluster(np.random.default_rng(0).normal(size=(99, 64)))
     assign.save_clusters(tmp_path / "wide.pth", assign.Clusters.of(wide, 0))
+    fits = assign.Clusters.of(wide, 0)
+    assign.save_clusters(tmp_path / "another.pth", fits, "another network's digest")
+    assign.save_clusters(tmp_path / "own.pth", fits)
     before = sorted(tmp_path.rglob("*"))
     command = [str(released), str(tree), *flags.format(*[tmp_path] * 2).split(), *FLAGS.split()]
     try:

@@ -1,8 +1,12 @@
 """What every command line shares: one line for bad input, exit status 2; devices; progress."""
 
 import argparse
+import errno
 import io
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +15,10 @@ import cli
 import progress as progress_module
 from device import Compute, full_float32, select_compute
 from errors import InputError
+from files import atomic_write
 from progress import progress
+
+ROOT = Path(__file__).parents[1]
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -187,3 +194,43 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     with progress("training", 8, "images") as advance:
         advance(8)
     assert "training:   0%" in terminal.getvalue()
+
+
+def test_a_disk_that_fails_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(args: argparse.Namespace) -> None:
+        with atomic_write(tmp_path / "table.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert cli.run(fill, parse, []) == 2
+    assert capsys.readouterr().err.endswith(
+        f"error: {tmp_path}/table.csv: No space left on device\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("reader", "status"), [("head -n 1", 141), (">/dev/full", 2)])
+def test_nobody_reads_what_is_printed(reader: str, status: int) -> None:
+    code = (
+        "import argparse, cli, sys; parse = argparse.ArgumentParser().parse_args; "
+        "sys.exit(cli.run(lambda args: print('line\\n' * 100_000), parse, []))"
+    )
+    pipe = reader if reader.startswith(">") else f"| {reader}"
+    script = f'"{sys.executable}" -c "{code}" {pipe}; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == str(status)
+    assert done.stderr == ("" if status == 141 else "-c: error: No space left on device\n")
+
+
+def test_a_help_says_defaults_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.Parser()
+    parser.add_argument("--size", default=3, help="pixels")
+    parser.add_argument("--exp", help="folder")
+    parser.add_argument("--verbose", action="store_true", help="tell more")
+    parser.print_help()
+    text = capsys.readouterr().out
+    assert "pixels (default: 3)" in text
+    assert text.count("default") == 1

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_scikit_learn(
     )
     assert shown[1:] == [f"written to {tmp_path}/out.npy", f"written to {saved}"]
 
-    clusters = load_clusters(saved, 40)
+    clusters = load_clusters(saved, 40, "")
     nearest, distances = clusters.assign(x)
     np.testing.assert_array_equal(nearest, found)
     own = (x - clusters.whitening.mean) @ clusters.whitening.matrix.astype(np.float64)

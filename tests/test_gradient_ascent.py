@@ -23,6 +23,7 @@ from models.convnet import ConvNet
 from models.folded import folded
 from visu import gradient_ascent
 from visu.ascent import (
+    Ascended,
     Ascent,
     Blur,
     as_picture,
@@ -268,3 +269,14 @@ def test_the_scripts_start_from_their_folder_and_from_elsewhere(
     done = subprocess.run([*command, *data], cwd=folder, capture_output=True, text=True)
     gone = "gone: cannot read this checkpoint: No such file or directory"
     assert (done.returncode, done.stderr) == (2, f"{said}: error: {gone}\n")
+
+
+def test_a_line_says_whether_a_filters_activation_rose() -> None:
+    start, end = torch.tensor([1.0, 2.0, 2.0, 0.0]), torch.tensor([2.0, 1.0, 2.0, 0.0])
+    done = Ascended(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), start, end)
+    assert gradient_ascent.describe(5, [3, 4, 5, 6], done).splitlines() == [
+        "conv5 filter 3: activation 1 → 2, rose",
+        "conv5 filter 4: activation 2 → 1, did not rise",
+        "conv5 filter 5: activation 2 → 2, did not rise",
+        "conv5 filter 6: activation 0 → 0, silent all the way",
+    ]

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from checkpoint import load_model, read_checkpoint, save_checkpoint
 from errors import InputError
+from layouts import as_checkpoint
 from models import MODELS, untrained
 from models.convnet import sobel_filters
-from torch_file import load_torch_file
+from torch_file import ZIP, load_torch_file
 
 Weights = dict[str, Tensor]
 
@@ -189,14 +190,10 @@ def test_the_format_is_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", list(MODELS))
 @pytest.mark.parametrize("sobel", [False, True])
-def test_an_architecture_is_recognised_by_names_and_shapes(
-    tmp_path: Path, arch: str, sobel: bool
-) -> None:
+def test_an_architecture_is_recognised_by_names_and_shapes(arch: str, sobel: bool) -> None:
     with torch.device("meta"):
         shapes = {n: w.shape for n, w in MODELS[arch](sobel=sobel, out=3).state_dict().items()}
-    small = {n: torch.zeros(()).expand(shape) for n, shape in shapes.items()}  # one number each
-    torch.save(small, tmp_path / "c.pth")
-    state = read_checkpoint(tmp_path / "c.pth")
+    state = as_checkpoint({n: torch.zeros(shape) for n, shape in shapes.items()}, ZIP, "c.pth")
     assert state["arch"] == arch
     assert not state["layout"]["named"]
 
@@ -228,6 +225,35 @@ def test_residual_networks_of_the_model_zoos(
     if head is None:
         theirs.fc = nn.Identity()
     torch.testing.assert_close(ours(x), theirs(seen))
+
+
+def test_a_few_bytes_that_stand_for_terabytes_are_no_weights(tmp_path: Path) -> None:
+    weights = weights_of()
+    weights["top_layer.weight"] = torch.zeros(1).expand(2**40, 32)
+    torch.save(weights, tmp_path / "c.pth")
+    with pytest.raises(InputError, match="else than weights: 'top_layer"):
+        load_model(tmp_path / "c.pth")
+
+
+def nested(depth: int) -> list[Any]:
+    """A list of a few bytes as a pickle, and of 2^depth entries as a text."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("place", ["arch", "epoch", "settings"])
+def test_values_that_would_fill_the_memory_as_text(tmp_path: Path, place: str) -> None:
+    odd = {"k": nested(60)} if place == "settings" else nested(60)
+    checkpoint = {"arch": "tiny", "state_dict": weights_of(), place: odd}
+    torch.save(checkpoint, tmp_path / "c.pth")
+    if place == "epoch":
+        load_model(tmp_path / "c.pth")
+    else:
+        with pytest.raises(InputError) as error:
+            load_model(tmp_path / "c.pth")
+        assert len(str(error.value)) < 1000
 
 
 def test_another_name_for_a_network_known_here(tmp_path: Path) -> None:

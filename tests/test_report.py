@@ -167,7 +167,17 @@ def test_a_run_under_way_has_a_page(finished: Path) -> None:
     assert "not finished, 2 of 3 epochs in 0.3 min, the last on " in content["status"]
     assert [line["epoch"] for line in content["epochs"]] == [0, 1]
     assert content["chosen"].startswith("The clusters of epoch 1.")
+    assert content["histogram"]["epochs"][-1]["name"] == "epoch 1"
     assert "not a checkpoint, or a damaged one" in content["filters"]["why"]
+
+
+def test_the_clusters_of_a_run_that_was_cut_are_an_epochs(finished: Path) -> None:
+    """They are saved before the epoch has its line."""
+    lines = (finished / "metrics.jsonl").read_text()
+    (finished / "metrics.jsonl").write_text(lines[: lines.rindex('{"epoch": 2')])
+    (finished / "assignments" / "epoch_0003.npy").unlink()
+    content = content_of(write_report(finished))
+    assert content["chosen"].startswith("The clusters of epoch 2.")
 
 
 def test_a_run_in_its_first_epoch_has_a_page(tmp_path: Path, tree: Path) -> None:

@@ -28,9 +28,10 @@ from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
 from errors import InputError
 from files import atomic_write, make_experiment_folder
+from models import ConvNet
 from models.pooling import layers_of
 from progress import progress
-from visu.contact_sheet import GROUND, MISSING, Strip, contact_sheet
+from visu.contact_sheet import GROUND, MISSING, Strip, check_sheet, contact_sheet
 from visu.jpeg import save_jpeg
 from visu.receptive_field import ReceptiveField, map_side, receptive_field
 from visu.top_images import TopImages, top_images
@@ -44,6 +45,8 @@ def main(args: argparse.Namespace) -> None:
     inputs = open_inputs(args)
     model, images = inputs.model, inputs.images
     before = {layer: model.modules_before_relu(layer) for layer in layers_of(model, args.conv)}
+    for layer in before:
+        check_sheets(model, layer, args.count)
     for layer in before:
         make_experiment_folder(args.exp / f"conv{layer}")
     unreadable = NameUnreadable(images)
@@ -60,6 +63,20 @@ def main(args: argparse.Namespace) -> None:
         places = Places(field, side, inputs.size)
         sheets = draw_sheets(layer, top, images, places, folder)
         sys.stdout.write(describe(layer, top, folder, sheets))
+
+
+def check_sheets(model: ConvNet, layer: int, count: int) -> None:
+    """Check that contact sheets of so many images of each filter can be drawn.
+
+    Raises:
+        InputError: they would be too large.
+    """
+    filters = model.modules_before_relu(layer)[-1].num_features
+    assert isinstance(filters, int)
+    try:
+        check_sheet([2 * count] * min(filters, FILTERS_PER_SHEET), 2 * count, SIDE)
+    except InputError as error:
+        raise InputError(f"--count {count}: {error}") from error
 
 
 def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> None:

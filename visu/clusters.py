@@ -90,7 +90,7 @@ def mean_distances(
     """
     path = args.exp / "checkpoint.pth.tar"
     if args.no_distances:
-        return {}, "--no-distances"
+        return {}, "as --no-distances asks"
     if not path.exists():
         return {}, f"{path} is not there"
     as_in_training = argparse.Namespace(**vars(args), model=path, size=None)

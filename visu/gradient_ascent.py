@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         folder = args.exp / f"conv{layer}"
         draw_layer(model, layer, filters, ascent, compute, batch, args.seed, folder)
         sys.stdout.write(f"written to {folder}/, all of them in {folder}/filters.jpeg\n")
-    if args.preset is None:
+    if args.preset is None and ascent.sig == Ascent.sig:
         sys.stdout.write(f"{ADVICE}\n")
 
 
@@ -195,8 +195,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--niter", type=at_least(1), default=Ascent.niter, help="iterations")
     add("--idim", type=at_least(1), default=Ascent.idim, help="side of the pictures in pixels")
     batch_help = (
-        f"filters at once; only the speed depends on it; left out: {BATCH['cpu']} on a CPU, whose "
-        f"caches hold no more, {BATCH['cuda']} on a GPU"
+        "filters at once; only the speed depends on it (one alone in float32 on a CPU may round "
+        f"another way); left out: {BATCH['cpu']} on a CPU, whose caches hold no more, "
+        f"{BATCH['cuda']} on a GPU"
     )
     add("--batch", type=at_least(1), help=batch_help)
     add("--seed", type=at_least(0), default=0, help="of the noise that pictures start from")

@@ -196,9 +196,10 @@ def _describe_choice(run: Run, gallery: dict[str, Any], images: int) -> str:
 
 
 def _name_epoch(run: Run, epoch: int) -> str:
-    """What the clusters of an epoch are those of: the last ones of a run have no epoch's line."""
-    trained = epoch in {line["epoch"] for line in run.metrics}
-    return f"epoch {epoch}" if trained else "the finished network"
+    """What the clusters of an epoch are those of: after the last one the finished network's."""
+    planned = run.settings.get("epochs")
+    finished = isinstance(planned, int) and epoch >= planned
+    return "the finished network" if finished else f"epoch {epoch}"
 
 
 def _png(picture: Image.Image) -> str:
