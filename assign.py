@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             paths = [inputs.images.paths[index] for index in np.flatnonzero(present).tolist()]
-            network = digest_of(inputs.model)
-            write_all(args, Assignment(paths, nearest, distances), clusters, network, len(present))
+            assignment = Assignment(paths, nearest, distances)
+            write_all(args, assignment, clusters, inputs)
 
 
 def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
@@ -73,7 +73,7 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
         return None
     dim = inputs.model.embedding_dim
     if args.clusters is not None:
-        return load_clusters(args.clusters, dim, digest_of(inputs.model))
+        return load_clusters(args.clusters, dim, digest_of(inputs.model), inputs.size)
     clusters = clusters_of(inputs.checkpoint, args.model, dim)
     if clusters is None:
         raise InputError(
@@ -127,31 +127,23 @@ def check_all_outputs(args: argparse.Namespace) -> None:
     if args.contact_sheet is not None:
         check_new_file("--contact-sheet", args.contact_sheet, (".png",))
     if args.save_clusters is not None:
-        check_new_file("--save-clusters", args.save_clusters, (".pth",))
-        for source in (args.model, args.clusters):
-            if source and args.save_clusters.exists() and args.save_clusters.samefile(source):
-                raise InputError(
-                    f"--save-clusters {args.save_clusters}: is read, too; give another"
-                )
+        read = args.model, args.clusters
+        check_new_file("--save-clusters", args.save_clusters, (".pth",), read)
 
 
 def write_all(
     args: argparse.Namespace,
     assignment: Assignment,
     clusters: Clusters,
-    network: str,
-    images: int,
+    inputs: Applied,
 ) -> None:
     """Write what the flags ask for, and say on stderr what came out.
-
-    Args:
-        network: its digest.
-        images: N, with those that cannot be read.
 
     Raises:
         InputError: what could be written at the beginning no longer can.
     """
-    k, left_out = len(clusters.centroids), images - len(assignment.paths)
+    k, images = len(clusters.centroids), len(inputs.images)
+    left_out = images - len(assignment.paths)
     assert assignment.distances is not None
     sys.stderr.write(
         f"{len(assignment.paths)} images: "
@@ -168,7 +160,7 @@ def write_all(
     if not written:
         print_csv(assignment)
     if args.save_clusters is not None:
-        save_clusters(args.save_clusters, clusters, network)
+        save_clusters(args.save_clusters, clusters, digest_of(inputs.model), inputs.size)
         written.append(args.save_clusters)
     for path in written:
         sys.stderr.write(f"written to {path}\n")

@@ -141,7 +141,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     Raises:
         InputError: naming the flag, its value, and what would be right.
     """
-    check_new_file("--out", args.out, (".npy", *TABLES))
+    check_new_file("--out", args.out, (".npy", *TABLES), [args.features])
     if (args.out.suffix.lower() == ".npy") != (args.names is None):
         raise InputError(
             f"--out {args.out}: --names and a table ({' or '.join(TABLES)}) go together, "

@@ -156,6 +156,10 @@ elsewhere, set BASE or $variable" ;;
     408 | 429 | 5??) why="the server answers $code"; return 1 ;;
     *) fail 1 "$address: the server answers $code" ;;
     esac
+    case $(header content-type "$said") in
+    *text/html*) fail 1 "$address: a web page comes instead of the file; does this network want you to \
+log in?" ;;
+    esac
     length=$(header content-length "$said")
     version=$(header etag "$said")
     version=${version:-$(header last-modified "$said")}

@@ -54,11 +54,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def check_new_file(flag: str, path: Path, endings: Sequence[str]) -> None:
+def check_new_file(
+    flag: str, path: Path, endings: Sequence[str], read: Sequence[Path | None] = ()
+) -> None:
     """Check that a file can be written where a flag wants it, before long work.
 
     Args:
         endings: of the name, one of which says the format.
+        read: files that the program reads, none of which this may be.
 
     Raises:
         InputError: it cannot.
@@ -67,6 +70,9 @@ def check_new_file(flag: str, path: Path, endings: Sequence[str]) -> None:
         raise InputError(f"{flag} {path}: give a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise InputError(f"{flag} {path}: is a folder")
+    for source in filter(None, read):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"{flag} {path}: is read, too; give another")
     _check_writable(flag, path, path.parent)
 
 

@@ -41,11 +41,12 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
     return clusters
 
 
-def load_clusters(path: Path, dim: int, network: str) -> Clusters:
+def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
     """The clusters in a file that `save_clusters` has written, or a checkpoint's.
 
     Args:
         network: digest of the network whose features are to be assigned.
+        size: side of the images that they are of, in pixels.
 
     Raises:
         InputError: the file cannot be loaded, or as `clusters_of`, or there are none in it,
@@ -54,16 +55,20 @@ def load_clusters(path: Path, dim: int, network: str) -> Clusters:
     state, _ = load_torch_file(path)
     if isinstance(state, dict) and state.get("network") not in (None, network):
         raise InputError(f"{path}: its clusters are of another network's features")
+    if isinstance(state, dict) and state.get("size") not in (None, size):
+        raise InputError(f"{path}: its clusters are of --size {state['size']!s:.9}, not {size}")
     clusters = clusters_of(state, path, dim) if isinstance(state, dict) else None
     if clusters is None:
         raise InputError(f"{path}: holds no clusters")
     return clusters
 
 
-def save_clusters(path: Path, clusters: Clusters, network: str | None = None) -> None:
-    """Write clusters as a checkpoint holds them, without a network; with its digest, if it is
-    known."""
-    save_checkpoint(path, {"clusters": clusters.to_plain(), "network": network})
+def save_clusters(
+    path: Path, clusters: Clusters, network: str | None = None, size: int | None = None
+) -> None:
+    """Write clusters as a checkpoint holds them, without a network; where they are known, with its
+    digest and the side of the images in pixels."""
+    save_checkpoint(path, {"clusters": clusters.to_plain(), "network": network, "size": size})
 
 
 def _is_sound(clusters: Clusters) -> bool:

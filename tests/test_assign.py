@@ -285,6 +285,7 @@ BAD = {
     "--clusters {}/released.pth.tar": "released.pth.tar: holds no clusters",
     "--clusters {}/wide.pth": "wide.pth: its clusters are of features of 64 dimensions, the",
     "--clusters {}/another.pth": "another.pth: its clusters are of another network's features",
+    "--clusters {}/small.pth": "small.pth: its clusters are of --size 20, not 32",
     "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
     "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
     "--recluster 3 --size 1": "--size 1: too small for tiny",
@@ -301,6 +302,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assign.save_clusters(tmp_path / "wide.pth", assign.Clusters.of(wide, 0))
     fits = assign.Clusters.of(wide, 0)
     assign.save_clusters(tmp_path / "another.pth", fits, "another network's digest")
+    assign.save_clusters(tmp_path / "small.pth", fits, size=20)
     assign.save_clusters(tmp_path / "own.pth", fits)
     before = sorted(tmp_path.rglob("*"))
     command = [str(released), str(tree), *flags.format(*[tmp_path] * 2).split(), *FLAGS.split()]

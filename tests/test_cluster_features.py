@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_scikit_learn(
     )
     assert shown[1:] == [f"written to {tmp_path}/out.npy", f"written to {saved}"]
 
-    clusters = load_clusters(saved, 40, "")
+    clusters = load_clusters(saved, 40, "", 32)
     nearest, distances = clusters.assign(x)
     np.testing.assert_array_equal(nearest, found)
     own = (x - clusters.whitening.mean) @ clusters.whitening.matrix.astype(np.float64)
@@ -183,6 +183,7 @@ BAD = {
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
     "x.npy --k 2 --out {}/a.csv --names {}/short.txt": "short.txt: has 2 lines for 20 rows",
     "x.npy --k 2 --out {}/a.csv --names {}/no.txt": "--names {}/no.txt: cannot read it: No such",
+    "x.npy --k 2 --out {}/x.npy": "--out {}/x.npy: is read, too; give another",
     "x.npy --k 2 --out {}/no/a.npy": "--out {}/no/a.npy: cannot write there: No such file",
     "x.npy --k 2 --no-pca --save-clusters {}/a.pth": "{}/a.pth: assign.py needs clusters of",
 }

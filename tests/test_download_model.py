@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         ranges: whether it answers a request for the rest of a file with the rest.
         cuts: for each of the next downloads, the bytes of the file after which it breaks off.
         errors: statuses that the next requests get.
+        kind: content type of its answers.
         held: downloads wait, half done, until it is set.
         asked: (method, path, first byte) of each request.
     """
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.cuts: list[int] = []
         self.errors: list[int] = []
+        self.kind = "application/octet-stream"
         self.held = threading.Event()
         self.held.set()
         self.asked: list[tuple[str, str, int]] = []
@@ -74,6 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Type", server.kind)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
         self.end_headers()
@@ -270,6 +273,16 @@ def test_a_file_that_the_server_does_not_have_is_named_with_the_variable(
         "answers 404); if it is elsewhere, set BASE or ASSIGNMENTS\n"
     )
     assert len(server.asked) == 1, "no second attempt"
+
+
+def test_the_page_of_a_network_that_wants_a_login_is_no_file(
+    root: Path, server: Server, download: Callable
+) -> None:
+    server.kind = "text/html; charset=utf-8"
+    status, _, err = download()
+    assert (status, err.count("\n")) == (1, 1)
+    assert "a web page comes instead of the file" in err
+    assert not list(root.rglob("checkpoint.pth.tar"))
 
 
 def test_a_part_of_another_version_is_not_gone_on_with(
