@@ -236,12 +236,11 @@ def main(args: argparse.Namespace) -> None:
     if not args.out.parent.is_dir() or args.out.is_dir():
         raise InputError(f"{args.out}: cannot be written: not a file name in a folder that exists")
     model = load_caffe(args.prototxt, args.caffemodel)
-    body = [*model.features.parameters(), *model.classifier.parameters()]
     checkpoint = {
         "epoch": 0,
         "arch": model.arch,
         "state_dict": model.state_dict(),
-        "optimizer": torch.optim.SGD(body).state_dict(),  # a new one, for `main.py --resume`
+        "optimizer": torch.optim.SGD(model.body()).state_dict(),  # new, for `main.py --resume`
     }
     try:
         save_checkpoint(args.out, checkpoint)

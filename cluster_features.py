@@ -25,10 +25,10 @@ from errors import InputError
 from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
 from progress import progress
+from row_file import TENSOR
 from summary import describe_sizes, size_metrics
 from whitening import BLOCK, PCA
 
-TENSOR = "features"  # the one that is read of a safetensors file with several
 DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
 
 

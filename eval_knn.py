@@ -19,7 +19,7 @@ import torch
 
 import cli
 import device
-from applied import SIZE
+from applied import SIZE, add_size_flag, input_size
 from checkpoint import model_of, read_checkpoint, untrained_of
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint = read_checkpoint(args.model)
         networks = {"trained": model_of(checkpoint, args.model)}
         arch = checkpoint["arch"]
-        size = args.size or checkpoint.get("settings", {}).get("size", SIZE)
+        size = input_size(args.size, checkpoint)
         check_size(arch, size)
         train, val = find_train_and_val(args.data)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
@@ -153,8 +153,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0), default=31, help=seed_help)
     exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
     add("--exp", type=Path, help=exp_help)
-    size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
-    add("--size", type=cli.whole_number(1), help=size_help)
+    add_size_flag(parser)
     add("--batch", type=cli.whole_number(1), default=256, help="images at a time, in each process")
     workers_help = "processes that read images, for each process that computes"
     add("--workers", type=cli.whole_number(0), default=4, help=workers_help)

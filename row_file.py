@@ -156,11 +156,6 @@ class PartialRows:
             self._journal.write(f"\n{record}\n".encode())
             _sync(self._journal)
 
-    def close(self) -> None:
-        """Close the files."""
-        self._rows.close()
-        self._journal.close()
-
     def rows(self) -> np.memmap:
         """All rows `(N, D)`, to be read; those of bad images are zero."""
         path = self.folder / "rows"

@@ -61,6 +61,11 @@ class ConvNet(nn.Module):
         network the global average pool."""
         return self.classifier[:-1](self._flat_features(x))
 
+    def body(self) -> list[nn.Parameter]:
+        """The parameters that stay from one clustering to the next and are trained with momentum:
+        all but those of the Sobel filters and the top layer."""
+        return [*self.features.parameters(), *self.classifier.parameters()]
+
     @property
     def conv_layers(self) -> int:
         """Number of conv layers, or of a residual network's stem and stages."""
