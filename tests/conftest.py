@@ -17,6 +17,18 @@ from models.convnet import ConvNet, conv_layers
 __all__ = ["browser", "finished", "tiny", "train", "tree", "write_images"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long campaigns, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes many minutes; give --long"))
+
+
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:
     """Write `count` PNG files, each a few random squares on a random ground."""
     rng = np.random.default_rng(seed)
