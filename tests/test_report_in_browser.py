@@ -191,6 +191,20 @@ def test_a_run_that_has_just_begun_is_shown(
         assert sorted(page.locator(".missing").all_inner_texts()) == paths
 
 
+def test_a_probe_of_every_few_epochs_is_one_line(tmp_path: Path, browser: "Browser") -> None:
+    exp = make_run(tmp_path / "exp", tmp_path, ["0.png", "1.png", "2.png"], epochs=7)
+    lines = [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        probed = line["epoch"] % 3 == 0
+        line["knn_top1"] = {"10": 0.5 + 0.01 * line["epoch"]} if probed else None
+    (exp / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with open_page(browser, write_report(exp)) as page:
+        chart = page.locator(".chart", has=page.get_by_role("heading", name="Nearest neighbours"))
+        assert chart.locator("path").get_attribute("d").count("L") == 2, "0, 3 and 6"
+        assert "epoch 6" in chart.inner_text()
+        assert "0.56" in chart.inner_text()
+
+
 def test_names_are_never_html(tmp_path: Path, browser: "Browser") -> None:
     folder = tmp_path / '"><img src=x onerror=document.title=1>'
     hostile = [

@@ -34,6 +34,14 @@ const CHARTS = [
     series: [{ name: "purity", colour: "green", of: (m) => m.purity }],
   },
   {
+    title: "Nearest neighbours",
+    note: "share of the images that so many others classify right, by the features of the epoch",
+    series: [
+      { name: "10", colour: "blue", sparse: true, of: (m) => m.knn_top1?.["10"] },
+      { name: "100", colour: "orange", dashed: true, sparse: true, of: (m) => m.knn_top1?.["100"] },
+    ],
+  },
+  {
     title: "Clusters that are not empty",
     note: "",
     zero: true,
@@ -215,8 +223,12 @@ function drawLines({ spec, svg, x, y }) {
     let pen = "M";
     for (const row of run.epochs) {
       const value = s.of(row);
-      if (Number.isFinite(value)) path += `${pen}${x(row.epoch).toFixed(1)} ${y(value).toFixed(1)}`;
-      pen = Number.isFinite(value) ? "L" : "M";
+      if (Number.isFinite(value)) {
+        path += `${pen}${x(row.epoch).toFixed(1)} ${y(value).toFixed(1)}`;
+        pen = "L";
+      } else if (!s.sparse) {
+        pen = "M"; // a gap; what is measured every few epochs only has none
+      }
     }
     const alone = !path.includes("L");
     // a line of no length still has its round ends

