@@ -55,7 +55,7 @@ if [ -z "$resume_flag" ]; then  # else what is not given stays as it was
     WD=${WD:--5}
     BATCH=${BATCH:-256}
     EPOCHS=${EPOCHS:-200}
-    set -- --sobel --clustering Kmeans "$@"
+    set -- ${SOBEL---sobel} --clustering Kmeans "$@"
 fi
 set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \
     ${BATCH:+--batch "$BATCH"} ${EPOCHS:+--epochs "$EPOCHS"} "$@"
