@@ -85,6 +85,6 @@ if [ -z "${embedded:-}" ]; then launch "$@"; fi
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'
     "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
-    printf '\nNext, some thousand images of your own (README, "Small data"):\n'
-    printf '  DIR=/your/images K=100 LR=0.005 BATCH=64 EPOCHS=20 ./main.sh --reassign 4\n'
+    printf '\nNext, some thousand small images of your own (README, "Your own images"):\n'
+    printf '  DIR=/your/images ./main_small.sh\n'
 fi
