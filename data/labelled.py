@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from data.decode import MAX_PIXELS
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
 
@@ -37,7 +38,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
@@ -47,7 +48,8 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
-    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
+    found = (_find_split(Path(data), split) for split in ("train", "val"))
+    train, val = (replace(split, max_pixels=max_pixels) for split in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
