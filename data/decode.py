@@ -21,6 +21,7 @@ MAX_PIXELS = 178_956_970  # of an image; what Pillow refuses, and 0.5 GB of RGB
 
 # Formats that Pillow has no decoder of its own for. EPS is a program, which it has Ghostscript run.
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 
 
@@ -32,7 +33,8 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode any image file that Pillow reads to an RGB image; of many pictures the first one.
 
     As torchvision's loader does, an alpha channel is dropped and the EXIF orientation is left
-    alone. 16-bit grey keeps its upper eight bits (Pillow's own conversion would clip it to white).
+    alone. Grey of 12 or 16 bits keeps its upper eight (Pillow's own conversion would clip it to
+    white).
 
     Args:
         max_pixels: that an image may have by its header, before memory is taken for them.
@@ -150,8 +152,11 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # "I;16" and its byte orders; "I" is how 16-bit PGM and some PNG arrive
-        upper_byte = np.clip(np.asarray(image.convert("I")) >> 8, 0, 255).astype(np.uint8)
+        # "I;16" and its byte orders, also of TIFF with 12 bits; "I" is how 16-bit PGM and some PNG
+        # arrive
+        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
+        upper_byte = np.clip(np.asarray(image.convert("I")) >> (min(bits, 16) - 8), 0, 255)
+        upper_byte = upper_byte.astype(np.uint8)
         return Image.fromarray(upper_byte).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

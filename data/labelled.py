@@ -10,6 +10,7 @@ import numpy as np
 from data.decode import MAX_PIXELS
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
+from names import read_text
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
 
@@ -103,7 +104,7 @@ def _find_split(data: Path, split: str) -> ImageList:
 
 def _from_list(path: Path) -> ImageList:
     try:
-        rows = [line.rsplit(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line]
+        rows = [line.rsplit(maxsplit=1) for line in read_text(path).split("\n") if line.strip()]
         images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{path}: not lines of an image and its class") from error
@@ -119,7 +120,7 @@ def _from_annotations(annotations: Path) -> ImageList:
     root = annotations.parent
     images = find_images(root)
     try:
-        lines = annotations.read_text(encoding="utf-8").splitlines()
+        lines = read_text(annotations).split("\n")
         of = dict(line.split()[:2] for line in lines if line.strip())
         folders = [of[Path(path).name] for path in images.paths]
     except (OSError, ValueError) as error:

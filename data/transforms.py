@@ -93,8 +93,8 @@ def resized_crop(size: int) -> v2.Transform:
 class ShortSide(v2.Transform):
     """An image resized so that its short side has so many pixels.
 
-    Of one that is narrower than 1 to `NARROWEST`, the middle of that shape is taken first: 5,000
-    × 1 pixels would grow to 1,280,000 × 256, a gigabyte.
+    Of one that is narrower than 1 to `NARROWEST`, the middle of that shape is taken first, so that
+    a central crop shows the same: 5,000 × 1 pixels would grow to 1,280,000 × 256, a gigabyte.
     """
 
     def __init__(self, side: int) -> None:
@@ -105,6 +105,7 @@ class ShortSide(v2.Transform):
         height, width = F.get_size(image)
         most = NARROWEST * min(height, width)
         if max(height, width) > most:
+            most += (max(height, width) - most) % 2  # with as much cut off at both ends
             image = F.center_crop(image, [min(height, most), min(width, most)])
         return F.resize(image, [self.side])
 

@@ -172,7 +172,7 @@ def test_an_image_that_can_be_read_again_is_named_no_more(
     images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
     bad = tmp_path / "exp" / "bad_images.txt"
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
-        for away in range(0, 200, 2):  # in all more than 1 %, in each pass not
+        for away in range(190, 200, 2):  # in all more than 1 %, in each pass not
             experiment.begin_pass()
             experiment.report_unreadable(dict.fromkeys((away, away + 1), "Stale file handle"))
             experiment.gather_unreadable()
