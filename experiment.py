@@ -301,7 +301,7 @@ class Experiment:
             if named:
                 write_text(path, to_reasons(self.images.paths, named))
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
         self.named = named
 
     def _listed_unreadable(self) -> dict[int, str]:

@@ -85,7 +85,7 @@ def read_jpeg(path: str, max_pixels: int = MAX_PIXELS) -> Tensor | None:
 def _open(path: str, max_pixels: int) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """The image with its header read, and its file; what fails here or in the block is named in
     one line."""
-    allow_pixels(max_pixels)
+    _allow_pixels(max_pixels)
     try:
         _check_file(path)
         with warnings.catch_warnings():
@@ -123,7 +123,7 @@ def _check_pixels(count: int, max_pixels: int) -> None:
         raise UnreadableImageError(f"{count:,} pixels, more than --max-pixels {max_pixels}")
 
 
-def allow_pixels(max_pixels: int) -> None:
+def _allow_pixels(max_pixels: int) -> None:
     """Let Pillow, whose own limit is the whole program's, read images as large as that. Its limit
     is only ever raised, so that threads do not disturb each other; those that are read here with a
     lower one are checked against it all the same."""
