@@ -14,9 +14,10 @@ import cli
 import device
 from checkpoint import model_of, read_checkpoint
 from clustering import Clusters
+from data.flags import add_decode_flag, add_max_pixels_flag
 from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
-from data.loading import DECODE, Batch, ImageDataset, load_in_order
+from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
 from device import Compute, select_compute
 from distributed import shard_of
@@ -50,8 +51,8 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
-    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
-    add("--decode", choices=DECODE, default="auto", help=decode_help)
+    add_decode_flag(parser)
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
 
 
@@ -116,7 +117,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
-    images = find_all_images(args.data) if images is None else images
+    images = find_all_images(args.data, args.max_pixels) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)

@@ -19,6 +19,7 @@ from applied import Applied, open_inputs
 from assignment_files import Assignment, check_outputs, print_csv, write_outputs
 from checkpoint import digest_of
 from clustering import ITERATIONS, Clusters, Kmeans
+from data.decode import MAX_PIXELS
 from distributed import gather_rows, process_group, rank, together
 from errors import InputError
 from features import Features
@@ -155,7 +156,7 @@ def write_all(
     written = write_outputs(assignment, args)
     if args.contact_sheet is not None:
         with atomic_write(args.contact_sheet) as file:
-            contact_sheet(strips_of(assignment), COLUMNS, SIDE).save(file, "PNG")
+            contact_sheet(strips_of(assignment, args.max_pixels), COLUMNS, SIDE).save(file, "PNG")
         written.append(args.contact_sheet)
     if not written:
         print_csv(assignment)
@@ -166,7 +167,7 @@ def write_all(
         sys.stderr.write(f"written to {path}\n")
 
 
-def strips_of(assignment: Assignment) -> list[Strip]:
+def strips_of(assignment: Assignment, max_pixels: int = MAX_PIXELS) -> list[Strip]:
     """The nearest images of each cluster, the largest clusters first."""
     assert assignment.distances is not None
     largest = sorted(assignment.members(), key=lambda each: -len(each[1]))[:MOST_STRIPS]
@@ -174,7 +175,9 @@ def strips_of(assignment: Assignment) -> list[Strip]:
         Strip(
             f"cluster {cluster}: {len(rows)} images, mean distance "
             f"{assignment.distances[rows].mean():.3f}",
-            Thumbnails([assignment.paths[row] for row in rows[:COLUMNS].tolist()], SIDE),
+            Thumbnails(
+                [assignment.paths[row] for row in rows[:COLUMNS].tolist()], SIDE, max_pixels
+            ),
         )
         for cluster, rows in largest
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from errors import InputError
+from names import printable
 
 LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machine
 
@@ -82,7 +83,7 @@ def complain(message: str) -> None:
     this machine does, and its end is the end of the others; where it does not end, they speak."""
     if not _is_first():
         time.sleep(LONGEST_SILENCE)
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{printable(message)}\n")
     sys.stderr.flush()
 
 

@@ -24,6 +24,7 @@ from distributed import process_group, rank, shard_of, together
 from errors import InputError
 from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
+from names import from_line, read_text
 from progress import progress
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics
@@ -165,10 +166,10 @@ def read_names(path: Path | None, count: int) -> list[str] | None:
     if path is None:
         return None
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = read_text(path)
     except OSError as error:
         raise InputError(f"--names {path}: cannot read it: {error.strerror}") from error
-    names = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    names = [from_line(line.rstrip("\r")) for line in text.removesuffix("\n").split("\n")]
     if len(names) != count:
         raise InputError(f"--names {path}: has {len(names)} lines for {count} rows")
     return names

@@ -21,6 +21,7 @@ import cli
 import device
 from applied import SIZE, add_size_flag, input_size
 from checkpoint import model_of, read_checkpoint, untrained_of
+from data.flags import add_max_pixels_flag
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
-        train, val = find_train_and_val(args.data)
+        train, val = find_train_and_val(args.data, args.max_pixels)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
     if args.untrained:
@@ -158,6 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     workers_help = "processes that read images, for each process that computes"
     add("--workers", type=cli.whole_number(0), default=4, help=workers_help)
     add("--verbose", action="store_true", help="show progress")
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -45,6 +45,7 @@ import cli
 import device
 import probe
 from checkpoint import model_of, read_checkpoint, untrained_of
+from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
 from device import Compute, select_compute
 from distributed import process_group, rank, together, world_size
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
         model = model_of(checkpoint, args.model)
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
-        train, val = find_train_and_val(args.data)
+        train, val = find_train_and_val(args.data, args.max_pixels)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
@@ -264,6 +265,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", type=cli.whole_number(1), default=Settings.size, help=size_help)
     untrained_help = "also evaluate the network as it was before training, to compare"
     add("--untrained", action="store_true", help=untrained_help)
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
     args = parser.parse_args(argv)

@@ -24,6 +24,7 @@ import cli
 import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
+from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
@@ -96,7 +97,7 @@ def evaluate(
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    train, val = (find_images(args.data / split) for split in ("train", "val"))
+    train, val = (find_images(args.data / split, args.max_pixels) for split in ("train", "val"))
     for images in (train, val):
         if images.labels is None:
             raise InputError(
@@ -153,6 +154,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder with train/ and val/, a folder per label")
     add("--model", type=Path, required=True, help="checkpoint of a run of main.py")
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     add("--verbose", action="store_true", help="show progress")
     return parser.parse_args(argv)

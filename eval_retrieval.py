@@ -19,6 +19,7 @@ import torch
 import cli
 import device
 from checkpoint import load_model
+from data.flags import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
 from device import Compute, select_compute
 from errors import InputError
@@ -181,7 +182,7 @@ def check_precision(binary: Path, truth: Path, names: list[str], ours: float) ->
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     torch.backends.cudnn.benchmark = False  # it would time every convolution anew for every size
-    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset)
+    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset, args.max_pixels)
     if args.eval_binary is not None and all(b.lab is None for b in data.benchmarks):
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
     if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):
@@ -254,6 +255,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     binary_help = "the Oxford buildings' compute_ap, to check every AP with"
     add("--eval_binary", type=Path, help=binary_help)
     add("--workers", type=at_least(0), default=4, help="processes that read images")
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -35,6 +35,7 @@ import torch
 import cli
 import device
 from checkpoint import digest_of, load_model
+from data.flags import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
@@ -132,7 +133,7 @@ def describe(
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
+    splits = {name: find_voc(args.vocdir, name, args.max_pixels) for name in ("trainval", "test")}
     model = load_model(args.model)
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)
@@ -206,6 +207,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     add("--verbose", action="store_true", help="show progress")
     return parser.parse_args(argv)

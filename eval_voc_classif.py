@@ -20,6 +20,7 @@ from torch import Tensor
 import cli
 import device
 from checkpoint import digest_of, load_model
+from data.flags import add_max_pixels_flag
 from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
@@ -208,8 +209,8 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     if len(set(args.seeds)) < len(args.seeds):
         raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one of them is there twice")
-    train = find_voc(args.vocdir, args.split)
-    test = find_voc(args.vocdir, TESTED_ON[args.split])
+    train = find_voc(args.vocdir, args.split, args.max_pixels)
+    test = find_voc(args.vocdir, TESTED_ON[args.split], args.max_pixels)
     model = load_model(args.model)
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
@@ -266,6 +267,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     exp_help = "folder of results, and of what to go on from; left out: one beside the checkpoint"
     add("--exp", type=Path, help=exp_help)
     add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from checkpoint import place_of, save_checkpoint
-from data.images import MOST_UNREADABLE, ImageList
+from data.images import MOST_UNREADABLE, ImageList, describe_change
 from distributed import gather_objects, together, world_size
 from errors import InputError
 from files import (
@@ -26,6 +26,7 @@ from files import (
     remove_leftovers,
     write_text,
 )
+from names import from_lines, from_reasons, printable, read_text, to_lines, to_reasons
 from results import plain_settings, versions
 from state import OWN_SETTINGS
 from util import Logger
@@ -69,7 +70,8 @@ class Experiment:
             self._refuse_results()
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
-        self.unreadable = self._known_unreadable() if self.continues else {}
+        self.named = self._listed_unreadable() if self.continues else {}
+        self.unreadable = self._left_out(self.named)
 
     def __enter__(self) -> "Experiment":
         self._handlers = _log_handlers(
@@ -82,7 +84,7 @@ class Experiment:
             self._set_aside_later()
             self._take_back_logs()
         else:
-            write_text(self.folder / "images.txt", _listing(self.images))
+            write_text(self.folder / "images.txt", to_lines(self.images.paths))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
@@ -105,15 +107,22 @@ class Experiment:
             handler.close()
         self.tensorboard.close()
 
+    def begin_pass(self) -> None:
+        """All images are read anew: one that could not be read a moment ago, of a disk that was
+        away, shall not be left out for ever, nor count for ever."""
+        self.unreadable = {}
+
     def report_unreadable(self, unreadable: dict[int, str]) -> None:
-        """Name each unreadable image once, in the log and in `bad_images.txt`.
+        """Name each unreadable image, in the log and in `bad_images.txt`; of those that stay so
+        from one pass to the next, once.
 
         Args:
             unreadable: why, by image index.
 
         Raises:
-            InputError: more than 1 % of the images are unreadable. (Of many processes, all raise it
-                in `gather_unreadable`: one that left the others alone would keep them waiting.)
+            InputError: more than 1 % of the images are unreadable in this pass. (Of many processes,
+                all raise it in `gather_unreadable`: one that left the others alone would keep them
+                waiting.)
         """
         new = {
             index: reason for index, reason in unreadable.items() if index not in self.unreadable
@@ -122,9 +131,10 @@ class Experiment:
             return
         self.unreadable |= new
         for index, reason in new.items():
-            log.warning("left out, unreadable: %s: %s", self.images.paths[index], reason)
-        lines = [f"{self.images.paths[i]}\t{why}\n" for i, why in sorted(self.unreadable.items())]
-        write_text(self.folder / "bad_images.txt", "".join(lines))
+            if index not in self.named:
+                name = printable(self.images.paths[index])
+                log.warning("left out, unreadable: %s: %s", name, reason)
+        self._list_unreadable(self.named | new)
         if world_size() == 1:
             self._check_unreadable()
 
@@ -136,6 +146,7 @@ class Experiment:
         """
         for unreadable in gather_objects(self.unreadable):
             self.report_unreadable(unreadable)
+        self._list_unreadable(dict(self.unreadable))
         with together():
             self._check_unreadable()
 
@@ -209,12 +220,13 @@ class Experiment:
                 "give another --exp to go on without it"
             )
         listing = self.folder / "images.txt"
-        before = listing.read_bytes() if listing.exists() else b""
-        now = _listing(self.images).encode("utf-8", "surrogateescape")
-        if before != now:
-            old, new = before.count(b"\n"), now.count(b"\n")
+        before = read_text(listing) if listing.exists() else ""
+        now = self.images.paths
+        # runs of before there were escapes have names with line breaks as they are
+        if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
+            change = describe_change(from_lines(before), now)
             raise InputError(
-                f"--resume: the images are not those of {listing} ({old} there, {new} now); "
+                f"--resume: the images are not those of {listing} ({change}); "
                 "give another --exp to go on with these"
             )
 
@@ -277,18 +289,33 @@ class Experiment:
         before = (self.checkpoint or {}).get("settings", {}).get("data")
         if before is not None and before != self.settings.get("data"):
             changed.insert(0, f"images of {before} → {self.settings['data']}")
+        digest = (self.checkpoint or {}).get("images_digest")
+        if digest not in (None, self.images.digest):
+            changed.insert(0, "other images, by name or order")
         if changed:
             log.info("settings changed: %s", ", ".join(changed))
 
-    def _known_unreadable(self) -> dict[int, str]:
+    def _list_unreadable(self, named: dict[int, str]) -> None:
+        if named.keys() != self.named.keys():
+            path = self.folder / "bad_images.txt"
+            if named:
+                write_text(path, to_reasons(self.images.paths, named))
+            else:
+                path.unlink(missing_ok=True)
+        self.named = named
+
+    def _listed_unreadable(self) -> dict[int, str]:
         path = self.folder / "bad_images.txt"
-        if not path.exists():
-            return {}
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        # from the right: a name may hold a tab, a reason has none
-        lines = (line.rpartition("\t") for line in text.split("\n"))
-        reasons = {path: reason for path, _, reason in lines}
+        reasons = from_reasons(read_text(path)) if path.exists() else {}
         return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
+
+    def _left_out(self, named: dict[int, str]) -> dict[int, str]:
+        """Of images, with reasons, those that the epoch goes on without; none where a new epoch
+        begins."""
+        if self.checkpoint is None or self.checkpoint.get("step", 0) == 0:
+            return {}
+        kept = self.checkpoint["assignment"] >= 0
+        return {index: reason for index, reason in named.items() if not kept[index]}
 
 
 class Bystander:
@@ -296,6 +323,9 @@ class Bystander:
 
     def __init__(self) -> None:
         self.unreadable: dict[int, str] = {}
+
+    def begin_pass(self) -> None:
+        self.unreadable = {}
 
     def __enter__(self) -> "Bystander":
         return self
@@ -317,10 +347,6 @@ class Bystander:
     ) -> None: ...
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
-
-
-def _listing(images: ImageList) -> str:
-    return "".join(f"{path}\n" for path in images.paths)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

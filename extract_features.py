@@ -12,6 +12,7 @@ features are not finite have no row.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -27,12 +28,15 @@ import applied
 import cli
 from applied import Applied, open_inputs
 from checkpoint import digest_of
+from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from distributed import gather_objects, process_group, rank, together, world_size
 from errors import InputError
 from extraction import blocks_of, dimensions, extract, features_of, fit
 from files import atomic_write, make_folder, write_text
 from fitted_clusters import clusters_of
+from locks import sole_user
+from names import to_lines, to_reasons
 from results import save_results
 from row_file import (
     DTYPES,
@@ -47,6 +51,7 @@ from whitening import PCA, Whitening
 
 RESULTS = "features.json"
 PARTIAL = "features.part"
+LOCK = ".extract_features.lock"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -55,7 +60,17 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then extract, with all processes."""
+    """Extract, with all processes that work together, and none beside them."""
+    with contextlib.ExitStack() as until_done:
+        check_and_extract(args, until_done)
+
+
+def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack) -> None:
+    """Check everything that can be checked, then extract.
+
+    Args:
+        until_done: keeps the folder from other processes.
+    """
     form = RowFormat(args.format, DTYPES[args.dtype])
     partial = args.out / PARTIAL
     with together():
@@ -65,11 +80,12 @@ def run(args: argparse.Namespace) -> None:
         shape = (len(images), dimensions(forward, inputs.size, compute.device))
         whitening = own_whitening(args, inputs, shape[1])
         key = key_of(args, inputs, whitening)
-        if odd := [path for path in images.paths if "\n" in path]:
-            raise InputError(f"{odd[0]!r}: a name with a line break does not fit into images.txt")
         if args.whiten not in (None, "checkpoint") and len(images) < 2:
             raise InputError(f"--whiten {args.whiten}: needs 2 images or more; there is 1")
         make_folder(args.out, "--out")
+        if rank() == 0:
+            busy = f"--out {args.out}: another process writes there; wait for it, or give another"
+            until_done.enter_context(sole_user(args.out / LOCK, busy))
         done = is_done(args.out, form, key)
         if not done and rank() == 0:
             rows_rest_on = {name: value for name, value in key.items() if name != "whiten"}
@@ -138,6 +154,7 @@ def key_of(
         "precision": inputs.compute.precision,
         "pool": args.pool or (args.conv and "probe"),
         "whiten": by,
+        "max_pixels": None if args.max_pixels == MAX_PIXELS else args.max_pixels,
         **{name: getattr(args, name) for name in names},
     }
 
@@ -184,10 +201,9 @@ def finish(
         if whitening is not None:
             blocks = (whitening.apply(block, inputs.compute.device) for block in blocks)
         write_rows(whole, form, shape, blocks)
-    write_text(out / "images.txt", "".join(f"{paths[index]}\n" for index in present))
+    write_text(out / "images.txt", to_lines(paths[index] for index in present))
     if bad:
-        lines = [f"{paths[index]}\t{why}\n" for index, why in sorted(bad.items())]
-        write_text(out / "bad_images.txt", "".join(lines))
+        write_text(out / "bad_images.txt", to_reasons(paths, bad))
     if whitening is not None:
         with atomic_write(out / "whitening.npz") as file:
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from errors import InputError
+
+LONGEST_NAME = 230  # bytes; of 255, with room for what is added
 
 
 @contextlib.contextmanager
@@ -23,7 +26,7 @@ def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
             than to write them; without it, such a crash may leave an empty file.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_begun(path), suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -44,7 +47,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a folder to fill; it takes its name, which nothing or an empty folder may have, only
     when the block ends without an error."""
     path = path.resolve()
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmpdir"))
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_begun(path), suffix=".tmpdir"))
     try:
         yield folder
         folder.chmod(0o777 & ~_umask())
@@ -101,7 +104,7 @@ def _check_writable(flag: str, path: Path, parent: Path, links: bool = False) ->
 
 def remove_leftovers_of(path: Path) -> None:
     """Remove what `atomic_write` had begun of one file when its process was killed."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f"{glob.escape(_begun(path))}*.tmp"):
         leftover.unlink()
 
 
@@ -159,6 +162,15 @@ def new_numbered_folder(parent: str | Path) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError("there is always a next number")
+
+
+def _begun(path: Path) -> str:
+    """How the name of what is begun of a file begins. As the whole of it may not be longer than a
+    name may be, a long one's own end is left off."""
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST_NAME:
+        name = name[:-1]
+    return f".{name}."
 
 
 def _umask() -> int:

@@ -27,9 +27,10 @@ import device
 import health
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
+from data.flags import add_decode_flag, add_max_pixels_flag
 from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
-from data.loading import DECODE, Batch, EpochBatches, ImageDataset, load_in_order, make_loader
+from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.sampler import ORDERS, cluster_weights
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from device import Compute, select_compute
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     with together():
         compute = select_compute(args.device, args.precision)
         check_decode(args.decode, compute.device)
-        images = find_images(args.data)
+        images = find_images(args.data, args.max_pixels)
         check_settings(args, len(images))
         make_clustering(args, 0, compute.device)  # what it refuses, it shall refuse now
         checkpoint = read_resume(args, images)
@@ -124,6 +125,7 @@ def deepcluster(
         experiment.save(name, to_checkpoint(args, images, model, optimizer, state))
 
     def find_clusters(seconds: dict[str, float]) -> tuple[np.ndarray, float, Clusters]:
+        experiment.begin_pass()
         with stage("features", len(shard), own, seconds, args.verbose) as advance:
             features = compute_features(
                 to_extract, model, shard, compute, experiment.report_unreadable, advance
@@ -417,8 +419,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
     add("--size", type=cli.whole_number(1), default=224, help=size_help)
-    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
-    add("--decode", choices=DECODE, default="auto", help=decode_help)
+    add_decode_flag(parser)
+    add_max_pixels_flag(parser)
     add("--no-report", action="store_true", help="write no report.html at the end")
 
     args = parser.parse_args(argv)

@@ -12,7 +12,6 @@ interruption the same command goes on.
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -27,13 +26,17 @@ from torchvision.transforms.v2 import functional as F
 
 import cli
 from data.decode import UnreadableImageError, read_pixels
+from data.flags import add_max_pixels_flag
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
 from files import atomic_write, remove_leftovers, write_text
+from locks import sole_user
+from names import printable
 from progress import progress
 
 JPEG_START = b"\xff\xd8\xff"
 RECORD = "prepare_data.json"  # in the target: what it was made with
+LOCK = ".prepare_data.lock"
 BATCH = 16  # images that a process reports together
 
 
@@ -63,7 +66,7 @@ class Copies(Dataset[Copied]):
             if _is_done(source, target):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
-            pixels = read_pixels(str(source))
+            pixels = read_pixels(str(source), self.images.max_pixels)
             content = source.read_bytes()
         except (UnreadableImageError, OSError) as error:
             return Copied(index, 0, 0, "unreadable", str(error))
@@ -96,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
     if args.source.is_file():
         raise InputError(f"{args.source}: is a file; give the folder that the images lie in")
-    images = find_images(args.source)
+    images = find_images(args.source, args.max_pixels)
     check_apart(images, args.target)
     source = str(args.source.resolve())
     with begin(args.target, {"source": source, "size": args.size, "quality": args.quality}):
@@ -163,11 +166,7 @@ def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
         raise InputError(f"{record}: damaged; give another TARGET") from error
     except OSError as error:
         raise InputError(f"{target}: cannot write a copy there: {error.strerror}") from error
-    with record.open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{target}: another process is copying there; wait for it") from error
+    with sole_user(target / LOCK, f"{target}: another process is copying there; wait for it"):
         remove_leftovers(target)
         yield
 
@@ -181,7 +180,7 @@ def report(images: ImageList, copied: Copied) -> None:
     if copied.how == "failed":
         raise InputError(f"{copied.reason}; make room or give another TARGET, and start again")
     if copied.how == "unreadable":
-        path = images.path(copied.index)
+        path = printable(images.path(copied.index))
         sys.stderr.write(f"left out, unreadable: {path}: {copied.reason}\n")
 
 
@@ -226,6 +225,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
     workers_help = "processes; left out: one for each core"
     add("--workers", type=cli.whole_number(0), default=os.cpu_count(), help=workers_help)
+    add_max_pixels_flag(parser)
     return parser.parse_args(argv)
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class Stages:
         names = image_names(self.data.images)
         path_of = dict(zip(names, self.data.images.paths, strict=True))
         paths = [path_of[image] for image, _ in self.query_rows]
-        images = ImageList(self.data.images.root, paths, ["."] * len(paths))
+        images = replace(self.data.images, paths=paths, folders=["."] * len(paths))
         return {"vectors": self._vectors(images, [box for _, box in self.query_rows], "queries")}
 
     @functools.cached_property

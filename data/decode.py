@@ -1,34 +1,52 @@
 """From a file to RGB pixels: the one place where an image is decoded."""
 
 import contextlib
+import functools
+import math
+import os
+import re
+import stat
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg
+
+MAX_PIXELS = 178_956_970  # of an image; what Pillow refuses, and 0.5 GB of RGB
+
+# Formats that Pillow has no decoder of its own for. EPS is a program, which it has Ghostscript run.
+NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 
 
 class UnreadableImageError(Exception):
     """A file that cannot be decoded; the message says why."""
 
 
-def read_image(path: str) -> Image.Image:
-    """Decode any file that Pillow reads to an RGB image.
+def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode any image file that Pillow reads to an RGB image; of many pictures the first one.
 
     As torchvision's loader does, an alpha channel is dropped and the EXIF orientation is left
-    alone. 16-bit grey keeps its upper eight bits (Pillow's own conversion would clip it to white).
+    alone. Grey of 12 or 16 bits keeps its upper eight (Pillow's own conversion would clip it to
+    white).
+
+    Args:
+        max_pixels: that an image may have by its header, before memory is taken for them.
 
     Raises:
-        UnreadableImageError: the file is missing, damaged or of an unknown format.
+        UnreadableImageError: the file is missing, damaged, too large, or of no format that is read.
     """
-    with _open(path) as image:
+    with _open(path, max_pixels) as (image, _):
         return _to_rgb(image)
 
 
-def read_pixels(path: str) -> Tensor:
+def read_pixels(path: str, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The same pixels as `(3, H, W) uint8`, sooner where the file is a JPEG.
 
     Pillow reads the header and says what the file is, whatever its name; torchvision decodes grey
@@ -39,14 +57,14 @@ def read_pixels(path: str) -> Tensor:
     Raises:
         UnreadableImageError: as for `read_image`.
     """
-    with _open(path) as image:
+    with _open(path, max_pixels) as (image, file):
         if _is_plain_jpeg(image):
             with contextlib.suppress(RuntimeError):
-                return decode_jpeg(read_file(path), mode=ImageReadMode.RGB)
+                return decode_jpeg(_bytes(file), mode=ImageReadMode.RGB)
         return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
 
 
-def read_jpeg(path: str) -> Tensor | None:
+def read_jpeg(path: str, max_pixels: int = MAX_PIXELS) -> Tensor | None:
     """The bytes `(L,) uint8` of a JPEG that nvJPEG can be trusted with; None for any other file.
 
     It takes three channels for YCbCr, and may return part of a file that was cut off.
@@ -54,25 +72,78 @@ def read_jpeg(path: str) -> Tensor | None:
     Raises:
         UnreadableImageError: as for `read_image`, as far as the header shows it.
     """
-    with _open(path) as image:
+    with _open(path, max_pixels) as (image, file):
         if not _is_plain_jpeg(image) or image.info.get("adobe_transform", 1) != 1:
             return None
         if image.mode == "RGB" and not {"jfif", "exif", "adobe_transform"} & set(image.info):
             return None  # libjpeg then guesses from the names of the channels
-        data = read_file(path)
+        data = _bytes(file)
         return data if data[-2:].tolist() == [0xFF, 0xD9] else None  # ends with its end marker
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[Image.Image]:
-    """The image with its header read; what fails here or in the block is named in one line."""
+def _open(path: str, max_pixels: int) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """The image with its header read, and its file; what fails here or in the block is named in
+    one line."""
+    _allow_pixels(max_pixels)
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        _check_file(path)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
-            yield image
+            # one opening for Pillow and torchvision, whose own takes no name that is not UTF-8
+            with Path(path).open("rb") as file, Image.open(file, formats=_formats()) as image:
+                _check_pixels(math.prod(image.size), max_pixels)
+                yield image, file
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("cannot identify image file") from error
+    except Image.DecompressionBombError as error:  # Pillow looks before we can
+        count = re.search(r"\d+", str(error))
+        _check_pixels(int(count[0]) if count else max_pixels + 1, max_pixels)
+        raise UnreadableImageError(str(error)) from error
     except Exception as error:  # a damaged file makes Pillow's plugins raise almost anything
-        reason = (str(error) or type(error).__name__).replace(repr(path), "").replace(path, "")
-        raise UnreadableImageError(" ".join(reason.split())) from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
+
+
+def _check_file(path: str) -> None:
+    """A named pipe would be waited for, and a device has no end."""
+    status = os.stat(path)  # noqa: PTH116 (hot)
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableImageError("is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("is a pipe, a socket or a device, not a file")
+    if status.st_size == 0:
+        raise UnreadableImageError("the file is empty")
+
+
+def _check_pixels(count: int, max_pixels: int) -> None:
+    if count > max_pixels:
+        raise UnreadableImageError(f"{count:,} pixels, more than --max-pixels {max_pixels}")
+
+
+def _allow_pixels(max_pixels: int) -> None:
+    """Let Pillow, whose own limit is the whole program's, read images as large as that. Its limit
+    is only ever raised, so that threads do not disturb each other; those that are read here with a
+    lower one are checked against it all the same."""
+    own = Image.MAX_IMAGE_PIXELS  # it refuses above twice that
+    if own is not None and 2 * own < max_pixels:
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """What Pillow may try: it recognises some formats that it cannot decode, and hands EPS, which
+    is a program, to an interpreter. Those that nearly all files are of come first."""
+    Image.init()
+    return [*COMMON, *(kind for kind in Image.ID if kind not in NOT_READ.union(COMMON))]
+
+
+def _bytes(file: BinaryIO) -> Tensor:
+    """All of a file `(L,) uint8`."""
+    file.seek(0)
+    return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
@@ -81,8 +152,11 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # "I;16" and its byte orders; "I" is how 16-bit PGM and some PNG arrive
-        upper_byte = np.clip(np.asarray(image.convert("I")) >> 8, 0, 255).astype(np.uint8)
+        # "I;16" and its byte orders, also of TIFF with 12 bits; "I" is how 16-bit PGM and some PNG
+        # arrive
+        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
+        upper_byte = np.clip(np.asarray(image.convert("I")) >> (min(bits, 16) - 8), 0, 255)
+        upper_byte = upper_byte.astype(np.uint8)
         return Image.fromarray(upper_byte).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

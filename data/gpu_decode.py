@@ -119,11 +119,11 @@ def _decode(
     try:
         return list(decode_jpeg(files, mode=ImageReadMode.RGB, device=device)) if files else []
     except RuntimeError:  # one file spoils the call, and it is not said which
-        return [_read(images.path(i), device) for i in index]
+        return [_read(images.path(i), images.max_pixels, device) for i in index]
 
 
-def _read(path: str, device: torch.device) -> Tensor | str:
+def _read(path: str, max_pixels: int, device: torch.device) -> Tensor | str:
     try:
-        return read_pixels(path).to(device)
+        return read_pixels(path, max_pixels).to(device)
     except UnreadableImageError as error:
         return str(error)

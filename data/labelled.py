@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from data.decode import MAX_PIXELS
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from errors import InputError
+from names import read_text
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
 
@@ -37,7 +39,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
@@ -47,7 +49,8 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
-    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
+    found = (_find_split(Path(data), split) for split in ("train", "val"))
+    train, val = (replace(split, max_pixels=max_pixels) for split in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
@@ -101,7 +104,7 @@ def _find_split(data: Path, split: str) -> ImageList:
 
 def _from_list(path: Path) -> ImageList:
     try:
-        rows = [line.rsplit(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line]
+        rows = [line.rsplit(maxsplit=1) for line in read_text(path).split("\n") if line.strip()]
         images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{path}: not lines of an image and its class") from error
@@ -117,7 +120,7 @@ def _from_annotations(annotations: Path) -> ImageList:
     root = annotations.parent
     images = find_images(root)
     try:
-        lines = annotations.read_text(encoding="utf-8").splitlines()
+        lines = read_text(annotations).split("\n")
         of = dict(line.split()[:2] for line in lines if line.strip())
         folders = [of[Path(path).name] for path in images.paths]
     except (OSError, ValueError) as error:

@@ -52,12 +52,12 @@ class ImageDataset(Dataset[Any]):
         self.decode = decode
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
-        path = self.images.path(draw.image)
+        path, most = self.images.path(draw.image), self.images.max_pixels
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
         try:
-            if self.decode == "gpu" and (data := read_jpeg(path)) is not None:
+            if self.decode == "gpu" and (data := read_jpeg(path, most)) is not None:
                 return draw.image, Jpeg(data, seed)
-            image = read_image(path) if self.decode == "pil" else read_pixels(path)
+            image = (read_image if self.decode == "pil" else read_pixels)(path, most)
         except UnreadableImageError as error:
             return draw.image, str(error)
         return draw.image, apply_seeded(self.transform, image, seed)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.revisited import read_revisited
@@ -82,7 +83,12 @@ class RetrievalData:
     benchmarks: list[Benchmark]
 
 
-def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) -> RetrievalData:
+def find_retrieval(
+    dataset: Path,
+    name: str,
+    train_dataset: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> RetrievalData:
     """Read a data set's images and ground truth.
 
     Args:
@@ -100,8 +106,8 @@ def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) 
             f"{root}: is to be {name}, and would be the other data set, for the whitening, too; "
             f"give the right --dataset_name, or {OTHER[name]}'s folder in --train_dataset"
         )
-    train = find_readable(other)
-    images = find_readable(root)
+    train = find_readable(other, max_pixels)
+    images = find_readable(root, max_pixels)
     names = image_names(images)
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -116,15 +122,15 @@ def find_retrieval(dataset: Path, name: str, train_dataset: Path | None = None) 
     return RetrievalData(images, train, benchmarks)
 
 
-def find_readable(root: Path) -> ImageList:
+def find_readable(root: Path, max_pixels: int = MAX_PIXELS) -> ImageList:
     """The images below a folder, without the corrupt ones of Paris.
 
     Raises:
         InputError: there is none.
     """
-    found = find_images(root)
+    found = find_images(root, max_pixels)
     kept = [path for path in found.paths if Path(path).stem not in CORRUPT]
-    return ImageList(found.root, kept, ["."] * len(kept))
+    return ImageList(found.root, kept, ["."] * len(kept), max_pixels)
 
 
 def image_names(images: ImageList) -> list[str]:

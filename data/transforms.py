@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+NARROWEST = 64  # long side to short side; at --size 224 an image of that shape is resized to 13 MB
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -20,7 +22,7 @@ def central_crop(size: int) -> v2.Transform:
     the time, and its pixels are the image's to one grey level. (Two, in a few of 100,000 values,
     where sides resized by 4/5, say, make ties that Pillow's longer weights round another way.)
     """
-    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()])
+    return v2.Compose([ShortSide(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def random_crop(size: int) -> v2.Transform:
@@ -57,7 +59,7 @@ def probe_crop(size: int) -> v2.Transform:
     side = round(size * 256 / 224)
     return v2.Compose(
         [
-            v2.Resize(side),
+            ShortSide(side),
             v2.CenterCrop(side),
             v2.RandomCrop(size),
             v2.RandomHorizontalFlip(),
@@ -85,7 +87,27 @@ def resized_crop(size: int) -> v2.Transform:
     and output as above."""
     side = round(size * 256 / 224)
     flip = v2.RandomHorizontalFlip()
-    return v2.Compose([v2.Resize(side), v2.RandomCrop(size), flip, v2.PILToTensor()])
+    return v2.Compose([ShortSide(side), v2.RandomCrop(size), flip, v2.PILToTensor()])
+
+
+class ShortSide(v2.Transform):
+    """An image resized so that its short side has so many pixels.
+
+    Of one that is narrower than 1 to `NARROWEST`, the middle of that shape is taken first, so that
+    a central crop shows the same: 5,000 × 1 pixels would grow to 1,280,000 × 256, a gigabyte.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
+        height, width = F.get_size(image)
+        most = NARROWEST * min(height, width)
+        if max(height, width) > most:
+            most += (max(height, width) - most) % 2  # with as much cut off at both ends
+            image = F.center_crop(image, [min(height, most), min(width, most)])
+        return F.resize(image, [self.side])
 
 
 class Lighting(v2.Transform):
@@ -115,7 +137,7 @@ def ten_crops(size: int) -> v2.Transform:
     """The four corners and the centre of the image, and their mirror images: the same input →
     `(10, 3, size, size) uint8`."""
     crops = v2.TenCrop(size)
-    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.PILToTensor(), _Stacked(crops)])
+    return v2.Compose([ShortSide(round(size * 256 / 224)), v2.PILToTensor(), _Stacked(crops)])
 
 
 class _Stacked(v2.Transform):
@@ -133,7 +155,7 @@ def warped(size: int) -> v2.Transform:
     """The whole image in a square: the short side resized to 256/224 of `size`, then both sides to
     `size`. Input and output as above."""
     both = v2.Resize((size, size))
-    return v2.Compose([v2.Resize(round(size * 256 / 224)), both, v2.PILToTensor()])
+    return v2.Compose([ShortSide(round(size * 256 / 224)), both, v2.PILToTensor()])
 
 
 def object_crop(size: int, least: float, most: float) -> v2.Transform:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.decode import MAX_PIXELS
 from data.images import ImageList
 from errors import InputError
 
@@ -35,7 +36,7 @@ class VocSplit:
         return hashlib.sha256(self.images.digest.encode() + self.targets.tobytes()).hexdigest()
 
 
-def find_voc(vocdir: str | Path, split: str) -> VocSplit:
+def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> VocSplit:
     """Read a split's annotations.
 
     Args:
@@ -55,7 +56,7 @@ def find_voc(vocdir: str | Path, split: str) -> VocSplit:
         columns.append(column)
     assert names is not None
     paths = [f"{name}.jpg" for name in names]
-    images = ImageList(root / "JPEGImages", paths, ["."] * len(paths))
+    images = ImageList(root / "JPEGImages", paths, ["."] * len(paths), max_pixels)
     for index in range(len(images)):
         if not Path(images.path(index)).is_file():
             raise InputError(f"{images.path(index)}: an image of {split}, is not there")

@@ -23,6 +23,7 @@ import cluster_features
 from clustering import Kmeans
 from errors import InputError
 from fitted_clusters import load_clusters
+from names import to_lines
 
 CPU = "--device cpu"
 
@@ -136,8 +137,9 @@ def test_without_a_pca_the_rows_are_taken_as_they_are(blobs: np.ndarray, tmp_pat
 
 
 def test_rows_have_names_in_a_table(blobs: np.ndarray, tmp_path: Path) -> None:
-    names = [f"images/{number}, {number}.png" for number in range(299)] + ["caf\udce9.png"]
-    text = "".join(f"{name}\n" for name in names)
+    names = [f"images/{number}, {number}.png" for number in range(298)]
+    names += ["two\nlines.png", "caf\udce9.png"]
+    text = to_lines(names)
     (tmp_path / "images.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
     flags = [tmp_path / "blobs.npy", "--k", 8]
     run(*flags, "--out", tmp_path / "out.npy")

@@ -321,7 +321,7 @@ def test_an_interrupted_stage_leaves_nothing(
 ) -> None:
     path = both / "Oxford" / "jpg" / "radcliffe_000001.jpg"
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{path}: cannot read this image: cannot identify"):
+    with pytest.raises(InputError, match=rf"{path}: cannot read this image: the file is empty"):
         evaluate(model, find_retrieval(both, "Oxford"), tmp_path / "out", **SETTINGS)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["extract_train.npz", "train_pca.npz"]

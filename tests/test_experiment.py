@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_images
 
 from data.images import ImageList, find_images
@@ -131,7 +132,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
 def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
     (saved,) = run_epochs(tmp_path / "exp", images, 1)
     write_images(images.root, 4)
-    with pytest.raises(InputError, match=r"the images are not those .* \(3 there, 4 now\)"):
+    with pytest.raises(InputError, match=r"not those .* \(3 there, 4 now: 1 added, such as 0"):
         Experiment(
             tmp_path / "exp",
             find_images(images.root),
@@ -161,7 +162,44 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
         assert not caplog.messages
         experiment.report_unreadable({2: "cannot be read"})
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
-        assert set(experiment.unreadable) == {0, 1, 3}, "a name of two lines may be named again"
+        assert set(experiment.named) == {0, 1, 2, 3}, "whatever the name"
+
+
+def test_an_image_that_can_be_read_again_is_named_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that was away for a moment costs those images an epoch, not the run."""
+    images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
+    bad = tmp_path / "exp" / "bad_images.txt"
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        for away in range(190, 200, 2):  # in all more than 1 %, in each pass not
+            experiment.begin_pass()
+            experiment.report_unreadable(dict.fromkeys((away, away + 1), "Stale file handle"))
+            experiment.gather_unreadable()
+        assert bad.read_text() == "198.png\tStale file handle\n199.png\tStale file handle\n"
+        experiment.begin_pass()
+        experiment.report_unreadable(dict.fromkeys((198, 199), "Stale file handle"))
+        experiment.gather_unreadable()
+        assert caplog.text.count("199.png") == 1, "said once while it stays so"
+        experiment.begin_pass()
+        experiment.gather_unreadable()
+        assert not bad.exists()
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
+    tmp_path: Path, step: int
+) -> None:
+    images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        experiment.report_unreadable({7: "empty"})
+        saved = checkpoint(0, experiment) | {"step": step}
+        saved["assignment"] = torch.where(torch.arange(200) == 7, -1, 0)
+    resume = tmp_path / "exp" / "checkpoint.pth.tar"
+    with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
+        assert set(experiment.unreadable) == ({7} if step else set())
+        experiment.begin_pass()
+        assert not experiment.unreadable
 
 
 def test_an_unreadable_image_may_have_any_name(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from files import (
     atomic_write,
     new_numbered_folder,
     remove_leftovers,
+    remove_leftovers_of,
     sha256_of,
     write_text,
 )
@@ -93,3 +95,18 @@ def test_sha256_of_a_file_or_its_beginning(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "f").digest() == hashlib.sha256(content).digest()
     for end in (0, 5, 2**20, 2**20 + 1):
         assert sha256_of(tmp_path / "f", end).digest() == hashlib.sha256(content[:end]).digest()
+
+
+def test_the_longest_name_can_be_written_and_cleaned_up(tmp_path: Path) -> None:
+    for name in ("x" * 255, "é" * 127, "[a*?].txt"):
+        path = tmp_path / name
+        with atomic_write(path) as file:
+            (half_written,) = (p.name for p in tmp_path.iterdir())
+            file.write(b"whole")
+        path.unlink()
+        with atomic_folder(path) as folder:
+            (folder / "f").touch()
+        shutil.rmtree(path)
+        (tmp_path / half_written).touch()
+        remove_leftovers_of(path)
+        assert not list(tmp_path.iterdir())

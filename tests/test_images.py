@@ -1,7 +1,10 @@
 """Where images come from: nested folders, flat folders, list files."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_images
@@ -9,6 +12,7 @@ from torchvision.datasets import ImageFolder
 
 from data.images import find_images, image_extensions
 from errors import InputError
+from names import to_lines
 
 
 def test_a_tree_is_listed_in_the_order_of_image_folder(tmp_path: Path) -> None:
@@ -108,3 +112,75 @@ def test_a_binary_file_is_no_list(tmp_path: Path) -> None:
     (image,) = write_images(tmp_path, 1)
     with pytest.raises(InputError, match="neither a folder nor a text file"):
         find_images(image)
+
+
+def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
+    """Two of them in each folder would otherwise make 2^40 paths."""
+    for folder in ("a", "b/deeper"):
+        write_images(tmp_path / folder, 2)
+    paths = find_images(tmp_path).paths
+    for number, target in enumerate(("..", ".", "../b", "../b/deeper")):
+        (tmp_path / "a" / f"link{number}").symlink_to(target)
+    for number, target in enumerate(("..", "../..", "../../a")):
+        (tmp_path / "b" / "deeper" / f"link{number}").symlink_to(target)
+    (tmp_path / "top").symlink_to(".")
+    found = find_images(tmp_path).paths
+    assert set(paths) <= set(found)
+    assert {str(Path(path).name) for path in found} == {"000.png", "001.png"}
+    assert len(found) == len(set(found)) < 40
+    for path in found:
+        folders = [(tmp_path / path).parents[i].resolve() for i in range(len(Path(path).parents))]
+        assert len(set(folders)) == len(folders), "no folder lies in itself"
+
+
+def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+    write_images(tmp_path / "elsewhere", 2)
+    (tmp_path / "data").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).symlink_to("../elsewhere")
+    expected = ["a/000.png", "a/001.png", "b/000.png", "b/001.png"]
+    assert find_images(tmp_path / "data").paths == expected
+    reference = ImageFolder(str(tmp_path / "data"))
+    assert [str(tmp_path / "data" / path) for path in expected] == [p for p, _ in reference.samples]
+
+
+@pytest.mark.parametrize("place", ["", "a"])
+def test_what_leads_nowhere_is_listed_as_an_image(tmp_path: Path, place: str) -> None:
+    """Whether an image can be read is found out when it is."""
+    write_images(tmp_path / "b", 1)
+    (tmp_path / "a").mkdir()
+    folder = tmp_path / place
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    found = [Path(path).name for path in find_images(tmp_path).paths]
+    assert found == ["circle.png", "gone.png", "pipe.png", "000.png"]
+
+
+@pytest.mark.parametrize("reason", ["Permission denied", "No such file or directory"])
+def test_a_folder_that_is_closed_or_vanishes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """Left out in silence, it would be a class less."""
+    write_images(tmp_path / "a" / "closed", 1)
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise OSError(errno.EACCES if "denied" in reason else errno.ENOENT, reason, str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=f"a/closed: cannot list this folder: {reason}"):
+        find_images(tmp_path)
+
+
+def test_a_list_may_name_a_file_with_a_line_break(tmp_path: Path) -> None:
+    write_images(tmp_path, 2)
+    names = ["two\nlines.png", "\\odd.png"]
+    for number, name in enumerate(names):
+        (tmp_path / f"00{number}.png").rename(tmp_path / name)
+    (tmp_path / "list.txt").write_text(to_lines(names))
+    images = find_images(tmp_path / "list.txt")
+    assert images.paths == names
+    assert all(Path(images.path(i)).is_file() for i in range(2))

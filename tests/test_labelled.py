@@ -10,6 +10,7 @@ import cli
 from data import tiny_imagenet
 from data.labelled import find_train_and_val
 from errors import InputError
+from files import write_text
 
 
 @pytest.fixture
@@ -107,6 +108,10 @@ def test_lists_of_images_and_classes(tmp_path: Path) -> None:
     train, val = find_train_and_val(tmp_path)
     assert train.images.paths == ["all images/002.png", "all images/000.png"]
     assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0], [1])
+    odd = ["no \udcff UTF-8.png", "paragraph\u2029.png"]
+    write_text(tmp_path / "val.txt", "".join(f"all images/{name} 1\n" for name in odd))
+    (tmp_path / "all images" / "003.png").rename(tmp_path / "all images" / odd[0])
+    assert find_train_and_val(tmp_path)[1].images.paths == [f"all images/{name}" for name in odd]
     for text, message in (
         ("000.png\n", "not lines of an image and its class"),
         ("none.png 1\n", "names .*none.png, which is not there; paths are below"),

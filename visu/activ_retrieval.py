@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as F
 import applied
 import cli
 from applied import open_inputs
-from data.decode import UnreadableImageError, read_image
+from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
 from errors import InputError
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
         folder = args.exp / f"conv{layer}"
         copy_images(layer, top, images, folder)
         field, side = receptive_field(before[layer]), map_side(before[layer], inputs.size)
-        places = Places(field, side, inputs.size)
+        places = Places(field, side, inputs.size, inputs.images.max_pixels)
         sheets = draw_sheets(layer, top, images, places, folder)
         sys.stdout.write(describe(layer, top, folder, sheets))
 
@@ -107,8 +107,11 @@ class Places:
         size: side of the view in pixels.
     """
 
-    def __init__(self, field: ReceptiveField, map_side: int, size: int) -> None:
+    def __init__(
+        self, field: ReceptiveField, map_side: int, size: int, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.field, self.map_side, self.size = field, map_side, size
+        self.max_pixels = max_pixels
 
     def box(self, place: int) -> tuple[int, int, int, int]:
         """Of a place, counted row by row, what it sees; that may reach beyond the view."""
@@ -118,7 +121,7 @@ class Places:
         """The view of an image file with the box of a place in it, and what the box holds; both
         have the side of a sheet's pictures."""
         try:
-            pixels = central_crop(self.size)(read_image(path))
+            pixels = central_crop(self.size)(read_image(path, self.max_pixels))
         except UnreadableImageError:  # it could be read in the pass
             grey = Image.new("RGB", (SIDE, SIDE), MISSING)
             return grey, grey

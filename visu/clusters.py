@@ -34,7 +34,7 @@ COLUMNS = 10
 
 
 def main(args: argparse.Namespace) -> None:
-    run = read_run(args.exp, args.data)
+    run = read_run(args.exp, args.data, args.max_pixels)
     run.require_images()
     epoch = chosen_epoch(run, args.epoch)
     views = clusters_at(run, epoch)
@@ -153,7 +153,9 @@ def strip(
     rng = np.random.default_rng(derive_seed(seed, "images shown", view.number))
     chosen = np.sort(rng.permutation(view.members)[:images])
     paths = [run.images.path(i) for i in chosen]
-    return Strip(caption(run, epoch, view, distances), Thumbnails(paths, SIDE))
+    return Strip(
+        caption(run, epoch, view, distances), Thumbnails(paths, SIDE, run.images.max_pixels)
+    )
 
 
 def caption(run: Run, epoch: int, view: ClusterView, distances: dict[int, float]) -> str:

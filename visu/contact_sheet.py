@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from data.decode import UnreadableImageError, read_image
+from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from errors import InputError
 
 SPACE = 4  # pixels between pictures
@@ -33,19 +33,20 @@ class Thumbnails(Sequence[Image.Image]):
 
     paths: Sequence[str]
     side: int
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return thumbnail(self.paths[index], self.side)
+        return thumbnail(self.paths[index], self.side, self.max_pixels)
 
 
-def thumbnail(path: str, side: int) -> Image.Image:
+def thumbnail(path: str, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The central square of an image file, `side` × `side` pixels, RGB; grey where the file cannot
     be read."""
     try:
-        return ImageOps.fit(read_image(path), (side, side))
+        return ImageOps.fit(read_image(path, max_pixels), (side, side))
     except UnreadableImageError:
         return Image.new("RGB", (side, side), MISSING)
 

@@ -10,6 +10,7 @@ equal.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,10 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
-    run = read_run(args.source) if is_run and not args.data else None
+    run = read_run(args.source, None, args.max_pixels) if is_run and not args.data else None
     if run is not None:
         run.require_images("DIR")
-    images = find_all_images(args.data) if run is None else run.images
+    images = find_all_images(args.data, args.max_pixels) if run is None else run.images
     out = args.out or (args.source / NAME if is_run else Path(NAME))
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
 
     chosen = sample(len(images), args.points, args.seed)
     paths, folders = ([names[i] for i in chosen] for names in (images.paths, images.folders))
-    few = ImageList(images.root, paths, folders)
+    few = replace(images, paths=paths, folders=folders)
     model = args.source / "checkpoint.pth.tar" if is_run else args.source
     network = open_inputs(argparse.Namespace(**vars(args), model=model, size=None), few)
     with progress("features", len(few), "images") as advance:

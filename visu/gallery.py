@@ -1,5 +1,6 @@
 """A run's clusters for a page: which to picture, their pictures, and an index to search in."""
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
-from data.decode import UnreadableImageError, read_image
+from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from errors import InputError
+from names import from_line
 from seeding import derive_seed
 from visu.page import to_webp
 from visu.run_clusters import ClusterView, Run, clusters_at
@@ -42,9 +44,10 @@ def make_gallery(
     chosen += [view for view in views if view.number in set(asked) - taken]
     drawn = [_draw(view.members, pictures, asked.get(view.number, [])) for view in chosen]
     shown = np.unique(np.concatenate(drawn or [np.empty(0, np.int64)]))
+    draw = functools.partial(encode, max_pixels=run.images.max_pixels)
     with ThreadPoolExecutor(THREADS) as threads:
         encoded = dict(
-            zip(shown.tolist(), threads.map(encode, map(run.images.path, shown)), strict=True)
+            zip(shown.tolist(), threads.map(draw, map(run.images.path, shown)), strict=True)
         )
     known, complete = _searchable(run, shown)
     position = {image: place for place, image in enumerate(known.tolist())}
@@ -90,10 +93,10 @@ def _share(view: ClusterView) -> float | None:
     return view.stayed if view.purity is None else view.purity
 
 
-def encode(path: str) -> str | None:
+def encode(path: str, max_pixels: int = MAX_PIXELS) -> str | None:
     """The middle of an image as a small WebP file in base64; None where it cannot be read."""
     try:
-        return to_webp(ImageOps.fit(read_image(path), (SIDE, SIDE)))
+        return to_webp(ImageOps.fit(read_image(path, max_pixels), (SIDE, SIDE)))
     except UnreadableImageError:
         return None
 
@@ -108,8 +111,8 @@ def _find(
     for text in also:
         if text.isdecimal() and int(text) in numbers:
             found.setdefault(int(text), [])
-        elif text in run.images.paths:
-            image = run.images.paths.index(text)
+        elif (name := from_line(text)) in run.images.paths:
+            image = run.images.paths.index(name)
             if assignment[image] < 0:
                 raise InputError(f"--also {text}: this image was left out of the clusters")
             found.setdefault(int(assignment[image]), []).append(image)

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from clustering import group_by_cluster
+from data.decode import MAX_PIXELS
 from data.images import ImageList, images_of_listing
 from errors import InputError
 from experiment import read_metrics
+from names import from_lines, read_text
 
 LOOKED_AT = 100  # images, of which one has to be there
 
@@ -114,13 +116,14 @@ class ClusterView:
         return len(self.members)
 
 
-def read_run(exp: Path, data: Path | None = None) -> Run:
+def read_run(exp: Path, data: Path | None = None, max_pixels: int = 1) -> Run:
     """Read an experiment folder.
 
     Args:
         data: the run's images, as `main.py` takes them, where they are not found any more: the
             settings have the folder or list as seen from where the run was started. Looked for
             there, it is also looked for from each folder above `exp`.
+        max_pixels: that an image may have at least and still be read; the run may have read more.
 
     Raises:
         InputError: the folder is none of a run, or `data` is not there.
@@ -130,9 +133,11 @@ def read_run(exp: Path, data: Path | None = None) -> Run:
         raise InputError(f"{exp}: not the experiment folder of a run: it has no images.txt")
     if data is not None and not data.exists():
         raise InputError(f"--data {data}: no such folder or list file")
-    text = listing.read_bytes().decode("utf-8", "surrogateescape")
     settings = _read_settings(exp)
-    images = images_of_listing(data or _find_data(exp, settings), text.split("\n")[:-1])
+    most = settings.get("max_pixels", MAX_PIXELS)
+    most = max(most, max_pixels) if isinstance(most, int) else max_pixels
+    names = from_lines(read_text(listing))
+    images = images_of_listing(data or _find_data(exp, settings), names, most)
     if not len(images):
         raise InputError(f"{listing}: names no image")
     return Run(exp, images, settings, read_metrics(exp))

@@ -1,0 +1,173 @@
+"""Data that nobody has cleaned: every kind of file is read as what it shows, or left out with its
+name and the reason."""
+
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_zoo import HEIGHT, WIDTH, kinds
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as F
+
+from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.images import ImageList, find_images
+from data.loading import Draw, ImageDataset
+from data.transforms import (
+    NARROWEST,
+    ShortSide,
+    apply_seeded,
+    central_crop,
+    modelzoo_crop,
+    probe_crop,
+    random_crop,
+    resized_crop,
+    warped,
+)
+
+ZOO = kinds()
+READABLE = {name: kind for name, kind in ZOO.items() if not kind.reason}
+UNREADABLE = {name: kind for name, kind in ZOO.items() if kind.reason}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_readable_kind_has_the_pixels_that_it_shows(tmp_path: Path, name: str) -> None:
+    kind, path = ZOO[name], tmp_path / name
+    path.write_bytes(kind.content)
+    assert kind.pixels is not None
+    image, quick = np.asarray(read_image(str(path))), read_pixels(str(path))
+    assert image.shape == kind.pixels.shape
+    difference = np.abs(image.astype(int) - kind.pixels)
+    assert difference.mean() <= kind.tolerance
+    assert difference.max() <= 20 * kind.tolerance
+    np.testing.assert_array_equal(quick.permute(1, 2, 0).numpy(), image)
+
+
+@pytest.mark.parametrize("decode", ["auto", "pil"])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_kind_says_why(tmp_path: Path, name: str, decode: str) -> None:
+    (tmp_path / name).write_bytes(ZOO[name].content)
+    images = ImageList(tmp_path, [name], ["."])
+    _, reason = ImageDataset(images, central_crop(32), decode=decode)[Draw(0, 0, 0)]
+    assert isinstance(reason, str)
+    assert reason.startswith(ZOO[name].reason)
+    assert "\n" not in reason
+    assert str(tmp_path) not in reason
+
+
+SPECIAL = {
+    "gone.png": "No such file or directory",
+    "pipe.png": "is a pipe, a socket or a device, not a file",
+    "socket.png": "is a pipe, a socket or a device, not a file",
+    "zeros.png": "is a pipe, a socket or a device, not a file",
+    "circle.png": "Too many levels of symbolic links",
+    "folder.png": "is a folder",
+    "closed.png": "Permission denied",
+}
+
+
+def make_special(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that is no file that can be read, as its name says."""
+    match path.stem:
+        case "gone":
+            path.symlink_to("nowhere")
+        case "pipe":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                monkeypatch.chdir(path.parent)  # since a socket's path must be short
+                made.bind(path.name)
+        case "zeros":
+            path.symlink_to("/dev/zero")
+        case "circle":
+            path.symlink_to(path.name)
+        case "folder":
+            path.mkdir()
+        case "closed":
+            path.write_bytes(ZOO["plain.png"].content)
+            path.chmod(0)
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_special(tmp_path / name, monkeypatch)
+    if name == "closed.png" and os.access(tmp_path / name, os.R_OK):
+        pytest.skip("nothing is closed to root")
+    for read in (read_image, read_pixels):
+        with pytest.raises(UnreadableImageError, match=f"^{SPECIAL[name]}$"):
+            read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("read", [read_image, read_pixels])
+def test_a_file_that_may_not_be_read_or_fails_says_so(
+    tmp_path: Path, read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "image.png").write_bytes(ZOO["plain.png"].content)
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UnreadableImageError, match=r"^Permission denied$"):
+        read(str(tmp_path / "image.png"))
+
+
+def test_the_limit_of_pixels_can_be_lowered_and_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = HEIGHT * WIDTH
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count // 4)  # Pillow refuses more than twice it
+    readers: list[Callable[[str, int], object]] = [read_image, read_pixels, read_jpeg]
+    for name in ("plain.png", "plain.jpg"):
+        path = tmp_path / name
+        path.write_bytes(ZOO[name].content)
+        for read in readers:
+            for limit in (count - 1, count // 2 - 1, 1):
+                message = f"^{count} pixels, more than --max-pixels {limit}$"
+                with pytest.raises(UnreadableImageError, match=message):
+                    read(str(path), limit)
+            read(str(path), count)
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+def test_the_limit_holds_in_workers_however_they_are_started(tmp_path: Path, start: str) -> None:
+    (tmp_path / "plain.png").write_bytes(ZOO["plain.png"].content)
+    (tmp_path / "one.png").write_bytes(ZOO["one pixel.png"].content)
+    images = find_images(tmp_path, max_pixels=100)
+    sent = pickle.loads(pickle.dumps(ImageDataset(images, central_crop(32))))
+    assert sent[Draw(1, 0, 1)] == (1, "864 pixels, more than --max-pixels 100")
+    loader: DataLoader[tuple[int, Tensor | str]] = DataLoader(
+        ImageDataset(images, central_crop(32)),
+        batch_size=None,
+        sampler=[Draw(image, 0, image) for image in range(2)],
+        num_workers=1,
+        multiprocessing_context=start,
+    )
+    (_, one), (_, plain) = loader
+    assert isinstance(one, Tensor)
+    assert plain == "864 pixels, more than --max-pixels 100"
+
+
+def test_a_narrow_image_is_cut_before_it_grows() -> None:
+    """The middle is what the central crop shows; 60,000 × 1 pixels resized whole would be 12 GB."""
+    row = torch.from_numpy(np.random.default_rng(0).integers(256, size=(3, 1, 301), dtype=np.uint8))
+    column = row.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    for pixels in (row, column):
+        whole = F.center_crop(F.resize(pixels, [64]), [56])
+        assert (central_crop(56)(pixels).int() - whole.int()).abs().max() <= 1
+        image = F.to_pil_image(pixels)
+        assert (central_crop(56)(image).int() - whole.int()).abs().max() <= 1
+    long = torch.zeros(3, 60_000, 1, dtype=torch.uint8)
+    assert ShortSide(256)(long).shape == (3, 256 * NARROWEST, 256)
+    for view in (random_crop, probe_crop, resized_crop, warped, modelzoo_crop):
+        assert apply_seeded(view(32), long, 0).shape == (3, 32, 32)
+    wide = torch.zeros(3, 10, 10 * NARROWEST, dtype=torch.uint8)
+    assert ShortSide(20)(wide).shape == (3, 20, 20 * NARROWEST), "as wide as may be, it stays whole"

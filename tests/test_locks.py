@@ -1,0 +1,83 @@
+"""One process at a time."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import InputError
+from locks import sole_user
+
+ROOT = Path(__file__).parents[1]
+HOLD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from locks import sole_user
+with sole_user(Path(sys.argv[2]), "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with sole_user(lock, "busy"):
+        with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    with sole_user(lock, "busy"):
+        pass
+
+
+def test_a_process_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        assert lock.exists()
+        with sole_user(lock, "busy"):
+            pass
+
+
+def test_a_lock_that_its_holder_removes_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened before is another file than the one that is there now."""
+    lock, flock = tmp_path / "lock", fcntl.flock
+    taken: list[int] = []
+
+    def remove_first(handle: int, how: int) -> None:
+        if not taken:
+            lock.unlink()
+        taken.append(handle)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with sole_user(lock, "busy"):
+        assert len(taken) == 2
+        with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
+            pass
+
+
+def test_where_the_disk_knows_no_locks_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with sole_user(tmp_path / "lock", "busy"), sole_user(tmp_path / "lock", "busy"):
+        pass

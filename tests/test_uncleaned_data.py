@@ -1,0 +1,266 @@
+"""Whole runs over data that nobody has cleaned: what each script does with every kind of file and
+every kind of name."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_images
+from image_zoo import kinds
+from test_names import ODD
+
+import assign
+import experiment
+import export_clusters
+import extract_features
+import main
+import prepare_data
+from data.decode import read_pixels
+from data.images import find_images
+from errors import InputError
+from names import from_lines, from_reasons, read_text, to_lines
+from summary import epoch_metrics
+from visu import clusters as clusters_script
+from visu import report
+from visu.run_clusters import read_run
+
+ROOT = Path(__file__).parents[1]
+Train = Callable[..., Path]
+ZOO = kinds()
+REASONS = {name: kind.reason for name, kind in ZOO.items() if kind.reason}
+REASONS |= {"gone.png": "No such file or directory", "pipe.png": "is a pipe, a socket or a device"}
+
+
+def names(folder: str) -> list[str]:
+    return [f"{folder}/{name.replace('/', '_')[:60]}.png" for name in ODD]
+
+
+@pytest.fixture
+def uncleaned(tmp_path: Path) -> Path:
+    """Every kind of file, names of every kind, what is no file, and folders that lead round in a
+    circle."""
+    root = tmp_path / "uncleaned"
+    (root / "zoo").mkdir(parents=True)
+    for name, kind in ZOO.items():
+        (root / "zoo" / name).write_bytes(kind.content)
+    (root / "zoo" / "gone.png").symlink_to("nowhere")
+    os.mkfifo(root / "zoo" / "pipe.png")
+    (root / "names").mkdir()
+    images = write_images(tmp_path / "plain", len(ODD))
+    for image, name in zip(images, names("names"), strict=True):
+        image.rename(root / name)
+    (root / "zoo" / "round").symlink_to("..")
+    (root / "names" / "self").symlink_to(".")
+    return root
+
+
+def check_left_out(bad: dict[str, str], prefix: str = "") -> None:
+    assert set(bad) == {f"{prefix}zoo/{name}" for name in REASONS}
+    for name, reason in REASONS.items():
+        assert bad[f"{prefix}zoo/{name}"].startswith(reason)
+
+
+@pytest.mark.parametrize("decode", ["auto", "pil"])
+def test_a_run_over_uncleaned_data(
+    uncleaned: Path, train: Train, monkeypatch: pytest.MonkeyPatch, decode: str
+) -> None:
+    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    exp = train(uncleaned, "--decode", decode, "--workers", "1")
+    listed = from_lines(read_text(exp / "images.txt"))
+    expected = {f"zoo/{name}" for name in (*ZOO, "gone.png", "pipe.png")} | set(names("names"))
+    assert sorted(listed) == sorted(expected), "each once, whatever the links"
+    check_left_out(from_reasons(read_text(exp / "bad_images.txt")))
+    log = (exp / "log.txt").read_text()
+    assert log.count("left out, unreadable") == len(REASONS)
+    assignment = np.load(exp / "assignments" / "epoch_0001.npy")
+    left_out = {listed[index] for index in np.flatnonzero(assignment < 0)}
+    assert left_out == {f"zoo/{name}" for name in REASONS}
+    assert (exp / "report.html").exists()
+    assert read_run(exp).images.paths == listed
+
+
+def test_every_script_takes_uncleaned_data(
+    uncleaned: Path,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    monkeypatch.setattr(prepare_data, "MOST_UNREADABLE", 1.0)
+    exp = train(uncleaned, "--no-report")
+    model, prefix = str(exp / "checkpoint.pth.tar"), f"{uncleaned}/"
+    everywhere = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
+    good = sorted(set(from_lines(read_text(exp / "images.txt"))) - {f"zoo/{n}" for n in REASONS})
+
+    out = tmp_path / "features"
+    run(extract_features, model, uncleaned, "--out", out, *everywhere)
+    assert sorted(from_lines(read_text(out / "images.txt"))) == [prefix + name for name in good]
+    check_left_out(from_reasons(read_text(out / "bad_images.txt")), prefix)
+    assert len(np.load(out / "features.npy")) == len(good)
+    assert not [path.name for path in out.iterdir() if path.name.endswith(".lock")]
+
+    for script, table, of in (
+        (assign, tmp_path / "assigned.csv", [model, uncleaned, *everywhere]),
+        (export_clusters, tmp_path / "exported.csv", [exp]),
+    ):
+        folders, sheet = tmp_path / script.__name__, tmp_path / "sheet.png"
+        flags = ["--contact-sheet", sheet] if script is assign else []
+        run(script, *of, "--out", table, "--folders", folders, *flags)
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            assert sorted(row["path"] for row in csv.DictReader(file)) == [prefix + n for n in good]
+        assert len(list(folders.glob("cluster_*/*"))) == len(good)
+
+    capsys.readouterr()
+    run(prepare_data, uncleaned, tmp_path / "copy", "--size", 16, "--workers", 0)
+    said = capsys.readouterr().err
+    assert said.count("left out, unreadable") == said.count("\n") == len(REASONS)
+    assert sorted(find_images(tmp_path / "copy").paths) == good
+    for name in good:
+        short = min(read_pixels(str(tmp_path / "copy" / name)).shape[1:])
+        assert short == min(16, *read_pixels(prefix + name).shape[1:])
+
+    run(clusters_script, exp, *everywhere)
+    odd = "\\names/two\\nlines.png.png"
+    run(report, exp, "--also", odd)
+    assert "two\\nlines.png.png" in (exp / "report.html").read_text(errors="surrogateescape")
+    run(report, exp, "--also", odd.removeprefix("\\").replace("\\n", "\n"))
+
+
+def run(script: object, *command: object) -> None:
+    parts: Any = script
+    parts.main(parts.parse_args([str(part) for part in command]))
+
+
+def test_a_lower_limit_of_pixels_leaves_images_out_by_name(
+    tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    paths = find_images(tree).paths
+    large = [path for path in paths if int(Path(path).stem) % 7 >= 5]  # 40 × 45 and 40 × 46
+    exp = train(tree, "--max-pixels", str(40 * 44))
+    bad = from_reasons(read_text(exp / "bad_images.txt"))
+    assert sorted(bad) == sorted(large)
+    assert set(bad.values()) == {
+        "1,800 pixels, more than --max-pixels 1760",
+        "1,840 pixels, more than --max-pixels 1760",
+    }
+    assert json.loads((exp / "config.json").read_text())["settings"]["max_pixels"] == 1760
+    resumed = ["--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2"]
+    train(tree, *resumed, "--max-pixels", str(10**9))
+    assert not (exp / "bad_images.txt").exists(), "with a higher one they are read again"
+    assert (np.load(exp / "assignments" / "epoch_0002.npy") >= 0).all()
+    assert "max_pixels 1760 → 1000000000" in (exp / "log.txt").read_text()
+
+
+def test_images_that_vanish_between_listing_and_reading_are_left_out(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+
+    def find_and_remove(*args: Any) -> Any:
+        images = find_images(*args)
+        (tree / "b" / "004.png").unlink()
+        shutil.rmtree(tree / "c")
+        return images
+
+    monkeypatch.setattr(main, "find_images", find_and_remove)
+    exp = train(tree)
+    bad = from_reasons(read_text(exp / "bad_images.txt"))
+    assert sorted(bad) == ["b/004.png", *(f"c/{n:03d}.png" for n in range(10))]
+    assert set(bad.values()) == {"No such file or directory"}
+
+
+def test_an_image_that_was_away_for_an_epoch_comes_back(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", 120)
+    path, away = tmp_path / "images" / "050.png", tmp_path / "away"
+
+    def find_and_take_away(*args: Any) -> Any:
+        images = find_images(*args)
+        path.rename(away)
+        return images
+
+    def bring_back(*args: Any) -> Any:
+        if away.exists():
+            away.rename(path)
+        return epoch_metrics(*args)
+
+    monkeypatch.setattr(main, "find_images", find_and_take_away)
+    monkeypatch.setattr(main, "epoch_metrics", bring_back)
+    exp = train(tmp_path / "images", "--epochs", "2")
+    assert [line["unreadable"] for line in experiment.read_metrics(exp)] == [1, 0]
+    assert np.load(exp / "assignments" / "epoch_0000.npy")[50] == -1
+    assert np.load(exp / "assignments" / "epoch_0001.npy")[50] >= 0
+    assert not (exp / "bad_images.txt").exists()
+    assert (exp / "log.txt").read_text().count("050.png: No such file") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("added", "40 there, 41 now: 1 added, such as b/new.png"),
+        ("removed", "40 there, 39 now: 1 removed, such as b/004.png"),
+        ("renamed", "40 there, 40 now: 1 added, such as b/new.png, 1 removed, such as b/004.png"),
+    ],
+)
+def test_a_changed_data_set_is_noticed_at_resume(
+    tree: Path, train: Train, tmp_path: Path, change: str, told: str
+) -> None:
+    exp = train(tree)
+    before = (exp / "checkpoint.pth.tar").read_bytes()
+    old, new = tree / "b" / "004.png", tree / "b" / "new.png"
+    if change == "removed":
+        old.unlink()
+    elif change == "renamed":
+        old.rename(new)
+    else:
+        shutil.copy(old, new)
+    onward = ["--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2"]
+    with pytest.raises(InputError, match=re.escape(f"images.txt ({told}); give another --exp")):
+        train(tree, *onward)
+    assert (exp / "checkpoint.pth.tar").read_bytes() == before
+    other = train(tree, *onward, exp="other")
+    assert "other images, by name or order" in (other / "log.txt").read_text()
+    listed = from_lines(read_text(other / "images.txt"))
+    assert listed == find_images(tree).paths
+
+
+def test_a_list_in_another_order_is_another_data_set(
+    tree: Path, train: Train, tmp_path: Path
+) -> None:
+    paths = find_images(tree).paths
+    source = tmp_path / "list.txt"
+    source.write_text(to_lines(f"images/{path}" for path in paths))
+    exp = train(source)
+    source.write_text(to_lines(f"images/{path}" for path in reversed(paths)))
+    with pytest.raises(InputError, match="40 now: the same names in another order"):
+        train(source, "--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2")
+
+
+def test_two_extractions_into_one_folder_do_not_meet(
+    tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exp = train(tree, "--no-report")
+    out = tmp_path / "features"
+    command = [exp / "checkpoint.pth.tar", tree, "--out", out, "--device", "cpu", "--workers", 0]
+    whole, said = extract_features.extract, []
+
+    def meet(*args: Any) -> Any:
+        with pytest.raises(InputError) as refused:
+            run(extract_features, *command)
+        said.append(str(refused.value))
+        return whole(*args)
+
+    monkeypatch.setattr(extract_features, "extract", meet)
+    run(extract_features, *command)
+    assert said == [f"--out {out}: another process writes there; wait for it, or give another"]
+    assert len(np.load(out / "features.npy")) == 40
