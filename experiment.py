@@ -1,38 +1,45 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
-import contextlib
+import io
 import json
 import logging
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from checkpoint import place_of, save_checkpoint
+from checkpoint import save_checkpoint
+from checkpoint_folder import (
+    NEWEST,
+    PREVIOUS,
+    checkpoints_of,
+    folder_of,
+    place_of,
+    remove_old,
+)
+from curves import Curves
 from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
 from errors import InputError
 from files import (
+    append,
     atomic_write,
     make_experiment_folder,
     new_numbered_folder,
     remove_leftovers,
     write_text,
 )
+from log_handlers import log_handlers
 from results import plain_settings, versions
 from state import OWN_SETTINGS
 from util import Logger
 
 log = logging.getLogger("deepcluster")
 
-RESULTS = ("checkpoint.pth.tar", "checkpoints", "clusters", "metrics.jsonl")
+RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", "metrics.jsonl")
 
 
 class Experiment:
@@ -70,9 +77,10 @@ class Experiment:
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
         self.unreadable = self._known_unreadable() if self.continues else {}
+        self.last_saved = resume
 
     def __enter__(self) -> "Experiment":
-        self._handlers = _log_handlers(
+        self._handlers = log_handlers(
             self.folder / "log.txt", self.continues, bool(self.settings["verbose"])
         )
         log.setLevel(logging.INFO)
@@ -89,7 +97,7 @@ class Experiment:
         config["processes"] = world_size()
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
-        self.tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=first_epoch)
+        self.curves = Curves(self.folder / "tensorboard", first_epoch)
         return self
 
     def __exit__(
@@ -103,7 +111,6 @@ class Experiment:
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
-        self.tensorboard.close()
 
     def report_unreadable(self, unreadable: dict[int, str]) -> None:
         """Name each unreadable image once, in the log and in `bad_images.txt`.
@@ -149,11 +156,19 @@ class Experiment:
             )
 
     def save(self, name: str, contents: dict[str, Any]) -> None:
-        """Save a checkpoint, which remembers where the folder's `clusters` end."""
+        """Save a checkpoint, which remembers where the folder's `clusters` end.
+
+        The newest, `checkpoint.pth.tar`, leaves the one before it under another name; of the
+        numbered ones, as many stay as `--keep` says.
+        """
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         end, digest = self.clusters.end, self.clusters.digest
-        save_checkpoint(path, {**contents, "clusters_end": end, "clusters_digest": digest})
+        contents = {**contents, "clusters_end": end, "clusters_digest": digest}
+        save_checkpoint(path, contents, self.folder / PREVIOUS if name == NEWEST else None)
+        self.last_saved = path
+        if name != NEWEST and self.settings.get("keep"):
+            remove_old(self.folder, self.settings["keep"])
 
     def log_epoch(
         self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
@@ -162,19 +177,19 @@ class Experiment:
         epoch = metrics["epoch"]
         self.clusters.log(clusters)
         self.save_assignment(epoch, assignment)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(metrics) + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())
-        for name, value in _scalars(metrics):
-            self.tensorboard.add_scalar(name, value, epoch)
-        self.tensorboard.flush()
+        append(self.folder / "metrics.jsonl", (json.dumps(metrics) + "\n").encode())
+        try:
+            self.curves.add(dict(_scalars(metrics)), epoch)
+        except OSError as error:  # they are in metrics.jsonl, too
+            log.warning("TensorBoard lacks epoch %d: %s: %s", epoch, error.filename, error.strerror)
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None:
         """Write an assignment, the one that an epoch begins with, to `assignments/`."""
         (self.folder / "assignments").mkdir(exist_ok=True)
+        content = io.BytesIO()  # NumPy, writing to a file, would not say why it cannot
+        np.save(content, assignment)
         with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
-            np.save(file, assignment)
+            file.write(content.getbuffer())
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
@@ -183,10 +198,7 @@ class Experiment:
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
         if there:
-            checkpoints = [
-                *self.folder.glob("checkpoint.pth.tar"),
-                *sorted(self.folder.glob("checkpoints/*.pth.tar"), key=os.path.getmtime)[::-1],
-            ]
+            checkpoints = checkpoints_of(self.folder)
             onward = f"--resume {checkpoints[0]} to continue it, or " if checkpoints else ""
             raise InputError(
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
@@ -240,7 +252,7 @@ class Experiment:
     def _later_checkpoints(self) -> list[Path]:
         assert self.checkpoint is not None
         now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
-        saved = [self.folder / "checkpoint.pth.tar", *self.folder.glob("checkpoints/*.pth.tar")]
+        saved = checkpoints_of(self.folder)
         return sorted(path for path in saved if (place_of(path) or now) > now)
 
     def _later_assignments(self) -> list[Path]:
@@ -250,7 +262,7 @@ class Experiment:
         # are the same if nothing but the length of the run has changed
         stays = clusters is not None and clusters["epoch"] == epoch
         if self.checkpoint.get("step", 0) == 0:
-            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints"}
+            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints", "keep"}
         first = f"epoch_{epoch + stays:04d}.npy"
         return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
 
@@ -339,35 +351,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: not a JSON object on each line: {error}") from error
 
 
-def folder_of(checkpoint: Path) -> Path:
-    """The experiment folder that a checkpoint was saved in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
     """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
     network."""
     name = path.name.split(".")[0]
     of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
     return folder_of(path) / f"{kind}_{of}"
-
-
-class _Console(logging.Handler):
-    """Lines on standard output that do not break a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # a full disk, a closed pipe: the run goes on without
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
-
-
-def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    mode = "a" if append else "w"
-    file = logging.FileHandler(path, mode, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = _Console(level=logging.INFO if verbose else logging.WARNING)
-    return [file, console]
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

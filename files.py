@@ -1,42 +1,112 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from errors import InputError
 
+# What a disk says that has no room: it is full, its quota is used up, the limit of a file's size is
+# reached, it can only be read.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: str | Path,
+    durable: bool = True,
+    needed: Callable[[], int] | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; it takes its name only when the block ends without an error.
 
     Args:
-        durable: the data reaches the disk before the name does, so that a crash of the machine,
-            too, leaves either the old file or the new one. For many small files that takes longer
-            than to write them; without it, such a crash may leave an empty file.
+        durable: the data reaches the disk before the name does, and the name before this returns,
+            so that a crash of the machine, too, leaves either the old file or the new one. For
+            many small files that takes longer than to write them; without it, such a crash may
+            leave an empty file.
+        needed: the size in bytes, asked for where the disk is full; left out: what was written.
+        finish: called with the finished file's temporary name, the last that may refuse it.
+
+    Raises:
+        OSError: the disk is full, for example; the file as it was before is still there.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
+    temporary, written = None, 0
+
+    def size() -> int:
+        return written if needed is None else needed()
+
+    with explained(path, size):
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                try:
+                    yield file
+                finally:
+                    written = file.tell()
+                if durable:
+                    sync(file)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+            if finish is not None:
+                finish(temporary)
+            temporary.replace(path)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files
-        Path(temporary).replace(path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say what was being written
-        raise
+                _sync_folder(path.parent)
+        except BaseException:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write behind the end of a file, which is made where it is missing: all or nothing, as far as
+    this process lives to see to it.
+
+    Raises:
+        OSError: the disk is full, for example; the file is as it was before.
+    """
+    with explained(path, lambda: len(data)), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)  # half a line would be no line
+            raise
+
+
+@contextlib.contextmanager
+def explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Have a disk that does not take a file say which one, how many bytes it needs, and how many
+    are free; it says none of it by itself."""
+    try:
+        yield
+    except OSError as error:
+        named = os.fsdecode(error.filename) if error.filename else ""
+        hidden = named.startswith(str(path.parent / f".{path.name}."))
+        if named and not hidden and named != str(path):  # another file, such as one that was read
+            raise
+        reason = error.strerror or str(error)
+        if error.errno in (None, *NO_ROOM):
+            free = shutil.disk_usage(path.parent).free
+            reason += f": it needs {in_words(needed())}, and {in_words(free)} are free on its disk"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+def in_words(size: int) -> str:
+    """A number of bytes."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 @contextlib.contextmanager
@@ -159,6 +229,24 @@ def new_numbered_folder(parent: str | Path) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError("there is always a next number")
+
+
+def sync(file: IO[bytes]) -> None:
+    """Have what was written to a file reach the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what file systems that cannot say
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -25,6 +25,7 @@ import cli
 import clustering_flags
 import device
 import health
+from checkpoint_folder import folder_of
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.gpu_decode import check_decode
@@ -46,7 +47,7 @@ from distributed import (
     world_size,
 )
 from errors import InputError
-from experiment import Bystander, Experiment, folder_of
+from experiment import Bystander, Experiment
 from features import Features, compute_features
 from files import new_numbered_folder
 from knn import classify_each_other
