@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+import cli
 from torch_file import is_intact
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"
@@ -68,6 +69,17 @@ def sound_before(path: Path) -> Path | None:
         if other != path and is_before and is_sound(other):
             return other
     return None
+
+
+def instead_of_damaged(path: Path) -> Path:
+    """The checkpoint itself or, where it is damaged, the last sound one before it in its run, which
+    is said on stderr. Where there is none, loading it will say what is wrong with it."""
+    if is_sound(path):
+        return path
+    before = sound_before(path)
+    if before is not None:
+        cli.warn(f"{path} is damaged: going on from {before}, the last sound one before it")
+    return before or path
 
 
 def remove_old(folder: Path, keep: int) -> None:

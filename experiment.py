@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from files import (
     remove_leftovers,
     write_text,
 )
+from finite import name_some
 from log_handlers import log_handlers
 from results import plain_settings, versions
 from state import OWN_SETTINGS
@@ -92,6 +94,8 @@ class Experiment:
         else:
             write_text(self.folder / "images.txt", _listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
+        if self.last_saved is not None:
+            log.info("going on from %s", self.last_saved)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
@@ -155,6 +159,19 @@ class Experiment:
                 f"those in {self.folder / 'bad_images.txt'}"
             )
 
+    def describe_batch(self, losses: dict[int, float]) -> str:
+        """Images that a step was taken on, by number with the loss of each, in words. Those that
+        are to blame, if they can be told, come first; all of them are in `bad_batch.txt`."""
+        blamed = sorted(losses, key=lambda image: math.isfinite(losses[image]))
+        names = [self.images.paths[image] for image in blamed]
+        path = self.folder / "bad_batch.txt"
+        try:
+            write_text(path, "".join(f"{self.images.paths[i]}\t{losses[i]}\n" for i in blamed))
+        except OSError as error:
+            log.warning("%s: %s", error.filename, error.strerror)
+            return name_some(names)
+        return f"{name_some(names)} (all {len(names)} with their losses: {path})"
+
     def save(self, name: str, contents: dict[str, Any]) -> None:
         """Save a checkpoint, which remembers where the folder's `clusters` end.
 
@@ -188,8 +205,10 @@ class Experiment:
         (self.folder / "assignments").mkdir(exist_ok=True)
         content = io.BytesIO()  # NumPy, writing to a file, would not say why it cannot
         np.save(content, assignment)
-        with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
-            file.write(content.getbuffer())
+        data = content.getbuffer()
+        path = self.folder / "assignments" / f"epoch_{epoch:04d}.npy"
+        with atomic_write(path, needed=lambda: len(data)) as file:
+            file.write(data)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
@@ -308,6 +327,7 @@ class Bystander:
 
     def __init__(self) -> None:
         self.unreadable: dict[int, str] = {}
+        self.last_saved: Path | None = None
 
     def __enter__(self) -> "Bystander":
         return self
@@ -321,6 +341,9 @@ class Bystander:
         gather_objects(self.unreadable)
         with together():
             pass  # the one that writes knows whether they are too many
+
+    def describe_batch(self, losses: dict[int, float]) -> str:
+        return f"images {name_some([str(image) for image in losses])}, by number"
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 

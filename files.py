@@ -32,7 +32,8 @@ def atomic_write(
             so that a crash of the machine, too, leaves either the old file or the new one. For
             many small files that takes longer than to write them; without it, such a crash may
             leave an empty file.
-        needed: the size in bytes, asked for where the disk is full; left out: what was written.
+        needed: the size in bytes, asked for where the disk is full; left out: more than what was
+            written by then.
         finish: called with the finished file's temporary name, the last that may refuse it.
 
     Raises:
@@ -41,8 +42,8 @@ def atomic_write(
     path = Path(path)
     temporary, written = None, 0
 
-    def size() -> int:
-        return written if needed is None else needed()
+    def size() -> str:
+        return f"more than {in_words(written)}" if needed is None else in_words(needed())
 
     with explained(path, size):
         try:
@@ -74,7 +75,7 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk is full, for example; the file is as it was before.
     """
-    with explained(path, lambda: len(data)), path.open("ab", buffering=0) as file:
+    with explained(path, lambda: in_words(len(data))), path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
             left = memoryview(data)
@@ -82,14 +83,15 @@ def append(path: Path, data: bytes) -> None:
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(file.fileno(), end)  # half a line would be no line
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), end)  # half a line would be no line
             raise
 
 
 @contextlib.contextmanager
-def explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Have a disk that does not take a file say which one, how many bytes it needs, and how many
-    are free; it says none of it by itself."""
+def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
+    """Have a disk that does not take a file say which one, how much room it needs, in words, and
+    how much is free; it says none of it by itself."""
     try:
         yield
     except OSError as error:
@@ -100,7 +102,7 @@ def explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (None, *NO_ROOM):
             free = shutil.disk_usage(path.parent).free
-            reason += f": it needs {in_words(needed())}, and {in_words(free)} are free on its disk"
+            reason += f": it needs {needed()}, and {in_words(free)} are free on its disk"
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
@@ -183,8 +185,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole. File names that are not UTF-8 keep their bytes."""
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "surrogateescape")
+    with atomic_write(path, needed=lambda: len(data)) as file:
+        file.write(data)
 
 
 def sha256_of(path: Path, end: int | None = None) -> "hashlib._Hash":

@@ -9,7 +9,7 @@ import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
-from files import atomic_write, explained, sha256_of, sync
+from files import atomic_write, explained, in_words, sha256_of, sync
 from plain_pickle import load_plain
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
@@ -97,7 +97,7 @@ class Logger:
         """
         opcodes = pickle.dumps(item, protocol=2)[2:-1] + pickle.APPEND + pickle.STOP
         end = self.end
-        with explained(self.path, lambda: len(opcodes)), self.path.open("r+b") as file:
+        with explained(self.path, lambda: in_words(len(opcodes))), self.path.open("r+b") as file:
             file.truncate(end + 1)  # a crash may have left half an item
             file.seek(end + 1)
             file.write(opcodes[1:])
@@ -110,7 +110,7 @@ class Logger:
 
     def cut(self, end: int) -> None:
         """Forget the items that were logged after `end` was the list's end."""
-        with self.path.open("r+b") as file:
+        with explained(self.path, lambda: in_words(1)), self.path.open("r+b") as file:
             file.seek(end)
             file.write(pickle.STOP)
             file.truncate(end + 1)
