@@ -69,7 +69,8 @@ def test_orders_and_weights_where_all_but_one_cluster_are_empty() -> None:
     assignment[5] = -1
     for order in ORDERS.values():
         drawn = order(assignment, 40, np.random.default_rng(0))
-        assert sorted(drawn) == [i for i in range(41) if i != 5]
+        assert len(drawn) == 40
+        assert set(drawn) <= set(range(41)) - {5}
     assert cluster_weights(assignment, 9).tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
 
 

@@ -158,7 +158,7 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
         experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
-        assert not caplog.messages
+        assert not any("unreadable" in message for message in caplog.messages)
         experiment.report_unreadable({2: "cannot be read"})
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
         assert set(experiment.unreadable) == {0, 1, 3}, "a name of two lines may be named again"

@@ -55,12 +55,12 @@ def median(history: list[Usage], name: str) -> float:
     return float(np.median([line[name] for line in history]))
 
 
-def test_ten_epochs_open_nothing_that_they_do_not_close(
+def test_six_epochs_open_nothing_that_they_do_not_close(
     tree: Path, train: Train, after_epochs: list[Usage]
 ) -> None:
-    train(tree, "--epochs", "10", "--no-report", "--checkpoints", "3", "--keep", "2")
+    train(tree, "--epochs", "6", "--no-report", "--checkpoints", "3", "--keep", "2")
     for name in COUNTED:
-        assert after_epochs[-1][name] <= after_epochs[2][name], name
+        assert after_epochs[-1][name] <= after_epochs[1][name], name
 
 
 def test_runs_one_after_the_other_leave_nothing_open(
@@ -88,6 +88,4 @@ def test_200_epochs_stay_flat(tree: Path, train: Train, after_epochs: list[Usage
         grown = median(quarters[3], name) - median(quarters[1], name)
         assert grown < 0.02 * median(quarters[1], name), f"{name}: {grown:.1f} MiB in 100 epochs"
     assert len(list((folder / "checkpoints").iterdir())) == 3
-    assert (
-        len(json.loads(f"[{','.join((folder / 'metrics.jsonl').read_text().splitlines())}]")) == 200
-    )
+    assert len(load_metrics(folder)) == 200
