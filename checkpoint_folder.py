@@ -56,19 +56,21 @@ def is_sound(path: Path) -> bool:
 def sound_before(path: Path) -> Path | None:
     """The last sound checkpoint that a run saved before this one, which is damaged; None where
     there is none, or `path` is no checkpoint of a run."""
-    folder, place = folder_of(path), place_of(path)
-    saved = checkpoints_of(folder)
+    saved = checkpoints_of(folder_of(path))
     if path not in saved:
         return None
-    number = _number(path)
-    for other in saved:
+    place, number = place_of(path), _number(path)
+
+    def is_before(other: Path) -> bool:
+        if path.name == NEWEST:
+            return True
         if place is not None:
-            is_before = (place_of(other) or NOWHERE) <= place
-        else:  # it tells no place any more, but its name may
-            is_before = number is None or (_number(other) or number) < number
-        if other != path and is_before and is_sound(other):
-            return other
-    return None
+            return (place_of(other) or NOWHERE) <= place
+        others = _number(other)  # all that is left to go by
+        return number is not None and others is not None and others < number
+
+    before = (other for other in saved if other != path and is_before(other))
+    return next(filter(is_sound, before), None)
 
 
 def instead_of_damaged(path: Path) -> Path:
