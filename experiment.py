@@ -256,9 +256,13 @@ class Experiment:
         if not later:
             return
         aside = new_numbered_folder(self.folder / "set_aside")
-        for name in ("clusters", "metrics.jsonl", "images.txt"):
-            if (self.folder / name).exists():
-                shutil.copy2(self.folder / name, aside / name)
+        try:
+            for name in ("clusters", "metrics.jsonl", "images.txt"):
+                if (self.folder / name).exists():
+                    shutil.copy2(self.folder / name, aside / name)
+        except OSError:  # the disk is full; nothing was moved yet
+            shutil.rmtree(aside)
+            raise
         for path in later:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(exist_ok=True)

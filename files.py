@@ -241,12 +241,15 @@ def sync(file: IO[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Have the names in a folder reach the disk, where it can be opened and the disk is asked."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what file systems that cannot say
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # from file systems that cannot
             raise
     finally:
         os.close(handle)
