@@ -43,7 +43,9 @@ def atomic_write(
     temporary, written = None, 0
 
     def size() -> str:
-        return f"more than {in_words(written)}" if needed is None else in_words(needed())
+        if needed is not None:
+            return in_words(needed())
+        return f"more than {in_words(written)}" if written > 0 else "more"
 
     with explained(path, size):
         try:
@@ -90,8 +92,8 @@ def append(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
-    """Have a disk that does not take a file say which one, how much room it needs, in words, and
-    how much is free; it says none of it by itself."""
+    """Have a disk that does not take a file say which one, how much room it needs, in words (or ""
+    where that is not known), and how much is free; it says none of it by itself."""
     try:
         yield
     except OSError as error:
@@ -102,7 +104,8 @@ def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (None, *NO_ROOM):
             free = shutil.disk_usage(path.parent).free
-            reason += f": it needs {needed()}, and {in_words(free)} are free on its disk"
+            needs = f"it needs {size}, and " if (size := needed()) else ""
+            reason += f": {needs}{in_words(free)} are free on its disk"
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
