@@ -1,29 +1,52 @@
-"""Checkpoints: saved whole or not at all, loaded without running what is in them.
+"""Checkpoints: saved whole or not at all, loaded without running what is in them, and not loaded
+where a bit has flipped.
 
 A checkpoint is a dict with the original's keys `epoch` (the next one to run), `arch`, `state_dict`
 and `optimizer`, and ours beside them (see `main.py`).
 """
 
+import errno
 import hashlib
+import io
 import logging
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from checkpoint_folder import sound_before
 from errors import InputError
 from files import atomic_write
 from layouts import StateDict, as_checkpoint, describe, has_sobel, in_words, misfits, network_for
 from models import ConvNet, untrained
-from torch_file import load_torch_file
+from torch_file import is_intact, load_torch_file
 
 log = logging.getLogger("deepcluster")
 
 
-def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Save a dict of tensors, numbers, strings, lists and dicts."""
-    with atomic_write(path) as file:
-        torch.save(state, file)
+def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Save a dict of tensors, numbers, strings, lists and dicts.
+
+    The file takes its name when it is on the disk and its header and the checksums of its records
+    have been read back.
+
+    Args:
+        previous: the name that the file that is there now gets instead.
+
+    Raises:
+        OSError: the disk is full, for example, and says how much is needed. The file of before is
+            still there.
+    """
+    path = Path(path)
+
+    def finish(written: Path) -> None:
+        if not is_intact(written):
+            raise OSError(errno.EIO, "what was written cannot be read back", str(path))
+        if previous is not None and path.exists():
+            _rename(path, previous)
+
+    with atomic_write(path, needed=lambda: _size_of(state), finish=finish) as file:
+        _write(state, file)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -34,19 +57,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     dict alone; `layout` is added, the `Layout` that was found.
 
     Raises:
-        InputError: the file is missing or is no checkpoint of a network known here.
+        InputError: the file is missing, damaged, or no checkpoint of a network known here; says
+            which other one of its run is sound.
     """
-    return as_checkpoint(*load_torch_file(path), path)
-
-
-def place_of(path: str | Path) -> tuple[int, int] | None:
-    """The epoch and the batch of it that a checkpoint was saved at, without reading its weights;
-    None for a file that is no checkpoint."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(state["epoch"]), int(state.get("step", 0))
-    except Exception:  # damaged bytes make torch.load raise almost anything
-        return None
+        return as_checkpoint(*load_torch_file(path), path)
+    except InputError as error:
+        if sound := sound_before(Path(path)):
+            raise InputError(f"{error}; {sound}, from before it, is sound") from error
+        raise
 
 
 def load_model(path: str | Path) -> ConvNet:
@@ -117,3 +136,37 @@ def check_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
         found["not finite"] = infinite
     if found:
         raise InputError(f"{path}: its weights do not fit {model.arch}: {in_words(found)}")
+
+
+def _rename(path: Path, other: Path) -> None:
+    """Give a file another name, which may be taken; it keeps its own until that is taken, too."""
+    other.unlink(missing_ok=True)
+    try:
+        other.hardlink_to(path)
+    except OSError:  # not every file system has such links
+        path.replace(other)
+
+
+def _write(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch hides what the disk has said
+            raise error.__context__ from None
+        raise
+
+
+def _size_of(state: dict[str, Any]) -> int:
+    counter = _Counter()
+    torch.save(state, counter)
+    return counter.size
+
+
+class _Counter(io.BytesIO):
+    """A file that only counts its bytes."""
+
+    size = 0
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        return len(data)

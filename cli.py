@@ -87,6 +87,13 @@ def complain(message: str) -> None:
     sys.stderr.flush()
 
 
+def warn(message: str) -> None:
+    """Say on stderr what does not end the program; of many processes, the first on this machine
+    does."""
+    if _is_first():
+        sys.stderr.write(f"warning: {message}\n")
+
+
 def _is_first() -> bool:
     """Whether this is the only process on this machine, or the first of those that `torchrun`
     started."""

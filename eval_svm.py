@@ -35,11 +35,11 @@ import torch
 import cli
 import device
 from checkpoint import digest_of, load_model
+from checkpoint_folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
-from experiment import folder_of
 from layer_rows import layer_rows
 from models import ConvNet, check_size
 from models.frozen import frozen

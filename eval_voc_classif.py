@@ -20,6 +20,7 @@ from torch import Tensor
 import cli
 import device
 from checkpoint import digest_of, load_model
+from checkpoint_folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
@@ -27,7 +28,6 @@ from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
 from device import Compute, select_compute
 from errors import InputError
-from experiment import folder_of
 from features import forward_pass
 from files import make_experiment_folder, remove_leftovers_of
 from finetuning import begin, fine_tune

@@ -1,31 +1,40 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
-import contextlib
+import io
 import json
 import logging
-import os
+import math
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from checkpoint import place_of, save_checkpoint
+from checkpoint import save_checkpoint
+from checkpoint_folder import (
+    NEWEST,
+    PREVIOUS,
+    checkpoints_of,
+    folder_of,
+    place_of,
+    remove_old,
+)
+from curves import Curves
 from data.images import MOST_UNREADABLE, ImageList, describe_change
 from distributed import gather_objects, together, world_size
 from errors import InputError
 from files import (
+    append,
     atomic_write,
     make_experiment_folder,
     new_numbered_folder,
     remove_leftovers,
     write_text,
 )
+from finite import name_some
+from log_handlers import log_handlers
 from names import from_lines, from_reasons, printable, read_text, to_lines, to_reasons
 from results import plain_settings, versions
 from state import OWN_SETTINGS
@@ -33,7 +42,7 @@ from util import Logger
 
 log = logging.getLogger("deepcluster")
 
-RESULTS = ("checkpoint.pth.tar", "checkpoints", "clusters", "metrics.jsonl")
+RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", "metrics.jsonl")
 
 
 class Experiment:
@@ -72,9 +81,10 @@ class Experiment:
         self.clusters = Logger(folder / "clusters")
         self.named = self._listed_unreadable() if self.continues else {}
         self.unreadable = self._left_out(self.named)
+        self.last_saved = resume
 
     def __enter__(self) -> "Experiment":
-        self._handlers = _log_handlers(
+        self._handlers = log_handlers(
             self.folder / "log.txt", self.continues, bool(self.settings["verbose"])
         )
         log.setLevel(logging.INFO)
@@ -86,12 +96,14 @@ class Experiment:
         else:
             write_text(self.folder / "images.txt", to_lines(self.images.paths))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
+        if self.last_saved is not None:
+            log.info("going on from %s", self.last_saved)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
-        self.tensorboard = SummaryWriter(self.folder / "tensorboard", purge_step=first_epoch)
+        self.curves = Curves(self.folder / "tensorboard", first_epoch)
         return self
 
     def __exit__(
@@ -105,7 +117,6 @@ class Experiment:
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
-        self.tensorboard.close()
 
     def begin_pass(self) -> None:
         """All images are read anew: one that could not be read a moment ago, of a disk that was
@@ -159,12 +170,33 @@ class Experiment:
                 f"those in {self.folder / 'bad_images.txt'}"
             )
 
+    def describe_batch(self, losses: dict[int, float]) -> str:
+        """Images that a step was taken on, by number with the loss of each, in words. Those that
+        are to blame, if they can be told, come first; all of them are in `bad_batch.txt`."""
+        blamed = sorted(losses, key=lambda image: math.isfinite(losses[image]))
+        names = [self.images.paths[image] for image in blamed]
+        path = self.folder / "bad_batch.txt"
+        try:
+            write_text(path, "".join(f"{self.images.paths[i]}\t{losses[i]}\n" for i in blamed))
+        except OSError as error:
+            log.warning("%s: %s", error.filename, error.strerror)
+            return name_some(names)
+        return f"{name_some(names)} (all {len(names)} with their losses: {path})"
+
     def save(self, name: str, contents: dict[str, Any]) -> None:
-        """Save a checkpoint, which remembers where the folder's `clusters` end."""
+        """Save a checkpoint, which remembers where the folder's `clusters` end.
+
+        The newest, `checkpoint.pth.tar`, leaves the one before it under another name; of the
+        numbered ones, as many stay as `--keep` says.
+        """
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         end, digest = self.clusters.end, self.clusters.digest
-        save_checkpoint(path, {**contents, "clusters_end": end, "clusters_digest": digest})
+        contents = {**contents, "clusters_end": end, "clusters_digest": digest}
+        save_checkpoint(path, contents, self.folder / PREVIOUS if name == NEWEST else None)
+        self.last_saved = path
+        if name != NEWEST and self.settings.get("keep"):
+            remove_old(self.folder, self.settings["keep"])
 
     def log_epoch(
         self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
@@ -173,19 +205,21 @@ class Experiment:
         epoch = metrics["epoch"]
         self.clusters.log(clusters)
         self.save_assignment(epoch, assignment)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(metrics) + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())
-        for name, value in _scalars(metrics):
-            self.tensorboard.add_scalar(name, value, epoch)
-        self.tensorboard.flush()
+        append(self.folder / "metrics.jsonl", (json.dumps(metrics) + "\n").encode())
+        try:
+            self.curves.add(dict(_scalars(metrics)), epoch)
+        except OSError as error:  # they are in metrics.jsonl, too
+            log.warning("TensorBoard lacks epoch %d: %s: %s", epoch, error.filename, error.strerror)
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None:
         """Write an assignment, the one that an epoch begins with, to `assignments/`."""
         (self.folder / "assignments").mkdir(exist_ok=True)
-        with atomic_write(self.folder / "assignments" / f"epoch_{epoch:04d}.npy") as file:
-            np.save(file, assignment)
+        content = io.BytesIO()  # NumPy, writing to a file, would not say why it cannot
+        np.save(content, assignment)
+        data = content.getbuffer()
+        path = self.folder / "assignments" / f"epoch_{epoch:04d}.npy"
+        with atomic_write(path, needed=lambda: len(data)) as file:
+            file.write(data)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
@@ -194,10 +228,7 @@ class Experiment:
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
         if there:
-            checkpoints = [
-                *self.folder.glob("checkpoint.pth.tar"),
-                *sorted(self.folder.glob("checkpoints/*.pth.tar"), key=os.path.getmtime)[::-1],
-            ]
+            checkpoints = checkpoints_of(self.folder)
             onward = f"--resume {checkpoints[0]} to continue it, or " if checkpoints else ""
             raise InputError(
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
@@ -237,9 +268,13 @@ class Experiment:
         if not later:
             return
         aside = new_numbered_folder(self.folder / "set_aside")
-        for name in ("clusters", "metrics.jsonl", "images.txt"):
-            if (self.folder / name).exists():
-                shutil.copy2(self.folder / name, aside / name)
+        try:
+            for name in ("clusters", "metrics.jsonl", "images.txt"):
+                if (self.folder / name).exists():
+                    shutil.copy2(self.folder / name, aside / name)
+        except OSError:  # the disk is full; nothing was moved yet
+            shutil.rmtree(aside)
+            raise
         for path in later:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(exist_ok=True)
@@ -252,7 +287,7 @@ class Experiment:
     def _later_checkpoints(self) -> list[Path]:
         assert self.checkpoint is not None
         now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
-        saved = [self.folder / "checkpoint.pth.tar", *self.folder.glob("checkpoints/*.pth.tar")]
+        saved = checkpoints_of(self.folder)
         return sorted(path for path in saved if (place_of(path) or now) > now)
 
     def _later_assignments(self) -> list[Path]:
@@ -262,7 +297,7 @@ class Experiment:
         # are the same if nothing but the length of the run has changed
         stays = clusters is not None and clusters["epoch"] == epoch
         if self.checkpoint.get("step", 0) == 0:
-            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints"}
+            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints", "keep"}
         first = f"epoch_{epoch + stays:04d}.npy"
         return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
 
@@ -323,6 +358,7 @@ class Bystander:
 
     def __init__(self) -> None:
         self.unreadable: dict[int, str] = {}
+        self.last_saved: Path | None = None
 
     def begin_pass(self) -> None:
         self.unreadable = {}
@@ -339,6 +375,9 @@ class Bystander:
         gather_objects(self.unreadable)
         with together():
             pass  # the one that writes knows whether they are too many
+
+    def describe_batch(self, losses: dict[int, float]) -> str:
+        return f"images {name_some([str(image) for image in losses])}, by number"
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 
@@ -365,35 +404,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: not a JSON object on each line: {error}") from error
 
 
-def folder_of(checkpoint: Path) -> Path:
-    """The experiment folder that a checkpoint was saved in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
     """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
     network."""
     name = path.name.split(".")[0]
     of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
     return folder_of(path) / f"{kind}_{of}"
-
-
-class _Console(logging.Handler):
-    """Lines on standard output that do not break a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # a full disk, a closed pipe: the run goes on without
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
-
-
-def _log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    mode = "a" if append else "w"
-    file = logging.FileHandler(path, mode, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = _Console(level=logging.INFO if verbose else logging.WARNING)
-    return [file, console]
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

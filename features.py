@@ -43,6 +43,7 @@ def compute_features(
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
+    on_infinite: Callable[[int, np.ndarray], None] | None = None,
 ) -> Features:
     """The embedding of each of some images, with the network in eval mode.
 
@@ -55,6 +56,8 @@ def compute_features(
         on_unreadable: told the images that cannot be decoded or whose features are not finite, with
             the reasons.
         advance: told how many images each step has done.
+        on_infinite: told, instead, the number of the batch and `(b,)` those of its images whose
+            features are not finite.
     """
     dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
     rows = np.zeros((len(images), dim), np.float16)
@@ -63,11 +66,13 @@ def compute_features(
     was_training = model.training
     model.eval()
     steps = forward_pass(loader, model.embedding, compute, on_unreadable, advance)
-    for index, embedding, on_its_way in steps:
+    for number, (index, embedding, on_its_way) in enumerate(steps):
         kept, finite = on_its_way.fetch()
         rows[index[finite] - images.start] = kept[finite]
         present[index[finite] - images.start] = True
         if not finite.all():
+            if on_infinite is not None:
+                on_infinite(number, index[~finite])
             on_unreadable(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
             embedding = embedding[torch.from_numpy(finite).to(embedding.device)]
         if moments is not None:

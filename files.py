@@ -1,45 +1,119 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from errors import InputError
 
 LONGEST_NAME = 230  # bytes; of 255, with room for what is added
+# What a disk says that has no room: it is full, its quota is used up, the limit of a file's size is
+# reached, it can only be read.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: str | Path,
+    durable: bool = True,
+    needed: Callable[[], int] | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; it takes its name only when the block ends without an error.
 
     Args:
-        durable: the data reaches the disk before the name does, so that a crash of the machine,
-            too, leaves either the old file or the new one. For many small files that takes longer
-            than to write them; without it, such a crash may leave an empty file.
+        durable: the data reaches the disk before the name does, and the name before this returns,
+            so that a crash of the machine, too, leaves either the old file or the new one. For
+            many small files that takes longer than to write them; without it, such a crash may
+            leave an empty file.
+        needed: the size in bytes, asked for where the disk is full; left out: more than what was
+            written by then.
+        finish: called with the finished file's temporary name, the last that may refuse it.
+
+    Raises:
+        OSError: the disk is full, for example; the file as it was before is still there.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_begun(path), suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
+    temporary, written = None, 0
+
+    def size() -> str:
+        if needed is not None:
+            return in_words(needed())
+        return f"more than {in_words(written)}" if written > 0 else "more"
+
+    with explained(path, size):
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=_begun(path), suffix=".tmp")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                try:
+                    yield file
+                finally:
+                    written = file.tell()
+                if durable:
+                    sync(file)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+            if finish is not None:
+                finish(temporary)
+            temporary.replace(path)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files
-        Path(temporary).replace(path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say what was being written
-        raise
+                _sync_folder(path.parent)
+        except BaseException:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write behind the end of a file, which is made where it is missing: all or nothing, as far as
+    this process lives to see to it.
+
+    Raises:
+        OSError: the disk is full, for example; the file is as it was before.
+    """
+    with explained(path, lambda: in_words(len(data))), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), end)  # half a line would be no line
+            raise
+
+
+@contextlib.contextmanager
+def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
+    """Have a disk that does not take a file say which one, how much room it needs, in words (or ""
+    where that is not known), and how much is free; it says none of it by itself."""
+    try:
+        yield
+    except OSError as error:
+        named = os.fsdecode(error.filename) if error.filename else ""
+        hidden = named.startswith(str(path.parent / _begun(path)))
+        if named and not hidden and named != str(path):  # another file, such as one that was read
+            raise
+        reason = error.strerror or str(error)
+        if error.errno in (None, *NO_ROOM):
+            free = shutil.disk_usage(path.parent).free
+            needs = f"it needs {size}, and " if (size := needed()) else ""
+            reason += f": {needs}{in_words(free)} are free on its disk"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+def in_words(size: int) -> str:
+    """A number of bytes."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 @contextlib.contextmanager
@@ -116,8 +190,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole. File names that are not UTF-8 keep their bytes."""
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "surrogateescape")
+    with atomic_write(path, needed=lambda: len(data)) as file:
+        file.write(data)
 
 
 def sha256_of(path: Path, end: int | None = None) -> "hashlib._Hash":
@@ -171,6 +246,27 @@ def _begun(path: Path) -> str:
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[:-1]
     return f".{name}."
+
+
+def sync(file: IO[bytes]) -> None:
+    """Have what was written to a file reach the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where it can be opened and the disk is asked."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # from file systems that cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

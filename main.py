@@ -8,7 +8,6 @@ new top layer, an epoch of training on the cluster ids, and again.
 import argparse
 import contextlib
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ import cli
 import clustering_flags
 import device
 import health
+from checkpoint_folder import folder_of, instead_of_damaged
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.flags import add_decode_flag, add_max_pixels_flag
@@ -35,7 +35,6 @@ from data.sampler import ORDERS, cluster_weights
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from device import Compute, select_compute
 from distributed import (
-    all_reduce,
     broadcast_buffers,
     data_parallel,
     gather_rows,
@@ -47,9 +46,10 @@ from distributed import (
     world_size,
 )
 from errors import InputError
-from experiment import Bystander, Experiment, folder_of
+from experiment import Bystander, Experiment
 from features import Features, compute_features
 from files import new_numbered_folder
+from finite import PendingLosses, check_weights, refuse_features
 from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
@@ -60,8 +60,6 @@ from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")
-
-STEPS_BETWEEN_LOSSES = 20  # steps whose losses are fetched from the device together
 
 
 def main(args: argparse.Namespace) -> None:
@@ -122,14 +120,20 @@ def deepcluster(
     to_train = make_loader(augmented, draws, args.workers, compute.device)
 
     def save(name: str) -> None:
+        check_weights(model, state, experiment)
         experiment.save(name, to_checkpoint(args, images, model, optimizer, state))
 
     def find_clusters(seconds: dict[str, float]) -> tuple[np.ndarray, float, Clusters]:
         experiment.begin_pass()
+
+        def refuse(batch: int, bad: np.ndarray) -> None:
+            refuse_features(batch, [images.paths[i] for i in bad], state.epoch)
+
         with stage("features", len(shard), own, seconds, args.verbose) as advance:
-            features = compute_features(
-                to_extract, model, shard, compute, experiment.report_unreadable, advance
-            )
+            with together():
+                features = compute_features(
+                    to_extract, model, shard, compute, experiment.report_unreadable, advance, refuse
+                )
             experiment.gather_unreadable()
         warn(health.check_features(features.rows))
         state.knn_top1 = None
@@ -227,7 +231,7 @@ def train(
         found = cluster_weights(state.assignment, state.k)
         weights = torch.from_numpy(found).to(compute.device)
     network = data_parallel(model, compute.device)
-    losses = PendingLosses(state)
+    losses = PendingLosses(state, model.parameters(), experiment)
     for batch in loader:
         experiment.report_unreadable(batch.unreadable)
         size = len(batch.index)
@@ -241,14 +245,14 @@ def train(
             target = labels[batch.index.to(compute.device, non_blocking=True)]
             with compute.autocast():
                 logits = network(to_input(batch.pixels, compute.device))
-                loss = F.cross_entropy(logits, target, weights, reduction="none").mean()
+                each = F.cross_entropy(logits, target, weights, reduction="none")
             optimizer.zero_grad()
             head.zero_grad()
-            state.scaler.scale(weighted(loss, size)).backward()
+            state.scaler.scale(weighted(each.mean(), size)).backward()
+            losses.add(each[:size], batch.index[:size])
             state.scaler.step(optimizer)
             state.scaler.step(head)
             state.scaler.update()
-            losses.add(loss.detach(), size)
         state.step += 1
         state.iteration += 1
         if state.iteration % args.checkpoints == 0:
@@ -256,6 +260,7 @@ def train(
             save(f"checkpoints/checkpoint_{state.iteration // args.checkpoints}.pth.tar")
         advance(size + len(batch.unreadable))
     losses.flush()
+    check_weights(model, state, experiment)
     broadcast_buffers(model)
 
 
@@ -263,42 +268,6 @@ def blank_batch(size: int) -> Batch:
     """What a process goes through the network with when it has no images of a batch; it does not
     count."""
     return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1).long(), {})
-
-
-class PendingLosses:
-    """Losses on their way into the epoch's mean over all processes. They are fetched from the
-    device many at a time, since fetching each would make every step wait for it."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.losses: list[torch.Tensor] = []
-        self.sizes: list[int] = []
-
-    def add(self, loss: torch.Tensor, size: int) -> None:
-        """Take the mean loss over this process's `size` images of a batch."""
-        self.losses.append(loss)
-        self.sizes.append(size)
-        if len(self.losses) == STEPS_BETWEEN_LOSSES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Add the losses taken so far to the mean.
-
-        Raises:
-            InputError: one of them is not finite.
-        """
-        values = torch.stack(self.losses).tolist() if self.losses else []
-        sums = np.multiply(values, self.sizes)
-        for total, size in all_reduce(np.array([sums, self.sizes], np.float64)).T.tolist():
-            value = total / max(size, 1)
-            if not math.isfinite(value):
-                raise InputError(
-                    f"the loss became {value} in epoch {self.state.epoch}, in one of the "
-                    f"{len(values)} steps up to {self.state.step}; try a lower --lr"
-                )
-            self.state.convnet_loss.update(value, int(size))
-        self.losses.clear()
-        self.sizes.clear()
 
 
 @contextlib.contextmanager
@@ -401,6 +370,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--resume", metavar="PATH", type=Path, help="checkpoint to go on from")
     checkpoints_help = "iterations between two numbered checkpoints"
     add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
+    keep_help = "numbered checkpoints that are kept, the last ones; left out: all"
+    add("--keep", metavar="N", type=cli.whole_number(1), help=keep_help)
     add("--seed", type=cli.whole_number(0), default=31, help="random seed")
     exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"
     add("--exp", type=Path, help=exp_help)
@@ -425,8 +396,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     args = parser.parse_args(argv)
     if args.resume is not None:  # a setting that is not given stays as it was
-        parser.set_defaults(**settings_of(args.resume))
+        resume = instead_of_damaged(args.resume)
+        parser.set_defaults(**settings_of(resume))
         args = parser.parse_args(argv)
+        args.resume = resume
     return args
 
 

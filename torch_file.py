@@ -15,6 +15,7 @@ import pickletools
 import re
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +52,8 @@ def load_torch_file(path: str | Path) -> tuple[Any, str]:
 def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
     try:
         if start.startswith(b"PK\x03\x04"):
+            _check_sums(file)
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
         if start[8:9] == b"{":  # behind the length of a header in JSON
             return read_weights(path), SAFETENSORS
@@ -60,10 +63,46 @@ def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
         whole = io.BufferedReader(_Spliced(pickles, file))
         loaded = torch.load(whole, map_location="cpu", weights_only=True)
         return loaded, PYTHON2 if by_python2 else OLD
+    except ChecksumError as error:
+        raise InputError(f"{path}: damaged: {error}") from error
     except Exception as error:  # damaged bytes make torch.load raise almost anything
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = f": it refers to {wanted[1]}, which might run" if wanted else ""
         raise InputError(f"{path}: not a checkpoint, or a damaged one{reason}") from error
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file is a zip archive of torch's, whole and with the bytes that were written. Its
+    tensors are gone through, but not kept in memory."""
+    try:
+        with path.open("rb") as file:
+            _check_sums(file)
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # as above
+        return False
+    return True
+
+
+class ChecksumError(ValueError):
+    """Bytes that are not those that were written."""
+
+
+def _check_sums(file: IO[bytes]) -> None:
+    """Compare a zip archive with the CRC-32 of each record in it, which torch writes and does not
+    read: it would load a flipped bit as another weight."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        size = file.seek(0, io.SEEK_END)
+        if sum(record.file_size for record in records) > size:  # it takes a day to read a bomb
+            raise ValueError("its records are larger than the file")
+        if not any(record.CRC for record in records):  # torch can be told to write none
+            return
+        try:
+            damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            raise ChecksumError(str(error)) from error
+        if damaged is not None:
+            raise ChecksumError(f"the bytes of {damaged!r} in it are not those that were written")
 
 
 def _refuse_tar(file: IO[bytes], path: str | Path) -> None:

@@ -1,16 +1,15 @@
 """What users of the original import from `util`, under the names that they know."""
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
-from files import atomic_write, sha256_of
+from files import atomic_write, explained, in_words, sha256_of, sync
 from plain_pickle import load_plain
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
@@ -91,33 +90,32 @@ class Logger:
         return sha256_of(self.path, end).hexdigest() == digest
 
     def log(self, item: Any) -> None:
-        """Append an item made of lists, dicts, strings and numbers."""
+        """Append an item made of lists, dicts, strings and numbers.
+
+        Raises:
+            OSError: the disk is full, for example; the list is as it was before.
+        """
         opcodes = pickle.dumps(item, protocol=2)[2:-1] + pickle.APPEND + pickle.STOP
         end = self.end
-        with self.path.open("r+b") as file:
+        with explained(self.path, lambda: in_words(len(opcodes))), self.path.open("r+b") as file:
             file.truncate(end + 1)  # a crash may have left half an item
             file.seek(end + 1)
             file.write(opcodes[1:])
-            _sync(file)
+            sync(file)
             file.seek(end)
             file.write(opcodes[:1])
-            _sync(file)
+            sync(file)
         self._end = end + len(opcodes) - 1
         self._hash.update(opcodes[:-1])
 
     def cut(self, end: int) -> None:
         """Forget the items that were logged after `end` was the list's end."""
-        with self.path.open("r+b") as file:
+        with explained(self.path, lambda: in_words(1)), self.path.open("r+b") as file:
             file.seek(end)
             file.write(pickle.STOP)
             file.truncate(end + 1)
-            _sync(file)
+            sync(file)
         self._end, self._hash = end, sha256_of(self.path, end)
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def learning_rate_decay(optimizer: torch.optim.Optimizer, t: int, lr_0: float) -> None:

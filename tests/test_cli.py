@@ -204,9 +204,10 @@ def test_a_disk_that_fails_is_one_line_and_status_2(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     assert cli.run(fill, parse, []) == 2
-    assert capsys.readouterr().err.endswith(
-        f"error: {tmp_path}/table.csv: No space left on device\n"
-    )
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"error: {tmp_path}/table.csv: No space left on device: " in error
+    assert error.endswith(" MB are free on its disk\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,6 @@ from data.images import find_images
 from data.loading import Batch
 from device import select_compute
 from errors import InputError
-from models import ConvNet
 from state import State
 
 Train = Callable[..., Path]
@@ -194,7 +193,7 @@ def test_going_on_from_before_the_end_loses_nothing(
     aside = folder / "set_aside" / "001"
     kept = ["assignments/epoch_0000.npy", "assignments/epoch_0001.npy", "checkpoints/" + early.name]
     moved = ["assignments/epoch_0002.npy", "assignments/epoch_0003.npy", "checkpoint.pth.tar"]
-    moved.append("checkpoints/checkpoint_2.pth.tar")
+    moved += ["checkpoint.previous.pth.tar", "checkpoints/checkpoint_2.pth.tar"]
     for name in [*moved, "clusters", "metrics.jsonl"]:
         assert (aside / name).read_bytes() == (whole / name).read_bytes(), name
     for name in kept:
@@ -308,29 +307,6 @@ def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
     assert_same_weights(whole / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
 
 
-def test_images_whose_features_are_not_finite_are_left_out(
-    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_images(tmp_path / "images", 120)
-    embedding = ConvNet.embedding
-
-    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
-        result = embedding(model, x)
-        if len(x) == 8 and not spoilt:
-            spoilt.append(True)
-            result[3, 5] = float("inf")
-        return result
-
-    spoilt: list[bool] = []
-    monkeypatch.setattr(ConvNet, "embedding", spoil)
-    folder = train(tmp_path / "images", "--reassign", "0.3")
-    log = (folder / "log.txt").read_text()
-    assert log.count("left out, unreadable: 003.png: its features are NaN or inf") == 1
-    assert not (folder / "bad_images.txt").exists(), "the finished network's are finite"
-    (lists,) = load_clusters(folder)
-    assert sorted(itertools.chain(*lists)) == [i for i in range(120) if i != 3]
-
-
 def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
     old = train(tree, exp="old")
 
@@ -438,17 +414,6 @@ def test_unreadable_images_are_left_out_and_the_run_goes_on(tmp_path: Path, trai
 def test_too_many_unreadable_images_stop_the_run(tree: Path, train: Train) -> None:
     (tree / "a" / "003.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="1 of 40 images are unreadable, more than 1%"):
-        train(tree)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def infinite(logits: torch.Tensor, *others: object, **options: str) -> torch.Tensor:
-        return logits.sum(dim=1) * float("inf")
-
-    monkeypatch.setattr(main.F, "cross_entropy", infinite)
-    with pytest.raises(InputError, match=r"loss became (nan|-?inf) in epoch 0"):
         train(tree)
 
 

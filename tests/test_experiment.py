@@ -76,7 +76,7 @@ def test_another_runs_results_are_not_overwritten(
     (tmp_path / "exp" / result).write_text("precious")
     with pytest.raises(InputError, match=r"holds another run's results .* another --exp") as error:
         Experiment(tmp_path / "exp", images, SETTINGS)
-    assert ("--resume" in str(error.value)) == (result == "checkpoint.pth.tar")
+    assert ("--resume" in str(error.value)) == result.endswith(".pth.tar")
     assert [p.name for p in (tmp_path / "exp").iterdir()] == [result]
 
 
@@ -159,7 +159,7 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
         experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
-        assert not caplog.messages
+        assert not any("unreadable" in message for message in caplog.messages)
         experiment.report_unreadable({2: "cannot be read"})
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
         assert set(experiment.named) == {0, 1, 2, 3}, "whatever the name"

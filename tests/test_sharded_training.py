@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,19 @@ def test_too_many_unreadable_images_stop_all_processes(
     assert "2 of 40 images are unreadable, more than 1%" in last
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "exp" / "bad_images.txt").read_text().splitlines()) == 2
+
+
+def test_a_loss_that_is_no_number_stops_all_processes(tree: Path, tmp_path: Path) -> None:
+    flags = f"{PLAIN} --lr 1e30 --batch 7 --exp {tmp_path / 'exp'} --device cpu --precision fp32"
+    done = start(2, str(tree), *flags.split())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    *_, last = done.stderr.splitlines()
+    assert re.search(
+        r"became (nan|inf|NaN or infinite) in step \d of epoch 0 .*png and 4 more", last
+    )
+    assert len((tmp_path / "exp" / "bad_batch.txt").read_text().splitlines()) == 7
+    assert not (tmp_path / "exp" / "checkpoint.pth.tar").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""The checkpoints of an experiment folder: where in the run each was saved, and which are sound."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import cli
+from torch_file import is_intact
+
+NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"
+NUMBERED = re.compile(r"checkpoint_(\d+)\.pth\.tar")
+NOWHERE = (-1, -1)
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """The experiment folder that a checkpoint was saved in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def place_of(path: str | Path) -> tuple[int, int] | None:
+    """The epoch and the batch of it that a checkpoint was saved at, without reading its weights;
+    None for a file that is no checkpoint."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a damaged file looks like to torch
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["epoch"]), int(state.get("step", 0))
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        return None
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """All checkpoints of a run, from the last one on, sound or not; those that do not tell their
+    place come at the end."""
+    names = (folder / NEWEST, folder / PREVIOUS)
+    saved = [*filter(Path.exists, names), *sorted(folder.glob("checkpoints/*.pth.tar"))]
+    # sorted() leaves those of one place in this order: the newest comes first
+    return sorted(saved, key=lambda path: place_of(path) or NOWHERE, reverse=True)
+
+
+def sound_checkpoints(folder: Path) -> Iterator[Path]:
+    """The checkpoints of a run that can be loaded and have the bytes that were written, from the
+    last one on. Each is read (not kept in memory) when it is asked for."""
+    return (path for path in checkpoints_of(folder) if is_sound(path))
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint can be loaded, and has the bytes that were written."""
+    return is_intact(path) and place_of(path) is not None
+
+
+def sound_before(path: Path) -> Path | None:
+    """The last sound checkpoint that a run saved before this one, which is damaged; None where
+    there is none, or `path` is no checkpoint of a run."""
+    saved = checkpoints_of(folder_of(path))
+    if path not in saved:
+        return None
+    place, number = place_of(path), _number(path)
+
+    def is_before(other: Path) -> bool:
+        if path.name == NEWEST:
+            return True
+        if place is not None:
+            return (place_of(other) or NOWHERE) <= place
+        others = _number(other)  # all that is left to go by
+        return number is not None and others is not None and others < number
+
+    before = (other for other in saved if other != path and is_before(other))
+    return next(filter(is_sound, before), None)
+
+
+def instead_of_damaged(path: Path) -> Path:
+    """The checkpoint itself or, where it is damaged, the last sound one before it in its run, which
+    is said on stderr. Where there is none, loading it will say what is wrong with it."""
+    if is_sound(path):
+        return path
+    before = sound_before(path)
+    if before is not None:
+        cli.warn(f"{path} is damaged: going on from {before}, the last sound one before it")
+    return before or path
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Delete a run's numbered checkpoints but for the last ones."""
+    numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
+    for path in numbered[keep:]:
+        path.unlink()
+
+
+def _number(path: Path) -> int | None:
+    match = NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None
