@@ -21,7 +21,6 @@ from checkpoint_folder import (
     place_of,
     remove_old,
 )
-from curves import Curves
 from data.images import MOST_UNREADABLE, ImageList, describe_change
 from distributed import gather_objects, together, world_size
 from errors import InputError
@@ -38,6 +37,7 @@ from log_handlers import log_handlers
 from names import from_lines, from_reasons, printable, read_text, to_lines, to_reasons
 from results import plain_settings, versions
 from state import OWN_SETTINGS
+from tensorboard_file import Curves
 from util import Logger
 
 log = logging.getLogger("deepcluster")

@@ -24,10 +24,10 @@ import cli
 import main
 from checkpoint import read_checkpoint, save_checkpoint
 from checkpoint_folder import sound_checkpoints
-from curves import Curves
 from data.images import ImageList
 from experiment import Experiment
 from files import append, atomic_write, write_text
+from tensorboard_file import Curves
 from util import Logger
 
 Train = Callable[..., Path]
