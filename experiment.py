@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,7 @@ from files import (
     write_text,
 )
 from results import plain_settings, versions
-from state import OWN_SETTINGS
+from state import AUTO, OWN_SETTINGS
 from util import Logger
 
 log = logging.getLogger("deepcluster")
@@ -44,7 +44,9 @@ class Experiment:
         settings: the run's arguments, written to `config.json`.
         resume: the file of the checkpoint that the run continues from, if any; where it lies in
             this folder, the folder's logs go on from where they were when it was saved, and what
-            the run did after that is set aside in `set_aside/NNN`.
+            the run did after that is set aside in `set_aside/NNN`. `AUTO` begins a run in a folder
+            without checkpoints, and sets aside what there may be of one that was cut before its
+            first.
         checkpoint: its contents.
 
     Raises:
@@ -62,10 +64,15 @@ class Experiment:
     ) -> None:
         self.folder, self.images, self.checkpoint = folder, images, checkpoint
         self.settings = plain_settings(settings)
-        self.continues = resume is not None and folder_of(resume).resolve() == folder.resolve()
+        self.continues = (
+            checkpoint is not None
+            and resume is not None
+            and folder_of(resume).resolve() == folder.resolve()
+        )
+        self.begins_again = resume == AUTO
         if self.continues:
             self._check_same_run()
-        else:
+        elif not self.begins_again:
             self._refuse_results()
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
@@ -82,6 +89,8 @@ class Experiment:
             self._set_aside_later()
             self._take_back_logs()
         else:
+            if self.begins_again:
+                self._set_aside_all()
             write_text(self.folder / "images.txt", _listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         self._log_changed_settings()
@@ -180,17 +189,19 @@ class Experiment:
         """The lines of `metrics.jsonl`, one for each epoch."""
         return read_metrics(self.folder)
 
+    def how_to_go_on(self) -> str:
+        """What to start this run with, once it has stopped."""
+        saved = self.folder / "checkpoint.pth.tar"
+        if saved.exists():
+            return f"the same command with --resume {saved}"
+        return "the same command, which begins again: nothing was saved yet"
+
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
         if there:
-            checkpoints = [
-                *self.folder.glob("checkpoint.pth.tar"),
-                *sorted(self.folder.glob("checkpoints/*.pth.tar"), key=os.path.getmtime)[::-1],
-            ]
-            onward = f"--resume {checkpoints[0]} to continue it, or " if checkpoints else ""
             raise InputError(
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
-                f"give {onward}another --exp for a new run"
+                "give --resume auto to continue it, or another --exp for a new run"
             )
 
     def _check_same_run(self) -> None:
@@ -228,20 +239,29 @@ class Experiment:
         for name in ("clusters", "metrics.jsonl", "images.txt"):
             if (self.folder / name).exists():
                 shutil.copy2(self.folder / name, aside / name)
-        for path in later:
+        self._move(later, aside, "goes on from before them")
+
+    def _set_aside_all(self) -> None:
+        remove_leftovers(self.folder)
+        names = ("clusters", "metrics.jsonl", "images.txt")
+        logs = [self.folder / name for name in names if (self.folder / name).exists()]
+        assignments = sorted(self.folder.glob("assignments/epoch_*.npy"))
+        if assignments or len(logs) > 1:
+            aside = new_numbered_folder(self.folder / "set_aside")
+            self._move([*assignments, *logs], aside, "begins again: there is no checkpoint")
+
+    def _move(self, paths: Sequence[Path], aside: Path, why: str) -> None:
+        for path in paths:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
-        log.warning(
-            "set aside in %s, as the run goes on from before them: %s",
-            aside, ", ".join(str(path.relative_to(self.folder)) for path in later),
-        )  # fmt: skip
+        names = ", ".join(str(path.relative_to(self.folder)) for path in paths)
+        log.warning("set aside in %s, as the run %s: %s", aside, why, names)
 
     def _later_checkpoints(self) -> list[Path]:
         assert self.checkpoint is not None
         now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
-        saved = [self.folder / "checkpoint.pth.tar", *self.folder.glob("checkpoints/*.pth.tar")]
-        return sorted(path for path in saved if (place_of(path) or now) > now)
+        return sorted(p for p in checkpoints_in(self.folder) if (place_of(p) or now) > now)
 
     def _later_assignments(self) -> list[Path]:
         assert self.checkpoint is not None
@@ -337,6 +357,26 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except ValueError as error:
         raise InputError(f"{path}: not a JSON object on each line: {error}") from error
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The files of an experiment folder's checkpoints, in no order."""
+    return [*folder.glob("checkpoint.pth.tar"), *folder.glob("checkpoints/*.pth.tar")]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Of an experiment folder's checkpoints the one that is furthest in the run; None where there
+    are none.
+
+    Raises:
+        InputError: there are some, but none can be read.
+    """
+    files = sorted(checkpoints_in(folder))
+    places = {path: place_of(path) for path in files}
+    sound = [(place, path) for path, place in places.items() if place is not None]
+    if files and not sound:
+        raise InputError(f"{files[0]}: not a checkpoint, or a damaged one; there is no other")
+    return max(sound)[1] if sound else None
 
 
 def folder_of(checkpoint: Path) -> Path:
