@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import InputError, Stopped
+from heartbeat import Heartbeat, is_lost_connection
 
 # One process alone may build a graph of all images, for which the others wait.
 LONGEST_WAIT = timedelta(hours=12)
@@ -49,12 +50,20 @@ def process_group(device: str = "auto") -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    heartbeat = Heartbeat(rank(), world_size())
+    heartbeat.start()
     try:
         yield
     except (InputError, Stopped):  # which all raise together
+        heartbeat.finish()
         dist.destroy_process_group()
         raise
+    except Exception as error:
+        if is_lost_connection(error):
+            heartbeat.await_verdict()
+        raise
     # After any other error the others may be waiting, and NCCL would wait for them.
+    heartbeat.finish()
     dist.destroy_process_group()
 
 
