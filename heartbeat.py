@@ -79,7 +79,7 @@ class Heartbeat(threading.Thread):
             if beat in ("", "done"):  # not yet, not any more
                 continue
             _, place, pid = beat.split()
-            gone = place == _place() and not Path("/proc", pid).exists()
+            gone = place == _place() and _has_ended(pid)
             if gone or self._silent[other] >= PATIENCE:
                 host = place.partition("/")[0]
                 how = "has died" if gone else "gives no sign of life"
@@ -115,6 +115,15 @@ def _open_store(environment: Mapping[str, str]) -> dist.Store:
     store = dist.TCPStore(host, port, None, False, limit, wait_for_workers=False)
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"heartbeat/{environment.get('TORCHELASTIC_RUN_ID')}/{attempt}", store)
+
+
+def _has_ended(pid: str) -> bool:
+    """Whether a process of this machine is no more, or only its exit status is."""
+    try:
+        stat = Path("/proc", pid, "stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
 
 
 def _place() -> str:

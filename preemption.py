@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 
@@ -122,9 +122,10 @@ def _shield_fork_server() -> None:
     end with it. (`ignore_signals` is for the workers themselves, where they are forked from here.)
     """
     if multiprocessing.get_start_method() == "forkserver":
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            forkserver.ensure_running()
+            for helper in (resource_tracker, forkserver):  # the first lets some through again
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                helper.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

@@ -2,15 +2,18 @@
 
 Usage: run_server.py, with a request on each line of stdin, as JSON:
 
-    {"start": [arguments of main.py], "ranks": 2, "folder": "/tmp/x", "kill_at": 7 or null}
+    {"start": [arguments of main.py], "ranks": 2, "folder": "/tmp/x"}
         starts so many processes, which meet as torchrun's do, and answers with their numbers. Each
-        writes what it prints to `folder`/output_<rank>; the first one notes the stage that it is in
-        in `folder`/stage, and the number of its changes to files in `folder`/changes. It kills
-        itself just before the change of number `kill_at`.
+        is the first of a process group, and writes what it prints to `folder`/output_<rank>. The
+        first one notes the stage that it is in in `folder`/stage, and the number of its changes to
+        files in `folder`/changes. Further: with "kill_at": 7 it kills itself just before that
+        change, with "stuck_in": a stage it computes there for ever, and "beat" is the time between
+        two signs of life in seconds.
     {"wait": [their numbers]}
         answers with their exit statuses, once all have ended; −9 after SIGKILL.
 """
 
+import hashlib
 import json
 import mmap
 import os
@@ -23,17 +26,15 @@ from typing import Any
 
 import torch
 from conftest import tiny
+from runs import STAGES
 
 import cli
 import experiment
+import heartbeat
 import main
 import util
 from models import MODELS
 
-STAGES = (
-    "start", "logs taken back", "features", "clustering", "training", "checkpoint", "clusters file",
-    "assignment", "metrics", "report", "end",
-)  # fmt: skip
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -44,7 +45,7 @@ def shared(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 8)
 
 
-def note_stages(noted: mmap.mmap) -> None:
+def note_stages(noted: mmap.mmap, stuck_in: str | None) -> None:
     """Put the number of the stage there, of those under way the innermost."""
 
     def during(stage: str, owner: Any, name: str) -> None:
@@ -52,6 +53,8 @@ def note_stages(noted: mmap.mmap) -> None:
 
         def noting(*args: Any, **options: Any) -> Any:
             before, noted[0] = noted[0], STAGES.index(stage)
+            if stage == stuck_in:
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
             result = work(*args, **options)
             noted[0] = before
             return result
@@ -99,6 +102,7 @@ def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
 def run(request: dict[str, Any], rank: int, port: int) -> int:
     """What a forked process does."""
     folder = Path(request["folder"])
+    os.setsid()
     output = os.open(folder / f"output_{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -109,11 +113,12 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
         os.environ.update(WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     MODELS["tiny"] = tiny
+    heartbeat.BEAT = request.get("beat", heartbeat.BEAT)
     if rank > 0:
         return cli.run(main.main, main.parse_args, request["start"])
     stage = shared(folder / "stage")
-    note_stages(stage)
-    count_changes(str(folder / "exp"), shared(folder / "changes"), request["kill_at"])
+    note_stages(stage, request.get("stuck_in"))
+    count_changes(str(folder / "exp"), shared(folder / "changes"), request.get("kill_at"))
     status = cli.run(main.main, main.parse_args, request["start"])
     stage[0] = STAGES.index("end")
     return status

@@ -1,15 +1,12 @@
 """Runs that are killed at random moments, and go on: they end as one that was never cut."""
 
 import collections
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +14,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_images
-from run_server import STAGES
+from runs import STAGES, Server, output_of, stage_of, wait_for, wait_until_killed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_end_to_end import load_clusters, without_times
-
-ROOT = Path(__file__).parents[1]
-FLAGS = (
-    "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 3 --checkpoints 7 --probe 2 "
-    "--device cpu --precision fp32 --workers"
-)
-
-
-class Server:
-    """tests/run_server.py, as a test has it."""
-
-    def __init__(self) -> None:
-        settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "run_server.py")],
-            env={**os.environ, **settings},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._read()
-
-    def start(
-        self, data: Path, folder: Path, ranks: int, workers: int, kill_at: int | None = None
-    ) -> list[int]:
-        """Start a run in `folder`/exp, or go on with the one that is there. Returns the processes'
-        numbers."""
-        flags = f"{data} {FLAGS} {workers} --exp {folder / 'exp'} --resume auto".split()
-        request = {"start": flags, "ranks": ranks, "folder": str(folder), "kill_at": kill_at}
-        return self._ask(request)
-
-    def wait(self, processes: list[int]) -> list[int]:
-        """Their exit statuses."""
-        return self._ask({"wait": processes})
-
-    def _ask(self, request: dict[str, Any]) -> list[int]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> list[int]:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
 
 
 class Campaign:
@@ -88,21 +33,20 @@ class Campaign:
         for label in "abc":
             write_images(folder / "images" / label, 13, seed=ord(label))
         self.whole = folder / "whole"
-        self.whole.mkdir()
         began = time.monotonic()
         assert self.server.wait(self.start(self.whole, 0)) == [0] * ranks, output_of(self.whole)
         self.seconds = time.monotonic() - began
         self.changes = int.from_bytes((self.whole / "changes").read_bytes(), "little")
 
     def start(self, folder: Path, workers: int, kill_at: int | None = None) -> list[int]:
-        return self.server.start(self.folder / "images", folder, self.ranks, workers, kill_at)
+        data = self.folder / "images"
+        return self.server.start(data, folder, self.ranks, workers, kill_at=kill_at)
 
     def kill_until(self, kills: int) -> None:
         """Kill runs until there were so many kills; each run goes on until it comes to its end."""
         number = 0
         while sum(self.fell.values()) < kills:
             folder = self.folder / f"cut_{number}"
-            folder.mkdir()
             while not self.finishes(folder):
                 pass
             assert_same(self.whole, folder)
@@ -112,7 +56,6 @@ class Campaign:
 
     def finishes(self, folder: Path) -> bool:
         """Start a run, or go on with it, and kill it at a random moment, if it lasts so long."""
-        (folder / "stage").unlink(missing_ok=True)
         workers = self.random.choice((0, 0, 0, 2))
         kind = self.random.choice(("time", "stage", "change", "change"))
         kill_at = self.random.randint(1, self.changes) if kind == "change" else None
@@ -120,7 +63,7 @@ class Campaign:
         if kind == "time":
             time.sleep(self.random.uniform(0, self.seconds))
         elif kind == "stage":
-            wait_for(folder / "stage", self.random.randrange(len(STAGES)))
+            wait_for(folder, self.random.choice(STAGES))
             time.sleep(self.random.uniform(0, 0.05))
         if kind == "change" and self.ranks > 1:
             wait_until_killed(processes[0])
@@ -132,29 +75,8 @@ class Campaign:
         if set(statuses) == {0}:
             return True
         assert -signal.SIGKILL in statuses, output_of(folder)
-        stage = STAGES[stage_of(folder / "stage")]
-        self.fell[stage] += 1
+        self.fell[stage_of(folder)] += 1
         return False
-
-
-def stage_of(path: Path) -> int:
-    return path.read_bytes()[0] if path.exists() and path.stat().st_size else 0
-
-
-def wait_for(path: Path, stage: int) -> None:
-    """Wait until a run is in a stage, or at its end."""
-    while stage_of(path) not in (stage, len(STAGES) - 1):
-        time.sleep(0.0005)
-
-
-def wait_until_killed(process: int) -> None:
-    """Wait until a process is no more than a number and its exit status."""
-    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.001)
-
-
-def output_of(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.glob("output_*")))
 
 
 def assert_same(whole: Path, cut: Path) -> None:
