@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import tiny
 from runs import Server, output_of, wait_for
@@ -125,6 +126,27 @@ def test_one_signal_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(preemption, "ONE_SIGNAL", 0.0)
     stopping.receive(signal.SIGTERM)
     assert (stopping.asked, ended) == ("SIGUSR1", [143])
+
+
+def test_processes_with_gpus_ask_each_other_every_20_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question makes the host wait for the device. The signal came to another process."""
+    asked: list[int] = []
+
+    def all_reduce(flag: np.ndarray) -> np.ndarray:
+        asked.append(step)
+        return flag + 1
+
+    monkeypatch.setattr(preemption, "world_size", lambda: 2)
+    monkeypatch.setattr(preemption, "uses_gpus", lambda: True)
+    monkeypatch.setattr(preemption, "all_reduce", all_reduce)
+    stopping = Stopping()
+    stopped = []
+    for step in range(1, 50):
+        if stopping.agreed():
+            stopped.append(step)
+    assert stopped == asked == [20, 40]
+    with pytest.raises(Stopped, match="stopped by a signal to another process"):
+        stopping.check()
 
 
 def test_signals_are_noted_within_the_block_only() -> None:
