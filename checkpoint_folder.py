@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import cli
+from errors import InputError
 from torch_file import is_intact
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"
@@ -82,6 +83,25 @@ def instead_of_damaged(path: Path) -> Path:
     if before is not None:
         cli.warn(f"{path} is damaged: going on from {before}, the last sound one before it")
     return before or path
+
+
+def last_sound(folder: Path) -> Path | None:
+    """The last sound checkpoint of a run; None where there are none at all. Damaged ones that were
+    saved later, or do not tell when, are named on stderr.
+
+    Raises:
+        InputError: there are some, but none is sound.
+    """
+    saved = checkpoints_of(folder)
+    found = next(sound_checkpoints(folder), None)
+    if found is None:
+        if saved:
+            raise InputError(f"{saved[0]}: not a checkpoint, or a damaged one; there is no other")
+        return None
+    later = saved[: saved.index(found)]
+    for path in [*later, *(path for path in saved if place_of(path) is None)]:
+        cli.warn(f"{path} is damaged: going on from {found}, the last sound one")
+    return found
 
 
 def remove_old(folder: Path, keep: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from device import select_compute
-from distributed import broadcast, gather_rows, rank
+from distributed import broadcast, gather_rows, rank, together
 from kmeans import (
     BLOCK,
     ITERATIONS,
@@ -181,12 +181,13 @@ class PIC:
         x = gather_rows(x)  # the graph needs every point
         check_neighbours(self.nnn, len(x))
         assignments = np.empty(len(x), np.int64)
-        if rank() == 0:
-            on_gpu = self.device.type == "cuda"
-            neighbours, distances = make_graph(x, self.nnn, self.graph, advance, on_gpu)
-            assignments = run_pic(neighbours, distances, self.sigma, self.alpha)
-            if self.distribute_singletons:
-                assignments = join_singletons(neighbours, assignments)
+        with together():  # `advance` may stop the one that works
+            if rank() == 0:
+                on_gpu = self.device.type == "cuda"
+                neighbours, distances = make_graph(x, self.nnn, self.graph, advance, on_gpu)
+                assignments = run_pic(neighbours, distances, self.sigma, self.alpha)
+                if self.distribute_singletons:
+                    assignments = join_singletons(neighbours, assignments)
         self.assignments = broadcast(assignments)
         self.centroids = _means(x, self.assignments)
         self.__dict__.pop("images_lists", None)

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from errors import InputError
+from errors import InputError, Stopped
+from heartbeat import Heartbeat, is_lost_connection
 
 # One process alone may build a graph of all images, for which the others wait.
 LONGEST_WAIT = timedelta(hours=12)
@@ -49,12 +50,20 @@ def process_group(device: str = "auto") -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    heartbeat = Heartbeat(rank(), world_size())
+    heartbeat.start()
     try:
         yield
-    except InputError:  # which all raise together
+    except (InputError, Stopped):  # which all raise together
+        heartbeat.finish()
         dist.destroy_process_group()
         raise
+    except Exception as error:
+        if is_lost_connection(error):
+            heartbeat.await_verdict()
+        raise
     # After any other error the others may be waiting, and NCCL would wait for them.
+    heartbeat.finish()
     dist.destroy_process_group()
 
 
@@ -68,21 +77,25 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def uses_gpus() -> bool:
+    """Whether the collectives run on GPUs, where their results keep the host waiting."""
+    return dist.is_initialized() and dist.get_backend() == "nccl"
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What one process refuses in this block, all refuse.
+    """What one process refuses in this block, all refuse, and where one is stopped, all are.
 
     Raises:
-        InputError: of the first process that raised one.
+        InputError, Stopped: of the first process that raised one.
     """
-    refusal = None
+    own: InputError | Stopped | None = None
     try:
         yield
-    except InputError as error:
-        refusal = error
-    refusals = gather_objects(refusal and str(refusal))
-    for message in filter(None, refusals):
-        raise refusal or InputError(message)
+    except (InputError, Stopped) as error:
+        own = error
+    for kind, message in filter(None, gather_objects(own and (type(own), str(own)))):
+        raise own or kind(message)
 
 
 def shard_of(count: int) -> range:
@@ -168,7 +181,7 @@ def broadcast(array: np.ndarray) -> np.ndarray:
 
 def _device() -> torch.device:
     """Where the backend wants its tensors."""
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    return torch.device("cuda" if uses_gpus() else "cpu")
 
 
 def _dtype(array: np.ndarray) -> torch.dtype:

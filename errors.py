@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave me is wrong", as opposed to a bug."""
+"""The exceptions that mean something else than a bug: what you gave me is wrong, and stop."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     Its message is one line that names the flag or file, the value found and what would be right;
     the scripts print just that line and exit with status 2 (see `cli.run`).
     """
+
+
+class Stopped(Exception):  # noqa: N818 (nothing is wrong)
+    """A signal has asked the program to stop; the message says which."""

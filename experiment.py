@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,9 +34,9 @@ from files import (
 )
 from finite import name_some
 from log_handlers import log_handlers
-from names import from_lines, from_reasons, printable, read_text, to_lines, to_reasons
+from names import from_lines, from_reasons, printable, read_text, to_line, to_lines, to_reasons
 from results import plain_settings, versions
-from state import OWN_SETTINGS
+from state import AUTO, OWN_SETTINGS
 from tensorboard_file import Curves
 from util import Logger
 
@@ -54,7 +54,9 @@ class Experiment:
         settings: the run's arguments, written to `config.json`.
         resume: the file of the checkpoint that the run continues from, if any; where it lies in
             this folder, the folder's logs go on from where they were when it was saved, and what
-            the run did after that is set aside in `set_aside/NNN`.
+            the run did after that is set aside in `set_aside/NNN`. `AUTO` begins a run in a folder
+            without checkpoints, and sets aside what there may be of one that was cut before its
+            first.
         checkpoint: its contents.
 
     Raises:
@@ -72,10 +74,15 @@ class Experiment:
     ) -> None:
         self.folder, self.images, self.checkpoint = folder, images, checkpoint
         self.settings = plain_settings(settings)
-        self.continues = resume is not None and folder_of(resume).resolve() == folder.resolve()
+        self.continues = (
+            checkpoint is not None
+            and resume is not None
+            and folder_of(resume).resolve() == folder.resolve()
+        )
+        self.begins_again = resume == AUTO
         if self.continues:
             self._check_same_run()
-        else:
+        elif not self.begins_again:
             self._refuse_results()
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
@@ -94,6 +101,8 @@ class Experiment:
             self._set_aside_later()
             self._take_back_logs()
         else:
+            if self.begins_again:
+                self._set_aside_all()
             write_text(self.folder / "images.txt", to_lines(self.images.paths))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
@@ -174,10 +183,11 @@ class Experiment:
         """Images that a step was taken on, by number with the loss of each, in words. Those that
         are to blame, if they can be told, come first; all of them are in `bad_batch.txt`."""
         blamed = sorted(losses, key=lambda image: math.isfinite(losses[image]))
-        names = [self.images.paths[image] for image in blamed]
+        names = [printable(self.images.paths[image]) for image in blamed]
         path = self.folder / "bad_batch.txt"
         try:
-            write_text(path, "".join(f"{self.images.paths[i]}\t{losses[i]}\n" for i in blamed))
+            lines = (f"{to_line(self.images.paths[i])}\t{losses[i]}\n" for i in blamed)
+            write_text(path, "".join(lines))
         except OSError as error:
             log.warning("%s: %s", error.filename, error.strerror)
             return name_some(names)
@@ -225,14 +235,19 @@ class Experiment:
         """The lines of `metrics.jsonl`, one for each epoch."""
         return read_metrics(self.folder)
 
+    def how_to_go_on(self) -> str:
+        """What to start this run with, once it has stopped."""
+        saved = self.folder / "checkpoint.pth.tar"
+        if saved.exists():
+            return f"the same command with --resume {saved}"
+        return "the same command, which begins again: nothing was saved yet"
+
     def _refuse_results(self) -> None:
         there = [name for name in RESULTS if (self.folder / name).exists()]
         if there:
-            checkpoints = checkpoints_of(self.folder)
-            onward = f"--resume {checkpoints[0]} to continue it, or " if checkpoints else ""
             raise InputError(
                 f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
-                f"give {onward}another --exp for a new run"
+                "give --resume auto to continue it, or another --exp for a new run"
             )
 
     def _check_same_run(self) -> None:
@@ -275,14 +290,24 @@ class Experiment:
         except OSError:  # the disk is full; nothing was moved yet
             shutil.rmtree(aside)
             raise
-        for path in later:
+        self._move(later, aside, "goes on from before them")
+
+    def _set_aside_all(self) -> None:
+        remove_leftovers(self.folder)
+        names = ("clusters", "metrics.jsonl", "images.txt")
+        logs = [self.folder / name for name in names if (self.folder / name).exists()]
+        assignments = sorted(self.folder.glob("assignments/epoch_*.npy"))
+        if assignments or len(logs) > 1:
+            aside = new_numbered_folder(self.folder / "set_aside")
+            self._move([*assignments, *logs], aside, "begins again: there is no checkpoint")
+
+    def _move(self, paths: Sequence[Path], aside: Path, why: str) -> None:
+        for path in paths:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
-        log.warning(
-            "set aside in %s, as the run goes on from before them: %s",
-            aside, ", ".join(str(path.relative_to(self.folder)) for path in later),
-        )  # fmt: skip
+        names = ", ".join(str(path.relative_to(self.folder)) for path in paths)
+        log.warning("set aside in %s, as the run %s: %s", aside, why, names)
 
     def _later_checkpoints(self) -> list[Path]:
         assert self.checkpoint is not None

@@ -15,7 +15,7 @@ import torch
 from faiss.contrib import clustering as faiss_clustering
 
 from device import full_float32, select_compute
-from distributed import all_reduce, gather_rows, rank, world_size
+from distributed import all_reduce, gather_rows, rank, together, world_size
 
 log = logging.getLogger("deepcluster")
 
@@ -184,7 +184,8 @@ class _Points:
         counts = all_reduce(np.bincount(nearest, minlength=len(centroids)))
         loss = all_reduce(np.array([distances.sum(dtype=np.float64)]))
         if self.advance is not None:
-            self.advance(1)
+            with together():  # it may stop this process
+                self.advance(1)
         # The driver counts the members in the assignment and sums the distances that it is given:
         # these have the counts and the sum of all processes.
         return np.repeat(np.arange(len(centroids)), counts), loss, all_reduce(sums)

@@ -24,7 +24,7 @@ import cli
 import clustering_flags
 import device
 import health
-from checkpoint_folder import folder_of, instead_of_damaged
+from checkpoint_folder import folder_of, instead_of_damaged, last_sound
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.flags import add_decode_flag, add_max_pixels_flag
@@ -37,6 +37,7 @@ from device import Compute, select_compute
 from distributed import (
     broadcast_buffers,
     data_parallel,
+    gather_objects,
     gather_rows,
     process_group,
     rank,
@@ -45,17 +46,18 @@ from distributed import (
     weighted,
     world_size,
 )
-from errors import InputError
+from errors import InputError, Stopped
 from experiment import Bystander, Experiment
 from features import Features, compute_features
-from files import new_numbered_folder
+from files import new_numbered_folder, remove_leftovers_of
 from finite import PendingLosses, check_weights, refuse_features
 from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
+from preemption import Stopping, stop_on_signals
 from progress import progress
 from seeding import derive_seed
-from state import State, is_finished, read_resume, set_up, settings_of, to_checkpoint
+from state import AUTO, State, is_finished, read_resume, set_up, settings_of, to_checkpoint
 from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 from visu.report_page import write_report
 
@@ -64,12 +66,12 @@ log = logging.getLogger("deepcluster")
 
 def main(args: argparse.Namespace) -> None:
     """Join the other processes, if there are any, and run."""
-    with process_group(args.device):
-        run(args)
+    with stop_on_signals() as stopping, process_group(args.device):
+        run(args, stopping)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then train."""
+def run(args: argparse.Namespace, stopping: Stopping) -> None:
+    """Check everything that can be checked, then train, until the end or until a signal comes."""
     with together():
         compute = select_compute(args.device, args.precision)
         check_decode(args.decode, compute.device)
@@ -77,22 +79,28 @@ def run(args: argparse.Namespace) -> None:
         check_settings(args, len(images))
         make_clustering(args, 0, compute.device)  # what it refuses, it shall refuse now
         checkpoint = read_resume(args, images)
+    check_same_place(args, checkpoint)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         if rank() == 0:
             sys.stdout.write(
                 f"nothing left to do: {args.resume} is at epoch {checkpoint['epoch']} of "
                 f"--epochs {args.epochs}; give more to go on\n"
             )
+            complete_report(args)
         return
     with together():
         model, optimizer, state = set_up(args, checkpoint, compute)
         experiment = open_experiment(args, images, checkpoint)
-    with experiment:
-        deepcluster(args, images, model, optimizer, state, compute, experiment)
+    try:
+        with experiment:
+            deepcluster(args, images, model, optimizer, state, compute, experiment, stopping)
+            if isinstance(experiment, Experiment):
+                report = None if args.no_report else make_report(experiment.folder)
+                summary = summarise(experiment.read_metrics(), experiment.folder, report)
+                sys.stdout.write(summary + "\n")
+    except Stopped as stopped:
         if isinstance(experiment, Experiment):
-            report = None if args.no_report else make_report(experiment.folder)
-            summary = summarise(experiment.read_metrics(), experiment.folder, report)
-            sys.stdout.write(summary + "\n")
+            sys.stdout.write(f"{stopped}; to go on: {experiment.how_to_go_on()}\n")
 
 
 def deepcluster(
@@ -103,8 +111,13 @@ def deepcluster(
     state: State,
     compute: Compute,
     experiment: Experiment | Bystander,
+    stopping: Stopping,
 ) -> None:
-    """Train a network with its own clusters (paper, section 3), epoch after epoch."""
+    """Train a network with its own clusters (paper, section 3), epoch after epoch.
+
+    Raises:
+        Stopped: a signal came; what was done is saved.
+    """
     processes = f"{world_size()} processes, " if world_size() > 1 else ""
     own = "images of process 0" if processes else "images"  # what progress counts
     log.info(
@@ -130,9 +143,10 @@ def deepcluster(
             refuse_features(batch, [images.paths[i] for i in bad], state.epoch)
 
         with stage("features", len(shard), own, seconds, args.verbose) as advance:
+            report, advance = experiment.report_unreadable, stopping.checked(advance)
             with together():
                 features = compute_features(
-                    to_extract, model, shard, compute, experiment.report_unreadable, advance, refuse
+                    to_extract, model, shard, compute, report, advance, refuse
                 )
             experiment.gather_unreadable()
         warn(health.check_features(features.rows))
@@ -141,7 +155,7 @@ def deepcluster(
             state.knn_top1 = classify_each_other(features, images.labels, args.seed, compute.device)
         total, unit = cluster_steps(args, len(images), "images")
         with stage("clustering", total, unit, seconds, args.verbose) as advance:
-            return cluster(args, features, state.epoch, compute, advance)
+            return cluster(args, features, state.epoch, compute, stopping.checked(advance))
 
     while state.epoch < args.epochs:
         seconds = dict.fromkeys(("features", "clustering", "training"), 0.0)
@@ -156,7 +170,8 @@ def deepcluster(
         left = max(len(order) - state.step * args.batch, 0)  # the last batch may be a small one
         share = -(-left // world_size())
         with stage("training", share, own, seconds, args.verbose) as advance:
-            train(args, model, optimizer, to_train, state, compute, experiment, save, advance)
+            training = to_train, state, compute, experiment, save, advance, stopping
+            train(args, model, optimizer, *training)
             experiment.gather_unreadable()
 
         metrics = epoch_metrics(state, images.labels, left, seconds)
@@ -218,8 +233,13 @@ def train(
     experiment: Experiment | Bystander,
     save: Callable[[str], None],
     advance: Callable[[int], None],
+    stopping: Stopping,
 ) -> None:
-    """Train on the pseudo-labels from batch `state.step` to the end of the epoch."""
+    """Train on the pseudo-labels from batch `state.step` to the end of the epoch.
+
+    Raises:
+        Stopped: a signal came; the epoch can go on from the checkpoint.
+    """
     model.train()
     assert model.top_layer is not None
     head = torch.optim.SGD(
@@ -258,6 +278,10 @@ def train(
         if state.iteration % args.checkpoints == 0:
             losses.flush()
             save(f"checkpoints/checkpoint_{state.iteration // args.checkpoints}.pth.tar")
+        if stopping.agreed():
+            losses.flush()
+            save("checkpoint.pth.tar")
+            stopping.check()
         advance(size + len(batch.unreadable))
     losses.flush()
     check_weights(model, state, experiment)
@@ -279,6 +303,15 @@ def stage(
     with progress(name, total, unit, verbose and rank() == 0) as advance:
         yield advance
     seconds[name] = time.perf_counter() - start
+
+
+def complete_report(args: argparse.Namespace) -> None:
+    """Write the page of a run that was cut between its last checkpoint and the page's end."""
+    page, folder = folder_of(args.resume) / "report.html", folder_of(args.resume)
+    stale = not page.exists() or page.stat().st_mtime < args.resume.stat().st_mtime
+    if stale and not args.no_report and (folder / "metrics.jsonl").exists():
+        remove_leftovers_of(page)
+        make_report(folder)
 
 
 def make_report(folder: Path) -> Path | None:
@@ -308,7 +341,7 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
             f"{2 * world_size()} or more"
         )
     check_clustering(args, images, f"images of {args.data}")
-    if args.resume is None and args.start_epoch >= args.epochs:
+    if args.resume in (None, AUTO) and args.start_epoch >= args.epochs:
         raise InputError(
             f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
         )
@@ -317,6 +350,22 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
             f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
         )
     check_size(args.arch, args.size)
+
+
+def check_same_place(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
+    """Check that all processes go on from the same place of the run.
+
+    Raises:
+        InputError: they do not.
+    """
+    place = None if checkpoint is None else (checkpoint["epoch"], checkpoint.get("step", 0))
+    places = gather_objects(place)
+    if len(set(places)) > 1:
+        found = ", ".join("none" if place is None else "{}/{}".format(*place) for place in places)
+        raise InputError(
+            f"--resume {args.resume}: is not at the same epoch/batch for all processes ({found}); "
+            "do they all see the same files?"
+        )
 
 
 def open_experiment(
@@ -367,7 +416,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
     add("--batch", type=cli.whole_number(2), default=256, help="mini-batch size over all devices")
     add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
-    add("--resume", metavar="PATH", type=Path, help="checkpoint to go on from")
+    resume_help = (
+        "checkpoint to go on from; auto: the newest in --exp, or from the start if there is none"
+    )
+    add("--resume", metavar="PATH", type=Path, help=resume_help)
     checkpoints_help = "iterations between two numbered checkpoints"
     add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
     keep_help = "numbered checkpoints that are kept, the last ones; left out: all"
@@ -395,11 +447,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-report", action="store_true", help="write no report.html at the end")
 
     args = parser.parse_args(argv)
-    if args.resume is not None:  # a setting that is not given stays as it was
-        resume = instead_of_damaged(args.resume)
+    resume = args.resume
+    if resume == AUTO:
+        if args.exp is None:
+            parser.error("argument --resume auto: give --exp, the folder that it is to go on in")
+        resume = last_sound(args.exp) or AUTO
+    elif resume is not None:
+        resume = instead_of_damaged(resume)
+    if resume not in (None, AUTO):  # a setting that is not given stays as it was
         parser.set_defaults(**settings_of(resume))
         args = parser.parse_args(argv)
-        args.resume = resume
+    args.resume = resume
     return args
 
 

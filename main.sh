@@ -9,6 +9,7 @@
 # PROCESSES), which share the batch and the WORKERS. Many machines: main_slurm.sh.
 #
 # Further flags go to main.py, and win: ./main.sh --resume exp/001/checkpoint.pth.tar --epochs 20
+# What is killed and started anew by itself: EXP=exp/mine ./main.sh --resume auto
 # The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
 # Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
 set -euo pipefail
@@ -28,6 +29,10 @@ read_folder_flags() {  # what --exp and --resume say; argparse takes their abbre
         esac
         before=$word
     done
+    if [ "$resume_flag" = auto ]; then  # it may be the first start, which needs all settings
+        [ -n "$exp_flag${EXP:-}" ] || fail "--resume auto: name the run's folder: EXP=exp/mine $0"
+        resume_flag=
+    fi
 }
 
 read_folder_flags "$@"

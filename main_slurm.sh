@@ -6,9 +6,10 @@
 # Nodes, GPUs, cores and time as sbatch's options say, else as below. Packages have to be installed
 # already (./test.sh or ./main.sh on a node with internet access does that).
 #
-# Three minutes before its time is up the job is put back into the queue, and goes on from its newest
-# checkpoint when it starts again: as it keeps its number, it finds its folder exp/slurm-<number>.
-# One is saved after each epoch, and every 25,000 iterations: for more of them give --checkpoints.
+# Three minutes before its time is up the run is told to stop: it ends its step, saves a checkpoint,
+# and the job is put back into the queue. When it starts again it goes on from the newest checkpoint:
+# as it keeps its number, it finds its folder exp/slurm-<number>. What has not ended after 150 seconds
+# goes on from the checkpoint before.
 #SBATCH --job-name=deepcluster
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -26,18 +27,32 @@ set -euo pipefail
 [ -n "${SLURM_JOB_ID:-}" ] || fail "to be started by Slurm: DIR=/your/images sbatch $0"
 [ -n "${DIR:-}" ] || fail "DIR: name the images: DIR=/your/images sbatch $0"
 DIR=$(absolute "$DIR")
+EXP=${EXP:+$(absolute "$EXP")}
 EXP=${EXP:-exp/slurm-$SLURM_JOB_ID}
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 WORKERS=${WORKERS:-$((${SLURM_CPUS_PER_TASK:-1} / PROCESSES))}  # of each process
 nodes=${SLURM_JOB_NUM_NODES:-1}
 
-newest=$(ls -t "$EXP/checkpoint.pth.tar" "$EXP"/checkpoints/*.pth.tar 2>/dev/null | head -n 1 || true)
-if [ -n "$newest" ]; then set -- --resume "$newest" "$@"; fi
+# The last --resume wins: another run's checkpoint is what this one begins with, and no more
+if compgen -G "$EXP/checkpoint.pth.tar" >/dev/null || compgen -G "$EXP/checkpoints/*" >/dev/null; then
+    set -- "$@" --resume auto
+else
+    set -- --resume auto "$@"
+fi
 
 put_back() {
-    echo "main_slurm.sh: the time is nearly up; the job goes back into the queue"
+    trap '' USR1
+    waits=1
+    echo "main_slurm.sh: the time is nearly up; the run stops, and the job goes back into the queue"
+    kill -USR1 "$run" 2>/dev/null || true  # srun passes it on
+    local second
+    for ((second = 0; second < 150; second++)); do
+        kill -0 "$run" 2>/dev/null || break
+        sleep 1
+    done
     scontrol requeue "$SLURM_JOB_ID"
 }
+run=
 trap put_back USR1
 
 # torchrun would give each process a single thread, too few for the PCA
@@ -52,11 +67,9 @@ srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" la
     --workers "$WORKERS" --exp "$EXP" --verbose "$@" &
 run=$!
 
-# A signal ends `wait`; the run goes on until Slurm stops it
-status=0
-wait "$run" || status=$?
-while kill -0 "$run" 2>/dev/null; do
-    status=0
+waits=1
+while [ -n "$waits" ]; do  # a signal ends `wait`
+    waits= status=0
     wait "$run" || status=$?
 done
 exit "$status"

@@ -29,6 +29,8 @@ OWN_SETTINGS = (
     "data", "device", "exp", "no_report", "resume", "start_epoch", "verbose", "workers",
 )  # fmt: skip
 
+# `--resume auto`, where there is no checkpoint yet
+AUTO = Path("auto")
 
 # What a run goes on from, beside what every checkpoint has; the released ones have none of it.
 FORM: dict[str, Any] = {
@@ -98,7 +100,7 @@ def read_resume(args: argparse.Namespace, images: ImageList) -> dict[str, Any] |
     Raises:
         InputError: it cannot be loaded, or the run cannot go on from it with these settings.
     """
-    if args.resume is None:
+    if args.resume in (None, AUTO):
         return None
     checkpoint = read_checkpoint(args.resume)
     _check_form(checkpoint, args.resume)

@@ -36,6 +36,7 @@ from device import AUTOCAST, PRECISIONS, Compute, select_compute
 from experiment import Bystander
 from features import compute_features
 from models import MODELS, untrained
+from preemption import Stopping
 from state import State, set_up
 from whitening import Moments
 
@@ -161,6 +162,7 @@ class Training(Stage):
             Bystander(),
             save=lambda name: None,
             advance=lambda done: None,
+            stopping=Stopping(),
         )
 
     def naive(self) -> None:

@@ -20,6 +20,7 @@ from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
 from data.gpu_decode import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
+from preemption import ignore_signals
 from seeding import derive_seed
 
 DECODE = ("auto", "pil", "gpu")
@@ -102,6 +103,7 @@ def make_loader(
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
+        "worker_init_fn": ignore_signals,
         "generator": torch.Generator(),  # the loader must not draw from the global one
     }
     if dataset.decode == "gpu":

@@ -8,13 +8,14 @@ import pytest
 from browser import browser
 from PIL import Image
 from run_folder import finished
+from runs import server
 from torch import nn
 
 import main
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 
-__all__ = ["browser", "finished", "tiny", "train", "tree", "write_images"]
+__all__ = ["browser", "finished", "server", "tiny", "train", "tree", "write_images"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

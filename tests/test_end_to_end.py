@@ -24,6 +24,7 @@ from data.images import find_images
 from data.loading import Batch
 from device import select_compute
 from errors import InputError
+from preemption import Stopping
 from state import State
 
 Train = Callable[..., Path]
@@ -441,7 +442,8 @@ def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train
     loader: Any = [empty]
     recorder: Any = Recorder()
     compute = select_compute("cpu", "fp32")
-    main.train(args, model, optimizer, loader, state, compute, recorder, lambda name: None, print)
+    rest = recorder, lambda name: None, print, Stopping()
+    main.train(args, model, optimizer, loader, state, compute, *rest)
     assert recorder.seen == {3: "vanished"}
     assert (state.step, state.convnet_loss.count) == (1, 0)
 

@@ -1,6 +1,9 @@
 """launch.py: torchrun, and what is left to read when it fails."""
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +13,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def launch(script: Path, source: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in two processes, each of which finds its rank in the variable `rank`."""
-    script.write_text(f"import os, sys, time\nrank = int(os.environ['LOCAL_RANK'])\n{source}\n")
+def start(script: Path, source: str) -> subprocess.Popen[str]:
+    """Start a script in two processes, each of which finds its rank in the variable `rank`."""
+    head = "import os, signal, sys, time\nrank = int(os.environ['LOCAL_RANK'])"
+    script.write_text(f"{head}\n{source}\n")
     command = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2", str(script), "a"]
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def launch(script: Path, source: str) -> subprocess.CompletedProcess[str]:
+    """The same, until its end."""
+    launcher = start(script, source)
+    output, error = launcher.communicate(timeout=120)
+    return subprocess.CompletedProcess(launcher.args, launcher.returncode, output, error)
 
 
 def test_all_is_well(tmp_path: Path) -> None:
@@ -50,3 +61,52 @@ def test_of_any_other_failure_there_is_a_report(
     assert done.returncode == status
     assert reason in done.stderr
     assert "local_rank: 1" in done.stderr
+    pid_and_host = rf"\(on {socket.gethostname()}, pid \d+\)"
+    how = "was killed by SIGKILL" if status == 137 else "ended with status 1"
+    *_, last = done.stderr.splitlines()
+    assert re.match(f"launch.py: error: process 1 {pid_and_host} {how}; the others were", last)
+
+
+def test_a_process_that_the_kernel_has_ended_is_the_cause_of_what_follows(tmp_path: Path) -> None:
+    """As where the other one loses its connection in the same second."""
+    source = f"""
+died = {str(tmp_path / "died")!r}
+if rank:
+    os.close(os.open(died, os.O_CREAT))
+    os.kill(os.getpid(), 9)
+while not os.path.exists(died):
+    pass
+sys.exit(1)
+"""
+    done = launch(tmp_path / "script.py", source)
+    assert "launch.py: error: process 1 (on" in done.stderr
+
+
+READY = """
+def tell(number, frame):
+    os.write(1, f"{rank} got {signal.Signals(number).name}\\n".encode())
+    sys.exit(0)
+
+signal.signal(signal.SIGUSR1, tell)
+os.write(1, b"ready\\n")
+time.sleep(60)
+"""
+
+
+def test_a_signal_reaches_the_processes_and_where_they_end_well_all_is_well(tmp_path: Path) -> None:
+    launcher = start(tmp_path / "script.py", READY)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    launcher.send_signal(signal.SIGUSR1)
+    output, error = launcher.communicate(timeout=120)
+    assert sorted(output.splitlines()) == ["0 got SIGUSR1", "1 got SIGUSR1"]
+    assert (launcher.returncode, error) == (0, "")
+
+
+def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None:
+    launcher = start(tmp_path / "script.py", READY)
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.communicate(timeout=120)[1] == ""
+    assert launcher.returncode == 128 + signal.SIGTERM

@@ -113,6 +113,17 @@ def test_with_a_folder_of_images_main_chooses_the_experiments(clone: Path, flags
     assert not (clone / "exp").exists()
 
 
+def test_a_run_that_begins_or_goes_on_by_itself_has_all_settings(clone: Path) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    variables = {"PYTHON": sys.executable, "DIR": "images"}
+    done = bash("./main.sh --resume auto", clone, EXP="e", **variables)
+    assert f"--exp {clone}/e --arch alexnet --nmb_cluster 10000" in done.stdout, done.stderr
+    assert done.stdout.endswith("--resume auto\n")
+    nowhere = bash("./main.sh --resume auto", clone, **variables)
+    assert nowhere.returncode == 2
+    assert nowhere.stderr.startswith("main.sh: error: --resume auto: name the run's folder: EXP=")
+
+
 def test_exp_holds_for_a_resumed_run_too(clone: Path) -> None:
     (clone / "main.py").write_text(PRINTER)
     variables = {"PYTHON": sys.executable, "DIR": "images", "EXP": "e"}
@@ -313,27 +324,52 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clon
         f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} launch.py --nnodes 2 "
         "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
         f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
-        "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --seed 2\n"
+        "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --resume auto "
+        "--seed 2\n"
     ), done.stderr
 
+    other = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
+    assert other.stdout.endswith("--verbose --resume auto --seed 2 --resume o\n"), "the first time"
     (clone / "exp" / "slurm-12345" / "checkpoints").mkdir(parents=True)
-    for age, name in ((20, "checkpoint"), (10, "checkpoints/checkpoint_2")):
-        saved = clone / "exp" / "slurm-12345" / f"{name}.pth.tar"
-        saved.touch()
-        os.utime(saved, (time.time() - age, time.time() - age))
-    again = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
-    newest = "exp/slurm-12345/checkpoints/checkpoint_2.pth.tar"
-    assert again.stdout.endswith(f"--verbose --resume {newest} --seed 2\n"), again.stderr
+    (clone / "exp" / "slurm-12345" / "checkpoints" / "checkpoint_2.pth.tar").touch()
+    again = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
+    assert again.stdout.endswith("--verbose --seed 2 --resume o --resume auto\n"), again.stderr
 
 
-def test_a_slurm_job_is_put_back_before_its_time_is_up(clone: Path) -> None:
+def test_a_slurm_jobs_folder_is_where_it_was_meant(clone: Path) -> None:
+    stub(clone / "bin", "scontrol", "echo node1")
+    stub(clone / "bin", "srun", 'echo "$@"')
+    variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
+    done = bash("../clone/main_slurm.sh", clone / "bin" / "..", DIR="i", EXP="e", **variables)
+    assert f"--exp {clone}/" in done.stdout, done.stderr
+    (clone.parent / "elsewhere").mkdir()
+    done = bash("../clone/main_slurm.sh", clone.parent / "elsewhere", DIR="i", EXP="e", **variables)
+    assert f"--exp {clone.parent}/elsewhere/e --verbose" in done.stdout, done.stderr
+
+
+# The run that srun stands for: it saves a checkpoint when it is told to stop
+RUN = "trap 'sleep 1; echo saved; exit' USR1; touch started; while :; do sleep 0.1; done"
+
+
+def test_a_slurm_job_saves_and_is_put_back_before_its_time_is_up(clone: Path) -> None:
     stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
-    stub(clone / "bin", "srun", "touch started; sleep 1; echo went on")
+    stub(clone / "bin", "srun", RUN)
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
     signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
     done = bash(f"./main_slurm.sh & {signal}", clone, DIR="images", **variables)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == ["requeue 12345", "went on"]
+    assert done.stdout.splitlines()[1:] == ["saved", "requeue 12345"]
+
+
+def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> None:
+    script = (clone / "main_slurm.sh").read_text()
+    (clone / "main_slurm.sh").write_text(script.replace("second < 150", "second < 2"))
+    stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
+    stub(clone / "bin", "srun", "trap '' USR1; touch started; sleep 4; echo went on")
+    variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
+    signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
+    done = bash(f"./main_slurm.sh & {signal}", clone, DIR="images", **variables)
+    assert done.stdout.splitlines()[1:] == ["requeue 12345", "went on"], done.stderr
 
 
 @pytest.mark.parametrize(

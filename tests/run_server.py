@@ -1,0 +1,152 @@
+"""Runs of main.py that start at once: a process that has imported everything forks them.
+
+Usage: run_server.py, with a request on each line of stdin, as JSON:
+
+    {"start": [arguments of main.py], "ranks": 2, "folder": "/tmp/x"}
+        starts so many processes, which meet as torchrun's do, and answers with their numbers. Each
+        is the first of a process group, and writes what it prints to `folder`/output_<rank>. The
+        first one notes the stage that it is in in `folder`/stage, and the number of its changes to
+        files in `folder`/changes. Further: with "kill_at": 7 it kills itself just before that
+        change, with "stuck_in": a stage it computes there for ever, and "beat" is the time between
+        two signs of life in seconds.
+    {"wait": [their numbers]}
+        answers with their exit statuses, once all have ended; −9 after SIGKILL.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import tiny
+from runs import STAGES
+
+import cli
+import experiment
+import heartbeat
+import main
+import util
+from models import MODELS
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+def shared(path: Path) -> mmap.mmap:
+    """A number in a file that other processes can read at any time."""
+    path.write_bytes(bytes(8))
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 8)
+
+
+def note_stages(noted: mmap.mmap, stuck_in: str | None) -> None:
+    """Put the number of the stage there, of those under way the innermost."""
+
+    def during(stage: str, owner: Any, name: str) -> None:
+        work: Callable[..., Any] = getattr(owner, name)
+
+        def noting(*args: Any, **options: Any) -> Any:
+            before, noted[0] = noted[0], STAGES.index(stage)
+            if stage == stuck_in:
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
+            result = work(*args, **options)
+            noted[0] = before
+            return result
+
+        setattr(owner, name, noting)
+
+    during("logs taken back", experiment.Experiment, "__enter__")
+    during("features", main, "compute_features")
+    during("clustering", main, "cluster")
+    during("training", main, "train")
+    during("checkpoint", experiment, "save_checkpoint")
+    during("clusters file", util.Logger, "log")
+    during("assignment", experiment.Experiment, "save_assignment")
+    during("metrics", experiment.Experiment, "log_epoch")
+    during("report", main, "write_report")
+
+
+def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
+    """Count what is done to files below a folder: each time one is opened to be written, flushed to
+    the disk, renamed or removed."""
+
+    def change() -> None:
+        number = int.from_bytes(count[:8], "little") + 1
+        count[:8] = number.to_bytes(8, "little")
+        if number == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.rename", "os.remove", "os.mkdir", "shutil.copyfile"):
+            return
+        if not str(args[0]).startswith(folder) or (event == "open" and not args[2] & WRITES):
+            return
+        change()
+
+    fsync = os.fsync
+
+    def counted_fsync(file: int) -> None:
+        change()
+        fsync(file)
+
+    sys.addaudithook(audit)
+    os.fsync = counted_fsync  # type: ignore[assignment]
+
+
+def run(request: dict[str, Any], rank: int, port: int) -> int:
+    """What a forked process does."""
+    folder = Path(request["folder"])
+    os.setsid()
+    output = os.open(folder / f"output_{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    ranks = str(request["ranks"])
+    if ranks != "1":
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=ranks)
+        os.environ.update(WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    MODELS["tiny"] = tiny
+    heartbeat.BEAT = request.get("beat", heartbeat.BEAT)
+    if rank > 0:
+        return cli.run(main.main, main.parse_args, request["start"])
+    stage = shared(folder / "stage")
+    note_stages(stage, request.get("stuck_in"))
+    count_changes(str(folder / "exp"), shared(folder / "changes"), request.get("kill_at"))
+    status = cli.run(main.main, main.parse_args, request["start"])
+    stage[0] = STAGES.index("end")
+    return status
+
+
+def fork(request: dict[str, Any], rank: int, port: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            status = run(request, rank, port)
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return pid
+
+
+def answer(request: dict[str, Any]) -> list[int]:
+    if "wait" in request:
+        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["wait"]]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return [fork(request, rank, port) for rank in range(request["ranks"])]
+
+
+if __name__ == "__main__":
+    sys.stdout.write("[]\n")  # all is imported
+    sys.stdout.flush()
+    while line := sys.stdin.readline():
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()

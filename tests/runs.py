@@ -1,0 +1,95 @@
+"""Runs in processes of their own, that a test can kill or send signals, and what they left."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = (
+    "start", "logs taken back", "features", "clustering", "training", "checkpoint", "clusters file",
+    "assignment", "metrics", "report", "end",
+)  # fmt: skip
+FLAGS = (
+    "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 3 --checkpoints 7 --probe 2 "
+    "--device cpu --precision fp32 --workers"
+)
+
+
+class Server:
+    """tests/run_server.py, as a test has it."""
+
+    def __init__(self) -> None:
+        settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "run_server.py")],
+            env={**os.environ, **settings},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._read()
+
+    def start(
+        self, data: Path, folder: Path, ranks: int = 1, workers: int = 0, **options: Any
+    ) -> list[int]:
+        """Start a run in `folder`/exp, or go on with the one that is there. Returns the processes'
+        numbers.
+
+        Args:
+            options: of a request to tests/run_server.py.
+        """
+        folder.mkdir(exist_ok=True)
+        (folder / "stage").unlink(missing_ok=True)
+        flags = f"{data} {FLAGS} {workers} --exp {folder / 'exp'} --resume auto".split()
+        return self._ask({"start": flags, "ranks": ranks, "folder": str(folder), **options})
+
+    def wait(self, processes: list[int]) -> list[int]:
+        """Their exit statuses."""
+        return self._ask({"wait": processes})
+
+    def _ask(self, request: dict[str, Any]) -> list[int]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> list[int]:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def stage_of(folder: Path) -> str:
+    """The stage that a run is in, or was when it ended."""
+    noted = folder / "stage"
+    return STAGES[noted.read_bytes()[0]] if noted.exists() and noted.stat().st_size else "start"
+
+
+def wait_for(folder: Path, stage: str) -> None:
+    """Wait until a run is in a stage, or at its end."""
+    while stage_of(folder) not in (stage, "end"):
+        time.sleep(0.0005)
+
+
+def wait_until_killed(process: int) -> None:
+    """Wait until a process is no more than a number and its exit status."""
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+
+
+def output_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("output_*")))

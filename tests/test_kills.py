@@ -1,0 +1,139 @@
+"""Runs that are killed at random moments, and go on: they end as one that was never cut."""
+
+import collections
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_images
+from runs import STAGES, Server, output_of, stage_of, wait_for, wait_until_killed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_end_to_end import load_clusters, without_times
+
+
+class Campaign:
+    """Runs over the same images, one of them never cut.
+
+    Attributes:
+        fell: how many kills there were in each stage.
+    """
+
+    def __init__(self, server: Server, folder: Path, ranks: int, seed: int) -> None:
+        self.server, self.folder, self.ranks = server, folder, ranks
+        self.random = random.Random(seed)
+        self.fell: collections.Counter[str] = collections.Counter()
+        for label in "abc":
+            write_images(folder / "images" / label, 13, seed=ord(label))
+        self.whole = folder / "whole"
+        began = time.monotonic()
+        assert self.server.wait(self.start(self.whole, 0)) == [0] * ranks, output_of(self.whole)
+        self.seconds = time.monotonic() - began
+        self.changes = int.from_bytes((self.whole / "changes").read_bytes(), "little")
+
+    def start(self, folder: Path, workers: int, kill_at: int | None = None) -> list[int]:
+        data = self.folder / "images"
+        return self.server.start(data, folder, self.ranks, workers, kill_at=kill_at)
+
+    def kill_until(self, kills: int) -> None:
+        """Kill runs until there were so many kills; each run goes on until it comes to its end."""
+        number = 0
+        while sum(self.fell.values()) < kills:
+            folder = self.folder / f"cut_{number}"
+            while not self.finishes(folder):
+                pass
+            assert_same(self.whole, folder)
+            shutil.rmtree(folder)
+            sys.stdout.write(f"{sum(self.fell.values())} kills so far: {dict(self.fell)}\n")
+            number += 1
+
+    def finishes(self, folder: Path) -> bool:
+        """Start a run, or go on with it, and kill it at a random moment, if it lasts so long."""
+        workers = self.random.choice((0, 0, 0, 2))
+        kind = self.random.choice(("time", "stage", "change", "change"))
+        kill_at = self.random.randint(1, self.changes) if kind == "change" else None
+        processes = self.start(folder, workers, kill_at)
+        if kind == "time":
+            time.sleep(self.random.uniform(0, self.seconds))
+        elif kind == "stage":
+            wait_for(folder, self.random.choice(STAGES))
+            time.sleep(self.random.uniform(0, 0.05))
+        if kind == "change" and self.ranks > 1:
+            wait_until_killed(processes[0])
+        if kind != "change" or self.ranks > 1:
+            for process in self.random.sample(processes, len(processes)):
+                os.kill(process, signal.SIGKILL)
+                time.sleep(self.random.choice((0, 0, 0.01)))
+        statuses = self.server.wait(processes)
+        if set(statuses) == {0}:
+            return True
+        assert -signal.SIGKILL in statuses, output_of(folder)
+        self.fell[stage_of(folder)] += 1
+        return False
+
+
+def assert_same(whole: Path, cut: Path) -> None:
+    """The same weights, assignments and metrics, bit for bit, each epoch once; no leftovers."""
+    one, other = whole / "exp", cut / "exp"
+    names = ["checkpoint.pth.tar", *(f"checkpoints/checkpoint_{n}.pth.tar" for n in (1, 2))]
+    for name in names:
+        first, second = (torch.load(folder / name, weights_only=True) for folder in (one, other))
+        for checkpoint in (first, second):
+            for own in ("exp", "resume", "workers"):
+                del checkpoint["settings"][own]
+        assert_equal(first, second, name)
+    assignments = sorted(path.name for path in (one / "assignments").iterdir())
+    assert assignments == [f"epoch_{n:04d}.npy" for n in range(4)]
+    assert sorted(path.name for path in (other / "assignments").iterdir()) == assignments
+    for name in assignments:
+        first, second = (np.load(folder / "assignments" / name) for folder in (one, other))
+        np.testing.assert_array_equal(first, second)
+    assert without_times(one) == without_times(other)
+    assert [line["epoch"] for line in without_times(other)] == [0, 1, 2]
+    assert load_clusters(one) == load_clusters(other)
+    assert (one / "clusters").read_bytes() == (other / "clusters").read_bytes()
+    assert (one / "images.txt").read_bytes() == (other / "images.txt").read_bytes()
+    assert (other / "report.html").read_text().rstrip().endswith("</html>")
+    assert not list(other.rglob(".*.tmp"))
+    events = EventAccumulator(str(other / "tensorboard")).Reload().Scalars("convnet_loss")
+    assert sorted(event.step for event in events) == [0, 1, 2]
+
+
+def assert_equal(one: Any, other: Any, where: str) -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_equal(one[name], other[name], f"{where}, {name}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for first, second in zip(one, other, strict=True):
+            assert_equal(first, second, where)
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, where
+
+
+def test_a_run_that_is_killed_at_20_random_moments_ends_as_one_that_was_not(
+    server: Server, tmp_path: Path
+) -> None:
+    Campaign(server, tmp_path, ranks=1, seed=random.randrange(10**6)).kill_until(20)
+
+
+def test_so_does_one_of_two_processes(server: Server, tmp_path: Path) -> None:
+    Campaign(server, tmp_path, ranks=2, seed=random.randrange(10**6)).kill_until(6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_long_campaign_of_kills(server: Server, tmp_path: Path, ranks: int) -> None:
+    campaign = Campaign(server, tmp_path, ranks, seed=random.randrange(10**6))
+    campaign.kill_until(200)
+    sys.stdout.write(f"{ranks} processes, kills by stage: {dict(campaign.fell)}\n")
+    assert set(campaign.fell) >= set(STAGES) - {"end"}, "each stage was hit"

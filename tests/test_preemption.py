@@ -1,0 +1,225 @@
+"""Signals: the first ends a run in order, the second at once; all processes stop together."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny
+from runs import Server, output_of, wait_for
+from test_kills import assert_same
+
+import main
+import preemption
+from checkpoint_folder import place_of
+from errors import InputError, Stopped
+from models import MODELS
+from preemption import SIGNALS, Stopping, ignore_signals, stop_on_signals
+
+ROOT = Path(__file__).parents[1]
+
+
+def place(folder: Path) -> tuple[int, int]:
+    """The epoch and the step of the checkpoint that a run ended with."""
+    found = place_of(folder / "exp" / "checkpoint.pth.tar")
+    assert found is not None
+    return found
+
+
+def send(folder: Path, stage: str, process: int, number: int) -> None:
+    """Wait until the run is in a stage of its second epoch or later, and send a signal."""
+    while not (folder / "exp" / "checkpoint.pth.tar").exists():
+        time.sleep(0.001)
+    wait_for(folder, stage)
+    os.kill(process, number)
+
+
+@pytest.mark.parametrize(
+    ("number", "stage"),
+    [
+        (signal.SIGTERM, "training"),
+        (signal.SIGUSR1, "features"),
+        (signal.SIGINT, "clustering"),
+    ],
+)
+def test_a_signal_ends_a_run_that_can_go_on(
+    server: Server, tree: Path, tmp_path: Path, number: int, stage: str
+) -> None:
+    """At the next step of the stage, with all that was done before."""
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    processes = server.start(tree, cut)
+    send(cut, stage, processes[0], number)
+    assert server.wait(processes) == [0], output_of(cut)
+    name = signal.Signals(number).name
+    checkpoint = cut / "exp" / "checkpoint.pth.tar"
+    onward = f"stopped by {name}; to go on: the same command with --resume {checkpoint}\n"
+    assert output_of(cut) == onward
+    assert f"stopped by {name}" in (cut / "exp" / "log.txt").read_text()
+    epoch, step = place(cut)
+    assert (epoch > 0, step > 0) == (True, stage == "training")
+
+    assert server.wait(server.start(tree, whole)) == [0]
+    assert server.wait(server.start(tree, cut)) == [0], output_of(cut)
+    assert_same(whole, cut)
+
+
+def test_a_run_that_stops_before_its_first_checkpoint_begins_again(
+    server: Server, tree: Path, tmp_path: Path
+) -> None:
+    processes = server.start(tree, tmp_path / "run")
+    wait_for(tmp_path / "run", "features")
+    os.kill(processes[0], signal.SIGTERM)
+    assert server.wait(processes) == [0]
+    said = "the same command, which begins again: nothing was saved yet"
+    assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to go on: {said}\n"
+    assert server.wait(server.start(tree, tmp_path / "run")) == [0]
+
+
+@pytest.mark.parametrize("stage", ["training", "features", "clustering"])
+def test_two_processes_stop_together_when_one_is_asked_to(
+    server: Server, tree: Path, tmp_path: Path, stage: str
+) -> None:
+    processes = server.start(tree, tmp_path / "run", ranks=2)
+    send(tmp_path / "run", stage, processes[1], signal.SIGTERM)
+    assert server.wait(processes) == [0, 0], output_of(tmp_path / "run")
+    assert re.match(r"stopped by .*; to go on: the same", output_of(tmp_path / "run"))
+    assert (place(tmp_path / "run")[1] > 0) == (stage == "training")
+
+
+def test_workers_leave_signals_to_the_run(server: Server, tree: Path, tmp_path: Path) -> None:
+    """A terminal and a launcher send them to all; no worker says a word."""
+    processes = server.start(tree, tmp_path / "run", workers=2)
+    send(tmp_path / "run", "training", processes[0], 0)
+    os.killpg(processes[0], signal.SIGINT)
+    assert server.wait(processes) == [0]
+    (line,) = output_of(tmp_path / "run").splitlines()
+    assert line.startswith("stopped by SIGINT; to go on")
+    assert place(tmp_path / "run")[1] > 0
+
+
+def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_path: Path) -> None:
+    """Wherever it is; here it is in a computation that takes hours."""
+    processes = server.start(tree, tmp_path / "run", stuck_in="clustering")
+    wait_for(tmp_path / "run", "clustering")
+    os.kill(processes[0], signal.SIGTERM)
+    time.sleep(1.1 * preemption.ONE_SIGNAL)
+    began = time.monotonic()
+    os.kill(processes[0], signal.SIGINT)
+    assert server.wait(processes) == [128 + signal.SIGINT]
+    assert time.monotonic() - began < 10
+
+
+def test_one_signal_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm and the launcher may both send it."""
+    ended: list[int] = []
+    monkeypatch.setattr(preemption.os, "_exit", ended.append)
+    stopping = Stopping()
+    stopping.receive(signal.SIGUSR1)
+    stopping.receive(signal.SIGUSR1)
+    assert (stopping.asked, ended) == ("SIGUSR1", [])
+    monkeypatch.setattr(preemption, "ONE_SIGNAL", 0.0)
+    stopping.receive(signal.SIGTERM)
+    assert (stopping.asked, ended) == ("SIGUSR1", [143])
+
+
+def test_processes_with_gpus_ask_each_other_every_20_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question makes the host wait for the device. The signal came to another process."""
+    asked: list[int] = []
+
+    def all_reduce(flag: np.ndarray) -> np.ndarray:
+        asked.append(step)
+        return flag + 1
+
+    monkeypatch.setattr(preemption, "world_size", lambda: 2)
+    monkeypatch.setattr(preemption, "uses_gpus", lambda: True)
+    monkeypatch.setattr(preemption, "all_reduce", all_reduce)
+    stopping = Stopping()
+    stopped = []
+    for step in range(1, 50):
+        if stopping.agreed():
+            stopped.append(step)
+    assert stopped == asked == [20, 40]
+    with pytest.raises(Stopped, match="stopped by a signal to another process"):
+        stopping.check()
+
+
+def test_signals_are_noted_within_the_block_only() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with stop_on_signals() as stopping:
+        stopping.check()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while not stopping.agreed():
+            time.sleep(0.001)
+        with pytest.raises(Stopped, match="stopped by SIGUSR1"):
+            stopping.checked(lambda done: None)(1)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not [t for t in threading.enumerate() if "_listen" in t.name]
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As a shell has it for SIGINT in the background."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stopping:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.1)
+            assert stopping.asked is None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_workers_that_a_server_forks_are_shielded_too() -> None:
+    """As Python 3.14 has it by default: torchrun sends SIGTERM to the server as well."""
+    source = (
+        "import multiprocessing, os, signal, time\n"
+        "import preemption\n"
+        "multiprocessing.set_start_method('forkserver')\n"
+        "os.setsid()\n"
+        "if __name__ == '__main__':\n"
+        "    with preemption.stop_on_signals() as stopping:\n"
+        "        worker = multiprocessing.Process(target=time.sleep, args=(1,))\n"
+        "        worker.start()\n"
+        "        os.killpg(0, signal.SIGTERM)\n"
+        "        worker.join()\n"
+        "        print(stopping.asked, worker.exitcode)\n"
+    )
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "SIGTERM 0\n", done.stderr
+
+
+def test_auto_needs_a_folder(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.parse_args([str(tree), "--resume", "auto"])
+    assert "--resume auto: give --exp, the folder that" in capsys.readouterr().err
+
+
+def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(
+    server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    assert server.wait(server.start(tree, tmp_path / "run")) == [0]
+    exp = tmp_path / "run" / "exp"
+    auto = [str(tree), "--exp", str(exp), "--resume", "auto"]
+    assert main.parse_args(auto).resume == exp / "checkpoint.pth.tar"
+    (exp / "checkpoint.pth.tar").write_bytes(b"cut off")
+    assert main.parse_args(auto).resume == exp / "checkpoints" / "checkpoint_2.pth.tar"
+    for path in (exp / "checkpoints").iterdir():
+        path.write_bytes(b"cut off")
+    with pytest.raises(InputError, match="a damaged one; there is no other"):
+        main.parse_args(auto)
+
+
+def test_ignore_signals_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: dict[int, object] = {}
+    monkeypatch.setattr(preemption.signal, "signal", set_to.__setitem__)
+    ignore_signals(0)
+    assert set_to == dict.fromkeys(SIGNALS, signal.SIG_IGN)
