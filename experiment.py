@@ -18,7 +18,7 @@ from tqdm import tqdm
 from checkpoint import place_of, save_checkpoint
 from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
-from errors import InputError
+from errors import InputError, shorten
 from files import (
     atomic_write,
     make_experiment_folder,
@@ -332,11 +332,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
     try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
         return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON object on each line: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = shorten(error)
+        raise InputError(f"{path}: not a JSON object on each line: {reason}") from error
 
 
 def folder_of(checkpoint: Path) -> Path:

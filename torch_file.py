@@ -15,12 +15,15 @@ import pickletools
 import re
 import struct
 import tarfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from errors import InputError
+from errors import InputError, shorten
+from pickle_scan import check_pickle
 from weights_file import read_weights
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
@@ -42,15 +45,20 @@ def load_torch_file(path: str | Path) -> tuple[Any, str]:
         with Path(path).open("rb") as file:
             start = file.read(64)
             _refuse_tar(file, path)
+            size = file.seek(0, io.SEEK_END)
             file.seek(0)
-            return _load(file, start, path)
+            loaded, container = _load(file, start, path)
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    if sum(_storages(loaded).values()) > size:
+        raise InputError(f"{path}: not a checkpoint: it has tensors that are larger than the file")
+    return loaded, container
 
 
 def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
     try:
         if start.startswith(b"PK\x03\x04"):
+            _check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
         if start[8:9] == b"{":  # behind the length of a header in JSON
             return read_weights(path), SAFETENSORS
@@ -62,8 +70,50 @@ def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
         return loaded, PYTHON2 if by_python2 else OLD
     except Exception as error:  # damaged bytes make torch.load raise almost anything
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f": it refers to {wanted[1]}, which might run" if wanted else ""
+        reason = f": it refers to {shorten(wanted[1])}, which might run" if wanted else ""
         raise InputError(f"{path}: not a checkpoint, or a damaged one{reason}") from error
+
+
+def _check_archive(file: IO[bytes]) -> None:
+    """Check that a zip archive has no more in it than its bytes, as torch writes it (one of a few
+    bytes could fill the memory), and look at its pickle."""
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it is compressed")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("it has more in it than its bytes")
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                check_pickle(archive.read(member))
+    file.seek(0)
+
+
+def _storages(content: Any) -> dict[int, int]:
+    """The bytes of each memory block that tensors here look at, by address."""
+    found = {}
+    for tensor in _tensors(content):
+        if tensor.layout == torch.strided and tensor.device.type == "cpu":
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return found
+
+
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    """All tensors in dicts, lists and tuples."""
+    seen, left = set(), [content]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, dict):
+            left += dict.values(each)  # it may have an attribute of that name
+        elif isinstance(each, list | tuple):
+            left += each
 
 
 def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
@@ -79,7 +129,8 @@ def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
             "you trust who made it, torch.save what torch.load(…, weights_only=False) gives"
         )
     if names:
-        raise InputError(f"{path}: a tar archive of {names[0]!r} and the like; unpack it")
+        named = shorten(names[0])
+        raise InputError(f"{path}: a tar archive of {named!r} and the like; unpack it")
 
 
 def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
@@ -92,6 +143,7 @@ def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
         ends = [*(place for _, _, place in opcodes[1:]), file.tell()]
         file.seek(start)
         content = file.read(ends[-1] - start)
+        check_pickle(content)
         for (name, value, place), end in zip(opcodes, ends, strict=True):
             as_it_was = content[place - start : end - start]
             today = _today(name, value, as_it_was)

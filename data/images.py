@@ -181,7 +181,7 @@ def _from_list_file(source: Path) -> ImageList:
         raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
     paths = [line for line in (line.strip("\r") for line in text.split("\n")) if line.strip()]
     images = _from_list(source.parent, paths)
-    if not any(Path(images.path(i)).is_file() for i in range(len(images))):
+    if not any(os.path.isfile(images.path(i)) for i in range(len(images))):  # noqa: PTH113
         raise InputError(
             f"{source}: none of its {len(paths)} lines names an image file "
             f"(paths are absolute or relative to {source.parent}/)"
