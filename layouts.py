@@ -70,10 +70,11 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
     state = {name: _plain(value) for name, value in state.items()}
     for name, weight in state["state_dict"].items():
-        if not isinstance(name, str) or not _is_dense(weight):
+        plain = _plain(weight)
+        if not isinstance(name, str) or not _is_dense(plain):
             shown = reprlib.repr(name)
             raise InputError(f"{path}: its state_dict holds something else than weights: {shown}")
-        state["state_dict"][name] = Tensor.detach(weight)
+        state["state_dict"][name] = plain
     settings = state.get("settings", {})
     if not isinstance(settings, dict) or not all(
         isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
@@ -173,6 +174,9 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _plain(content: Any) -> Any:
+    """A dict or a tensor without attributes that a file may have given it; all else as it is."""
+    if type(content) in (Tensor, torch.nn.Parameter):
+        return Tensor.detach(content)
     return plain_dict(content) if isinstance(content, dict) else content
 
 
@@ -180,7 +184,7 @@ def _is_dense(weight: Any) -> bool:
     """Whether it is a tensor of numbers, with one of its own at each place, in memory. (A few bytes
     can stand for terabytes of one and the same number, or for endless rows of none.)"""
     return (
-        type(weight) in (Tensor, torch.nn.Parameter)
+        type(weight) is Tensor
         and weight.layout == torch.strided
         and weight.device.type == "cpu"
         and weight.dtype in NUMBERS

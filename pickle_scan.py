@@ -85,10 +85,17 @@ def _end_of(content: Any, opcode: int, place: int) -> int:
         raise pickle.UnpicklingError("it ends too early")
     if opcode in (_PUT, _LONG_PUT):
         behind = content[place:end]
-        number = int(behind) if opcode == _PUT else int.from_bytes(behind, "little")
+        number = _whole(behind) if opcode == _PUT else int.from_bytes(behind, "little")
         if number > max(len(content), min(_FREE)):  # where memory is taken for all numbers up to it
             raise pickle.UnpicklingError(f"it gives a thing the number {number:,}")
     return end
+
+
+def _whole(line: bytes) -> int:
+    try:
+        return int(line)
+    except ValueError as error:
+        raise pickle.UnpicklingError("it has something else where a number belongs") from error
 
 
 def _check_tuples(content: bytes) -> None:

@@ -50,7 +50,7 @@ def load_torch_file(path: str | Path) -> tuple[Any, str]:
             loaded, container = _load(file, start, path)
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
-    if sum(_storages(loaded).values()) > size:
+    if _bytes_of_tensors(loaded) > size:
         raise InputError(f"{path}: not a checkpoint: it has tensors that are larger than the file")
     return loaded, container
 
@@ -90,18 +90,18 @@ def _check_archive(file: IO[bytes]) -> None:
     file.seek(0)
 
 
-def _storages(content: Any) -> dict[int, int]:
-    """The bytes of each memory block that tensors here look at, by address."""
-    found = {}
+def _bytes_of_tensors(content: Any) -> int:
+    """Of the memory that the tensors in dicts, lists and tuples look at."""
+    blocks = {}
     for tensor in _tensors(content):
         if tensor.layout == torch.strided and tensor.device.type == "cpu":
             storage = tensor.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-    return found
+            blocks[storage.data_ptr()] = storage.nbytes()
+    return sum(blocks.values())
 
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
-    """All tensors in dicts, lists and tuples."""
+    """All of them, without attributes that a file may have given them, such as another `layout`."""
     seen, left = set(), [content]
     while left:
         each = left.pop()
@@ -109,9 +109,9 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
             continue
         seen.add(id(each))
         if isinstance(each, torch.Tensor):
-            yield each
+            yield torch.Tensor.detach(each)
         elif isinstance(each, dict):
-            left += dict.values(each)  # it may have an attribute of that name
+            left += dict.values(each)
         elif isinstance(each, list | tuple):
             left += each
 

@@ -59,6 +59,8 @@ class Run:
             raise InputError(f"{path}: no clusters of epoch {epoch}; there are those of: {have}")
         try:
             assignment = np.load(path, allow_pickle=False)
+            if not isinstance(assignment, np.ndarray):
+                raise ValueError("it is an archive of arrays")
         except Exception as error:  # damaged bytes make np.load raise almost anything
             raise InputError(f"{path}: cannot read this assignment: {shorten(error)}") from error
         if assignment.shape != (len(self.images),) or assignment.dtype != np.int64:
