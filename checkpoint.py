@@ -86,8 +86,11 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
     Raises:
         InputError: as `load_model`, naming the file.
     """
-    model = network_for(state["arch"], state["state_dict"])
-    load_weights(model, state["state_dict"], path)
+    arch, weights = state["arch"], state["state_dict"]
+    with torch.device("meta"):  # before it takes time and memory
+        check_weights(network_for(arch, weights), weights, path)
+    model = network_for(arch, weights)
+    model.load_state_dict(weights, strict=False)
     log.info("%s: %s", path, describe(state))
     return model
 
@@ -132,8 +135,8 @@ def check_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
         InputError: entries that are missing, unexpected, of another shape or not finite, by name.
     """
     found = misfits(model, weights)
-    if infinite := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        found["not finite"] = infinite
+    if not found and (infinite := [n for n, w in weights.items() if not w.isfinite().all()]):
+        found = {"not finite": infinite}
     if found:
         raise InputError(f"{path}: its weights do not fit {model.arch}: {in_words(found)}")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 import cli
 import clustering_flags
@@ -21,7 +21,7 @@ from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from device import select_compute
 from distributed import process_group, rank, shard_of, together
-from errors import InputError
+from errors import InputError, shorten
 from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
 from names import from_line, read_text
@@ -83,8 +83,8 @@ def read_rows(path: Path) -> tuple[int, np.ndarray]:
         return readers[path.suffix](path)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except Exception as error:  # damaged bytes make np.load raise almost anything
+        reason = getattr(error, "strerror", None) or shorten(error)
         raise InputError(f"{path}: cannot read these features: {reason}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError
+from errors import InputError, shorten
 from files import atomic_write
 from plain_pickle import read_plain
 
@@ -108,4 +108,4 @@ def _pair(number: int, entry: Any) -> tuple[str, int]:
 
 def _short(value: Any) -> str:
     """Some of a value: a pickle of a few bytes can hold one that would fill the memory as text."""
-    return reprlib.repr(value)
+    return shorten(reprlib.repr(value))

@@ -1,5 +1,7 @@
 """The exceptions that mean something else than a bug: what you gave me is wrong, and stop."""
 
+from names import printable
+
 
 class InputError(ValueError):
     """Bad input from outside: a flag, a file, a folder.
@@ -11,3 +13,10 @@ class InputError(ValueError):
 
 class Stopped(Exception):  # noqa: N818 (nothing is wrong)
     """A signal has asked the program to stop; the message says which."""
+
+
+def shorten(value: object, most: int = 200) -> str:
+    """A text, or what an error says, as it stands in a message: the beginning of its first line,
+    with escapes for what a terminal would not print."""
+    line = (str(value).splitlines() or [""])[0]
+    return printable(line if len(line) <= most else line[:most] + "…")

@@ -23,7 +23,7 @@ from checkpoint_folder import (
 )
 from data.images import MOST_UNREADABLE, ImageList, describe_change
 from distributed import gather_objects, together, world_size
-from errors import InputError
+from errors import InputError, shorten
 from files import (
     append,
     atomic_write,
@@ -422,11 +422,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
     try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
         return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON object on each line: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = shorten(error)
+        raise InputError(f"{path}: not a JSON object on each line: {reason}") from error
 
 
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:

@@ -170,7 +170,7 @@ def is_done(out: Path, form: RowFormat, key: dict[str, Any]) -> bool:
     if results.exists() and (finished or not cut):
         try:
             before = dict(json.loads(results.read_text())["settings"]["key"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{results}: is of other origin; give another --out") from error
         check_settings(results, before, key)
         return finished

@@ -1,5 +1,6 @@
 """Clusters that new images can be assigned to: those of a checkpoint, or in a file of their own."""
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from checkpoint import save_checkpoint
 from clustering import Clusters
 from errors import InputError
+from layouts import plain_dict
 from torch_file import load_torch_file
 
 ALGORITHMS = ("Kmeans", "PIC")
@@ -53,13 +55,15 @@ def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
             or those of another network.
     """
     state, _ = load_torch_file(path)
-    if isinstance(state, dict) and state.get("network") not in (None, network):
-        raise InputError(f"{path}: its clusters are of another network's features")
-    if isinstance(state, dict) and state.get("size") not in (None, size):
-        raise InputError(f"{path}: its clusters are of --size {state['size']!s:.9}, not {size}")
-    clusters = clusters_of(state, path, dim) if isinstance(state, dict) else None
-    if clusters is None:
+    state = plain_dict(state) if isinstance(state, dict) else {}
+    if state.get("clusters") is None:
         raise InputError(f"{path}: holds no clusters")
+    if not isinstance(found := state.get("network"), str | None) or found not in (None, network):
+        raise InputError(f"{path}: its clusters are of another network's features")
+    if not isinstance(found := state.get("size"), int | None) or found not in (None, size):
+        raise InputError(f"{path}: its clusters are of --size {reprlib.repr(found)}, not {size}")
+    clusters = clusters_of(state, path, dim)
+    assert clusters is not None
     return clusters
 
 

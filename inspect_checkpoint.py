@@ -84,11 +84,13 @@ def _whole(value: Any) -> int | None:
 
 
 def _clusters(saved: Any) -> Card | None:
-    try:
-        k = len(saved["centroids"])
-        return {"algorithm": str(saved["algorithm"]), "k": k, "epoch": int(saved["epoch"])}
-    except (KeyError, TypeError, ValueError):
+    saved = saved if isinstance(saved, dict) else {}
+    algorithm, epoch, centroids = (dict.get(saved, n) for n in ("algorithm", "epoch", "centroids"))
+    if not (isinstance(algorithm, str) and isinstance(epoch, int)):
         return None
+    if not (isinstance(centroids, torch.Tensor) and centroids.ndim > 0):
+        return None
+    return {"algorithm": algorithm, "k": len(centroids), "epoch": epoch}
 
 
 def in_words(card: Card) -> str:

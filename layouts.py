@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from errors import InputError
+from errors import InputError, shorten
 from models import MODELS, ConvNet
 from torch_file import ZIP
 
@@ -28,7 +28,13 @@ RENAMES = [
     (re.compile(r"^(head\.fc_cls|fc)\."), "top_layer."),
 ]
 
+NUMBERS = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+}  # fmt: skip
+
 MOST_NAMES = 20  # that a message has of each kind
+LONGEST_NAME = 60  # in it, in characters
 PLAIN = (str, int, float, type(None))  # what settings are
 
 
@@ -57,13 +63,18 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
     Raises:
         InputError: it is no checkpoint of a network known here.
     """
+    content = _plain(content)
     alone = _is_state_dict(content)
     state = {"state_dict": content} if alone else content
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
+    state = {name: _plain(value) for name, value in state.items()}
     for name, weight in state["state_dict"].items():
-        if not isinstance(name, str) or not _is_dense(weight):
-            raise InputError(f"{path}: its state_dict holds something else than weights: {name!r}")
+        plain = _plain(weight)
+        if not isinstance(name, str) or not _is_dense(plain):
+            shown = reprlib.repr(name)
+            raise InputError(f"{path}: its state_dict holds something else than weights: {shown}")
+        state["state_dict"][name] = plain
     settings = state.get("settings", {})
     if not isinstance(settings, dict) or not all(
         isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
@@ -149,6 +160,11 @@ def in_words(wrong: dict[str, list[str]]) -> str:
     return "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items())
 
 
+def plain_dict(table: dict[Any, Any]) -> dict[Any, Any]:
+    """The same without what a file may have given it beside its entries, such as another `get`."""
+    return dict(dict.items(table))
+
+
 def _is_state_dict(content: Any) -> bool:
     return (
         isinstance(content, dict)
@@ -157,14 +173,22 @@ def _is_state_dict(content: Any) -> bool:
     )
 
 
+def _plain(content: Any) -> Any:
+    """A dict or a tensor without attributes that a file may have given it; all else as it is."""
+    if type(content) in (Tensor, torch.nn.Parameter):
+        return Tensor.detach(content)
+    return plain_dict(content) if isinstance(content, dict) else content
+
+
 def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor with a number of its own at each place, in memory. (A few bytes can
-    stand for terabytes of one and the same number.)"""
+    """Whether it is a tensor of numbers, with one of its own at each place, in memory. (A few bytes
+    can stand for terabytes of one and the same number, or for endless rows of none.)"""
     return (
-        isinstance(weight, Tensor)
+        type(weight) is Tensor
         and weight.layout == torch.strided
         and weight.device.type == "cpu"
-        and not weight.is_quantized
+        and weight.dtype in NUMBERS
+        and weight.numel() > 0
         and weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
     )
 
@@ -184,7 +208,8 @@ def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]
             wrappers.update(filter(None, found))
             new = pattern.sub(replacement, new)
         if new in renamed:
-            raise InputError(f"{path}: its state_dict has {new} twice, once as {name}")
+            twice = f"{shorten(new)} twice, once as {shorten(name)}"
+            raise InputError(f"{path}: its state_dict has {twice}")
         renamed[new] = weight
     return renamed, sorted(wrappers)
 
@@ -215,5 +240,5 @@ def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
 
 def _some(names: list[str]) -> str:
     more = len(names) - MOST_NAMES
-    shown = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
+    shown = [shorten(name, LONGEST_NAME) for name in names[:MOST_NAMES]]
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

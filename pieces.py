@@ -75,7 +75,7 @@ class Pieces:
         try:
             told = json.loads((self.folder / f"{name}.json").read_text())
             return told["result"] if told["about"] == self._about(settings) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def keep(self, name: str, settings: Settings, result: Result) -> None:

@@ -6,6 +6,7 @@ A pickle names what else it wants by module and name; whatever that is, it is re
 
 import copyreg
 import math
+import mmap
 import pickle
 import re
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from errors import InputError
+from errors import InputError, shorten
+from pickle_scan import check_pickle
 
 PLAIN_TYPES = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]*)")
 
@@ -35,7 +37,7 @@ def read_plain(path: Path, what: str, encoding: str = "latin1") -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot read this {what}: {error.strerror}") from error
     except Exception as error:  # damaged bytes make pickle raise almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = shorten(error) or type(error).__name__
         raise InputError(f"{path}: not a {what}, or a damaged one: {reason}") from error
 
 
@@ -46,6 +48,8 @@ def load_plain(file: IO[bytes], encoding: str = "latin1") -> Any:
         pickle.UnpicklingError: it asks for more than plain data; says for what.
         Exception: of almost any kind, for damaged bytes.
     """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        check_pickle(content, file.tell())
     copyreg.clear_extension_cache()  # what a number stands for there would not be asked for by name
     return _PlainUnpickler(file, encoding=encoding).load()
 

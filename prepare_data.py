@@ -148,7 +148,7 @@ def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
     record = target / RECORD
     try:
         if record.exists():
-            before = json.loads(record.read_text(encoding="utf-8"))
+            before = dict(json.loads(record.read_text(encoding="utf-8")))
             if before != settings:
                 was, now = (
                     ", ".join(f"{name} {value}" for name, value in each.items())
@@ -162,7 +162,9 @@ def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
                     f"{target}: is neither empty nor a copy begun here; give another TARGET"
                 )
             write_text(record, json.dumps(settings) + "\n")
-    except json.JSONDecodeError as error:
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{record}: damaged; give another TARGET") from error
     except OSError as error:
         raise InputError(f"{target}: cannot write a copy there: {error.strerror}") from error

@@ -23,7 +23,7 @@ from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
 from device import Compute
-from errors import InputError
+from errors import InputError, shorten
 from features import NOT_FINITE, forward_pass
 from files import atomic_write, remove_leftovers_of
 from models import MODELS, ConvNet
@@ -60,10 +60,12 @@ class Store:
         if not path.exists():
             return "is not there"
         try:
-            with np.load(path) as stored:
-                told = dict(json.loads(str(stored["settings"])))
             with zipfile.ZipFile(path) as members:
+                if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
+                    return "is compressed, which no output here is"  # and might fill the memory
                 damaged = members.testzip()
+            with np.load(path, allow_pickle=False) as stored:
+                told = dict(json.loads(str(stored["settings"])))
         except Exception:  # there is no end to what damaged bytes may raise
             damaged = "settings"
         if damaged is not None:
@@ -73,8 +75,12 @@ class Store:
 
     def load(self, stage: str) -> Arrays:
         """The arrays of a stage's output."""
-        with np.load(self.path(stage)) as stored:
-            return {name: stored[name] for name in stored.files if name != "settings"}
+        try:
+            with np.load(self.path(stage), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files if name != "settings"}
+        except Exception as error:  # damaged bytes make np.load raise almost anything
+            reason = f"damaged ({shorten(error)}); remove it"
+            raise InputError(f"{self.path(stage)}: {reason}") from error
 
     def save(self, stage: str, settings: dict[str, Any], arrays: Arrays) -> None:
         """Write them, whole or not at all."""

@@ -72,7 +72,11 @@ def begin(folder: Path, form: RowFormat, shape: tuple[int, int], settings: dict[
     """
     about = folder / "settings.json"
     if about.exists():
-        check_settings(about, json.loads(about.read_text()), settings)
+        try:
+            before = dict(json.loads(about.read_text()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{about}: is damaged; remove {folder}") from error
+        check_settings(about, before, settings)
         return
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"rows"}:
         shutil.rmtree(folder)  # cut before it had begun
@@ -163,11 +167,15 @@ class PartialRows:
 
     def _take(self, journal: str) -> None:
         for line in journal.split("\n"):
-            with contextlib.suppress(ValueError):  # blank, or cut
+            # blank, or cut
+            with contextlib.suppress(
+                ValueError, TypeError, KeyError, AttributeError, RecursionError
+            ):
                 record = json.loads(line)
+                bad = {int(index): str(reason) for index, reason in record["bad"].items()}
                 for first, stop in record["done"]:
                     self.done[first:stop] = True
-                self.bad |= {int(index): reason for index, reason in record["bad"].items()}
+                self.bad |= bad
 
 
 def write_rows(

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def read_resume(args: argparse.Namespace, images: ImageList) -> dict[str, Any] |
 def _check_form(checkpoint: dict[str, Any], path: Path) -> None:
     epoch = checkpoint.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
-        raise InputError(f"--resume {path}: its epoch is {epoch!r}, not a whole number from 0 on")
+        raise InputError(
+            f"--resume {path}: its epoch is {reprlib.repr(epoch)}, not a whole number from 0 on"
+        )
     if "step" not in checkpoint:
         return
     for name, kind in FORM.items():

@@ -16,12 +16,14 @@ import re
 import struct
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from errors import InputError
+from errors import InputError, shorten
+from pickle_scan import check_pickle
 from weights_file import read_weights
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
@@ -43,17 +45,20 @@ def load_torch_file(path: str | Path) -> tuple[Any, str]:
         with Path(path).open("rb") as file:
             start = file.read(64)
             _refuse_tar(file, path)
+            size = file.seek(0, io.SEEK_END)
             file.seek(0)
-            return _load(file, start, path)
+            loaded, container = _load(file, start, path)
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    if _bytes_of_tensors(loaded) > size:
+        raise InputError(f"{path}: not a checkpoint: it has tensors that are larger than the file")
+    return loaded, container
 
 
 def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
     try:
         if start.startswith(b"PK\x03\x04"):
-            _check_sums(file)
-            file.seek(0)
+            _check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
         if start[8:9] == b"{":  # behind the length of a header in JSON
             return read_weights(path), SAFETENSORS
@@ -67,7 +72,7 @@ def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
         raise InputError(f"{path}: damaged: {error}") from error
     except Exception as error:  # damaged bytes make torch.load raise almost anything
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f": it refers to {wanted[1]}, which might run" if wanted else ""
+        reason = f": it refers to {shorten(wanted[1])}, which might run" if wanted else ""
         raise InputError(f"{path}: not a checkpoint, or a damaged one{reason}") from error
 
 
@@ -76,7 +81,7 @@ def is_intact(path: Path) -> bool:
     tensors are gone through, but not kept in memory."""
     try:
         with path.open("rb") as file:
-            _check_sums(file)
+            _check_archive(file)
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # as above
         return False
@@ -87,22 +92,61 @@ class ChecksumError(ValueError):
     """Bytes that are not those that were written."""
 
 
-def _check_sums(file: IO[bytes]) -> None:
-    """Compare a zip archive with the CRC-32 of each record in it, which torch writes and does not
-    read: it would load a flipped bit as another weight."""
+def _check_archive(file: IO[bytes]) -> None:
+    """Check that a zip archive has no more in it than its bytes, as torch writes it (one of a few
+    bytes could fill the memory), and that they are those that were written; and look at its pickle.
+
+    Of each record torch writes the CRC-32 and does not read it: it would load a flipped bit as
+    another weight.
+    """
+    size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
-        records = archive.infolist()
-        size = file.seek(0, io.SEEK_END)
-        if sum(record.file_size for record in records) > size:  # it takes a day to read a bomb
-            raise ValueError("its records are larger than the file")
-        if not any(record.CRC for record in records):  # torch can be told to write none
-            return
-        try:
-            damaged = archive.testzip()
-        except zipfile.BadZipFile as error:
-            raise ChecksumError(str(error)) from error
-        if damaged is not None:
-            raise ChecksumError(f"the bytes of {damaged!r} in it are not those that were written")
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it is compressed")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("it has more in it than its bytes")
+        if any(member.CRC for member in members):  # torch can be told to write none
+            _check_sums(archive)
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                check_pickle(archive.read(member))
+    file.seek(0)
+
+
+def _check_sums(archive: zipfile.ZipFile) -> None:
+    try:
+        damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ChecksumError(str(error)) from error
+    if damaged is not None:
+        raise ChecksumError(f"the bytes of {damaged!r} in it are not those that were written")
+
+
+def _bytes_of_tensors(content: Any) -> int:
+    """Of the memory that the tensors in dicts, lists and tuples look at."""
+    blocks = {}
+    for tensor in _tensors(content):
+        if tensor.layout == torch.strided and tensor.device.type == "cpu":
+            storage = tensor.untyped_storage()
+            blocks[storage.data_ptr()] = storage.nbytes()
+    return sum(blocks.values())
+
+
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    """All of them, without attributes that a file may have given them, such as another `layout`."""
+    seen, left = set(), [content]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, torch.Tensor):
+            yield torch.Tensor.detach(each)
+        elif isinstance(each, dict):
+            left += dict.values(each)
+        elif isinstance(each, list | tuple):
+            left += each
 
 
 def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
@@ -118,7 +162,8 @@ def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
             "you trust who made it, torch.save what torch.load(…, weights_only=False) gives"
         )
     if names:
-        raise InputError(f"{path}: a tar archive of {names[0]!r} and the like; unpack it")
+        named = shorten(names[0])
+        raise InputError(f"{path}: a tar archive of {named!r} and the like; unpack it")
 
 
 def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
@@ -131,6 +176,7 @@ def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
         ends = [*(place for _, _, place in opcodes[1:]), file.tell()]
         file.seek(start)
         content = file.read(ends[-1] - start)
+        check_pickle(content)
         for (name, value, place), end in zip(opcodes, ends, strict=True):
             as_it_was = content[place - start : end - start]
             today = _today(name, value, as_it_was)

@@ -10,7 +10,7 @@ import torch
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
 from files import atomic_write, explained, in_words, sha256_of, sync
-from plain_pickle import load_plain
+from plain_pickle import load_plain, read_plain
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 
@@ -58,11 +58,14 @@ class Logger:
 
     @property
     def data(self) -> list[Any]:
-        """The items so far, read from the file."""
+        """The items so far, read from the file.
+
+        Raises:
+            InputError: the file is damaged, or asks for more than plain data.
+        """
         if not self.path.exists():
             return []
-        with self.path.open("rb") as file:
-            return load_plain(file)
+        return read_plain(self.path, "log")
 
     @property
     def end(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError
+from errors import InputError, shorten
 
 WITHOUT_STEP = ("Dropout", "Flatten", "Softmax")
 
@@ -96,15 +96,15 @@ class Reader:
         self, layer: Any, blobs: Sequence[Any], prototxt: str | Path, caffemodel: str | Path
     ) -> None:
         self.layer, self.blobs = layer, blobs
-        self.where = f"{prototxt}: layer {layer.name!r}"
-        self.where_blobs = f"{caffemodel}: layer {layer.name!r}"
+        name = repr(shorten(layer.name))
+        self.where, self.where_blobs = f"{prototxt}: layer {name}", f"{caffemodel}: layer {name}"
 
     def step(self, kind: str) -> Step | None:
         if kind in WITHOUT_STEP:
             return None
         if kind not in STEPS:
             known = ", ".join(sorted((*STEPS, *WITHOUT_STEP, "Input")))
-            raise self.error(f"is of type {kind!r}, not one of {known}")
+            raise self.error(f"is of type {shorten(kind)!r}, not one of {known}")
         return STEPS[kind](self)
 
     def error(self, message: str) -> InputError:

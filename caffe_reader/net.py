@@ -4,14 +4,14 @@ The layers are those of the prototxt; the caffemodel gives each the weights that
 same name, as in Caffe.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caffe_reader.layers import Reader, Step
 from caffe_reader.proto import read_caffemodel, read_prototxt
-from errors import InputError
+from errors import InputError, shorten
 
 V1_TYPES = {  # names of layer types before 2014's end
     "CONVOLUTION": "Convolution",
@@ -65,13 +65,13 @@ def _chain(net: Any, path: str | Path) -> Iterator[tuple[Any, str]]:
     for layer, kind in layers:
         if _is_input(layer, kind):
             continue
-        where = f"{path}: layer {layer.name!r}"
+        where = f"{path}: layer {shorten(layer.name)!r}"
         if finished:
             raise InputError(f"{where}: comes after a softmax, which ends a network")
         if list(layer.bottom) != current or len(layer.top) != 1:
             raise InputError(
-                f"{where}: goes from {list(layer.bottom)} to {list(layer.top)}, not from {current} "
-                "on; only a net without branches can be read"
+                f"{where}: goes from {_some(layer.bottom)} to {_some(layer.top)}, not from "
+                f"{_some(current)} on; only a net without branches can be read"
             )
         current, finished = list(layer.top), kind == "Softmax"
         yield layer, kind
@@ -79,6 +79,10 @@ def _chain(net: Any, path: str | Path) -> Iterator[tuple[Any, str]]:
 
 def _is_input(layer: Any, kind: str) -> bool:
     return kind == "Input" and len(layer.top) == 1
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    return [shorten(name, 60) for name in names[:5]]
 
 
 def _input_side(net: Any, path: str | Path) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError, Message
 
-from errors import InputError
+from errors import InputError, shorten
 
 # Of each message: a field's number, name, type (with a * where it may occur many times), default.
 MESSAGES = {
@@ -85,7 +85,7 @@ def read_prototxt(path: str | Path) -> Any:
         # its message is the place, perhaps the whole line, and the reason
         reason = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).splitlines()[-1])
         place = "" if error.GetLine() is None else f"line {error.GetLine()}: "
-        raise InputError(f"{path}: no prototxt of Caffe: {place}{reason}") from error
+        raise InputError(f"{path}: no prototxt of Caffe: {place}{shorten(reason)}") from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: no prototxt of Caffe") from error
     return net

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.decode import MAX_PIXELS
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from errors import InputError
+from errors import InputError, shorten
 from names import read_text
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
@@ -61,8 +61,8 @@ def find_train_and_val(data: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[
         )
     if unknown := sorted(set(val.folders) - set(classes)):
         raise InputError(
-            f"{val.root}: has a class {unknown[0]!r}, which {train.root} has not "
-            f"({len(classes)} classes: {', '.join(classes[:3])} …)"
+            f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} has not "
+            f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"
         )
     return _label(train, classes), _label(val, classes)
 
@@ -108,8 +108,8 @@ def _from_list(path: Path) -> ImageList:
         images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{path}: not lines of an image and its class") from error
-    if not images.paths or not Path(images.path(0)).is_file():
-        named = images.path(0) if images.paths else "no image"
+    if not images.paths or not os.path.isfile(images.path(0)):  # noqa: PTH113 (of any text)
+        named = shorten(images.path(0)) if images.paths else "no image"
         raise InputError(
             f"{path}: names {named}, which is not there; paths are below {path.parent}"
         )
@@ -126,5 +126,5 @@ def _from_annotations(annotations: Path) -> ImageList:
     except (OSError, ValueError) as error:
         raise InputError(f"{annotations}: not lines of an image and its class") from error
     except KeyError as error:
-        raise InputError(f"{annotations}: has no class for the image {error}") from error
+        raise InputError(f"{annotations}: has no class for the image {shorten(error)}") from error
     return ImageList(images.root, images.paths, folders)

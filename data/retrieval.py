@@ -15,7 +15,7 @@ from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.revisited import read_revisited
-from errors import InputError
+from errors import InputError, shorten
 
 FOLDERS = {  # what a data set's folder may be called
     "Oxford": ("Oxford", "oxford", "oxford5k", "roxford5k"),
@@ -236,7 +236,7 @@ def _check_names(path: Path, wanted: Iterable[str], names: list[str]) -> None:
     missing = sorted(set(wanted).difference(names, CORRUPT))
     if missing:
         more = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise InputError(f"{path}: names {missing[0]}, and there is no such image{more}")
+        raise InputError(f"{path}: names {shorten(missing[0])}, and there is no such image{more}")
 
 
 def _read_revisited(path: Path, name: str, names: list[str]) -> list[Benchmark]:

@@ -1,13 +1,14 @@
 """The ground truth of ROxford5k and RParis6k (Radenović et al. 2018): a pickle of lists and arrays,
 read without running anything that may be in it."""
 
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from errors import InputError
+from errors import InputError, shorten
 from plain_pickle import read_plain
 
 GRADES = ("easy", "hard", "junk")
@@ -40,8 +41,8 @@ def read_revisited(path: Path) -> Revisited:
     content = read_plain(path, "ground truth")
     try:
         return _revisited(content)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except Exception as error:  # there is no end to what a malformed one may raise
+        reason = f"{type(error).__name__}: {shorten(error)}"
         raise InputError(
             f"{path}: not a ground truth of imlist, qimlist and, for each query, "
             f"gnd with bbx, easy, hard and junk ({reason})"
@@ -62,11 +63,13 @@ def _revisited(content: Any) -> Revisited:
 
 def _text(name: Any) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"{name!r} is not a name")
+        raise TypeError(f"{reprlib.repr(name)} is not a name")
     return str(name)
 
 
 def _names(database: list[str], numbers: Any) -> frozenset[str]:
+    if isinstance(numbers, list | tuple) and any(isinstance(n, list | tuple) for n in numbers):
+        raise TypeError("lists in a list of image numbers")  # which can be endlessly many
     numbers = np.asarray(numbers)
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"{numbers.dtype} numbers instead of whole ones")

@@ -20,6 +20,8 @@ from data.labelled import ANNOTATIONS
 from errors import InputError
 from progress import progress
 
+LARGEST = 2**31  # bytes that are unpacked
+
 
 def lay_out(archive: Path, folder: Path) -> None:
     """Write the tree, whole or not at all.
@@ -31,6 +33,10 @@ def lay_out(archive: Path, folder: Path) -> None:
         raise InputError(f"{folder}: is there already; give a new folder")
     try:
         with zipfile.ZipFile(archive) as source:
+            size = sum(member.file_size for member in source.infolist())
+            if size > LARGEST:
+                told = f"unpacks to {size / 1e9:.1f} GB, which has 0.2"
+                raise InputError(f"{archive}: not Tiny-ImageNet's archive: {told}")
             targets = _targets(source, archive)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tiny.") as temporary:

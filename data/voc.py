@@ -1,6 +1,7 @@
 """PASCAL VOC 2007, classification: images and what is in them."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from data.decode import MAX_PIXELS
 from data.images import ImageList
-from errors import InputError
+from errors import InputError, shorten
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -58,8 +59,8 @@ def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> Vo
     paths = [f"{name}.jpg" for name in names]
     images = ImageList(root / "JPEGImages", paths, ["."] * len(paths), max_pixels)
     for index in range(len(images)):
-        if not Path(images.path(index)).is_file():
-            raise InputError(f"{images.path(index)}: an image of {split}, is not there")
+        if not os.path.isfile(images.path(index)):  # noqa: PTH113 (of a name too long, too)
+            raise InputError(f"{shorten(images.path(index))}: an image of {split}, is not there")
     return VocSplit(images, np.stack(columns, axis=1))
 
 
@@ -85,7 +86,8 @@ def _read_annotation(path: Path) -> tuple[list[str], np.ndarray]:
     for number, row in rows.items():
         if len(row) != 2 or row[1] not in ("1", "0", "-1"):
             raise InputError(
-                f"{path}:{number}: {' '.join(row)!r} is not an image and 1, 0 or -1 behind it"
+                f"{path}:{number}: {shorten(' '.join(row))!r} is not an image and 1, 0 or -1 "
+                "behind it"
             )
     names, labels = zip(*rows.values(), strict=True)
     return list(names), np.array([int(label) for label in labels], np.int8)

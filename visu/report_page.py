@@ -51,7 +51,12 @@ def write_report(
         InputError: the folder is none of a run, or damaged, or cannot be written; `also` has
             something that the run has not.
     """
-    page = fill_page(describe_run(read_run(exp, data), clusters, images, also))
+    try:
+        page = fill_page(describe_run(read_run(exp, data), clusters, images, also))
+    except RecursionError as error:
+        raise InputError(
+            f"{exp}: config.json or metrics.jsonl has lists in lists without end"
+        ) from error
     try:
         write_text(exp / NAME, page)
     except OSError as error:
@@ -75,9 +80,7 @@ def fill_page(content: dict[str, Any]) -> str:
 
 def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> dict[str, Any]:
     """All that the page shows."""
-    if not all(
-        isinstance(line, dict) and {"epoch", "seconds"} <= set(line) for line in run.metrics
-    ):
+    if not all(map(_is_epoch, run.metrics)):
         raise InputError(f"{run.folder / 'metrics.jsonl'}: has a line that is no epoch's")
     content: dict[str, Any] = {
         "name": "/".join(run.folder.resolve().parts[-2:]),
@@ -100,6 +103,17 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
     elif also:
         raise InputError(f"--also {also[0]}: the run has no clusters yet")
     return content
+
+
+def _is_epoch(line: Any) -> bool:
+    """Whether a line of `metrics.jsonl` has what is needed here as it should be."""
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("epoch"), int)
+        and isinstance(line.get("clusters"), int | None)
+        and isinstance(line.get("seconds"), dict)
+        and all(isinstance(seconds, int | float) for seconds in line["seconds"].values())
+    )
 
 
 def describe_progress(run: Run) -> str:

@@ -6,6 +6,7 @@ Reads what the experiment folder holds, of a run that is over, under way, or was
 import json
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 from clustering import group_by_cluster
 from data.decode import MAX_PIXELS
 from data.images import ImageList, images_of_listing
-from errors import InputError
+from errors import InputError, shorten
 from experiment import read_metrics
 from names import from_lines, read_text
 
+KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None, where needed
 LOOKED_AT = 100  # images, of which one has to be there
 
 
@@ -58,13 +60,20 @@ class Run:
             have = f"{self.epochs[0]} to {self.epochs[-1]}" if self.epochs else "none yet"
             raise InputError(f"{path}: no clusters of epoch {epoch}; there are those of: {have}")
         try:
-            assignment = np.load(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot read this assignment: {error}") from error
+            assignment = np.load(path, allow_pickle=False)
+            if not isinstance(assignment, np.ndarray):
+                raise ValueError("it is an archive of arrays")
+        except Exception as error:  # damaged bytes make np.load raise almost anything
+            raise InputError(f"{path}: cannot read this assignment: {shorten(error)}") from error
         if assignment.shape != (len(self.images),) or assignment.dtype != np.int64:
             raise InputError(
                 f"{path}: holds {assignment.dtype} of shape {assignment.shape}, not a cluster for "
                 f"each of the {len(self.images)} images of {self.folder / 'images.txt'}"
+            )
+        if not -1 <= assignment.min(initial=-1) <= assignment.max(initial=-1) < len(self.images):
+            raise InputError(
+                f"{path}: has clusters {assignment.min()} to {assignment.max()}, not of -1 to "
+                f"{len(self.images) - 1}: there are no more clusters than images"
             )
         return assignment
 
@@ -188,12 +197,17 @@ def _read_settings(exp: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
+        wrong = [n for n, kind in KINDS.items() if not isinstance(settings.get(n), kind | None)]
+        if wrong:
+            raise ValueError(f"its {wrong[0]} is {reprlib.repr(settings[wrong[0]])}")
         return dict(settings)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a run: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = shorten(error)
+        raise InputError(f"{path}: not the configuration of a run: {reason}") from error
 
 
 def _find_data(exp: Path, settings: dict[str, Any]) -> Path:
-    data = Path(settings.get("data", ""))
+    data = Path(settings.get("data") or "")
     places = [data, *(above / data for above in exp.resolve().parents)]
-    return next((place for place in places if place.exists()), data)
+    # of a text that can be no name, too
+    return next((place for place in places if os.path.exists(place)), data)  # noqa: PTH110

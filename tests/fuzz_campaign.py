@@ -1,0 +1,105 @@
+"""What test_fuzz_readers.py starts: one reader over many damaged files, in a process of its own, so
+that a crash or a hang is that process's.
+
+Usage: fuzz_campaign.py READER FOLDER FIRST COUNT; prints a line of JSON. The inputs are those of
+the numbers FIRST to FIRST + COUNT. What is wrong with one is printed, and the input is in
+FOLDER/findings; after a crash or a hang it is still where the reader reads it.
+"""
+
+import contextlib
+import faulthandler
+import io
+import json
+import random
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from readers import READERS, Reader, small_networks
+
+FILES = Path("/proc/self/fd")  # that this process has open
+SLOW = 2.0  # seconds of processor time that no small file may take
+HANG = 60  # seconds after which the process is ended
+MOST_GROWTH = 200  # MiB by which one file may let the largest memory so far grow
+ADDRESSES = 8 << 30  # bytes that may be asked for beside what the libraries have
+MOST_FINDINGS = 20
+STDERR = 2
+
+
+def campaign(reader: Reader, name: str, folder: Path, first: int, count: int) -> dict[str, Any]:
+    """Let a reader read so many damaged files.
+
+    Returns how many were refused and taken, seconds and MiB, and `findings`: by input number, what
+    is wrong.
+    """
+    findings: dict[int, str] = {}
+    refused, slowest, began = 0, 0.0, time.monotonic()
+    files = len(list(FILES.iterdir()))
+    for number in range(first, first + count):
+        data = reader.damage(random.Random(f"{name} {number}"))
+        memory, start = peak(), time.process_time()
+        faulthandler.dump_traceback_later(HANG, exit=True, file=STDERR)
+        try:
+            refused += reader.refusal(data) is not None
+        except BaseException as error:
+            findings[number] = _in_words(error)
+        faulthandler.cancel_dump_traceback_later()
+        seconds = time.process_time() - start
+        slowest = max(slowest, seconds)
+        if seconds > SLOW:
+            findings.setdefault(number, f"took {seconds:.1f} s")
+        if number > first and peak() - memory > MOST_GROWTH:
+            findings.setdefault(number, f"took {peak() - memory:.0f} MiB")
+        if number in findings:
+            (folder / "findings").mkdir(exist_ok=True)
+            (folder / "findings" / f"{name}_{number}").write_bytes(data)
+            if len(findings) == MOST_FINDINGS:
+                break
+    left_open = len(list(FILES.iterdir())) - files
+    if left_open > 5:
+        findings[first] = f"{left_open} files are left open"
+    return {
+        "reader": name,
+        "inputs": number + 1 - first,
+        "refused": refused,
+        "seconds": round(time.monotonic() - began, 1),
+        "slowest": round(slowest, 3),
+        "peak_mib": round(peak()),
+        "findings": findings,
+    }
+
+
+def peak() -> float:
+    """The largest memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _in_words(error: BaseException) -> str:
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    ours = [
+        f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename
+    ]
+    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    return f"{type(error).__name__}: {str(error)[:300]} ({where}, {place})"
+
+
+def main(name: str, folder: Path, first: int, count: int) -> None:
+    with small_networks():
+        reader = READERS[name](folder)
+        for sample in reader.samples:
+            assert reader.refusal(sample) is None, "a valid file is refused"
+        with Path("/proc/self/statm").open() as status:
+            addresses = int(status.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, resource.RLIM_INFINITY))
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            result = campaign(reader, name, folder, first, count)
+    print(json.dumps(result))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,418 @@
+"""Every reader of files from elsewhere, with valid files of its kind, for the tests that damage
+them."""
+
+import io
+import pickle
+import random
+import shutil
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from caffe_files import layers_of, randomised, write_caffe, write_caffe_v1
+from mutations import OPCODES, WORDS, damaged, damaged_member
+from old_torch import save_as_2018
+from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
+from run_folder import make_run
+from torch import nn
+from voc_tree import write_voc
+
+from caffe_import import load_caffe
+from checkpoint import load_model, model_of, read_checkpoint
+from cluster_features import check_finite, read_names, read_rows
+from cluster_pickles import read_assignment, read_clusters, write_assignment
+from clustering import Clusters
+from data.images import find_images
+from data.labelled import find_train_and_val
+from data.retrieval import find_retrieval
+from data.tiny_imagenet import lay_out
+from data.voc import CLASSES, find_voc
+from errors import InputError
+from fitted_clusters import clusters_of, load_clusters, save_clusters
+from inspect_checkpoint import card_of, in_words
+from models import MODELS
+from models.convnet import ConvNet, conv_layers
+from plain_pickle import read_plain
+from retrieval import Store
+from visu.report_page import write_report
+from visu.run_clusters import clusters_at, read_run
+from weights_file import save_weights
+from whitening import Whitening
+
+LONGEST_LINE = 2000  # characters of a message
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader and what it reads.
+
+    Attributes:
+        file: where the damaged bytes go.
+        read: takes no argument.
+        samples: valid files, which it takes.
+        pieces: that the damage is made of.
+        zipped: the archives among the samples are damaged inside, too.
+    """
+
+    file: Path
+    read: Callable[[], object]
+    samples: Sequence[bytes]
+    pieces: Sequence[bytes] = WORDS
+    zipped: bool = False
+
+    def damage(self, rng: random.Random) -> bytes:
+        archives = [sample for sample in self.samples if sample[:4] == b"PK\3\4"]
+        if self.zipped and archives and rng.random() < 0.6:
+            return damaged_member(rng, rng.choice(archives), self.pieces)
+        return damaged(rng, self.samples, self.pieces)
+
+    def refusal(self, data: bytes) -> str | None:
+        """Why these bytes are refused, or None where they are taken.
+
+        Raises:
+            AssertionError: not as it should be: more than a line, or without the file's name.
+            Exception: of any other kind than an InputError is what the tests are looking for.
+        """
+        self.file.write_bytes(data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.read()
+        except InputError as error:
+            message = str(error)
+            assert len(message.splitlines()) == 1, f"not one line: {message!r}"
+            assert str(self.file.parent) in message, f"does not name the file: {message!r}"
+            assert len(message) < LONGEST_LINE, f"too long: {message[:300]!r}"
+            return message
+        return None
+
+
+def small(sobel: bool = False, out: int = 1000) -> ConvNet:
+    """A network of AlexNet's make with as few weights as can be."""
+    features = conv_layers(2 if sobel else 3, [(4, 3, 2, 1), "pool 3/2"])
+    hidden = [nn.Dropout(0.5), nn.Linear(4 * 4, 3), nn.ReLU(inplace=True)]
+    return ConvNet("small", features, 2, nn.Sequential(*hidden), 3, out, sobel)
+
+
+@contextmanager
+def small_networks() -> Iterator[None]:
+    """Only the smallest network is known: to build those of the papers takes seconds."""
+    known = dict(MODELS)
+    MODELS.clear()
+    MODELS["small"] = small
+    try:
+        yield
+    finally:
+        MODELS.clear()
+        MODELS.update(known)
+
+
+def saved(contents: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(contents, file, **options)
+    return file.getvalue()
+
+
+def some_clusters(dim: int = 3) -> Clusters:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((dim,), (dim, 2), (4, 2))]
+    return Clusters("Kmeans", 2, Whitening(arrays[0], arrays[1]), arrays[2])
+
+
+def some_checkpoint(sobel: bool = True) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = small(sobel, 4)
+    return {
+        "epoch": 2,
+        "arch": "small",
+        "state_dict": model.state_dict(),
+        "optimizer": torch.optim.SGD(model.body(), 0.1).state_dict(),
+        "clusters": some_clusters().to_plain(),
+        "settings": {"size": 32, "seed": 1, "lr": 0.05, "resume": None},
+    }
+
+
+def checkpoints(folder: Path) -> Reader:
+    whole = some_checkpoint()
+    alone = OrderedDict((f"module.{name}", w) for name, w in whole["state_dict"].items())
+    path = folder / "c.pth.tar"
+
+    def read() -> None:
+        state = read_checkpoint(path)
+        model_of(state, path)
+        clusters_of(state, path, 3)
+
+    samples = [saved(whole), saved(alone), saved({"arch": "net", "state_dict": alone})]
+    return Reader(path, read, samples, OPCODES, zipped=True)
+
+
+def old_checkpoints(folder: Path) -> Reader:
+    path = folder / "c.pth.tar"
+    whole = some_checkpoint(sobel=False)
+    del whole["clusters"]
+    samples = [saved(whole, _use_new_zipfile_serialization=False)]
+    for rebuild in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+        save_as_2018(whole, path, rebuild)
+        samples.append(path.read_bytes())
+    return Reader(path, lambda: load_model(path), samples, OPCODES)
+
+
+def safetensors(folder: Path) -> Reader:
+    path = folder / "c.safetensors"
+    save_weights(path, small(True, 4), {"arch": "small", "epoch": "3", "size": "32"})
+    return Reader(path, lambda: in_words(card_of(path)) and load_model(path), [path.read_bytes()])
+
+
+def fitted_clusters(folder: Path) -> Reader:
+    path = folder / "clusters.pth"
+    save_clusters(path, some_clusters(), "abc", 32)
+    samples = [path.read_bytes(), saved(some_checkpoint())]
+    return Reader(path, lambda: load_clusters(path, 3, "abc", 32), samples, OPCODES, zipped=True)
+
+
+def run_clusters(folder: Path) -> Reader:
+    path = folder / "clusters"
+    epochs = [[[0, 2, 300], [], [1, 70_000, 4]], [[5], [3], [0, 1, 2, 4]]]
+    arrays = [[np.array(cluster) for cluster in clusters] for clusters in epochs]
+    samples = [pickle.dumps(each, protocol) for each in (epochs, arrays) for protocol in (0, 2, 4)]
+    return Reader(path, lambda: read_clusters(path), samples, OPCODES)
+
+
+def assignments(folder: Path) -> Reader:
+    path = folder / "a.pickle"
+    pairs = [("n01440764/a.JPEG", 7), ("b\u00e9.JPEG", 300), ("c" * 300, 0)]
+    write_assignment(path, pairs)
+    samples = [path.read_bytes()]
+    samples += [pickle.dumps(each, p) for each in (pairs, dict(pairs)) for p in (0, 2, 4, 5)]
+    return Reader(path, lambda: read_assignment(path), samples, OPCODES)
+
+
+def arrays_in_pickles(folder: Path) -> Reader:
+    path = folder / "a.pickle"
+    arrays = [np.arange(6.0).reshape(2, 3), np.array(["a", "bc"]), np.int64(3), b"\xff", {1: "x"}]
+    samples = [pickle.dumps(arrays, protocol) for protocol in range(6)]
+    return Reader(path, lambda: read_plain(path, "thing"), samples, OPCODES)
+
+
+def _buildings(folder: Path) -> None:
+    write_oxford(folder / "Oxford")
+    write_paris(folder / "Paris")
+    for image in list((folder / "Paris").rglob("*.jpg"))[1:]:
+        image.unlink()
+
+
+def revisited(folder: Path) -> Reader:
+    _buildings(folder)
+    shutil.rmtree(folder / "Oxford" / "lab")
+    samples = [
+        write_revisited(folder / "Oxford", revisited_truth(), protocol).read_bytes()
+        for protocol in (0, 2, 4)
+    ]
+    path = write_revisited(folder / "Oxford")
+    return Reader(path, lambda: find_retrieval(folder / "Oxford", "Oxford"), samples, OPCODES)
+
+
+def oxford(folder: Path, kind: str = "query") -> Reader:
+    _buildings(folder)
+    lab = folder / "Oxford" / "lab"
+    samples = [path.read_bytes() for path in sorted(lab.glob(f"*_{kind}.txt"))]
+    path = lab / f"keble_1_{kind}.txt"
+    for other in lab.iterdir():
+        if not other.name.startswith("keble"):
+            other.unlink()
+    return Reader(path, lambda: find_retrieval(folder / "Oxford", "Oxford"), samples)
+
+
+def oxford_lists(folder: Path) -> Reader:
+    return oxford(folder, "good")
+
+
+def voc(folder: Path) -> Reader:
+    root = write_voc(folder, train=6)
+    path = root / "ImageSets" / "Main" / f"{CLASSES[0]}_train.txt"
+    return Reader(path, lambda: find_voc(folder, "train"), [path.read_bytes()])
+
+
+def _classes(folder: Path) -> None:
+    for place in ("train/n01", "train/n02", "val/images"):
+        (folder / place).mkdir(parents=True)
+        for number in range(2):
+            (folder / place / f"val_{number}.JPEG").write_bytes(b"")
+
+
+def places(folder: Path) -> Reader:
+    _classes(folder)
+    lines = [b"train/n01/val_0.JPEG 0\ntrain/n02/val_1.JPEG 14\n", b"val/images/val_1.JPEG 14\r\n"]
+    (folder / "val.txt").write_bytes(lines[0])
+    shutil.move(folder / "train", folder / "images")
+    shutil.move(folder / "val", folder / "others")
+    lines = [line.replace(b"train/", b"images/").replace(b"val/", b"others/") for line in lines]
+    (folder / "val.txt").write_bytes(lines[0])
+    path = folder / "train.txt"
+    return Reader(path, lambda: find_train_and_val(folder), lines[:1], (*WORDS, *lines))
+
+
+def tiny_annotations(folder: Path) -> Reader:
+    _classes(folder)
+    path = folder / "val" / "val_annotations.txt"
+    text = b"val_0.JPEG\tn01\t0\t32\t44\t62\nval_1.JPEG\tn02\t52\t55\t57\t59\n"
+    return Reader(path, lambda: find_train_and_val(folder), [text])
+
+
+def tiny_archive(folder: Path) -> Reader:
+    import zipfile
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        top = "tiny-imagenet-200"
+        archive.writestr(f"{top}/val/val_annotations.txt", "val_0.JPEG\tn01\t0\t1\n")
+        archive.writestr(f"{top}/val/images/val_0.JPEG", b"image" * 100)
+        archive.writestr(f"{top}/train/n01/images/n01_0.JPEG", b"image")
+        archive.writestr(f"{top}/test/images/test_0.JPEG", b"image")
+    path = folder / "in" / "tiny.zip"
+    path.parent.mkdir()
+    target = folder / "in" / "out" / "tree"
+
+    def read() -> None:
+        try:
+            lay_out(path, target)
+        finally:
+            shutil.rmtree(target.parent, ignore_errors=True)
+            left = {each.name for each in (*folder.iterdir(), *path.parent.iterdir())}
+            assert left == {"in", "tiny.zip"}, f"outside the folder: {left}"
+
+    return Reader(path, read, [file.getvalue()], (*WORDS, b"../", b"/etc/"), zipped=True)
+
+
+def _caffe(folder: Path) -> list[tuple[bytes, bytes]]:
+    """Pairs of prototxt and caffemodel."""
+    model = randomised(small(True, 4))
+    pairs = []
+    for write in (write_caffe, write_caffe_v1):
+        norm = "layers" if write is write_caffe else "folded"
+        kind = "scale" if write is write_caffe else "grey"
+        prototxt, caffemodel = write(folder, layers_of(model, kind, norm), 10)
+        pairs.append((prototxt.read_bytes(), caffemodel.read_bytes()))
+    return pairs
+
+
+def prototxt(folder: Path) -> Reader:
+    pairs = _caffe(folder)
+    paths = folder / "net.prototxt", folder / "net.caffemodel"
+    paths[1].write_bytes(pairs[0][1])
+    words = (b"layer {", b"}", b"dim: 3", b"kernel_h: 2", b"group: 0", b"#", b"'", b"stride: 0",
+             b"num_output: 4294967295", b"pad: 4000000000", b"type: 'Power'",
+             b"power: nan")  # fmt: skip
+    samples = [pair[0] for pair in pairs]
+    return Reader(paths[0], lambda: load_caffe(*paths), samples, (*WORDS, *words))
+
+
+def caffemodel(folder: Path) -> Reader:
+    pairs = _caffe(folder)
+    paths = folder / "net.prototxt", folder / "net.caffemodel"
+    paths[0].write_bytes(pairs[0][0])
+    return Reader(paths[1], lambda: load_caffe(*paths), [pairs[0][1]], (*WORDS, pairs[1][1]))
+
+
+def list_file(folder: Path) -> Reader:
+    _classes(folder)
+    text = b"train/n01/val_0.JPEG\ntrain/n02/val_1.JPEG\r\n\n../x/y.jpg\n"
+    path = folder / "images.txt"
+    return Reader(path, lambda: find_images(path).labels, [text])
+
+
+def feature_rows(folder: Path) -> Reader:
+    path = folder / "x.npy"
+    rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    samples = []
+    for array in (rows, np.asfortranarray(rows.astype(np.float16))):
+        np.save(path, array)
+        samples.append(path.read_bytes())
+
+    def read() -> None:
+        _, found = read_rows(path)
+        check_finite(path, found, 0)
+
+    return Reader(path, read, samples, (*WORDS, b"'descr': '|O'", b"(7, 99999999)", b"True"))
+
+
+def feature_tensors(folder: Path) -> Reader:
+    from safetensors.numpy import save
+
+    path = folder / "x.safetensors"
+    rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+
+    def read() -> None:
+        _, found = read_rows(path)
+        check_finite(path, found, 0)
+
+    return Reader(path, read, [save({"features": rows}), save({"a": rows, "features": rows})])
+
+
+def names_of_rows(folder: Path) -> Reader:
+    path = folder / "names.txt"
+    return Reader(path, lambda: read_names(path, 3), [b"a\nb\nc\n", b"a\r\nb\r\nc"])
+
+
+def _run(folder: Path) -> Path:
+    images = [f"{label}/{number}.png" for label in "ab" for number in range(4)]
+    return make_run(folder / "exp", folder, images, epochs=2, planned=2)
+
+
+def _read_report(exp: Path) -> None:
+    run = read_run(exp)
+    for epoch in run.epochs:
+        clusters_at(run, epoch)
+    write_report(exp)
+
+
+def metrics(folder: Path) -> Reader:
+    path = _run(folder) / "metrics.jsonl"
+    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
+
+
+def configuration(folder: Path) -> Reader:
+    path = _run(folder) / "config.json"
+    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
+
+
+def listing(folder: Path) -> Reader:
+    path = _run(folder) / "images.txt"
+    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
+
+
+def epoch_assignment(folder: Path) -> Reader:
+    exp = _run(folder)
+    path = exp / "assignments" / "epoch_0001.npy"
+    return Reader(path, lambda: _read_report(exp), [path.read_bytes()])
+
+
+def stored_stage(folder: Path) -> Reader:
+    """Which is never refused, but found to be damaged."""
+    store, settings = Store(folder / "stored"), {"size": 32}
+    store.save("features", settings, {"rows": np.arange(6.0).reshape(2, 3)})
+    path = store.path("features")
+
+    def read() -> None:
+        if not store.lacks("features", settings):
+            store.load("features")
+
+    return Reader(path, read, [path.read_bytes()], zipped=True)
+
+
+READERS: dict[str, Callable[[Path], Reader]] = {
+    each.__name__: each
+    for each in (
+        checkpoints, old_checkpoints, safetensors, fitted_clusters, run_clusters, assignments,
+        arrays_in_pickles, revisited, oxford, oxford_lists, voc, places, tiny_annotations,
+        tiny_archive, prototxt, caffemodel, list_file, feature_rows, feature_tensors,
+        names_of_rows, metrics, configuration, listing, epoch_assignment, stored_stage,
+    )
+}  # fmt: skip

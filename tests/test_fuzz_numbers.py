@@ -1,0 +1,376 @@
+"""What holds for all inputs, tried on those that Hypothesis makes up: samplers, lists of images,
+PIC, R-MAC's regions, average precisions; where there is one, against an independent reference."""
+
+import itertools
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
+
+from cluster_pickles import read_assignment, read_clusters, write_assignment
+from clustering import group_by_cluster
+from data.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
+from metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
+from pic import join_singletons, make_graph, run_pic
+from ranking import average_precision as trapezoids
+from ranking import precision_at
+from rmac import get_rmac_region_coordinates
+from util import Logger
+
+same = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+assignments = st.lists(st.integers(-1, 7), min_size=1, max_size=60).map(
+    lambda numbers: np.array(numbers, np.int64)
+)
+images_lists = assignments.map(lambda clusters: group_by_cluster(clusters, 9))
+seeds = st.integers(0, 2**32)
+
+
+@same
+@given(assignments, st.integers(1, 200), seeds)
+def test_a_balanced_order_meets_every_cluster_equally_often(
+    assignment: np.ndarray, length: int, seed: int
+) -> None:
+    assume((assignment >= 0).any())
+    order = balanced_order(assignment, length, np.random.default_rng(seed))
+    assert order.shape == (length,)
+    met = assignment[order]
+    clusters = np.unique(assignment[assignment >= 0])
+    assert set(met) <= set(clusters), "members of clusters only"
+    quota = length // len(clusters) + 1
+    counts = np.array([(met == cluster).sum() for cluster in clusters])
+    assert (counts <= quota).all()
+    # what is cut off at the end is all that a cluster can lack
+    assert quota * len(clusters) - length == (quota - counts).sum()
+    for cluster in clusters:
+        drawn = order[met == cluster]
+        if (assignment == cluster).sum() >= quota:
+            assert len(set(drawn)) == len(drawn), "no image twice where there are enough"
+
+
+@same
+@given(assignments, st.integers(1, 100), seeds)
+def test_a_released_order_is_what_the_released_code_draws(
+    assignment: np.ndarray, length: int, seed: int
+) -> None:
+    """Sample i of its data set is the i-th image in the lists of the clusters one after the other;
+    its sampler's numbers are drawn by cluster from those that have a cluster."""
+    assume((assignment >= 0).any())
+    found = released_order(assignment, length, np.random.default_rng(seed))
+    lists = group_by_cluster(assignment, 9)
+    dataset = list(itertools.chain.from_iterable(lists))
+    kept = [image for image, cluster in enumerate(assignment) if cluster >= 0]
+    drawn = balanced_order(assignment[kept], length, np.random.default_rng(seed))
+    assert found.tolist() == [dataset[number] for number in drawn]
+
+
+@same
+@given(images_lists, st.integers(1, 100), seeds)
+def test_the_sampler_draws_images_of_its_lists(
+    lists: list[list[int]], length: int, seed: int
+) -> None:
+    known = {image for images in lists for image in images}
+    assume(known)
+    sampler = UnifLabelSampler(length, lists, seed)
+    first, second = list(sampler), list(sampler)
+    assert len(sampler) == len(first) == len(second) == length
+    assert set(first) | set(second) <= known
+    assert list(UnifLabelSampler(length, lists, seed)) == first
+
+
+@same
+@given(assignments)
+def test_weights_fall_with_the_root_of_the_size(assignment: np.ndarray) -> None:
+    assume((assignment >= 0).any())
+    weights = cluster_weights(assignment, 9)
+    sizes = np.array([(assignment == cluster).sum() for cluster in range(9)])
+    assert weights.shape == (9,)
+    assert (weights[sizes == 0] == 0).all()
+    kept = weights[sizes > 0].astype(np.float64)
+    assert kept.mean() == pytest.approx(1)
+    same_for_all = kept * np.sqrt(sizes[sizes > 0])
+    np.testing.assert_allclose(same_for_all, same_for_all[0], rtol=1e-5)
+
+
+@same
+@given(assignments)
+def test_lists_of_images_and_an_assignment_say_the_same(assignment: np.ndarray) -> None:
+    lists = group_by_cluster(assignment, 9)
+    assert len(lists) == 9
+    back = np.full(len(assignment), -1)
+    for cluster, images in enumerate(lists):
+        assert images == sorted(images)
+        back[images] = cluster
+    assert back.tolist() == assignment.tolist()
+
+
+@same
+@given(st.lists(images_lists, max_size=4), st.integers(0, 5))
+def test_lists_of_images_come_back_from_a_log_and_a_pickle(
+    epochs: list[list[list[int]]], protocol: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        logger = Logger(Path(folder, "clusters"))
+        for lists in epochs:
+            logger.log(lists)
+        if epochs:
+            assert Logger(logger.path).data == read_clusters(logger.path) == epochs
+            assert pickle.loads(logger.path.read_bytes()) == epochs
+        logger.path.write_bytes(pickle.dumps(epochs, protocol))
+        assert read_clusters(logger.path) == epochs
+
+
+# Any name that a file may have, also of bytes that are no UTF-8.
+names = st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name)
+pairs = st.tuples(names.map(lambda n: n.decode("utf-8", "surrogateescape")), st.integers(0, 2**40))
+
+
+@same
+@given(st.lists(pairs, max_size=8))
+def test_an_assignment_comes_back_with_every_name(table: list[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_assignment(Path(folder, "a.pickle"), table)
+        assert read_assignment(Path(folder, "a.pickle")) == table
+
+
+def pic_by_hand(I: np.ndarray, D: np.ndarray, sigma: float, alpha: float) -> list[int]:  # noqa: E741, N803
+    """The cluster of each point, with plain matrices in float64 and a loop over the points."""
+    n = len(I)
+    a = np.zeros((n, n))
+    for i, j in itertools.product(range(n), range(I.shape[1])):
+        if I[i, j] != i:
+            a[i, I[i, j]] += np.exp(-float(D[i, j]) / sigma**2)
+    w = a + a.T
+    v = np.full(n, 1 / n)
+    for _ in range(200):
+        v = alpha * w.T @ v + (1 - alpha) / n
+        v /= v.sum()
+    clusters = []
+    for point in range(n):
+        while True:
+            gains = w[point] * (v - v[point])
+            if gains.max() <= 0:
+                break
+            point = int(gains.argmax())
+        clusters.append(point)
+    return clusters
+
+
+def partition(clusters: Any) -> set[frozenset[int]]:
+    """What an assignment says but for the numbers of the clusters."""
+    groups: dict[int, set[int]] = {}
+    for image, cluster in enumerate(np.asarray(clusters).tolist()):
+        groups.setdefault(cluster, set()).add(image)
+    return {frozenset(group) for group in groups.values()}
+
+
+clouds = st.builds(
+    lambda seed, n, d: np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32),
+    seeds, st.integers(4, 40), st.integers(1, 5),
+)  # fmt: skip
+
+
+@same
+@given(clouds, st.integers(1, 3), st.floats(0.3, 3), st.floats(0.01, 0.99))
+def test_pic_is_that_of_plain_matrices_in_float64(
+    x: np.ndarray, nnn: int, sigma: float, alpha: float
+) -> None:
+    neighbours, distances = make_graph(x, nnn, "exact")
+    found = run_pic(neighbours, distances, sigma, alpha)
+    assert partition(found) == partition(pic_by_hand(neighbours, distances, sigma, alpha))
+    assert sorted(set(found)) == list(range(found.max() + 1)), "numbered without a gap"
+
+
+@same
+@given(clouds, st.integers(1, 3), seeds)
+def test_pic_does_not_depend_on_the_order_of_the_points_or_of_their_neighbours(
+    x: np.ndarray, nnn: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    neighbours, distances = make_graph(x, nnn, "exact")
+    order = rng.permutation(len(x))
+    columns = rng.permutation(nnn + 1)
+    place = np.argsort(order)
+    moved = place[neighbours[order]][:, columns]
+    found = run_pic(neighbours, distances, 0.7, 0.5)
+    other = run_pic(moved, distances[order][:, columns], 0.7, 0.5)
+    assert partition(found) == partition(other[place])
+
+
+@same
+@given(clouds, st.integers(1, 3), st.integers(-10, 10))
+def test_pic_does_not_depend_on_the_unit_of_length(x: np.ndarray, nnn: int, power: int) -> None:
+    """A power of two, so that nothing is rounded."""
+    neighbours, distances = make_graph(x, nnn, "exact")
+    found = run_pic(neighbours, distances, 0.7, 0.5)
+    other = run_pic(neighbours, distances * np.float32(4.0**power), 0.7 * 2.0**power, 0.5)
+    assert found.tolist() == other.tolist()
+
+
+@same
+@given(clouds, st.integers(1, 3))
+def test_the_graph_has_the_nearest_neighbours_of_float64(x: np.ndarray, nnn: int) -> None:
+    _, distances = make_graph(x, nnn, "exact")
+    wide = x.astype(np.float64)
+    squares = ((wide[:, None] - wide[None]) ** 2).sum(-1)
+    np.fill_diagonal(squares, -1)
+    nearest = np.sort(squares, axis=1)[:, : nnn + 1].clip(0)
+    np.testing.assert_allclose(distances, nearest, rtol=1e-4, atol=1e-4)
+
+
+@same
+@given(clouds, st.integers(1, 3))
+def test_no_cluster_of_one_is_left_beside_a_neighbour_in_company(x: np.ndarray, nnn: int) -> None:
+    neighbours, distances = make_graph(x, nnn, "exact")
+    before = run_pic(neighbours, distances, 0.3, 0.1)
+    joined = join_singletons(neighbours[:, 1:], before)
+    for point in np.flatnonzero(np.bincount(joined)[joined] == 1):
+        own = neighbours[point, 1:]
+        assert (np.bincount(before)[before[own]] == 1).all(), "all its neighbours were alone"
+
+
+@same
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 5))
+def test_regions_lie_in_the_map_and_cover_it(height: int, width: int, scales: int) -> None:
+    regions = get_rmac_region_coordinates(height, width, scales)
+    x, y, w, h = regions.T
+    assert (w == h).all()
+    assert (w > 0).all()
+    assert (x >= 0).all()
+    assert (y >= 0).all()
+    assert (x + w <= width).all()
+    assert (y + h <= height).all()
+    sides = [2 * min(height, width) // (scale + 1) for scale in range(1, scales + 1)]
+    assert set(w) == {side for side in sides if side > 0}
+    shorter, longer = min(height, width), max(height, width)
+    for scale, side in enumerate(sides, start=1):
+        if side == 0:
+            continue
+        of_scale = regions[w == side]
+        for places, length in ((set(of_scale[:, 0]), width), (set(of_scale[:, 1]), height)):
+            assert min(places) == 0, "from border"
+            assert max(places) + side == length, "to border"
+        if scale == 1 and longer <= 7 * shorter:  # six more places reach no further
+            covered = np.zeros((height, width), bool)
+            for left, top, side_, _ in of_scale:
+                covered[top : top + side_, left : left + side_] = True
+            assert covered.all()
+
+
+@same
+@given(st.integers(8, 60), st.integers(8, 60))
+def test_neighbours_overlap_by_as_near_to_two_fifths_as_can_be(height: int, width: int) -> None:
+    """By trying every number of places, from the definition."""
+    assume(height != width)
+    shorter, longer = min(height, width), max(height, width)
+    errors = []
+    for extra in range(1, 7):
+        step = (longer - shorter) / extra
+        errors.append(abs((shorter**2 - shorter * step) / shorter**2 - 0.4))
+    regions = get_rmac_region_coordinates(height, width, 1)
+    assert errors[len(regions) - 2] == pytest.approx(min(errors))
+
+
+@same
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))
+def test_regions_of_a_map_on_its_side_are_on_their_side(
+    height: int, width: int, scales: int
+) -> None:
+    regions = get_rmac_region_coordinates(height, width, scales)
+    turned = get_rmac_region_coordinates(width, height, scales)[:, [1, 0, 3, 2]]
+    assert {tuple(row) for row in regions} == {tuple(row) for row in turned}
+
+
+scored = st.lists(
+    st.tuples(st.integers(-20, 20).map(float), st.booleans()), min_size=1, max_size=30
+)
+
+
+@same
+@given(scored)
+def test_average_precision_is_scikit_learns_where_no_scores_are_equal(
+    rows: list[tuple[float, bool]],
+) -> None:
+    scores = np.array([score for score, _ in rows]) + np.linspace(0, 0.5, len(rows))
+    positive = np.array([is_positive for _, is_positive in rows])
+    found = average_precision(scores, positive)
+    expected = average_precision_score(positive, scores) if positive.any() else 0.0
+    assert found == pytest.approx(expected)
+    assert interpolated_average_precision(scores, positive) >= found - 1e-12
+
+
+@same
+@given(scored)
+def test_average_precision_of_equal_scores_is_the_worst_of_their_orders(
+    rows: list[tuple[float, bool]],
+) -> None:
+    scores, positive = (np.array(column) for column in zip(*rows, strict=True))
+    worst = scores - 1e-6 * positive  # positives behind
+    assert average_precision(scores, positive) == pytest.approx(average_precision(worst, positive))
+
+
+@same
+@given(scored)
+def test_interpolated_precision_is_the_best_at_each_recall_or_beyond(
+    rows: list[tuple[float, bool]],
+) -> None:
+    scores = np.array([score for score, _ in rows]) + np.linspace(0, 0.5, len(rows))
+    positive = np.array([is_positive for _, is_positive in rows])
+    hits = positive[np.argsort(-scores)]
+    at = [hits[: rank + 1].mean() for rank in range(len(hits))]
+    best = [max(at[rank:]) for rank in range(len(hits)) if hits[rank]]
+    expected = float(np.mean(best)) if best else 0.0
+    assert interpolated_average_precision(scores, positive) == pytest.approx(expected)
+
+
+@same
+@given(st.permutations(list("abcdefghij")), st.sets(st.sampled_from("abcdefghij")), st.data())
+def test_oxfords_precision_is_the_area_of_the_trapezoids(
+    ranking: list[str], good: set[str], data: st.DataObject
+) -> None:
+    junk = data.draw(st.sets(st.sampled_from("abcdefghij"))) - good
+    kept = [name for name in ranking if name not in junk]
+    area, recall, precision = 0.0, 0.0, 1.0
+    for rank in range(1, len(kept) + 1):
+        found = len(good & set(kept[:rank]))
+        area += (found / max(len(good), 1) - recall) * (found / rank + precision) / 2
+        recall, precision = found / max(len(good), 1), found / rank
+    assert trapezoids(ranking, good, junk) == pytest.approx(area)
+    assert 0 <= precision_at(3, ranking, good, junk) <= 1
+
+
+@same
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.integers(0, 3)),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_top_k_counts_rows_whose_label_is_among_the_k_largest_whatever_the_order_of_ties(
+    scores: np.ndarray, k: int, data: st.DataObject
+) -> None:
+    rows, classes = scores.shape
+    labels = np.array([data.draw(st.integers(0, classes - 1)) for _ in range(rows)])
+    right = [(row >= row[label]).sum() <= k for row, label in zip(scores, labels, strict=True)]
+    assert top_k(scores, labels, k) == pytest.approx(np.mean(right))
+
+
+@same
+@given(assignments, assignments)
+def test_agreement_does_not_depend_on_the_numbers_of_clusters(a: np.ndarray, b: np.ndarray) -> None:
+    a, b = a[: len(b)], b[: len(a)]
+    assume(((a >= 0) & (b >= 0)).any())
+    renamed = np.where(a >= 0, (a * 5 + 3) % 11, -1)
+    assert nmi(a, b) == pytest.approx(nmi(b, a))
+    assert nmi(renamed, b) == pytest.approx(nmi(a, b))
+    assert -1e-9 <= nmi(a, b) <= 1 + 1e-9
+    kept = a >= 0
+    whole = np.maximum(b, 0)
+    by_hand = sum(np.bincount(whole[a == cluster]).max() for cluster in set(a[kept].tolist()))
+    assert purity(a, whole) == pytest.approx(by_hand / kept.sum())

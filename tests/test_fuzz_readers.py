@@ -1,0 +1,117 @@
+"""Files damaged at random: every reader of files from elsewhere takes them or refuses them in one
+line that names the file, without a traceback, a hang, or memory that grows.
+
+The ordinary tests damage a few of each, always the same; with `--long`, 100,000 of each, in other
+processes. What either has found is kept below.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from readers import READERS, Reader, small_networks
+
+INPUTS, CHUNK = 100_000, 10_000  # of the campaign, and of a process
+FEW = settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_networks() -> Iterator[None]:
+    with small_networks():
+        yield
+
+
+@pytest.fixture(scope="module", params=READERS)
+def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    with small_networks():
+        return READERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def test_valid_files_are_taken(reader: Reader) -> None:
+    for sample in reader.samples:
+        assert reader.refusal(sample) is None
+
+
+@FEW
+@given(random=st.randoms(use_true_random=True))
+def test_a_damaged_file_is_taken_or_refused_in_one_line(reader: Reader, random) -> None:  # type: ignore[no-untyped-def]
+    reader.refusal(reader.damage(random))
+
+
+@FEW
+@given(content=st.binary(max_size=200))
+def test_bytes_at_random_are_taken_or_refused_in_one_line(reader: Reader, content: bytes) -> None:
+    reader.refusal(content)
+
+
+def test_every_beginning_of_a_file_is_taken_or_refused_in_one_line(reader: Reader) -> None:
+    sample = reader.samples[0]
+    for end in range(0, len(sample), max(len(sample) // 40, 1)):
+        reader.refusal(sample[:end])
+
+
+# What was found: a reader, and what in its first valid file was replaced by what. Before, these
+# ended in a traceback, a line without end, gigabytes, or minutes.
+FOUND = {
+    "a number in the memo": ("arrays_in_pickles", b"", b"]r\xff\xff\xff\x0f."),
+    "a name without end": ("oxford", b"keble", b"[" * 3000),
+    "an image without end": ("oxford_lists", b"keble", b"[" * 3000),
+    "a line without end": ("voc", b"000000", b"9" * 5000),
+    "a name too long for a file": ("voc", b"000000", b"x9" * 200),
+    "a path too long for a file": ("list_file", b"n01", b"9" * 5000),
+    "a path too long for an image": ("places", b"n01", b"9" * 5000),
+    "a bracket that stays open": ("feature_rows", b"(7, 3)", b"(7, 3 "),
+    "a number without end": ("feature_rows", b"(7, 3)", b"(7" + b"0" * 60 + b", 3)"),
+    "bytes that are no text": ("metrics", b'"epoch": 1', b'"epoch\xff": 1'),
+    "an epoch that is none": ("metrics", b'"epoch": 1', b'"epoch": "1"'),
+    "an epoch that is a list": ("metrics", b'"epoch": 1', b'"epoch": []'),
+    "seconds that are none": ("metrics", b'"features": 1.25', b'"features": "x"'),
+    "clusters that are no number": ("metrics", b'"clusters": 4', b'"clusters": "4"'),
+    "lists in lists": ("metrics", b'"epoch"', b'"x": ' + b"[" * 400 + b"]" * 400 + b', "epoch"'),
+    "lists in lists without end": ("configuration", b'"epochs"', b"[" * 3000),
+    "epochs that are no number": ("configuration", b'"epochs": 2', b'"epochs": "2"'),
+    "clusters that are a text": ("configuration", b'"nmb_cluster": 4', b'"nmb_cluster": "4"'),
+    "data that is a number": ("configuration", b'"data": "', b'"data": 5, "x": "'),
+    "data that is no file name": ("configuration", b'"data": "', b'"data": "\\u0000'),
+    "cluster 2^40": ("epoch_assignment", b"\x03\0\0\0\0\0\0\0", b"\x03\0\0\0\0\1\0\0"),
+    "a layer called without end": ("prototxt", b"'conv0'", b"'" + b"c" * 5000 + b"'"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_was_found_stays_found(tmp_path: Path, case: str) -> None:
+    name, old, new = FOUND[case]
+    reader = READERS[name](tmp_path)
+    sample = next((sample for sample in reader.samples if old in sample), None)
+    assert sample is not None
+    damaged = sample.replace(old, new) if old else new
+    reader.refusal(damaged)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", READERS)
+def test_a_hundred_thousand_damaged_files(tmp_path: Path, name: str) -> None:
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}", "OMP_NUM_THREADS": "1"}
+    for first in range(0, INPUTS, CHUNK):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        command = [sys.executable, str(here / "fuzz_campaign.py"), name, str(folder)]
+        command += [str(first), str(CHUNK)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stderr}; its input is in {folder}"
+        result = json.loads(done.stdout)
+        assert result["inputs"] == CHUNK
+        assert result["findings"] == {}, f"inputs are in {folder / 'findings'}"

@@ -1,0 +1,387 @@
+"""No file from elsewhere runs anything, fills the memory, or writes outside of its folder."""
+
+import contextlib
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hostile import (
+    Canary,
+    archive_of,
+    array_of,
+    arrays_of,
+    corpus,
+    extension,
+    old_file_of,
+    pickles,
+    tar_of,
+    text,
+)
+from readers import READERS, small_networks
+
+import hubconf
+from checkpoint import load_model, read_checkpoint
+from checkpoint_folder import place_of
+from cluster_pickles import read_assignment
+from data.tiny_imagenet import lay_out
+from errors import InputError
+from plain_pickle import read_plain
+from util import Logger
+
+# Readers of text take what is text, whatever it says.
+TEXT = ("list_file", "listing", "names_of_rows", "places", "tiny_annotations")
+BINARY = set(READERS) - {*TEXT, "stored_stage", "arrays_in_pickles"}
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    found = Canary(tmp_path)
+    assert not found.is_touched()
+    with extension(), small_networks():
+        yield found
+    found.restore()
+
+
+def folder_in(tmp_path: Path) -> Path:
+    """One of the reader's own, beside the canary."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def bites(canary: Canary, load: Callable[[], Any]) -> bool:
+    """Whether loading does its harm, which is made good again."""
+    with contextlib.suppress(Exception):  # some fail when the harm is done
+        load()
+    touched = canary.is_touched()
+    canary.restore()
+    return touched
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_corpus_harms_those_who_load_without_care(tmp_path: Path, canary: Canary) -> None:
+    """Or else the tests below could not fail."""
+    found = pickles(canary)
+    assert len(found) > 40
+    file = tmp_path / "file"
+    for name, content in found.items():
+        file.write_bytes(content)
+        assert bites(canary, lambda: pickle.loads(file.read_bytes())), name
+        for wrap in (archive_of, old_file_of, tar_of):
+            file.write_bytes(wrap(content))
+            assert bites(canary, lambda: torch.load(file, weights_only=False)), (name, wrap)
+    file.write_bytes(array_of(canary))
+    assert bites(canary, lambda: np.load(file, allow_pickle=True))
+    file.write_bytes(arrays_of(canary))
+    assert bites(canary, lambda: np.load(file, allow_pickle=True)["rows"])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_is_harmed_by_the_corpus(tmp_path: Path, canary: Canary, name: str) -> None:
+    reader = READERS[name](folder_in(tmp_path))
+    for kind, content in corpus(canary).items():
+        refused = reader.refusal(content) is not None
+        assert not canary.is_touched(), kind
+        assert refused or name not in BINARY, kind
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: Logger(path).data,
+        lambda path: Logger(path).end,
+        lambda path: place_of(path),
+        lambda path: read_plain(path, "thing", "bytes"),
+    ],
+    ids=["Logger.data", "Logger.end", "place_of", "bytes"],
+)
+def test_nor_is_who_reads_beside_them(
+    tmp_path: Path, canary: Canary, read: Callable[[Path], Any]
+) -> None:
+    for content in corpus(canary).values():
+        (tmp_path / "file").write_bytes(content)
+        with contextlib.suppress(Exception):  # what it says is tested elsewhere
+            read(tmp_path / "file")
+        assert not canary.is_touched()
+
+
+@pytest.mark.parametrize("wrap", [bytes, archive_of, old_file_of, tar_of])
+def test_nor_is_torch_hub(tmp_path: Path, canary: Canary, wrap: Callable[[bytes], bytes]) -> None:
+    path = written(tmp_path, wrap(pickles(canary)["inside"]))
+    with pytest.raises(ValueError, match=r"c\.pth\.tar: "):
+        hubconf.alexnet(path)
+    assert not canary.is_touched()
+
+
+def written(folder: Path, content: bytes) -> Path:
+    path = folder / "c.pth.tar"
+    path.write_bytes(content)
+    return path
+
+
+STATE = b"}" + text("state_dict")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sb", "no 'state_dict'"),
+        (b"ccollections\nOrderedDict\n)R}" + text("get") + b"K\x01sb", "no 'state_dict'"),
+        (STATE + b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sbs", "fit none of"),
+        (STATE + b"}" + text("w") + b"K\x01ss", "something else than weig"),
+    ],
+)
+def test_a_dict_cannot_bring_its_own_methods(
+    tmp_path: Path, canary: Canary, table: bytes, message: str
+) -> None:
+    path = written(tmp_path, archive_of(b"\x80\x02" + table + b"."))
+    with pytest.raises(InputError, match=message):
+        load_model(path)
+
+
+def tensor(attribute: str) -> bytes:
+    """A tensor with an attribute of its own."""
+    storage = (
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ"
+    )
+    args = b"(" + storage + b"K\x00K\x01\x85K\x01\x85\x89ccollections\nOrderedDict\n)Rt"
+    state = b"}" + text(attribute) + b"K\x05s"
+    build = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\n"
+    return build + b"ctorch\nTensor\n" + args + state + b"tR"
+
+
+@pytest.mark.parametrize("attribute", ["isfinite", "detach", "numel", "untyped_storage"])
+def test_a_tensor_cannot_bring_its_own_methods(
+    tmp_path: Path, canary: Canary, attribute: str
+) -> None:
+    content = b"\x80\x02" + STATE + b"}" + text("w") + tensor(attribute) + b"ss."
+    loaded = torch.load(io.BytesIO(archive_of(content, **{"0": b"\0" * 4})), weights_only=True)
+    assert getattr(loaded["state_dict"]["w"], attribute) == 5, "as it is meant"
+    with pytest.raises(InputError, match=r"c\.pth\.tar: "):
+        load_model(written(tmp_path, archive_of(content, **{"0": b"\0" * 4})))
+
+
+@pytest.mark.parametrize("shape", [(2**40, 0), (0,), (0, 3)])
+def test_weights_of_no_numbers_make_no_layer(
+    tmp_path: Path, canary: Canary, shape: tuple[int, ...]
+) -> None:
+    """Of which 2^40 outputs would take a few bytes in the file, and terabytes in the network."""
+    reader = READERS["checkpoints"](tmp_path)
+    state = torch.load(io.BytesIO(reader.samples[0]), weights_only=True)
+    state["state_dict"]["top_layer.weight"] = torch.empty(shape)
+    torch.save(state, reader.file)
+    with pytest.raises(InputError, match="something else than weights: 'top_layer"):
+        load_model(reader.file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.uint16])
+def test_weights_of_numbers_that_no_network_has(
+    tmp_path: Path, canary: Canary, dtype: torch.dtype
+) -> None:
+    reader = READERS["checkpoints"](tmp_path)
+    state = torch.load(io.BytesIO(reader.samples[0]), weights_only=True)
+    state["state_dict"]["top_layer.bias"] = torch.ones(4).to(dtype)
+    torch.save(state, reader.file)
+    with pytest.raises(InputError, match="something else than weights: 'top_layer"):
+        load_model(reader.file)
+
+
+def doubled(times: int) -> bytes:
+    """A tuple of a few bytes, with 2^times entries for whoever counts them."""
+    return b")" + b"2\x86" * times
+
+
+def nested(times: int) -> bytes:
+    return b"]" * times + b"a" * (times - 1)
+
+
+def bombs() -> dict[str, bytes]:
+    """Pickles of a few bytes that fill the memory, or take for ever, if they are let."""
+    huge = struct.pack("<Q", 2**40)
+    return {
+        "number in the memo": b"]r\xff\xff\xff\x7f.",
+        "number in the memo, as text": b"]p2147483647\n.",
+        "negative number in the memo": b"]p-5\n.",
+        "bytes": b"\x8e" + huge + b"x.",
+        "bytearray": b"\x96" + huge + b"x.",
+        "text": b"\x8d" + huge + b"x.",
+        "text of 4 GB": b"X\xff\xff\xff\xffx.",
+        "frame": b"\x80\x04\x95" + huge + b"].",
+        "number of 2 GB": b"\x8b\xff\xff\xff\x7fx.",
+        "digits": b"I" + b"9" * 100_000 + b"\n.",
+        "key": b"}" + doubled(60) + b"K\x01s.",
+        "key from the memo": b"}q\0)q\x01"
+        + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 60)) + b"K\x01s.",
+        "key in a set": b"\x80\x04\x8f(" + doubled(60) + b"\x90.",
+        "frozenset": b"\x80\x04(" + doubled(60) + b"\x91.",
+        "lists in lists": nested(10_000) + b".",
+        "lists twice in lists": b"]q\0" + b"(h\0h\0lq\0" * 60 + b".",
+        "itself": b"]q\0h\0ah\0h\0aa.",
+        "tuples in tuples": b")" + b"\x85" * 10_000 + b".",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["arrays_in_pickles", "run_clusters", "assignments", "revisited",
+                                  "checkpoints", "old_checkpoints", "fitted_clusters"])  # fmt: skip
+@pytest.mark.parametrize("bomb", bombs())
+def test_bombs_are_refused_at_once(tmp_path: Path, canary: Canary, name: str, bomb: str) -> None:
+    reader = READERS[name](folder_in(tmp_path))
+    wrap = {
+        "checkpoints": archive_of,
+        "old_checkpoints": old_file_of,
+        "fitted_clusters": archive_of,
+    }
+    content = wrap.get(name, bytes)(bombs()[bomb])
+    plain = (name == "arrays_in_pickles" and "lists" in bomb) or bomb in (
+        "itself",
+        "tuples in tuples",
+    )
+    assert plain or reader.refusal(content) is not None
+
+
+BOMBS = """
+import sys, tempfile
+from pathlib import Path
+from fuzz_campaign import peak
+from readers import READERS, small_networks
+from test_hostile_files import archives, bombs
+from hostile import archive_of, old_file_of
+
+with small_networks():
+    for name in ("arrays_in_pickles", "assignments", "checkpoints", "old_checkpoints"):
+        folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
+        reader = READERS[name](folder)
+        for sample in reader.samples:
+            reader.refusal(sample)
+        before = peak()
+        for content in bombs().values():
+            for data in (content, archive_of(content), old_file_of(content)):
+                reader.refusal(data)
+        if name == "checkpoints":
+            for data in archives().values():
+                assert reader.refusal(data) is not None
+        assert peak() - before < 64, (name, peak() - before)
+print("flat")
+"""
+
+
+def test_bombs_take_no_memory(tmp_path: Path) -> None:
+    """In a process of its own, whose largest memory is theirs."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BOMBS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "flat\n", done.stderr
+
+
+def archives() -> dict[str, bytes]:
+    """Zip archives that are larger inside than outside, in torch's layout."""
+    zeros, compressed, overlapping = bytes(128 << 20), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/data/0", zeros)
+    with zipfile.ZipFile(overlapping, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/data/0", bytes(1 << 16))
+        member = archive.infolist()[-1]
+        archive.filelist += [_renamed(member, f"archive/data/{i}") for i in range(1, 2000)]
+    return {"compressed": compressed.getvalue(), "overlapping": overlapping.getvalue()}
+
+
+def _renamed(member: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
+    """Another name for the same bytes."""
+    other = zipfile.ZipInfo(name)
+    for known in ("CRC", "compress_size", "file_size", "header_offset", "external_attr"):
+        setattr(other, known, getattr(member, known))
+    return other
+
+
+def test_things_that_are_used_again_are_not_taken_for_a_bomb(tmp_path: Path) -> None:
+    """A real pickle with hundreds of things in the memo, each used three times."""
+    pairs = [(name, 1) for name in ["x" * 9 + str(i) for i in range(300)] * 3]
+    for protocol in range(6):
+        (tmp_path / "a.pickle").write_bytes(pickle.dumps(pairs, protocol))
+        assert read_assignment(tmp_path / "a.pickle") == pairs
+
+
+def test_a_tensor_that_the_file_does_not_hold(tmp_path: Path, canary: Canary) -> None:
+    """Made by a call that torch's safe loader allows: gigabytes, of a few bytes."""
+    content = b"\x80\x02" + STATE + b"}" + text("w") + b"ctorch\nFloatTensor\nJ\0\0\0\x10\x85Rss."
+    path = written(tmp_path, archive_of(content))
+    with pytest.raises(InputError, match="larger than the file"):
+        read_checkpoint(path)
+
+
+TINY = "tiny-imagenet-200"
+OUTSIDE = ["../../../evil.JPEG", "/tmp/evil.JPEG", "..\\..\\evil.JPEG", "a/../../../../evil.JPEG",
+           "C:/evil.JPEG"]  # fmt: skip
+
+
+def tiny_zip(path: Path, label: str = "n01", extra: dict[str, bytes] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{TINY}/val/val_annotations.txt", f"val_0.JPEG\t{label}\t0\t1\n")
+        archive.writestr(f"{TINY}/val/images/val_0.JPEG", b"image")
+        archive.writestr(f"{TINY}/train/n01/images/n01_0.JPEG", b"image")
+        for name, data in (extra or {}).items():
+            archive.writestr(name, data)
+    return path
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+PLACES = ["{}", f"{TINY}/train/n01/images/{{}}", f"{TINY}/train/{{}}/images/x.JPEG",
+          f"{TINY}/val/images/{{}}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_archive_does_not_unpack_outside_its_folder(
+    tmp_path: Path, name: str, place: str
+) -> None:
+    archive = tiny_zip(tmp_path / "t.zip", extra={place.format(name): b"evil"})
+    with contextlib.suppress(InputError):
+        lay_out(archive, tmp_path / "in" / "here" / "tree")
+    outside = {path for path in files_below(tmp_path) if not path.startswith("in/here/tree/")}
+    assert outside == {"t.zip"}
+    assert not Path("/tmp/evil.JPEG").exists()
+
+
+@pytest.mark.parametrize("label", ["..", "../..", "/tmp", "a/b"])
+def test_nor_do_the_classes_of_its_annotations_lead_outside(tmp_path: Path, label: str) -> None:
+    archive = tiny_zip(tmp_path / "t.zip", label)
+    with pytest.raises(InputError, match="has no class for"):
+        lay_out(archive, tmp_path / "in" / "tree")
+    assert files_below(tmp_path) == {"t.zip"}
+
+
+def test_a_link_in_an_archive_is_a_file_like_others(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo(f"{TINY}/train/n01/images/link.JPEG")
+    link.external_attr = 0o120777 << 16
+    archive = tiny_zip(tmp_path / "t.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(link, "/etc/passwd")
+    lay_out(archive, tmp_path / "tree")
+    found = tmp_path / "tree" / "train" / "n01" / "link.JPEG"
+    assert not found.is_symlink()
+    assert found.read_text() == "/etc/passwd"
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused_before_it_does(tmp_path: Path) -> None:
+    bomb = tmp_path / "t.zip"
+    with zipfile.ZipFile(tiny_zip(bomb), "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{TINY}/train/n01/images/large.JPEG", bytes(1 << 20))
+        file.infolist()[-1].file_size = 3_000_000_000  # as if there were so many zeros
+    with pytest.raises(InputError, match=r"t\.zip: .* unpacks to 3\.0 GB"):
+        lay_out(bomb, tmp_path / "tree")
+    assert files_below(tmp_path) == {"t.zip"}
