@@ -106,9 +106,12 @@ def _check_archive(file: IO[bytes]) -> None:
             raise ValueError("it is compressed")
         if sum(member.file_size for member in members) > size:
             raise ValueError("it has more in it than its bytes")
-        if any(member.CRC for member in members):  # torch can be told to write none
+        with_sums = any(member.CRC for member in members)  # torch can be told to write none
+        if with_sums:
             _check_sums(archive)
         for member in members:
+            if not with_sums:
+                member.CRC = None  # type: ignore[assignment]  # to zipfile: there is none
             if member.filename.endswith(".pkl"):
                 check_pickle(archive.read(member))
     file.seek(0)
