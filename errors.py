@@ -10,4 +10,4 @@ class InputError(ValueError):
 
 
 class Stopped(Exception):  # noqa: N818 (nothing is wrong)
-    """A signal has asked the program to stop; the message says which."""
+    """A signal has asked the program to stop; the message is its name."""

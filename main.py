@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, stopping: Stopping) -> None:
                 sys.stdout.write(summary + "\n")
     except Stopped as stopped:
         if isinstance(experiment, Experiment):
-            sys.stdout.write(f"{stopped}; to go on: {experiment.how_to_go_on()}\n")
+            sys.stdout.write(f"stopped by {stopped}; to go on: {experiment.how_to_go_on()}\n")
 
 
 def deepcluster(
