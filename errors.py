@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class Stopped(Exception):  # noqa: N818 (nothing is wrong)
-    """A signal has asked the program to stop; the message says which."""
+    """A signal has asked the program to stop; the message is its name."""
 
 
 def shorten(value: object, most: int = 200) -> str:

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, stopping: Stopping) -> None:
                 sys.stdout.write(summary + "\n")
     except Stopped as stopped:
         if isinstance(experiment, Experiment):
-            sys.stdout.write(f"{stopped}; to go on: {experiment.how_to_go_on()}\n")
+            sys.stdout.write(f"stopped by {stopped}; to go on: {experiment.how_to_go_on()}\n")
 
 
 def deepcluster(
@@ -240,7 +240,6 @@ def train(
     Raises:
         Stopped: a signal came; the epoch can go on from the checkpoint.
     """
-    model.train()
     assert model.top_layer is not None
     head = torch.optim.SGD(
         model.top_layer.parameters(), lr=args.lr, weight_decay=10**args.wd, fused=True
@@ -251,6 +250,12 @@ def train(
         found = cluster_weights(state.assignment, state.k)
         weights = torch.from_numpy(found).to(compute.device)
     network = data_parallel(model, compute.device)
+    if world_size() > 2 and compute.device.type == "cpu":
+        # After its first step DDP adds gradients up in another order, and of three numbers the sum
+        # hangs on it. So that an epoch's first step is like any other, this one comes before.
+        model.eval()
+        network(to_input(blank_batch(args.size).pixels, compute.device)).sum().backward()
+    model.train()
     losses = PendingLosses(state, model.parameters(), experiment)
     for batch in loader:
         experiment.report_unreadable(batch.unreadable)

@@ -38,12 +38,13 @@ class Stopping:
         self._questions = 0
 
     def check(self) -> None:
-        """
+        """Go on, unless a signal has come.
+
         Raises:
-            Stopped: a signal has come.
+            Stopped: one has.
         """
         if self.asked is not None:
-            raise Stopped(f"stopped by {self.asked}")
+            raise Stopped(self.asked)
 
     def checked(self, advance: Callable[[int], None]) -> Callable[[int], None]:
         """A function that is told of each step of some work, and ends it where a signal has come.

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -246,6 +247,36 @@ def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) 
     white /= white.norm(dim=1, keepdim=True)
     nearest = torch.cdist(white, clusters["centroids"]).argmin(dim=1)
     np.testing.assert_array_equal(nearest, np.load(folder / "assignments" / "epoch_0002.npy"))
+
+
+@pytest.mark.parametrize("left", ["nothing", "an older one"])
+def test_a_run_cut_before_its_report_gets_it(
+    tree: Path, train: Train, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    folder = train(tree)
+    page = folder / "report.html"
+    whole = page.read_text()
+    page.unlink()
+    if left == "an older one":
+        page.write_text("of an epoch before")
+        os.utime(page, (0, 0))
+    (folder / ".report.html.abc.tmp").touch()
+    train(tree, "--resume", "auto")
+    assert "nothing left to do" in capsys.readouterr().out
+    assert len(page.read_text()) == pytest.approx(len(whole), rel=0.01)
+    assert not list(folder.glob(".*"))
+    written = page.stat().st_mtime_ns
+    train(tree, "--resume", "auto")
+    assert page.stat().st_mtime_ns == written, "it is there"
+
+
+def test_processes_that_see_other_files_do_not_start(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(tree)
+    monkeypatch.setattr(main, "gather_objects", lambda place: [place, None, (0, 7)])
+    with pytest.raises(InputError, match=r"not at the same epoch/batch .* \(1/0, none, 0/7\)"):
+        train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2")
 
 
 def test_a_run_cut_before_its_last_clustering_can_be_finished(tree: Path, train: Train) -> None:

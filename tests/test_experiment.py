@@ -15,6 +15,7 @@ from conftest import write_images
 from data.images import ImageList, find_images
 from errors import InputError
 from experiment import RESULTS, Experiment
+from state import AUTO
 from util import Logger
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
@@ -120,6 +121,25 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
         experiment.log_epoch(epoch(2), np.array([0, 0, 2]), [[1]])
         assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1, 2]
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS, [[1]]]
+
+
+def test_a_run_cut_before_its_first_checkpoint_begins_again(
+    tmp_path: Path, images: ImageList
+) -> None:
+    """With `--resume auto`; what it left is kept, as whoever deleted checkpoints may miss it."""
+    folder = tmp_path / "exp"
+    run_epochs(folder, images, 2)
+    (folder / ".checkpoint.pth.tar.abc.tmp").touch()
+    left = ("clusters", "metrics.jsonl", "images.txt", "assignments/epoch_0001.npy")
+    before = {name: (folder / name).read_bytes() for name in left}
+    for _ in range(2):  # the second time there is nothing to keep
+        with Experiment(folder, images, SETTINGS, AUTO) as experiment:
+            assert experiment.read_metrics() == experiment.clusters.data == []
+            assert "begins again" in experiment.how_to_go_on()
+    assert not list(folder.glob("assignments/*"))
+    assert not list(folder.rglob("*.tmp"))
+    assert {name: (folder / "set_aside/001" / name).read_bytes() for name in left} == before
+    assert [path.name for path in (folder / "set_aside").iterdir()] == ["001"]
 
 
 def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:

@@ -130,6 +130,17 @@ def test_so_does_one_of_two_processes(server: Server, tmp_path: Path) -> None:
     Campaign(server, tmp_path, ranks=2, seed=random.randrange(10**6)).kill_until(6)
 
 
+def test_three_processes_add_gradients_up_in_the_same_order_after_a_cut(
+    server: Server, tmp_path: Path
+) -> None:
+    campaign = Campaign(server, tmp_path, ranks=3, seed=0)
+    cut = shutil.copytree(campaign.whole, tmp_path / "cut")
+    for name in ("checkpoint.pth.tar", "checkpoints/checkpoint_2.pth.tar", "report.html"):
+        (cut / "exp" / name).unlink()
+    assert server.wait(campaign.start(cut, 0)) == [0, 0, 0], output_of(cut)
+    assert_same(campaign.whole, cut)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_long_campaign_of_kills(server: Server, tmp_path: Path, ranks: int) -> None:
