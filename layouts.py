@@ -240,5 +240,6 @@ def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
 
 def _some(names: list[str]) -> str:
     more = len(names) - MOST_NAMES
-    shown = [shorten(name, LONGEST_NAME) for name in names[:MOST_NAMES]]
+    whole = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
+    shown = [shorten(name, LONGEST_NAME) for name in whole]
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -9,8 +9,13 @@ import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
+<<<<<<< HEAD
 from files import atomic_write, explained, in_words, sha256_of, sync
 from plain_pickle import load_plain, read_plain
+=======
+from files import atomic_write, sha256_of
+from plain_pickle import load_plain
+>>>>>>> hostile
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 
@@ -58,14 +63,11 @@ class Logger:
 
     @property
     def data(self) -> list[Any]:
-        """The items so far, read from the file.
-
-        Raises:
-            InputError: the file is damaged, or asks for more than plain data.
-        """
+        """The items so far, read from the file."""
         if not self.path.exists():
             return []
-        return read_plain(self.path, "log")
+        with self.path.open("rb") as file:
+            return load_plain(file)
 
     @property
     def end(self) -> int:

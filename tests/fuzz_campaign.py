@@ -88,6 +88,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def main(name: str, folder: Path, first: int, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with small_networks():
         reader = READERS[name](folder)
         for sample in reader.samples:

@@ -76,7 +76,8 @@ class Reader:
         """Why these bytes are refused, or None where they are taken.
 
         Raises:
-            AssertionError: not as it should be: more than a line, or without the file's name.
+            AssertionError: not as it should be: more than a line, endless, or without the place of
+                the file (it may name the one beside it that does not fit).
             Exception: of any other kind than an InputError is what the tests are looking for.
         """
         self.file.write_bytes(data)
