@@ -9,13 +9,8 @@ import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
-<<<<<<< HEAD
 from files import atomic_write, explained, in_words, sha256_of, sync
-from plain_pickle import load_plain, read_plain
-=======
-from files import atomic_write, sha256_of
 from plain_pickle import load_plain
->>>>>>> hostile
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 
