@@ -1,15 +1,14 @@
 """The checkpoints of an experiment folder: where in the run each was saved, and which are sound."""
 
+import pickle
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 import cli
 from errors import InputError
-from torch_file import is_intact
+from torch_file import is_intact, load_mapped
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"
 NUMBERED = re.compile(r"checkpoint_(\d+)\.pth\.tar")
@@ -28,7 +27,7 @@ def place_of(path: str | Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a damaged file looks like to torch
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = load_mapped(path)
         return int(state["epoch"]), int(state.get("step", 0))
     except Exception:  # damaged bytes make torch.load raise almost anything
         return None
@@ -77,7 +76,7 @@ def sound_before(path: Path) -> Path | None:
 def instead_of_damaged(path: Path) -> Path:
     """The checkpoint itself or, where it is damaged, the last sound one before it in its run, which
     is said on stderr. Where there is none, loading it will say what is wrong with it."""
-    if is_sound(path):
+    if is_sound(path) or _is_of_old_torch(path):
         return path
     before = sound_before(path)
     if before is not None:
@@ -109,6 +108,15 @@ def remove_old(folder: Path, keep: int) -> None:
     numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
     for path in numbered[keep:]:
         path.unlink()
+
+
+def _is_of_old_torch(path: Path) -> bool:
+    """Whether a file begins as a pickle, which there are no checksums of."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == pickle.PROTO
+    except OSError:
+        return False
 
 
 def _number(path: Path) -> int | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import InputError, Stopped
-from heartbeat import Heartbeat, is_lost_connection
+from heartbeat import Heartbeat, is_lost_connection, meet
 
 # One process alone may build a graph of all images, for which the others wait.
 LONGEST_WAIT = timedelta(hours=12)
@@ -49,6 +49,7 @@ def process_group(device: str = "auto") -> Iterator[None]:
     cuda = enough and device in ("auto", "cuda")
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    meet()
     dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     heartbeat = Heartbeat(rank(), world_size())
     heartbeat.start()

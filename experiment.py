@@ -1,9 +1,11 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
+import contextlib
 import io
 import json
 import logging
 import math
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from checkpoint_folder import (
     PREVIOUS,
     checkpoints_of,
     folder_of,
+    is_sound,
     place_of,
     remove_old,
 )
@@ -33,6 +36,7 @@ from files import (
     write_text,
 )
 from finite import name_some
+from locks import sole_user
 from log_handlers import log_handlers
 from names import from_lines, from_reasons, printable, read_text, to_line, to_lines, to_reasons
 from results import plain_settings, versions
@@ -42,6 +46,7 @@ from util import Logger
 
 log = logging.getLogger("deepcluster")
 
+LOCK = ".lock"
 RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", "metrics.jsonl")
 
 
@@ -88,9 +93,19 @@ class Experiment:
         self.clusters = Logger(folder / "clusters")
         self.named = self._listed_unreadable() if self.continues else {}
         self.unreadable = self._left_out(self.named)
-        self.last_saved = resume
+        self.resume = self.last_saved = resume
 
     def __enter__(self) -> "Experiment":
+        busy = (
+            f"--exp {self.folder}: another run of main.py is at work there; wait for it, or stop it"
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sole_user(self.folder / LOCK, busy))
+            self._begin()
+            self._held = stack.pop_all()
+        return self
+
+    def _begin(self) -> None:
         self._handlers = log_handlers(
             self.folder / "log.txt", self.continues, bool(self.settings["verbose"])
         )
@@ -113,7 +128,6 @@ class Experiment:
         write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
         self.curves = Curves(self.folder / "tensorboard", first_epoch)
-        return self
 
     def __exit__(
         self,
@@ -126,6 +140,7 @@ class Experiment:
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
+        self._held.close()
 
     def begin_pass(self) -> None:
         """All images are read anew: one that could not be read a moment ago, of a disk that was
@@ -239,7 +254,7 @@ class Experiment:
         """What to start this run with, once it has stopped."""
         saved = self.folder / "checkpoint.pth.tar"
         if saved.exists():
-            return f"the same command with --resume {saved}"
+            return f"the same command with --resume {shlex.quote(str(saved))}"
         return "the same command, which begins again: nothing was saved yet"
 
     def _refuse_results(self) -> None:
@@ -312,8 +327,11 @@ class Experiment:
     def _later_checkpoints(self) -> list[Path]:
         assert self.checkpoint is not None
         now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
-        saved = checkpoints_of(self.folder)
-        return sorted(path for path in saved if (place_of(path) or now) > now)
+        later = {p for p in checkpoints_of(self.folder) if (place_of(p) or now) > now}
+        newest = self.folder / NEWEST
+        if newest != self.resume and newest.exists() and not is_sound(newest):
+            later.add(newest)  # with the next one that is saved it would become the one before
+        return sorted(later)
 
     def _later_assignments(self) -> list[Path]:
         assert self.checkpoint is not None

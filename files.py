@@ -183,8 +183,9 @@ def remove_leftovers_of(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `atomic_write` had begun in a folder or below when its process was killed."""
-    for leftover in folder.rglob(".*.tmp"):
+    """Remove what `atomic_write` had begun in a folder or below when its process was killed: files
+    that are called as `mkstemp` does it."""
+    for leftover in folder.rglob(".?*.????????.tmp"):
         leftover.unlink()
 
 

@@ -18,9 +18,13 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from errors import InputError
+
 OTHER_DIED = 3  # the exit status of a process that ends because another one has died
 BEAT = 2.0  # seconds
 PATIENCE = 12  # beats; a computation may keep Python's threads from running for a while
+MOST_FAILURES = 3  # of reaching the store, in a row: a launcher may be busy for a moment
+LONGEST_START = timedelta(minutes=5)  # between the first process and the last one
 VERDICT = "verdict"
 
 
@@ -41,13 +45,18 @@ class Heartbeat(threading.Thread):
         self._beat()
 
     def run(self) -> None:
+        failures = 0  # in a row
         while not self._over.wait(BEAT):
             try:
                 self._beat()
                 verdict = self._read_verdict() or self._find_dead()
+                failures = 0
             except RuntimeError:  # among them all of torch.distributed's
+                failures += 1
                 if self._over.is_set():
                     return
+                if failures < MOST_FAILURES:
+                    continue
                 where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
                 verdict = f"the launcher at {where}, that of process 0, is gone"
             if verdict:
@@ -90,6 +99,28 @@ class Heartbeat(threading.Thread):
 
     def _read(self, key: str) -> str:
         return self._store.get(key).decode() if self._store.check([key]) else ""
+
+
+def meet() -> None:
+    """Wait until all processes of a launcher's have come so far: one that has ended on another
+    machine before it did is not to be waited for all the hours that a collective may take.
+
+    Raises:
+        InputError: some do not come.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return  # process 0 has the store, and nothing to say whether it comes
+    store = _open_store(os.environ)
+    here = [f"came {rank}" for rank in range(int(os.environ["WORLD_SIZE"]))]
+    store.set(f"came {os.environ['RANK']}", "")
+    try:
+        store.wait(here, LONGEST_START)
+    except RuntimeError as error:
+        missing = [key.split()[1] for key in here if not store.check([key])]
+        raise InputError(
+            f"process {', '.join(missing)} has not come within {LONGEST_START}: see what it has "
+            "said, or its machine"
+        ) from error
 
 
 def is_lost_connection(error: Exception) -> bool:

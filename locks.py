@@ -25,8 +25,9 @@ def sole_user(path: Path, busy: str) -> Iterator[None]:
         # for writing: some network disks lock no other files
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # of this kind the workers that a killed process leaves behind for seconds hold none
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             os.close(handle)
             raise InputError(busy) from error
         except OSError:

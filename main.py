@@ -88,11 +88,12 @@ def run(args: argparse.Namespace, stopping: Stopping) -> None:
             )
             complete_report(args)
         return
-    with together():
-        model, optimizer, state = set_up(args, checkpoint, compute)
-        experiment = open_experiment(args, images, checkpoint)
     try:
-        with experiment:
+        with contextlib.ExitStack() as stack:
+            with together():
+                model, optimizer, state = set_up(args, checkpoint, compute)
+                experiment = open_experiment(args, images, checkpoint)
+                stack.enter_context(experiment)
             deepcluster(args, images, model, optimizer, state, compute, experiment, stopping)
             if isinstance(experiment, Experiment):
                 report = None if args.no_report else make_report(experiment.folder)

@@ -22,6 +22,7 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
 ONE_SIGNAL = 1.0  # seconds; a launcher and Slurm may both send what was meant as one
+_OVER = b"\0"  # there is no such signal
 STEPS_BETWEEN_QUESTIONS = 20  # on GPUs, where each would make the host wait for the device
 
 
@@ -106,8 +107,9 @@ def stop_on_signals() -> Iterator[Stopping]:
         for number in noted:
             signal.signal(number, before[number])
         signal.set_wakeup_fd(written_before)
-        os.close(told)
+        os.write(told, _OVER)  # its end alone says nothing: workers may hold the pipe, too
         listener.join()
+        os.close(told)
         os.close(heard)
 
 
@@ -136,6 +138,6 @@ def _note(number: int, frame: object) -> None:
 
 
 def _listen(heard: int, stopping: Stopping) -> None:
-    while number := os.read(heard, 1):
+    while (number := os.read(heard, 1)) != _OVER:
         if number[0] in SIGNALS:  # and not that of a child that has ended
             stopping.receive(number[0])

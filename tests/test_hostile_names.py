@@ -35,6 +35,7 @@ HOSTILE = [
 SCRIPTS = {  # with the program that each starts, and the variables that name files
     "main.sh": ("main.py", ["DIR", "EXP"]),
     "main_resnet50.sh": ("main.py", ["DIR", "EXP"]),
+    "main_small.sh": ("main.py", ["DIR", "EXP"]),
     "main_slurm.sh": ("launch.py", ["DIR", "EXP"]),
     "eval_linear.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
     "eval_linear_modelzoo.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),

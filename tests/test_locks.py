@@ -28,13 +28,26 @@ with sole_user(Path(sys.argv[2]), "busy"):
 
 def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
     with sole_user(lock, "busy"):
-        with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
-            pass
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert "errors.InputError: busy" in second.stderr
         assert lock.exists()
     assert not lock.exists()
-    with sole_user(lock, "busy"):
-        pass
+    assert subprocess.run(command, input="", capture_output=True, text=True).stdout == "held\n"
+
+
+def test_the_children_of_a_process_that_was_killed_hold_nobody_up(tmp_path: Path) -> None:
+    """As the workers that read images do, which live on for seconds."""
+    lock = tmp_path / "lock"
+    forking = HOLD.replace("print(", "import os, time; os.fork() or time.sleep(30); print(")
+    command = [sys.executable, "-c", forking, str(ROOT), str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        other.kill()
+        with sole_user(lock, "busy"):
+            pass
 
 
 def test_a_process_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
@@ -56,16 +69,16 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was opened before is another file than the one that is there now."""
-    lock, flock = tmp_path / "lock", fcntl.flock
+    lock, lockf = tmp_path / "lock", fcntl.lockf
     taken: list[int] = []
 
     def remove_first(handle: int, how: int) -> None:
         if not taken:
             lock.unlink()
         taken.append(handle)
-        flock(handle, how)
+        lockf(handle, how)
 
-    monkeypatch.setattr(fcntl, "flock", remove_first)
+    monkeypatch.setattr(fcntl, "lockf", remove_first)
     with sole_user(lock, "busy"):
         assert len(taken) == 2
         with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
@@ -78,6 +91,6 @@ def test_where_the_disk_knows_no_locks_there_is_none(
     def refuse(*args: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
     with sole_user(tmp_path / "lock", "busy"), sole_user(tmp_path / "lock", "busy"):
         pass

@@ -144,7 +144,8 @@ def read_run(exp: Path, data: Path | None = None, max_pixels: int = 1) -> Run:
         raise InputError(f"--data {data}: no such folder or list file")
     settings = _read_settings(exp)
     most = settings.get("max_pixels", MAX_PIXELS)
-    most = max(most, max_pixels) if isinstance(most, int) else max_pixels
+    # a folder from elsewhere shall not lift the limit; the flag may
+    most = max(min(most, MAX_PIXELS), max_pixels) if isinstance(most, int) else max_pixels
     names = from_lines(read_text(listing))
     images = images_of_listing(data or _find_data(exp, settings), names, most)
     if not len(images):
