@@ -93,7 +93,7 @@ class Experiment:
         self.clusters = Logger(folder / "clusters")
         self.named = self._listed_unreadable() if self.continues else {}
         self.unreadable = self._left_out(self.named)
-        self.resume = self.last_saved = resume
+        self.resume = self.last_saved = None if self.begins_again else resume
 
     def __enter__(self) -> "Experiment":
         busy = (

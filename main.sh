@@ -54,6 +54,11 @@ fi
 cores=$(getconf _NPROCESSORS_ONLN)
 WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
 if [ -z "$resume_flag" ]; then  # else what is not given stays as it was
+    for default in ${RECIPE:-}; do  # what main_resnet50.sh, say, has instead of the paper's
+        name=${default%%=*}
+        [ -n "${!name:-}" ] || declare "$default"
+    done
+    set -- ${RECIPE_FLAGS:-} "$@"
     ARCH=${ARCH:-alexnet}
     K=${K:-10000}
     LR=${LR:-0.05}

@@ -11,11 +11,6 @@
 set -euo pipefail
 
 [ -n "${DIR:-}" ] || { echo "main_resnet50.sh: error: DIR: name a folder of images: DIR=/imagenet/train $0" >&2; exit 2; }
-case " $*" in
-*" --res"*) ;;  # a run that goes on keeps its settings
-*)
-    export ARCH=${ARCH:-resnet50} LR=${LR:-0.1} BATCH=${BATCH:-512} EPOCHS=${EPOCHS:-200}
-    set -- --transforms modelzoo "$@"
-    ;;
-esac
+# a resumed run keeps the settings that are not given: it is main.sh that tells
+export RECIPE="ARCH=resnet50 LR=0.1 BATCH=512 EPOCHS=200" RECIPE_FLAGS="--transforms modelzoo"
 exec "$(dirname "${BASH_SOURCE[0]}")/main.sh" "$@"

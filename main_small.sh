@@ -9,15 +9,13 @@
 set -euo pipefail
 
 [ -n "${DIR:-}" ] || { echo "main_small.sh: error: DIR: name a folder of images: DIR=/your/images $0" >&2; exit 2; }
-case " $*" in
-*" --res"*) ;;  # a run that goes on keeps its settings
-*)
-    SIZE=${SIZE:-32}
-    # of 32 pixels the usual stem leaves a single one to the last stage; of 64 it leaves four, and is
-    # four times as fast as the small one
-    if [ "$SIZE" -lt 64 ]; then ARCH=${ARCH:-resnet18_small}; fi
-    export ARCH=${ARCH:-resnet18} K=${K:-100} LR=${LR:-0.03} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-20}
-    set -- --size "$SIZE" --reassign 4 --probe 1 "$@"
-    ;;
-esac
+SIZE=${SIZE:-32}
+[[ $SIZE =~ ^[0-9]+$ ]] || { echo "main_small.sh: error: SIZE=$SIZE: not a whole number" >&2; exit 2; }
+# of 32 pixels the usual stem leaves a single one to the last stage; of 64 it leaves four, and is
+# four times as fast as the small one
+arch=resnet18
+if [ "$SIZE" -lt 64 ]; then arch=resnet18_small; fi
+# a resumed run keeps the settings that are not given: it is main.sh that tells
+export RECIPE="ARCH=$arch K=100 LR=0.03 BATCH=64 EPOCHS=20"
+export RECIPE_FLAGS="--size $SIZE --reassign 4 --probe 1"
 exec "$(dirname "${BASH_SOURCE[0]}")/main.sh" "$@"

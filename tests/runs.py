@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,27 @@ class Server:
         self._read()
 
     def start(
-        self, data: Path, folder: Path, ranks: int = 1, workers: int = 0, **options: Any
+        self,
+        data: Path,
+        folder: Path,
+        ranks: int = 1,
+        workers: int = 0,
+        more: Sequence[str] = (),
+        **options: Any,
     ) -> list[int]:
         """Start a run in `folder`/exp, or go on with the one that is there. Returns the processes'
         numbers.
 
         Args:
+            more: flags of main.py.
             options: of a request to tests/run_server.py.
         """
         folder.mkdir(exist_ok=True)
         (folder / "stage").unlink(missing_ok=True)
         flags = f"{data} {FLAGS} {workers} --exp {folder / 'exp'} --resume auto".split()
-        return self._ask({"start": flags, "ranks": ranks, "folder": str(folder), **options})
+        return self._ask(
+            {"start": [*flags, *more], "ranks": ranks, "folder": str(folder), **options}
+        )
 
     def wait(self, processes: list[int]) -> list[int]:
         """Their exit statuses."""

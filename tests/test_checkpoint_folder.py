@@ -185,6 +185,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
         load_model(newest)
     capsys.readouterr()
     train(tree, *flags, "3", "--resume", str(newest), exp="cut")
+    assert all(map(is_sound, (newest, cut / PREVIOUS))), "the damaged one has not become either"
+    assert not is_sound(cut / "set_aside" / "001" / NEWEST)
     assert capsys.readouterr().err == (
         f"warning: {newest} is damaged: going on from {cut / PREVIOUS}, the last sound one before "
         "it\n"
@@ -193,6 +195,16 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert_same_weights(whole / NEWEST, newest)
     assert load_clusters(whole) == load_clusters(cut)
     assert without_times(whole) == without_times(cut)
+
+
+def test_a_file_of_old_torch_is_not_called_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"epoch": 3}, tmp_path / NEWEST, _use_new_zipfile_serialization=False)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"epoch": 1}, tmp_path / "checkpoints" / "checkpoint_1.pth.tar")
+    assert instead_of_damaged(tmp_path / NEWEST) == tmp_path / NEWEST
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_checkpoint_without_another_is_refused(

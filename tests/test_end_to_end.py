@@ -260,7 +260,7 @@ def test_a_run_cut_before_its_report_gets_it(
     if left == "an older one":
         page.write_text("of an epoch before")
         os.utime(page, (0, 0))
-    (folder / ".report.html.abc.tmp").touch()
+    (folder / ".report.html.abcd_123.tmp").touch()
     train(tree, "--resume", "auto")
     assert "nothing left to do" in capsys.readouterr().out
     assert len(page.read_text()) == pytest.approx(len(whole), rel=0.01)

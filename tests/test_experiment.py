@@ -129,7 +129,7 @@ def test_a_run_cut_before_its_first_checkpoint_begins_again(
     """With `--resume auto`; what it left is kept, as whoever deleted checkpoints may miss it."""
     folder = tmp_path / "exp"
     run_epochs(folder, images, 2)
-    (folder / ".checkpoint.pth.tar.abc.tmp").touch()
+    (folder / ".checkpoint.pth.tar.abcd_123.tmp").touch()
     left = ("clusters", "metrics.jsonl", "images.txt", "assignments/epoch_0001.npy")
     before = {name: (folder / name).read_bytes() for name in left}
     for _ in range(2):  # the second time there is nothing to keep

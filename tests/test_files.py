@@ -65,8 +65,9 @@ def test_leftovers_of_a_killed_process_can_be_removed(tmp_path: Path) -> None:
         file.write(b"whole")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / half_written).write_bytes(b"half")
+    (tmp_path / "below" / ".mine.tmp").write_bytes(b"another program's")
     remove_leftovers(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["below", "f"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".mine.tmp", "below", "f"]
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from runs import Server, output_of, wait_for
 
-from heartbeat import OTHER_DIED
+import heartbeat
+from errors import InputError
+from heartbeat import OTHER_DIED, meet
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,3 +98,19 @@ def test_a_process_that_is_killed_ends_those_on_other_machines(
     assert "Traceback" not in survivor
     named = rf"process {dead} \(on {socket.gethostname()}, pid \d+\) was killed by SIGKILL"
     assert re.search(f"launch.py: error: {named}; the others were ended", "".join(outputs))
+
+
+def test_a_process_that_never_comes_is_not_waited_for_for_hours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its machine may have refused its flags before it could say so."""
+    store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**there, "TORCHELASTIC_USE_AGENT_STORE": "True", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    meet()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(heartbeat, "LONGEST_START", timedelta(seconds=0.5))
+    with pytest.raises(InputError, match=r"^process 1, 2 has not come within 0:00:00\.5"):
+        meet()

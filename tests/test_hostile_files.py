@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from readers import READERS, small_networks
 
 import hubconf
 from checkpoint import load_model, read_checkpoint
-from checkpoint_folder import place_of
+from checkpoint_folder import instead_of_damaged, last_sound, place_of
 from cluster_pickles import read_assignment
 from data.tiny_imagenet import lay_out
 from errors import InputError
@@ -246,6 +247,19 @@ def test_bombs_are_refused_at_once(tmp_path: Path, canary: Canary, name: str, bo
         "tuples in tuples",
     )
     assert plain or reader.refusal(content) is not None
+
+
+@pytest.mark.parametrize("bomb", bombs())
+def test_nor_does_a_bomb_in_a_runs_folder_hold_up_who_looks_for_its_checkpoints(
+    tmp_path: Path, bomb: str
+) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(archive_of(bombs()[bomb]))
+    assert instead_of_damaged(path) == path
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        last_sound(tmp_path)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_checkpoint(path)
 
 
 BOMBS = """

@@ -68,7 +68,7 @@ def test_a_result_about_something_else_does_not_count(tmp_path: Path, change: st
 def test_what_was_done_before_an_interruption_stays(tmp_path: Path) -> None:
     pieces = Pieces(tmp_path, {}, 1, False)
     settings = {f"{n}": {"number": n, "factor": 1.0 if n < 2 else -1.0} for n in range(4)}
-    (tmp_path / ".2.json.x.tmp").touch()
+    (tmp_path / ".2.json.abcd_123.tmp").touch()
     with pytest.raises(KeyboardInterrupt):
         pieces.results("", work, DATA, settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "1.json"]

@@ -114,6 +114,26 @@ def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_pa
     assert server.wait(processes) == [128 + signal.SIGINT]
 
 
+def test_a_run_with_workers_that_fails_ends(server: Server, tree: Path, tmp_path: Path) -> None:
+    """The workers that a failure leaves behind for a moment hold the pipe of the signals, too."""
+    run = server.start(tree, tmp_path / "run", workers=2, more=["--lr", "1e30", "--epochs", "9"])
+    assert server.wait(run) == [2]
+    (line,) = output_of(tmp_path / "run").splitlines()
+    assert "became" in line
+
+
+def test_two_runs_in_one_folder_do_not_meet(server: Server, tree: Path, tmp_path: Path) -> None:
+    first = server.start(tree, tmp_path / "run", stuck_in="clustering")
+    wait_for(tmp_path / "run", "clustering")
+    second = server.start(tree, tmp_path / "other", more=["--exp", str(tmp_path / "run" / "exp")])
+    assert server.wait(second) == [2]
+    assert "another run of main.py is at work there" in output_of(tmp_path / "other")
+    os.kill(first[0], signal.SIGKILL)
+    assert server.wait(first) == [-9]
+    third = server.start(tree, tmp_path / "run", more=["--epochs", "1"])
+    assert server.wait(third) == [0], output_of(tmp_path / "run")
+
+
 def test_one_signal_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm and the launcher may both send it."""
     ended: list[int] = []
@@ -210,6 +230,8 @@ def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(
     auto = [str(tree), "--exp", str(exp), "--resume", "auto"]
     assert main.parse_args(auto).resume == exp / "checkpoint.pth.tar"
     (exp / "checkpoint.pth.tar").write_bytes(b"cut off")
+    assert main.parse_args(auto).resume == exp / "checkpoint.previous.pth.tar"
+    (exp / "checkpoint.previous.pth.tar").write_bytes(b"cut off")
     assert main.parse_args(auto).resume == exp / "checkpoints" / "checkpoint_2.pth.tar"
     for path in (exp / "checkpoints").iterdir():
         path.write_bytes(b"cut off")

@@ -100,7 +100,7 @@ def test_an_interrupted_copy_goes_on(
     whole = contents(target)
     (target / "b" / "3.jpg").unlink()
     (target / "b" / "small.png").write_bytes(b"")  # what a crash of the machine may leave
-    (target / "a" / ".1.jpg.abc.tmp").write_bytes(b"half")
+    (target / "a" / ".1.jpg.abcd_123.tmp").write_bytes(b"half")
     there = (target / "a" / "1.jpg").stat().st_mtime_ns
     capsys.readouterr()
     assert run(source, target) == 0

@@ -99,6 +99,26 @@ def test_a_resumed_run_of_a_recipe_keeps_its_settings(
     assert changed == {"epochs"}
 
 
+@pytest.mark.parametrize("script", ["main.sh", "main_resnet50.sh", "main_small.sh"])
+def test_what_may_be_killed_at_any_time_begins_with_its_recipe(script: str) -> None:
+    """`--resume auto` may be the first start."""
+    at = {"DIR": "/images", "EXP": "/exp"}
+    assert flags_of(script, "--resume", "auto", **at) == [
+        *flags_of(script, **at),
+        "--resume",
+        "auto",
+    ]
+
+
+def test_a_size_is_a_number() -> None:
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": "echo", "DIR": "d", "SIZE": "big"}
+    done = subprocess.run(["bash", "./main_small.sh"], cwd=ROOT, env=env, capture_output=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"main_small.sh: error: SIZE=big: not a whole number\n",
+    )
+
+
 @pytest.mark.parametrize("script", ["main_resnet50.sh", "main_small.sh"])
 def test_a_recipe_needs_images(script: str) -> None:
     bare = {"PATH": "/usr/bin:/bin", "PYTHON": "echo"}
