@@ -7,12 +7,14 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         is the first of a process group, and writes what it prints to `folder`/output_<rank>. The
         first one notes the stage that it is in in `folder`/stage, and the number of its changes to
         files in `folder`/changes. Further: with "kill_at": 7 it kills itself just before that
-        change, with "stuck_in": a stage it computes there for ever, and "beat" is the time between
-        two signs of life in seconds.
+        change, with "stuck_in": a stage it computes there for ever, with "pause_in": [a stage, 2]
+        it makes `folder`/paused when it comes there the second time, and waits until that is gone.
+        "beat" is the time between two signs of life in seconds.
     {"wait": [their numbers]}
         answers with their exit statuses, once all have ended; −9 after SIGKILL.
 """
 
+import collections
 import hashlib
 import json
 import mmap
@@ -20,6 +22,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,15 +48,22 @@ def shared(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 8)
 
 
-def note_stages(noted: mmap.mmap, stuck_in: str | None) -> None:
+def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
     """Put the number of the stage there, of those under way the innermost."""
+    paused = Path(request["folder"], "paused")
+    times: collections.Counter[str] = collections.Counter()
 
     def during(stage: str, owner: Any, name: str) -> None:
         work: Callable[..., Any] = getattr(owner, name)
 
         def noting(*args: Any, **options: Any) -> Any:
             before, noted[0] = noted[0], STAGES.index(stage)
-            if stage == stuck_in:
+            times[stage] += 1
+            if [stage, times[stage]] == request.get("pause_in"):
+                paused.touch()
+                while paused.exists():
+                    time.sleep(0.001)
+            if stage == request.get("stuck_in"):
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
             result = work(*args, **options)
             noted[0] = before
@@ -117,7 +127,7 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     if rank > 0:
         return cli.run(main.main, main.parse_args, request["start"])
     stage = shared(folder / "stage")
-    note_stages(stage, request.get("stuck_in"))
+    note_stages(stage, request)
     count_changes(str(folder / "exp"), shared(folder / "changes"), request.get("kill_at"))
     status = cli.run(main.main, main.parse_args, request["start"])
     stage[0] = STAGES.index("end")

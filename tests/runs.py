@@ -94,6 +94,15 @@ def wait_for(folder: Path, stage: str) -> None:
         time.sleep(0.0005)
 
 
+def send(folder: Path, process: int, number: int, group: bool = False) -> None:
+    """Send a signal to a process, or its group, of a run that pauses, and let that go on."""
+    while not (folder / "paused").exists():
+        time.sleep(0.001)
+    (os.killpg if group else os.kill)(process, number)
+    time.sleep(0.1)  # it is noted in a thread
+    (folder / "paused").unlink()
+
+
 def wait_until_killed(process: int) -> None:
     """Wait until a process is no more than a number and its exit status."""
     while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":

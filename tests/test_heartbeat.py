@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from runs import Server, output_of, wait_for
+from runs import Server, output_of, send, wait_for
 
 import heartbeat
 from errors import InputError
@@ -43,9 +43,13 @@ def test_a_process_that_is_killed_ends_the_others(
 ) -> None:
     """In training it is soon missed. In a long computation of its own the other one would go on for
     hours, and then wait."""
-    processes = server.start(tree, tmp_path, ranks=2, stuck_in=stuck_in)
-    wait_for(tmp_path, stuck_in or "training")
-    os.kill(processes[1], signal.SIGKILL)
+    pause = None if stuck_in else ["training", 2]
+    processes = server.start(tree, tmp_path, ranks=2, stuck_in=stuck_in, pause_in=pause)
+    if stuck_in:
+        wait_for(tmp_path, stuck_in)
+        os.kill(processes[1], signal.SIGKILL)
+    else:
+        send(tmp_path, processes[1], signal.SIGKILL)
     killed = time.monotonic()
     assert server.wait(processes) == [OTHER_DIED, -signal.SIGKILL], output_of(tmp_path)
     assert time.monotonic() - killed < 60
@@ -57,9 +61,8 @@ def test_a_process_that_is_silent_for_long_counts_as_dead(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
     """As one does whose machine has lost its power."""
-    processes = server.start(tree, tmp_path, ranks=2, beat=0.1)
-    wait_for(tmp_path, "training")
-    os.kill(processes[1], signal.SIGSTOP)
+    processes = server.start(tree, tmp_path, ranks=2, beat=0.1, pause_in=["training", 2])
+    send(tmp_path, processes[1], signal.SIGSTOP)
     assert server.wait(processes[:1]) == [OTHER_DIED]
     assert f"pid {processes[1]}) gives no sign of life; so" in output_of(tmp_path)
     os.kill(processes[1], signal.SIGKILL)

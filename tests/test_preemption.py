@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny
-from runs import Server, output_of, wait_for
+from runs import Server, output_of, send, wait_for
 from test_kills import assert_same
 
 import main
@@ -32,14 +32,6 @@ def place(folder: Path) -> tuple[int, int]:
     return found
 
 
-def send(folder: Path, stage: str, process: int, number: int) -> None:
-    """Wait until the run is in a stage of its second epoch or later, and send a signal."""
-    while not (folder / "exp" / "checkpoint.pth.tar").exists():
-        time.sleep(0.001)
-    wait_for(folder, stage)
-    os.kill(process, number)
-
-
 @pytest.mark.parametrize(
     ("number", "stage"),
     [
@@ -53,8 +45,8 @@ def test_a_signal_ends_a_run_that_can_go_on(
 ) -> None:
     """At the next step of the stage, with all that was done before."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    processes = server.start(tree, cut)
-    send(cut, stage, processes[0], number)
+    processes = server.start(tree, cut, pause_in=[stage, 2])
+    send(cut, processes[0], number)
     assert server.wait(processes) == [0], output_of(cut)
     name = signal.Signals(number).name
     checkpoint = cut / "exp" / "checkpoint.pth.tar"
@@ -72,9 +64,8 @@ def test_a_signal_ends_a_run_that_can_go_on(
 def test_a_run_that_stops_before_its_first_checkpoint_begins_again(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
-    processes = server.start(tree, tmp_path / "run")
-    wait_for(tmp_path / "run", "features")
-    os.kill(processes[0], signal.SIGTERM)
+    processes = server.start(tree, tmp_path / "run", pause_in=["features", 1])
+    send(tmp_path / "run", processes[0], signal.SIGTERM)
     assert server.wait(processes) == [0]
     said = "the same command, which begins again: nothing was saved yet"
     assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to go on: {said}\n"
@@ -85,8 +76,8 @@ def test_a_run_that_stops_before_its_first_checkpoint_begins_again(
 def test_two_processes_stop_together_when_one_is_asked_to(
     server: Server, tree: Path, tmp_path: Path, stage: str
 ) -> None:
-    processes = server.start(tree, tmp_path / "run", ranks=2)
-    send(tmp_path / "run", stage, processes[1], signal.SIGTERM)
+    processes = server.start(tree, tmp_path / "run", ranks=2, pause_in=[stage, 2])
+    send(tmp_path / "run", processes[1], signal.SIGTERM)
     assert server.wait(processes) == [0, 0], output_of(tmp_path / "run")
     assert re.match(r"stopped by .*; to go on: the same", output_of(tmp_path / "run"))
     assert (place(tmp_path / "run")[1] > 0) == (stage == "training")
@@ -94,9 +85,8 @@ def test_two_processes_stop_together_when_one_is_asked_to(
 
 def test_workers_leave_signals_to_the_run(server: Server, tree: Path, tmp_path: Path) -> None:
     """A terminal and a launcher send them to all; no worker says a word."""
-    processes = server.start(tree, tmp_path / "run", workers=2)
-    send(tmp_path / "run", "training", processes[0], 0)
-    os.killpg(processes[0], signal.SIGINT)
+    processes = server.start(tree, tmp_path / "run", workers=2, pause_in=["training", 2])
+    send(tmp_path / "run", processes[0], signal.SIGINT, group=True)
     assert server.wait(processes) == [0]
     (line,) = output_of(tmp_path / "run").splitlines()
     assert line.startswith("stopped by SIGINT; to go on")
