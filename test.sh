@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole test suite, after lint and types. Arguments go to pytest: ./test.sh tests/test_data.py
+# The whole test suite, after lint and types, in two processes of one thread each. Arguments go to
+# pytest: ./test.sh tests/test_data.py; ./test.sh --long runs the campaigns of many minutes, too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -21,4 +22,4 @@ install_chromium
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest "$@"
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n 2 "$@"
