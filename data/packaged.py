@@ -95,14 +95,18 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def write_tree(images: Iterator[Labelled], folder: Path) -> None:
-    """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all."""
+def write_tree(images: Iterator[Labelled], folder: Path) -> dict[str, int]:
+    """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all. Returns how many images
+    went to either."""
+    written = {"train": 0, "val": 0}
     with atomic_folder(folder) as tree:
         for number, (label, name, image) in enumerate(images):
             split = "val" if number % EVERY == EVERY - 1 else "train"
             target = tree / split / PurePosixPath(label).name
             target.mkdir(parents=True, exist_ok=True)
             image.save(target / f"{name}.png")
+            written[split] += 1
+    return written
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -128,11 +132,12 @@ def main(args: argparse.Namespace) -> None:
     read = read_digits if args.kind == "digits" else read_emoji
     try:
         args.folder.parent.mkdir(parents=True, exist_ok=True)
-        write_tree(read(*sources), args.folder)
+        written = write_tree(read(*sources), args.folder)
     except UNREADABLE as error:
         names = " and ".join(map(str, sources))
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(f"{names}: cannot be laid out in {args.folder}: {reason}") from error
+    sys.stdout.write(f"{args.folder}: train {written['train']:,}, val {written['val']:,} images\n")
 
 
 if __name__ == "__main__":

