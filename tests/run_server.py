@@ -113,6 +113,7 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     """What a forked process does."""
     folder = Path(request["folder"])
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who is in the background ignores it
     output = os.open(folder / f"output_{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
