@@ -3,27 +3,16 @@
 import errno
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lock_holder import HOLD, ROOT, held_elsewhere
 
 from errors import InputError
 from locks import sole_user
-
-ROOT = Path(__file__).parents[1]
-HOLD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from locks import sole_user
-with sole_user(Path(sys.argv[2]), "busy"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -41,10 +30,7 @@ def test_the_children_of_a_process_that_was_killed_hold_nobody_up(tmp_path: Path
     """As the workers that read images do, which live on for seconds."""
     lock = tmp_path / "lock"
     forking = HOLD.replace("print(", "import os, time; os.fork() or time.sleep(5); print(")
-    command = [sys.executable, "-c", forking, str(ROOT), str(lock)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    with held_elsewhere(lock, forking) as other:
         other.kill()
         other.wait()
         with sole_user(lock, "busy"):
@@ -53,13 +39,10 @@ def test_the_children_of_a_process_that_was_killed_hold_nobody_up(tmp_path: Path
 
 def test_a_process_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    with held_elsewhere(lock) as other:
         with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
             pass
-        other.send_signal(signal.SIGKILL)
+        other.kill()
         other.wait()
         assert lock.exists()
         with sole_user(lock, "busy"):

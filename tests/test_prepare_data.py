@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lock_holder import held_elsewhere
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -112,8 +113,8 @@ def test_an_interrupted_copy_goes_on(
 def test_one_process_at_a_time(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {"source": str(source.resolve()), "size": 64, "quality": 90}
-    with prepare_data.begin(tmp_path / "target", settings):
+    (tmp_path / "target").mkdir()
+    with held_elsewhere(tmp_path / "target" / prepare_data.LOCK):
         assert run(source, tmp_path / "target") == 2
     assert "target: another process is copying there; wait for it\n" in capsys.readouterr().err
     assert run(source, tmp_path / "target") == 0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import write_images
 from image_zoo import kinds
+from lock_holder import held_elsewhere
 from test_names import ODD
 
 import assign
@@ -247,20 +248,15 @@ def test_a_list_in_another_order_is_another_data_set(
 
 
 def test_two_extractions_into_one_folder_do_not_meet(
-    tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, train: Train, tmp_path: Path
 ) -> None:
     exp = train(tree, "--no-report")
     out = tmp_path / "features"
     command = [exp / "checkpoint.pth.tar", tree, "--out", out, "--device", "cpu", "--workers", 0]
-    whole, said = extract_features.extract, []
-
-    def meet(*args: Any) -> Any:
-        with pytest.raises(InputError) as refused:
-            run(extract_features, *command)
-        said.append(str(refused.value))
-        return whole(*args)
-
-    monkeypatch.setattr(extract_features, "extract", meet)
+    out.mkdir()
+    with held_elsewhere(out / extract_features.LOCK), pytest.raises(InputError) as refused:
+        run(extract_features, *command)
+    said = f"--out {out}: another process writes there; wait for it, or give another"
+    assert str(refused.value) == said
     run(extract_features, *command)
-    assert said == [f"--out {out}: another process writes there; wait for it, or give another"]
     assert len(np.load(out / "features.npy")) == 40
