@@ -101,17 +101,20 @@ class Experiment:
         )
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_user(self.folder / LOCK, busy))
+            self._begin_log(stack)
             self._begin()
             self._held = stack.pop_all()
         return self
 
-    def _begin(self) -> None:
-        self._handlers = log_handlers(
-            self.folder / "log.txt", self.continues, bool(self.settings["verbose"])
-        )
+    def _begin_log(self, until_done: contextlib.ExitStack) -> None:
         log.setLevel(logging.INFO)
-        for handler in self._handlers:
+        verbose = bool(self.settings["verbose"])
+        for handler in log_handlers(self.folder / "log.txt", self.continues, verbose):
+            until_done.callback(handler.close)
+            until_done.callback(log.removeHandler, handler)
             log.addHandler(handler)
+
+    def _begin(self) -> None:
         if self.continues:
             self._set_aside_later()
             self._take_back_logs()
@@ -137,9 +140,6 @@ class Experiment:
     ) -> None:
         if error is not None:
             log.info("stopped: %s", str(error) or type(error).__name__)
-        for handler in self._handlers:
-            log.removeHandler(handler)
-            handler.close()
         self._held.close()
 
     def begin_pass(self) -> None:
