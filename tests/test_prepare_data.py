@@ -113,7 +113,7 @@ def test_an_interrupted_copy_goes_on(
 def test_one_process_at_a_time(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "target").mkdir()
+    assert run(source, tmp_path / "target") == 0
     with held_elsewhere(tmp_path / "target" / prepare_data.LOCK):
         assert run(source, tmp_path / "target") == 2
     assert "target: another process is copying there; wait for it\n" in capsys.readouterr().err

@@ -192,7 +192,7 @@ def test_a_run_that_has_just_begun_is_shown(
 
 
 def test_a_probe_of_every_few_epochs_is_one_line(tmp_path: Path, browser: "Browser") -> None:
-    exp = make_run(tmp_path / "exp", tmp_path, ["0.png", "1.png", "2.png"], epochs=7)
+    exp = make_run(tmp_path / "exp", tmp_path, [f"{i}.png" for i in range(4)], epochs=7)
     lines = [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         probed = line["epoch"] % 3 == 0
