@@ -66,13 +66,13 @@ def test_six_epochs_open_nothing_that_they_do_not_close(
 def test_runs_one_after_the_other_leave_nothing_open(
     tree: Path, train: Train, after_epochs: list[Usage]
 ) -> None:
-    before = []
+    at_first, before = usage(), []  # other tests may have left helpers of theirs
     for number in range(3):
         train(tree, "--no-report", "--workers", "1", exp=str(number))
         before.append(usage())
     for name in COUNTED:
         assert before[2][name] <= before[1][name], name
-    assert before[2]["processes"] == 0, "the workers have ended"
+    assert before[2]["processes"] <= at_first["processes"], "the workers have ended"
 
 
 @pytest.mark.long
