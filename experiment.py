@@ -252,7 +252,7 @@ class Experiment:
 
     def how_to_go_on(self) -> str:
         """What to start this run with, once it has stopped."""
-        saved = self.folder / "checkpoint.pth.tar"
+        saved = self.folder / NEWEST
         if saved.exists():
             return f"the same command with --resume {shlex.quote(str(saved))}"
         return "the same command, which begins again: nothing was saved yet"
@@ -299,9 +299,8 @@ class Experiment:
             return
         aside = new_numbered_folder(self.folder / "set_aside")
         try:
-            for name in ("clusters", "metrics.jsonl", "images.txt"):
-                if (self.folder / name).exists():
-                    shutil.copy2(self.folder / name, aside / name)
+            for path in self._logs():
+                shutil.copy2(path, aside / path.name)
         except OSError:  # the disk is full; nothing was moved yet
             shutil.rmtree(aside)
             raise
@@ -309,12 +308,16 @@ class Experiment:
 
     def _set_aside_all(self) -> None:
         remove_leftovers(self.folder)
-        names = ("clusters", "metrics.jsonl", "images.txt")
-        logs = [self.folder / name for name in names if (self.folder / name).exists()]
+        logs = self._logs()
         assignments = sorted(self.folder.glob("assignments/epoch_*.npy"))
         if assignments or len(logs) > 1:
             aside = new_numbered_folder(self.folder / "set_aside")
             self._move([*assignments, *logs], aside, "begins again: there is no checkpoint")
+
+    def _logs(self) -> list[Path]:
+        """What a checkpoint that is set aside needs beside it to be continued."""
+        names = ("clusters", "metrics.jsonl", "images.txt")
+        return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def _move(self, paths: Sequence[Path], aside: Path, why: str) -> None:
         for path in paths:

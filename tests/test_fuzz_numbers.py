@@ -293,13 +293,18 @@ scored = st.lists(
 )
 
 
+def without_equal_scores(rows: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that are whole numbers, moved apart by less than one, and whether each is positive."""
+    scores, positive = (np.array(column) for column in zip(*rows, strict=True))
+    return scores + np.linspace(0, 0.5, len(rows)), positive
+
+
 @same
 @given(scored)
 def test_average_precision_is_scikit_learns_where_no_scores_are_equal(
     rows: list[tuple[float, bool]],
 ) -> None:
-    scores = np.array([score for score, _ in rows]) + np.linspace(0, 0.5, len(rows))
-    positive = np.array([is_positive for _, is_positive in rows])
+    scores, positive = without_equal_scores(rows)
     found = average_precision(scores, positive)
     expected = average_precision_score(positive, scores) if positive.any() else 0.0
     assert found == pytest.approx(expected)
@@ -321,8 +326,7 @@ def test_average_precision_of_equal_scores_is_the_worst_of_their_orders(
 def test_interpolated_precision_is_the_best_at_each_recall_or_beyond(
     rows: list[tuple[float, bool]],
 ) -> None:
-    scores = np.array([score for score, _ in rows]) + np.linspace(0, 0.5, len(rows))
-    positive = np.array([is_positive for _, is_positive in rows])
+    scores, positive = without_equal_scores(rows)
     hits = positive[np.argsort(-scores)]
     at = [hits[: rank + 1].mean() for rank in range(len(hits))]
     best = [max(at[rank:]) for rank in range(len(hits)) if hits[rank]]
