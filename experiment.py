@@ -6,8 +6,7 @@ import json
 import logging
 import math
 import shlex
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,39 +14,26 @@ from typing import Any
 import numpy as np
 
 from checkpoint import save_checkpoint
-from checkpoint_folder import (
-    NEWEST,
-    PREVIOUS,
-    checkpoints_of,
-    folder_of,
-    is_sound,
-    place_of,
-    remove_old,
-)
-from data.images import MOST_UNREADABLE, ImageList, describe_change
+from checkpoint_folder import NEWEST, PREVIOUS, folder_of, remove_old
+from data.images import MOST_UNREADABLE, ImageList
 from distributed import gather_objects, together, world_size
-from errors import InputError, shorten
-from files import (
-    append,
-    atomic_write,
-    make_experiment_folder,
-    new_numbered_folder,
-    remove_leftovers,
-    write_text,
-)
+from errors import InputError
+from files import atomic_write, make_experiment_folder, write_text
 from finite import name_some
 from locks import sole_user
 from log_handlers import log_handlers
-from names import from_lines, from_reasons, printable, read_text, to_line, to_lines, to_reasons
+from metrics_file import METRICS, log_metrics, read_metrics
+from names import from_reasons, printable, read_text, to_line, to_lines, to_reasons
 from results import plain_settings, versions
-from state import AUTO, OWN_SETTINGS
+from resumed_folder import changed_settings, check_same_run, set_aside_all, take_back
+from state import AUTO
 from tensorboard_file import Curves
 from util import Logger
 
 log = logging.getLogger("deepcluster")
 
 LOCK = ".lock"
-RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", "metrics.jsonl")
+RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", METRICS)
 
 
 class Experiment:
@@ -86,7 +72,8 @@ class Experiment:
         )
         self.begins_again = resume == AUTO
         if self.continues:
-            self._check_same_run()
+            assert checkpoint is not None
+            check_same_run(folder, images, checkpoint)
         elif not self.begins_again:
             self._refuse_results()
         make_experiment_folder(self.folder)
@@ -116,11 +103,12 @@ class Experiment:
 
     def _begin(self) -> None:
         if self.continues:
-            self._set_aside_later()
-            self._take_back_logs()
+            assert self.checkpoint is not None
+            assert self.resume is not None
+            take_back(self.folder, self.resume, self.checkpoint, self.settings)
         else:
             if self.begins_again:
-                self._set_aside_all()
+                set_aside_all(self.folder)
             write_text(self.folder / "images.txt", to_lines(self.images.paths))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
@@ -230,7 +218,7 @@ class Experiment:
         epoch = metrics["epoch"]
         self.clusters.log(clusters)
         self.save_assignment(epoch, assignment)
-        append(self.folder / "metrics.jsonl", (json.dumps(metrics) + "\n").encode())
+        log_metrics(self.folder, metrics)
         try:
             self.curves.add(dict(_scalars(metrics)), epoch)
         except OSError as error:  # they are in metrics.jsonl, too
@@ -265,111 +253,13 @@ class Experiment:
                 "give --resume auto to continue it, or another --exp for a new run"
             )
 
-    def _check_same_run(self) -> None:
-        assert self.checkpoint is not None
-        end, digest = (self.checkpoint.get(f"clusters_{name}") for name in ("end", "digest"))
-        if end is None or digest is None:
-            raise InputError(
-                f"--exp {self.folder}: its checkpoint is the original code's, whose logs cannot be "
-                "continued; give another --exp"
-            )
-        clusters = Logger(self.folder / "clusters")
-        if clusters.path.exists() and not clusters.ended_at(end, digest):
-            raise InputError(
-                f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
-                "saved: the run has gone another way since, or the file is damaged; "
-                "give another --exp to go on without it"
-            )
-        listing = self.folder / "images.txt"
-        before = read_text(listing) if listing.exists() else ""
-        now = self.images.paths
-        # runs of before there were escapes have names with line breaks as they are
-        if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
-            change = describe_change(from_lines(before), now)
-            raise InputError(
-                f"--resume: the images are not those of {listing} ({change}); "
-                "give another --exp to go on with these"
-            )
-
-    def _set_aside_later(self) -> None:
-        """Make room for a run that goes another way from here on: without its logs, a later
-        checkpoint could not be continued any more. With copies of them it can, where it is put."""
-        later = [*self._later_checkpoints(), *self._later_assignments()]
-        if not later:
-            return
-        aside = new_numbered_folder(self.folder / "set_aside")
-        try:
-            for path in self._logs():
-                shutil.copy2(path, aside / path.name)
-        except OSError:  # the disk is full; nothing was moved yet
-            shutil.rmtree(aside)
-            raise
-        self._move(later, aside, "goes on from before them")
-
-    def _set_aside_all(self) -> None:
-        remove_leftovers(self.folder)
-        logs = self._logs()
-        assignments = sorted(self.folder.glob("assignments/epoch_*.npy"))
-        if assignments or len(logs) > 1:
-            aside = new_numbered_folder(self.folder / "set_aside")
-            self._move([*assignments, *logs], aside, "begins again: there is no checkpoint")
-
-    def _logs(self) -> list[Path]:
-        """What a checkpoint that is set aside needs beside it to be continued."""
-        names = ("clusters", "metrics.jsonl", "images.txt")
-        return [self.folder / name for name in names if (self.folder / name).exists()]
-
-    def _move(self, paths: Sequence[Path], aside: Path, why: str) -> None:
-        for path in paths:
-            target = aside / path.relative_to(self.folder)
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
-        names = ", ".join(str(path.relative_to(self.folder)) for path in paths)
-        log.warning("set aside in %s, as the run %s: %s", aside, why, names)
-
-    def _later_checkpoints(self) -> list[Path]:
-        assert self.checkpoint is not None
-        now = self.checkpoint["epoch"], self.checkpoint.get("step", 0)
-        later = {p for p in checkpoints_of(self.folder) if (place_of(p) or now) > now}
-        newest = self.folder / NEWEST
-        if newest != self.resume and newest.exists() and not is_sound(newest):
-            later.add(newest)  # with the next one that is saved it would become the one before
-        return sorted(later)
-
-    def _later_assignments(self) -> list[Path]:
-        assert self.checkpoint is not None
-        epoch, clusters = self.checkpoint["epoch"], self.checkpoint.get("clusters")
-        # the network's own: within an epoch they are in use, at its begin they are found again, and
-        # are the same if nothing but the length of the run has changed
-        stays = clusters is not None and clusters["epoch"] == epoch
-        if self.checkpoint.get("step", 0) == 0:
-            stays = stays and not set(self._changed_settings()) - {"epochs", "checkpoints", "keep"}
-        first = f"epoch_{epoch + stays:04d}.npy"
-        return sorted(p for p in self.folder.glob("assignments/epoch_*.npy") if p.name >= first)
-
-    def _take_back_logs(self) -> None:
-        assert self.checkpoint is not None
-        remove_leftovers(self.folder)
-        if self.clusters.path.exists():
-            self.clusters.cut(self.checkpoint["clusters_end"])
-        kept = [m for m in self.read_metrics() if m["epoch"] < self.checkpoint["epoch"]]
-        lines = "".join(json.dumps(metrics) + "\n" for metrics in kept)
-        write_text(self.folder / "metrics.jsonl", lines)
-
-    def _changed_settings(self) -> dict[str, str]:
-        """By name, what each was and is."""
-        before = (self.checkpoint or {}).get("settings", {})
-        return {
-            name: f"{before[name]} → {value}"
-            for name, value in self.settings.items()
-            if name not in OWN_SETTINGS and name in before and before[name] != value
-        }
-
     def _log_changed_settings(self) -> None:
-        changed = [f"{name} {change}" for name, change in self._changed_settings().items()]
-        before = (self.checkpoint or {}).get("settings", {}).get("data")
-        if before is not None and before != self.settings.get("data"):
-            changed.insert(0, f"images of {before} → {self.settings['data']}")
+        before = (self.checkpoint or {}).get("settings", {})
+        changes = changed_settings(before, self.settings)
+        changed = [f"{name} {change}" for name, change in changes.items()]
+        data = before.get("data")
+        if data is not None and data != self.settings.get("data"):
+            changed.insert(0, f"images of {data} → {self.settings['data']}")
         digest = (self.checkpoint or {}).get("images_digest")
         if digest not in (None, self.images.digest):
             changed.insert(0, "other images, by name or order")
@@ -432,23 +322,6 @@ class Bystander:
     ) -> None: ...
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of an experiment folder's `metrics.jsonl`, one for each epoch.
-
-    Raises:
-        InputError: one is damaged.
-    """
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
-        reason = shorten(error)
-        raise InputError(f"{path}: not a JSON object on each line: {reason}") from error
 
 
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:

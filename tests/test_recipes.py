@@ -12,7 +12,7 @@ from conftest import write_images
 import eval_knn
 import eval_linear
 import main
-from experiment import read_metrics
+from metrics_file import read_metrics
 from state import OWN_SETTINGS
 
 ROOT = Path(__file__).parents[1]

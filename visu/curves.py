@@ -20,8 +20,8 @@ if __name__ == "__main__":  # started by its path, from wherever
 
 import cli
 from errors import InputError
-from experiment import read_metrics
 from files import atomic_write, check_new_file
+from metrics_file import read_metrics
 
 Metrics = list[dict[str, Any]]
 Series = tuple[str, str, Callable[[dict[str, Any]], float | None]]  # name, style, value
