@@ -1,11 +1,13 @@
 """launch.py: torchrun, and what is left to read when it fails."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,31 @@ def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None
     launcher.send_signal(signal.SIGTERM)
     assert launcher.communicate(timeout=120)[1] == ""
     assert launcher.returncode == 128 + signal.SIGTERM
+
+
+def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    command = [sys.executable, str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
+    command += [str(ROOT / "main.py"), str(tree), *flags.split(), "--resume", "auto"]
+    command += ["--device", "cpu", "--exp", str(exp), "--epochs"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [*command, "500"], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while run.poll() is None and not (exp / "checkpoint.pth.tar").exists():
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    output, error = run.communicate(timeout=120)
+    saved = exp / "checkpoint.pth.tar"
+    onward = f"to go on: the same command with --resume {saved}\n"
+    assert (run.returncode, output, error) == (0, f"stopped by SIGTERM; {onward}", "")
+
+    epochs = len((exp / "metrics.jsonl").read_text().splitlines()) + 1
+    done = subprocess.run(
+        [*command, str(epochs)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = (exp / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(epochs))
