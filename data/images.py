@@ -130,7 +130,7 @@ def images_of_listing(
     """What `find_images` has once found in a source, from its paths alone. A source that is not
     there any more is taken for a folder."""
     source = Path(source)
-    if source.is_file():
+    if os.path.isfile(source):  # noqa: PTH113  # of a text that can be no name, too
         return _from_list(source.parent, paths, max_pixels)
     parts = (path.partition(os.sep) for path in paths)
     folders = [first if slash else "." for first, slash, _ in parts]

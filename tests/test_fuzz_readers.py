@@ -85,6 +85,7 @@ FOUND = {
     "clusters that are a text": ("configuration", b'"nmb_cluster": 4', b'"nmb_cluster": "4"'),
     "data that is a number": ("configuration", b'"data": "', b'"data": 5, "x": "'),
     "data that is no file name": ("configuration", b'"data": "', b'"data": "\\u0000'),
+    "data whose name is too long": ("configuration", b'"data": "', b'"data": "' + b"9" * 300),
     "cluster 2^40": ("epoch_assignment", b"\x03\0\0\0\0\0\0\0", b"\x03\0\0\0\0\1\0\0"),
     "a layer called without end": ("prototxt", b"'conv0'", b"'" + b"c" * 5000 + b"'"),
 }

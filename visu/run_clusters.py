@@ -18,7 +18,7 @@ from clustering import group_by_cluster
 from data.decode import MAX_PIXELS
 from data.images import ImageList, images_of_listing
 from errors import InputError, shorten
-from experiment import read_metrics
+from metrics_file import read_metrics
 from names import from_lines, read_text
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None, where needed
@@ -91,7 +91,8 @@ class Run:
             InputError: they are not where they were.
         """
         step = max(len(self.images) // LOOKED_AT, 1)
-        if not any(Path(self.images.path(i)).exists() for i in range(0, len(self.images), step)):
+        some = (self.images.path(i) for i in range(0, len(self.images), step))
+        if not any(os.path.exists(path) for path in some):  # noqa: PTH110  # as in _find_data
             raise InputError(
                 f"{self.folder}: its images are not there any more (looked for "
                 f"{self.images.path(0)} and others); give the folder or list as {flag}"
