@@ -30,7 +30,9 @@ DIR=$(absolute "$DIR")
 EXP=${EXP:+$(absolute "$EXP")}
 EXP=${EXP:-exp/slurm-$SLURM_JOB_ID}
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
+[[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$PROCESSES: not a whole number of 1 or more"
 WORKERS=${WORKERS:-$((${SLURM_CPUS_PER_TASK:-1} / PROCESSES))}  # of each process
+[[ $WORKERS =~ ^[0-9]+$ ]] || fail "WORKERS=$WORKERS: not a whole number of 0 or more"
 nodes=${SLURM_JOB_NUM_NODES:-1}
 
 # The last --resume wins: another run's checkpoint is what this one begins with, and no more

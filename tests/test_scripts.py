@@ -374,7 +374,12 @@ def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> N
 
 @pytest.mark.parametrize(
     ("variables", "message"),
-    [({}, "to be started by Slurm"), ({"SLURM_JOB_ID": "1"}, "DIR: name the images")],
+    [
+        ({}, "to be started by Slurm"),
+        ({"SLURM_JOB_ID": "1"}, "DIR: name the images"),
+        ({"SLURM_JOB_ID": "1", "DIR": "i", "WORKERS": "all"}, "WORKERS=all: not a whole number"),
+        ({"SLURM_JOB_ID": "1", "DIR": "i", "PROCESSES": "all"}, "PROCESSES=all: not a whole"),
+    ],
 )
 def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message: str) -> None:
     done = bash("./main_slurm.sh", clone, PYTHON=sys.executable, **variables)
