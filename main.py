@@ -76,9 +76,9 @@ def run(args: argparse.Namespace, stopping: Stopping) -> None:
         compute = select_compute(args.device, args.precision)
         check_decode(args.decode, compute.device)
         images = find_images(args.data, args.max_pixels)
+        checkpoint = read_resume(args, images)
         check_settings(args, len(images))
         make_clustering(args, 0, compute.device)  # what it refuses, it shall refuse now
-        checkpoint = read_resume(args, images)
     check_same_place(args, checkpoint)
     if checkpoint is not None and is_finished(checkpoint, args.epochs):
         if rank() == 0:

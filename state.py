@@ -20,6 +20,7 @@ from errors import InputError
 from layouts import has_sobel
 from models import ConvNet, untrained
 from results import plain_settings
+from torch_file import load_mapped
 from util import AverageMeter
 
 # Settings that the order of an epoch's draws depends on.
@@ -172,12 +173,12 @@ def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
 
 def settings_of(path: Path) -> dict[str, Any]:
     """The settings that a run which goes on from a checkpoint takes over, where it is not given
-    others.
-
-    Raises:
-        InputError: the checkpoint cannot be loaded.
-    """
-    settings = read_checkpoint(path).get("settings", {})
+    others. The weights are left on the disk; of what is no checkpoint of a run there are none, and
+    `read_resume` will say what is wrong with it."""
+    try:
+        settings = dict(load_mapped(path)["settings"])
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        return {}
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 

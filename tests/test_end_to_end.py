@@ -487,7 +487,7 @@ BAD_INPUT = {
     "{tree} --batch 1": "argument --batch: '1' is not a whole number of 2 or more",
     "{tree} --arch lenet": "argument -a/--arch: invalid choice: 'lenet'",
     "{tree} --k 4 --exp {file}/exp": "cannot write there: Not a directory",
-    "{tree} --k 4 --resume {vgg}": "holds a network of --arch vgg16, not of alexnet",
+    "{tree} --k 4 --size 32 --resume {vgg}": "holds a network of --arch vgg16, not of alexnet",
     "{tree} --k 4 --sobel --resume {rgb}": "its network has no Sobel filters; leave out --sobel",
     "{tree} --k 4 --resume {file}": "not a checkpoint",
     "{tree} --k 4 --resume {rgb}": "its weights do not fit alexnet: missing: features.0.weight",
