@@ -95,7 +95,8 @@ def last_sound(folder: Path) -> Path | None:
     found = next(sound_checkpoints(folder), None)
     if found is None:
         if saved:
-            raise InputError(f"{saved[0]}: not a checkpoint, or a damaged one; there is no other")
+            other = "there is no other" if len(saved) == 1 else "so are the others there"
+            raise InputError(f"{saved[0]}: not a checkpoint, or a damaged one; {other}")
         return None
     later = saved[: saved.index(found)]
     for path in [*later, *(path for path in saved if place_of(path) is None)]:

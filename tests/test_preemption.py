@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +226,10 @@ def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(
     assert main.parse_args(auto).resume == exp / "checkpoints" / "checkpoint_2.pth.tar"
     for path in (exp / "checkpoints").iterdir():
         path.write_bytes(b"cut off")
+    with pytest.raises(InputError, match="a damaged one; so are the others there"):
+        main.parse_args(auto)
+    shutil.rmtree(exp / "checkpoints")
+    (exp / "checkpoint.previous.pth.tar").unlink()
     with pytest.raises(InputError, match="a damaged one; there is no other"):
         main.parse_args(auto)
 
