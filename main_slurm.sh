@@ -9,7 +9,8 @@
 # Three minutes before its time is up the run is told to stop: it ends its step, saves a checkpoint,
 # and the job is put back into the queue. When it starts again it goes on from the newest checkpoint:
 # as it keeps its number, it finds its folder exp/slurm-<number>. What has not ended after 150 seconds
-# goes on from the checkpoint before.
+# goes on from the checkpoint before. A run that Slurm preempts (SIGTERM, and some time of grace) is
+# put back in the same way; one that is cancelled stays so.
 #SBATCH --job-name=deepcluster
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -57,6 +58,15 @@ put_back() {
 run=
 trap put_back USR1
 
+was_preempted() {  # the run was told to end, at its start or later, and the job is not cancelled
+    if [ "$status" = 0 ]; then
+        [[ $(tail -n 1 "$EXP/log.txt" 2>/dev/null) == *"stopped: SIGTERM" ]] || return
+    elif [ "$status" != 143 ]; then
+        return 1
+    fi
+    [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]
+}
+
 # torchrun would give each process a single thread, too few for the PCA
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((WORKERS > 0 ? WORKERS : 1))}
 head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)  # reads to the end
@@ -74,4 +84,8 @@ while [ -n "$waits" ]; do  # a signal ends `wait`
     waits= status=0
     wait "$run" || status=$?
 done
+if was_preempted; then
+    echo "main_slurm.sh: the run was preempted; the job goes back into the queue"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$status"

@@ -361,6 +361,30 @@ def test_a_slurm_job_saves_and_is_put_back_before_its_time_is_up(clone: Path) ->
     assert done.stdout.splitlines()[1:] == ["saved", "requeue 12345"]
 
 
+@pytest.mark.parametrize(
+    ("last", "status", "state", "back"),
+    [
+        ("stopped: SIGTERM", 0, "RUNNING", True),
+        ("stopped: SIGTERM", 0, "COMPLETING", False),  # cancelled
+        ("stopped: SIGTERM", 7, "RUNNING", False),
+        ("epoch 3", 0, "RUNNING", False),  # at its end
+        ("epoch 3", 143, "RUNNING", True),  # as it began
+    ],
+)
+def test_a_slurm_job_that_is_preempted_is_put_back_and_no_other(
+    clone: Path, last: str, status: int, state: str, back: bool
+) -> None:
+    (clone / "exp" / "e").mkdir(parents=True)
+    stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
+    stub(clone / "bin", "srun", f"echo '1:00 {last}' > exp/e/log.txt; exit {status}")
+    stub(clone / "bin", "squeue", f"echo {state}")
+    variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
+    done = bash("./main_slurm.sh", clone, DIR="images", EXP="exp/e", **variables)
+    assert done.returncode == status, done.stderr
+    assert ("requeue 12345" in done.stdout) == back
+    assert done.stderr == ""
+
+
 def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> None:
     script = (clone / "main_slurm.sh").read_text()
     (clone / "main_slurm.sh").write_text(script.replace("second < 150", "second < 2"))
