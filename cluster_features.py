@@ -24,7 +24,7 @@ from distributed import process_group, rank, shard_of, together
 from errors import InputError, shorten
 from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
-from names import from_line, read_text
+from names import from_line, printable, read_text
 from progress import progress
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics
@@ -100,9 +100,10 @@ def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
     with safe_open(path, framework="np") as file:
         names = list(file.keys())
         if TENSOR not in names and len(names) != 1:
+            there = shorten(printable(", ".join(names))) or "nothing"
             raise InputError(
-                f"{path}: holds {', '.join(names) or 'nothing'}; give a file with one tensor, or "
-                f"one that is called {TENSOR}"
+                f"{path}: holds {there}; give a file with one tensor, or one that is called "
+                f"{TENSOR}"
             )
         tensor = file.get_slice(TENSOR if TENSOR in names else names[0])
         shape = tuple(tensor.get_shape())

@@ -74,6 +74,7 @@ FOUND = {
     "a path too long for an image": ("places", b"n01", b"9" * 5000),
     "a bracket that stays open": ("feature_rows", b"(7, 3)", b"(7, 3 "),
     "a number without end": ("feature_rows", b"(7, 3)", b"(7" + b"0" * 60 + b", 3)"),
+    "a tensor of two lines": ("feature_tensors", b'},"features":', b'},"fea\xe2\x80\xa8es":'),
     "bytes that are no text": ("metrics", b'"epoch": 1', b'"epoch\xff": 1'),
     "an epoch that is none": ("metrics", b'"epoch": 1', b'"epoch": "1"'),
     "an epoch that is a list": ("metrics", b'"epoch": 1', b'"epoch": []'),
