@@ -7,11 +7,11 @@
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-absolute() {  # a path as it was meant where the script was started
-    case $1 in
-    /*) echo "$1" ;;
-    *) echo "$started_in/$1" ;;
-    esac
+absolute() {  # makes the paths in variables what they were meant to be where the script was started
+    local name
+    for name; do
+        case ${!name} in /*) ;; *) printf -v "$name" %s "$started_in/${!name}" ;; esac
+    done
 }
 
 fail() {
@@ -54,7 +54,7 @@ venv_is_complete() {
 }
 
 if [ -n "${PYTHON:-}" ]; then
-    case $PYTHON in */*) PYTHON=$(absolute "$PYTHON") ;; esac
+    case $PYTHON in */*) absolute PYTHON ;; esac
     command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
 else
     # one script at a time sets up; where there is no flock, do not start two at once the first time

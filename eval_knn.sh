@@ -10,10 +10,9 @@ set -euo pipefail
 
 [ -n "${DATA:-}" ] || fail "DATA: name a folder with train/ and val/: DATA=/imagenet $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-DATA=$(absolute "$DATA")
-MODEL=$(absolute "$MODEL")
+absolute DATA MODEL
 WORKERS=${WORKERS:-12}
-if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
+if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 
 processes=$(count_processes)
 workers=$(share_of "$WORKERS" "$processes")

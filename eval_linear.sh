@@ -18,14 +18,14 @@ if [ -z "${DATA:-}" ]; then
         MODEL=$(ls -t exp/*/checkpoint.pth.tar 2>/dev/null | head -n 1 || true)
         [ -n "$MODEL" ] || fail "no network in exp/ yet: run ./main.sh first, or name one in MODEL"
     else
-        MODEL=$(absolute "$MODEL")
+        absolute MODEL
     fi
     EPOCHS=${EPOCHS:-5} WORKERS=${WORKERS:-2}
     set -- --size 96 --untrained --batch_size 64 "$@"
 else
-    DATA=$(absolute "$DATA")
+    absolute DATA
     [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-    MODEL=$(absolute "$MODEL")
+    absolute MODEL
 fi
 
 CONV=${CONV:-all}
@@ -33,7 +33,7 @@ LR=${LR:-0.01}
 WD=${WD:--7}
 EPOCHS=${EPOCHS:-90}
 WORKERS=${WORKERS:-12}
-if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
+if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 
 processes=$(count_processes)
 workers=$(share_of "$WORKERS" "$processes")

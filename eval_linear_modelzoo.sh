@@ -18,11 +18,10 @@ set -euo pipefail
 
 [ -n "${DATA:-}" ] || fail "DATA: name a folder with train/ and val/: DATA=/imagenet $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-DATA=$(absolute "$DATA")
-MODEL=$(absolute "$MODEL")
+absolute DATA MODEL
 PROTOCOL=${PROTOCOL:-modelzoo}
 WORKERS=${WORKERS:-12}
-if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
+if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 # shellcheck disable=SC2086  # CONV may be several layers
 if [ -n "${CONV:-}" ]; then set -- --conv $CONV "$@"; fi
 

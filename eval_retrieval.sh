@@ -13,10 +13,10 @@ set -euo pipefail
 
 [ -n "${DATASET:-}" ] || fail "DATASET: name the folder with Oxford/ and Paris/: DATASET=/data $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint, or pretrained: MODEL=pretrained $0"
-DATASET=$(absolute "$DATASET")
-if [ "$MODEL" != pretrained ]; then MODEL=$(absolute "$MODEL"); fi
+absolute DATASET
+if [ "$MODEL" != pretrained ]; then absolute MODEL; fi
 DATASET_NAME=${DATASET_NAME:-Oxford}
-if [ -n "${TEMP_DIR:-}" ]; then TEMP_DIR=$(absolute "$TEMP_DIR"); fi
+if [ -n "${TEMP_DIR:-}" ]; then absolute TEMP_DIR; fi
 
 launch 1 eval_retrieval.py --model "$MODEL" --dataset "$DATASET" --dataset_name "$DATASET_NAME" \
     --S "${S:-1024}" --L "${L:-3}" --n_pca "${N_PCA:-512}" \

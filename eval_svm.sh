@@ -13,9 +13,10 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-VOCDIR=$(absolute "${VOCDIR:-datasets/VOCdevkit}")
-MODEL=$(absolute "${MODEL:-exp/001/checkpoint.pth.tar}")
+VOCDIR=${VOCDIR:-datasets/VOCdevkit}
+MODEL=${MODEL:-exp/001/checkpoint.pth.tar}
+absolute VOCDIR MODEL
 WORKERS=${WORKERS:-12}
-if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
+if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 
 launch 1 eval_svm.py --vocdir "$VOCDIR" --model "$MODEL" --workers "$WORKERS" --verbose "$@"

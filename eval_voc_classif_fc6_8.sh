@@ -19,8 +19,9 @@ STEPSIZE=${STEPSIZE:-5000}
 NIT=${NIT:-150000}
 BATCH=${BATCH:-16}
 WORKERS=${WORKERS:-4}
-if [ -n "${EXP:-}" ]; then set -- --exp "$(absolute "$EXP")" "$@"; fi
+if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 
-launch 1 eval_voc_classif.py --vocdir "$(absolute "$VOCDIR")" --model "$(absolute "$MODEL")" \
+absolute VOCDIR MODEL
+launch 1 eval_voc_classif.py --vocdir "$VOCDIR" --model "$MODEL" \
     --split "$SPLIT" --fc6_8 1 --lr "$LR" --stepsize "$STEPSIZE" --nit "$NIT" --batch "$BATCH" \
     --workers "$WORKERS" "$@"

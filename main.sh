@@ -48,7 +48,7 @@ if [ -z "${DIR:-}" ]; then
         set -- --reassign 4 --size 96 "$@"
     fi
 else
-    DIR=$(absolute "$DIR")
+    absolute DIR
 fi
 
 cores=$(getconf _NPROCESSORS_ONLN)
@@ -74,7 +74,7 @@ set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+
 if [ -n "$exp_flag" ]; then
     EXP=$exp_flag
 elif [ -n "${EXP:-}" ]; then
-    EXP=$(absolute "$EXP")
+    absolute EXP
     set -- --exp "$EXP" "$@"
 elif [ -n "$resume_flag" ]; then
     EXP=$(dirname "$resume_flag")

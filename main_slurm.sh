@@ -27,9 +27,8 @@ set -euo pipefail
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "to be started by Slurm: DIR=/your/images sbatch $0"
 [ -n "${DIR:-}" ] || fail "DIR: name the images: DIR=/your/images sbatch $0"
-DIR=$(absolute "$DIR")
-EXP=${EXP:+$(absolute "$EXP")}
-EXP=${EXP:-exp/slurm-$SLURM_JOB_ID}
+absolute DIR
+if [ -n "${EXP:-}" ]; then absolute EXP; else EXP=exp/slurm-$SLURM_JOB_ID; fi
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 [[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$PROCESSES: not a whole number of 1 or more"
 WORKERS=${WORKERS:-$((${SLURM_CPUS_PER_TASK:-1} / PROCESSES))}  # of each process
@@ -37,7 +36,7 @@ WORKERS=${WORKERS:-$((${SLURM_CPUS_PER_TASK:-1} / PROCESSES))}  # of each proces
 nodes=${SLURM_JOB_NUM_NODES:-1}
 
 # The last --resume wins: another run's checkpoint is what this one begins with, and no more
-if compgen -G "$EXP/checkpoint.pth.tar" >/dev/null || compgen -G "$EXP/checkpoints/*" >/dev/null; then
+if [ -e "$EXP/checkpoint.pth.tar" ] || [ -n "$(ls -A "$EXP/checkpoints" 2>/dev/null)" ]; then
     set -- "$@" --resume auto
 else
     set -- --resume auto "$@"

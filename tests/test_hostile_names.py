@@ -79,7 +79,7 @@ def test_names_reach_a_program_as_they_are(tmp_path: Path, script: str) -> None:
     copy_scripts(here)
     _, variables = SCRIPTS[script]
     for number, name in enumerate(HOSTILE):
-        named = {variable: f"{name}{number}/{variable}" for variable in variables}
+        named = {variable: f"{name}{number}/{variable}\n" for variable in variables}
         environment = {
             "PATH": f"{here}/bin:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(tmp_path),

@@ -11,9 +11,8 @@ set -euo pipefail
 
 [ -n "${DATA:-}" ] || fail "DATA: name the images: DATA=/imagenet/train $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-DATA=$(absolute "$DATA")
-MODEL=$(absolute "$MODEL")
-if [ -n "${EXP:-}" ]; then EXP=$(absolute "$EXP"); else EXP=$(dirname "$MODEL")/visu; fi
+absolute DATA MODEL
+if [ -n "${EXP:-}" ]; then absolute EXP; else EXP=${MODEL%/*}/visu; fi
 
 # shellcheck disable=SC2086  # CONV may be several layers
 launch 1 visu/activ-retrieval.py --data "$DATA" --model "$MODEL" --exp "$EXP" --conv ${CONV:-1} \

@@ -11,8 +11,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
 
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-MODEL=$(absolute "$MODEL")
-if [ -n "${EXP:-}" ]; then EXP=$(absolute "$EXP"); else EXP=$(dirname "$MODEL")/visu; fi
+absolute MODEL
+if [ -n "${EXP:-}" ]; then absolute EXP; else EXP=${MODEL%/*}/visu; fi
 
 # shellcheck disable=SC2086  # CONV may be several layers
 launch 1 visu/gradient_ascent.py --model "$MODEL" --exp "$EXP" --conv ${CONV:-1} "$@"
