@@ -5,9 +5,10 @@ import contextlib
 import io
 import math
 import os
+import reprlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from errors import InputError
@@ -34,6 +35,33 @@ class Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         if _is_first():
             super().print_help(file)
+
+    def checked(self, saved: Mapping[Any, Any], source: str) -> dict[str, Any]:
+        """Settings that were saved, for `set_defaults`: those that are flags here, each of which
+        has to be what the flag takes.
+
+        Raises:
+            InputError: one is not; names the source.
+        """
+        flags = [flag for flag in self._actions if flag.option_strings and flag.dest in saved]
+        return {flag.dest: self._checked(flag, saved[flag.dest], source) for flag in flags}
+
+    def _checked(self, flag: argparse.Action, value: Any, source: str) -> Any:
+        if value is flag.default:  # such as None
+            return value
+        try:
+            if isinstance(flag.default, bool) != isinstance(value, bool):
+                raise ValueError(value)
+            if isinstance(value, bool):
+                return value
+            converted = self._get_value(flag, str(value))
+            self._check_value(flag, converted)
+        except (argparse.ArgumentError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{source}: its setting {flag.dest} is {reprlib.repr(value)}, which "
+                f"{flag.option_strings[-1]} does not take"
+            ) from error
+        return converted
 
     def error(self, message: str) -> NoReturn:
         complain(f"{self.prog}: error: {message} (see --help)")
@@ -91,7 +119,7 @@ def warn(message: str) -> None:
     """Say on stderr what does not end the program; of many processes, the first on this machine
     does."""
     if _is_first():
-        sys.stderr.write(f"warning: {message}\n")
+        sys.stderr.write(f"warning: {printable(message)}\n")
 
 
 def _is_first() -> bool:

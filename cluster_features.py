@@ -24,7 +24,7 @@ from distributed import process_group, rank, shard_of, together
 from errors import InputError, shorten
 from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
-from names import from_line, printable, read_text
+from names import from_line, printable, read_text, utf8_name
 from progress import progress
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics
@@ -97,7 +97,7 @@ def _read_npy(path: Path) -> tuple[int, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
-    with safe_open(path, framework="np") as file:
+    with utf8_name(path) as name, safe_open(name, framework="np") as file:
         names = list(file.keys())
         if TENSOR not in names and len(names) != 1:
             there = shorten(printable(", ".join(names))) or "nothing"

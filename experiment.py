@@ -264,7 +264,7 @@ class Experiment:
         if digest not in (None, self.images.digest):
             changed.insert(0, "other images, by name or order")
         if changed:
-            log.info("settings changed: %s", ", ".join(changed))
+            log.info("settings changed: %s", printable(", ".join(changed)))
 
     def _list_unreadable(self, named: dict[int, str]) -> None:
         if named.keys() != self.named.keys():

@@ -178,14 +178,14 @@ def _check_writable(flag: str, path: Path, parent: Path, links: bool = False) ->
 
 def remove_leftovers_of(path: Path) -> None:
     """Remove what `atomic_write` had begun of one file when its process was killed."""
-    for leftover in path.parent.glob(f"{glob.escape(_begun(path))}*.tmp"):
+    for leftover in filter(Path.is_file, path.parent.glob(f"{glob.escape(_begun(path))}*.tmp")):
         leftover.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what `atomic_write` had begun in a folder or below when its process was killed: files
     that are called as `mkstemp` does it."""
-    for leftover in folder.rglob(".?*.????????.tmp"):
+    for leftover in filter(Path.is_file, folder.rglob(".?*.????????.tmp")):
         leftover.unlink()
 
 

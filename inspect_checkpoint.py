@@ -20,6 +20,7 @@ from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from errors import InputError
 from files import sha256_of
 from layouts import has_sobel, layout_in_words, network_for, outputs_of
+from names import printable
 
 WIDTH = 100  # columns
 CLUSTERS = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"
@@ -100,10 +101,10 @@ def in_words(card: Card) -> str:
         rows = {**_network_in_words(card), **rows}
     fold = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
     fold.subsequent_indent = " " * 16
-    lines = [card["path"]]
+    lines = [printable(card["path"])]
     for label, text in rows.items():
         fold.initial_indent = f"  {label:<14}"
-        lines += fold.wrap(text)
+        lines += fold.wrap(printable(text))
     return "\n".join(lines) + "\n"
 
 

@@ -63,6 +63,8 @@ from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")
 
+MOST_DRAWN = 2**31  # images an epoch, whose order is in memory
+
 
 def main(args: argparse.Namespace) -> None:
     """Join the other processes, if there are any, and run."""
@@ -97,7 +99,9 @@ def run(args: argparse.Namespace, stopping: Stopping) -> None:
             deepcluster(args, images, model, optimizer, state, compute, experiment, stopping)
             if isinstance(experiment, Experiment):
                 report = None if args.no_report else make_report(experiment.folder)
-                summary = summarise(experiment.read_metrics(), experiment.folder, report)
+                summary = summarise(
+                    experiment.read_metrics(), args.epochs, experiment.folder, report
+                )
                 sys.stdout.write(summary + "\n")
     except Stopped as stopped:
         if isinstance(experiment, Experiment):
@@ -347,6 +351,11 @@ def check_settings(args: argparse.Namespace, images: int) -> None:
             f"{2 * world_size()} or more"
         )
     check_clustering(args, images, f"images of {args.data}")
+    if args.reassign * images > MOST_DRAWN:
+        raise InputError(
+            f"--reassign {args.reassign:g}: of {images:,} images that would be more than "
+            f"{MOST_DRAWN:,} an epoch; give less, and more --epochs"
+        )
     if args.resume in (None, AUTO) and args.start_epoch >= args.epochs:
         raise InputError(
             f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
@@ -461,7 +470,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif resume is not None:
         resume = instead_of_damaged(resume)
     if resume not in (None, AUTO):  # a setting that is not given stays as it was
-        parser.set_defaults(**settings_of(resume))
+        parser.set_defaults(**parser.checked(settings_of(resume), f"--resume {resume}"))
         args = parser.parse_args(argv)
     args.resume = resume
     return args

@@ -7,8 +7,9 @@ backslash in front and escapes behind it, as `sha256sum` does: `\\two\\nlines.pn
 not UTF-8 stay as they are.
 """
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # what `str.splitlines` takes for the end of a line
@@ -59,6 +60,14 @@ def from_reasons(text: str) -> dict[str, str]:
 def read_text(path: Path) -> str:
     """A text file whose file names keep bytes that are not UTF-8."""
     return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def utf8_name(path: str | Path) -> Iterator[str]:
+    """Another name of a file that is there, for libraries that open none whose name is not UTF-8.
+    It is good for as long as the block lasts."""
+    with Path(path).open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def printable(text: str) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 
 from checkpoint_folder import NEWEST, checkpoints_of, is_sound, place_of
 from data.images import ImageList, describe_change
-from errors import InputError
-from files import new_numbered_folder, remove_leftovers
-from metrics_file import METRICS, cut_metrics
+from errors import InputError, shorten
+from files import explained, in_words, new_numbered_folder, remove_leftovers
+from metrics_file import METRICS, cut_metrics, read_metrics
 from names import from_lines, read_text, to_lines
 from state import OWN_SETTINGS
-from util import Logger
+from util import EMPTY, Logger
 
 log = logging.getLogger("deepcluster")
+
+EMPTY_END = len(EMPTY) - 1  # of `clusters` before the first epoch
 
 # Settings that change how long a run is, or what it keeps, but nothing of what it computes.
 HARMLESS = {"epochs", "checkpoints", "keep"}
@@ -41,6 +43,7 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
             "saved: the run has gone another way since, or the file is damaged; "
             "give another --exp to go on without it"
         )
+    _check_metrics(folder, checkpoint["epoch"])
     listing = folder / "images.txt"
     before = read_text(listing) if listing.exists() else ""
     now = images.paths
@@ -50,6 +53,15 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
         raise InputError(
             f"--resume: the images are not those of {listing} ({change}); "
             "give another --exp to go on with these"
+        )
+
+
+def _check_metrics(folder: Path, epoch: int) -> None:
+    done = [line["epoch"] for line in read_metrics(folder) if line["epoch"] < epoch]
+    if done != list(range(epoch - len(done), epoch)):
+        raise InputError(
+            f"--resume: {folder / METRICS} does not have a line for each epoch before {epoch}, in "
+            f"order, but {shorten(done)}; mend it, or give another --exp to go on without it"
         )
 
 
@@ -79,6 +91,8 @@ def take_back(
     if clusters.path.exists():
         clusters.cut(checkpoint["clusters_end"])
     cut_metrics(folder, checkpoint["epoch"])
+    if checkpoint["clusters_end"] > EMPTY_END and not read_metrics(folder):
+        log.warning("%s was lost: it begins anew", folder / METRICS)
 
 
 def set_aside_all(folder: Path) -> None:
@@ -97,11 +111,17 @@ def _set_aside_later(folder: Path, later: Sequence[Path]) -> None:
     aside = new_numbered_folder(folder / "set_aside")
     try:
         for path in _logs(folder):
-            shutil.copy2(path, aside / path.name)
+            _copy(path, aside / path.name)
     except OSError:  # the disk is full; nothing was moved yet
         shutil.rmtree(aside)
         raise
     _move(folder, later, aside, "goes on from before them")
+
+
+def _copy(source: Path, target: Path) -> None:
+    size = in_words(source.stat().st_size)
+    with explained(target, lambda: size), source.open("rb") as old, target.open("wb") as new:
+        shutil.copyfileobj(old, new)
 
 
 def _logs(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 
 from checkpoint import load_weights, read_checkpoint
 from clustering import Clusters
+from data.decode import MAX_PIXELS
 from data.images import ImageList
 from device import Compute
 from errors import InputError
@@ -43,6 +44,7 @@ FORM: dict[str, Any] = {
     "clusters": (dict, type(None)),
     "clustering_loss": (int, float),
     "convnet_loss": list,
+    "knn_top1": (dict, type(None)),
     "clusters_end": (int, type(None)),
     "clusters_digest": (str, type(None)),
     "settings": dict,
@@ -135,14 +137,15 @@ def read_resume(args: argparse.Namespace, images: ImageList) -> dict[str, Any] |
 
 def _check_form(checkpoint: dict[str, Any], path: Path) -> None:
     epoch = checkpoint.get("epoch")
-    if not isinstance(epoch, int) or epoch < 0:
+    if type(epoch) is not int or epoch < 0:
         raise InputError(
             f"--resume {path}: its epoch is {reprlib.repr(epoch)}, not a whole number from 0 on"
         )
     if "step" not in checkpoint:
         return
     for name, kind in FORM.items():
-        if not isinstance(checkpoint.get(name), kind):
+        value = checkpoint.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise InputError(f"--resume {path}: its {name!r} is missing or malformed")
     try:
         fits = _is_sound(_state_of(checkpoint))
@@ -153,13 +156,14 @@ def _check_form(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _is_sound(state: State) -> bool:
-    labels = state.assignment
+    labels, near = state.assignment, state.knn_top1 or {}
     return (
         labels.dtype == state.previous.dtype == np.int64
         and labels.ndim == state.previous.ndim == 1
         and (state.step == 0 or -1 <= labels.min() <= labels.max() < state.k)
         and math.isfinite(state.convnet_loss.avg)
         and min(state.step, state.iteration) >= 0
+        and all(isinstance(count, str) and 0 <= top1 <= 1 for count, top1 in near.items())
     )
 
 
@@ -179,6 +183,8 @@ def settings_of(path: Path) -> dict[str, Any]:
         settings = dict(load_mapped(path)["settings"])
     except Exception:  # damaged bytes make torch.load raise almost anything
         return {}
+    if settings.get("max_pixels", 0) not in range(MAX_PIXELS + 1):
+        del settings["max_pixels"]  # a file from elsewhere shall not lift the limit; the flag may
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 
@@ -227,9 +233,12 @@ def _load_optimizer(
         if scaler.is_enabled() and saved:  # that run was in fp16, too
             scaler.load_state_dict(saved)
         optimizer.load_state_dict(checkpoint["optimizer"])
-        for parameter, entry in optimizer.state.items():
-            momentum = entry.get("momentum_buffer")
-            if momentum is not None and momentum.shape != parameter.shape:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in parameters]
+        if all(momentum is None for momentum in momenta):
+            return
+        for parameter, momentum in zip(parameters, momenta, strict=True):
+            if momentum.shape != parameter.shape:  # None has none
                 raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
     except Exception as error:  # there is no end to what a malformed one may raise
         raise InputError(f"--resume {path}: its optimizer is missing or does not fit") from error

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from metrics import nmi, purity
+from metrics_file import NUMBERS
 from state import State
 
 
@@ -111,38 +112,53 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     return "\n  ".join(lines)
 
 
-def summarise(history: list[dict[str, Any]], folder: Path, report: Path | None = None) -> str:
-    """The end of a run: how it went, where its files are (with its page, if there is one), and what
-    to try next."""
-    first, last = history[0], history[-1]
-    ends = [first, last] if len(history) > 1 else [first]
-
-    def change(name: str, form: str = ".3f") -> str:
-        return " → ".join(f"{end[name]:{form}}" for end in ends if end[name] is not None) or "–"
-
+def summarise(
+    history: list[dict[str, Any]], epochs: int, folder: Path, report: Path | None = None
+) -> str:
+    """The end of a run: how its epochs went (those that the folder knows of), where its files are
+    (with its page, if there is one), and what to try next."""
     rows = [
-        ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
-        ("clustering loss", change("kmeans_loss", ".4g")),
-        ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {last['ln_k']:.3f})"),
-        ("NMI to the previous assignment", _number(last["nmi_previous"])),
-        ("NMI to the folder labels", change("nmi_labels")),
-        ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
+        *(_course(history) if history else []),
         ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
         *([("report", f"{report} (open it in a browser)")] if report else []),
         ("curves", f"{_python()} -m tensorboard.main --logdir {folder}"),
         (
             "to go on",
-            f"the same command with --resume {folder / 'checkpoint.pth.tar'} "
-            f"--epochs {2 * (last['epoch'] + 1)}",
+            f"the same command with --resume {folder / 'checkpoint.pth.tar'} --epochs {2 * epochs}",
         ),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["Done.", *(f"  {name:{width}}  {value}" for name, value in rows)])
 
 
+def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    known = [{**dict.fromkeys(NUMBERS), **line} for line in history]  # or None
+    first, last = known[0], known[-1]
+    ends = [first, last] if len(known) > 1 else [first]
+
+    def change(name: str, form: str = ".3f") -> str:
+        values = [end[name] for end in ends if end[name] is not None]
+        return " → ".join(f"{value:{form}}" for value in values) or "–"
+
+    return [
+        ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
+        ("clustering loss", change("kmeans_loss", ".4g")),
+        (
+            "convnet loss",
+            f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})",
+        ),
+        ("NMI to the previous assignment", _number(last["nmi_previous"])),
+        ("NMI to the folder labels", change("nmi_labels")),
+        (
+            "clusters not empty",
+            f"{last['nonempty_clusters']} of {last['clusters']}",
+        ),
+    ]
+
+
 def duration(history: list[dict[str, Any]]) -> str:
     """How long the epochs took together."""
-    hours = sum(sum(line["seconds"].values()) for line in history) / 3600
+    hours = sum(sum(line.get("seconds", {}).values()) for line in history) / 3600
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any
 import torch
 
 from errors import InputError, shorten
+from names import utf8_name
 from pickle_scan import check_pickle
 from weights_file import read_weights
 
@@ -97,7 +98,8 @@ def load_mapped(path: str | Path) -> Any:
     """
     with Path(path).open("rb") as file:
         _check_archive(file, sums=False)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with utf8_name(path) as name:
+        return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
 
 
 class ChecksumError(ValueError):

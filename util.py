@@ -12,6 +12,8 @@ from data.sampler import UnifLabelSampler
 from files import atomic_write, explained, in_words, sha256_of, sync
 from plain_pickle import load_plain
 
+EMPTY = pickle.dumps([], protocol=2)
+
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 
 
@@ -69,8 +71,8 @@ class Logger:
         """Where the list's STOP byte stands in the file; `cut` takes the list back to it."""
         if self._end is None:
             if not self.path.exists():
-                with atomic_write(self.path) as file:
-                    pickle.dump([], file, protocol=2)
+                with atomic_write(self.path, needed=lambda: len(EMPTY)) as file:
+                    file.write(EMPTY)
             with self.path.open("rb") as file:
                 load_plain(file)
                 self._end = file.tell() - 1
@@ -85,7 +87,7 @@ class Logger:
 
     def ended_at(self, end: int, digest: str) -> bool:
         """Whether this list, when it was shorter, had this end and this digest."""
-        if not self.path.exists() or self.path.stat().st_size <= end:
+        if not self.path.exists() or not 0 <= end < self.path.stat().st_size:
             return False
         return sha256_of(self.path, end).hexdigest() == digest
 

@@ -8,6 +8,7 @@ import safetensors.torch
 
 from files import atomic_write
 from models import ConvNet
+from names import utf8_name
 
 
 def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> None:
@@ -24,7 +25,7 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 def read_weights(path: str | Path) -> dict[str, Any]:
     """The same as a checkpoint that has no more than the file: `arch`, `epoch`, `state_dict`, and
     of the settings the `size`. Anything may be raised by what is no such file."""
-    with safetensors.safe_open(path, framework="pt") as file:
+    with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state: dict[str, Any] = {"arch": about.get("arch"), "state_dict": weights}

@@ -21,6 +21,7 @@ from torch import nn
 import cli
 import main
 from checkpoint import load_model, read_checkpoint
+from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch
 from device import select_compute
@@ -323,6 +324,31 @@ def test_a_resumed_run_keeps_its_settings_and_tells_those_that_changed(
     assert "settings changed: lr 0.02 → 0.03, epochs 1 → 2" in (folder / "log.txt").read_text()
 
 
+def test_a_checkpoint_does_not_lift_the_limit_of_an_images_size(tree: Path, train: Train) -> None:
+    """It may be from elsewhere; who goes on with it may."""
+    folder = train(tree, "--max-pixels", "999999999")
+    resume = [str(tree), "--resume", str(folder / "checkpoint.pth.tar")]
+    assert main.parse_args(resume).max_pixels == MAX_PIXELS
+    assert main.parse_args([*resume, "--max-pixels", "999999999"]).max_pixels == 999999999
+    lower = train(tree, "--max-pixels", "5000", exp="lower")
+    assert main.parse_args([*resume[:2], str(lower / "checkpoint.pth.tar")]).max_pixels == 5000
+
+
+def test_a_run_that_lacks_only_its_last_clusters_goes_on_elsewhere(
+    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No epoch is left to tell of."""
+    folder = train(tree)
+    previous = folder / "checkpoint.previous.pth.tar"
+    capsys.readouterr()
+    other = train(tree, "--resume", str(previous), exp="other")
+    assert not (other / "metrics.jsonl").exists()
+    assert capsys.readouterr().out.startswith("Done.\n  files")
+    for name in ("checkpoint.pth.tar", "assignments/epoch_0001.npy"):
+        assert (other / name).exists()
+    assert_same_weights(folder / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
+
+
 def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
     flags = ["--clustering", "PIC", "--nnn", "2", "--lr", "0.001", "--checkpoints", "7", "--epochs"]
     whole = train(tree, *flags, "2", exp="whole")
@@ -539,8 +565,16 @@ def change(**values: Any) -> Callable[[dict[str, Any]], object]:
     return lambda checkpoint: checkpoint.update(values)
 
 
+def setting(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda checkpoint: checkpoint["settings"].update(values)
+
+
 def change_momentum(checkpoint: dict[str, Any]) -> None:
     checkpoint["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(3)
+
+
+def forget_momentum(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer"]["state"][0] = {}
 
 
 MALFORMED = {
@@ -549,6 +583,25 @@ MALFORMED = {
     "no optimizer": (without("optimizer"), "its optimizer is missing or does not fit"),
     "an empty optimizer": (change(optimizer={}), "its optimizer is missing or does not fit"),
     "a momentum's shape": (change_momentum, "its optimizer is missing or does not fit"),
+    "a momentum less": (forget_momentum, "its optimizer is missing or does not fit"),
+    "an epoch that is true": (change(epoch=True), "its epoch is True"),
+    "a step that is true": (change(step=True), "its 'step' is missing or malformed"),
+    "a probe in words": (change(knn_top1="good"), "its 'knn_top1' is missing or malformed"),
+    "a probe of numbers": (change(knn_top1={1: 2}), "its place in the run is malformed"),
+    "settings by number": (change(settings={1: 2}), "its settings are not a table of names and"),
+    "an odd sampler": (
+        setting(sampler="\x1b[2J"),
+        r"its setting sampler is '\x1b[2J', which --samp",
+    ),
+    "views of nothing": (setting(transforms=None), "its setting transforms is None, which --tran"),
+    "a rate below 0": (setting(lr=-1), "its setting lr is -1, which --lr does not take"),
+    "a probe of a half": (setting(probe=0.5), "its setting probe is 0.5, which --probe does not"),
+    "weights in words": (setting(reweight="yes"), "its setting reweight is 'yes', which --rewei"),
+    "a list of epochs": (setting(epochs=[3]), "its setting epochs is [3], which --epochs does not"),
+    "a number without end": (
+        setting(reassign=2.0**70),
+        "--reassign 1.18059e+21: of 40 images that",
+    ),
     "no iteration": (without("iteration"), "its 'iteration' is missing or malformed"),
     "no settings": (without("settings"), "its 'settings' is missing or malformed"),
     "a setting less": (change(settings={}), "with batch None, which cannot go on"),

@@ -80,10 +80,12 @@ def test_a_loss_stops_the_run_and_is_blamed_on_its_image(
     assert "loss became" in (good / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("layer", ["all", "the last"])
 def test_gradients_stop_the_run_before_they_reach_the_weights(
-    tree: Path, train: Train, good: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, train: Train, good: Path, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     steps: list[int] = []
+    spoiled: list[torch.Tensor] = []
 
     class Spoil(torch.autograd.Function):
         @staticmethod
@@ -93,10 +95,20 @@ def test_gradients_stop_the_run_before_they_reach_the_weights(
         @staticmethod
         def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
             steps.append(1)
-            return gradient / 0 if len(steps) == 4 else gradient
+            return gradient / 0 if len(steps) == 4 and layer == "all" else gradient
+
+    def spoil_bias(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient / 0 if len(steps) == 4 else gradient
+
+    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        bias = model.top_layer.bias if model.top_layer is not None else None
+        if layer == "the last" and bias is not None and all(bias is not b for b in spoiled):
+            spoiled.append(bias)
+            bias.register_hook(spoil_bias)
+        return Spoil.apply(forward(model, x))
 
     forward = ConvNet.forward
-    monkeypatch.setattr(ConvNet, "forward", lambda self, x: Spoil.apply(forward(self, x)))
+    monkeypatch.setattr(ConvNet, "forward", spoil)
     with pytest.raises(InputError, match="gradients became NaN or infinite in step 3 of epoch 1"):
         go_on(train, tree, good)
     assert len(steps) == 4

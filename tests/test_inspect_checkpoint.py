@@ -166,6 +166,18 @@ def test_odd_values_do_not_stop_it(
         assert "tiny" in capsys.readouterr().out
 
 
+def test_what_a_terminal_would_obey_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a\x1b[31m.pth"
+    contents = {"arch": "tiny", "settings": {"evil\x1b[31m": "\x1b[2J"}}
+    torch.save({**contents, "state_dict": tiny().state_dict()}, path)
+    assert inspect(path) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"evil\x1b[31m \x1b[2J" in shown
+
+
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read this checkpoint: Is a directory"):
         inspect_checkpoint.card_of(tmp_path)

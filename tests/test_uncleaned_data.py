@@ -18,9 +18,12 @@ from lock_holder import held_elsewhere
 from test_names import ODD
 
 import assign
+import cluster_features
 import experiment
+import export
 import export_clusters
 import extract_features
+import inspect_checkpoint
 import main
 import prepare_data
 from data.decode import read_pixels
@@ -260,3 +263,24 @@ def test_two_extractions_into_one_folder_do_not_meet(
     assert str(refused.value) == said
     run(extract_features, *command)
     assert len(np.load(out / "features.npy")) == 40
+
+
+def test_a_run_in_a_folder_whose_name_is_not_utf_8(tree: Path, train: Train) -> None:
+    """torch's mapped files and safetensors take no such name."""
+    exp = train(tree, "--no-report", exp=os.fsdecode(b"bad\xff"))
+    checkpoint = exp / "checkpoint.pth.tar"
+    train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name)
+    assert [line["epoch"] for line in experiment.read_metrics(exp)] == [0, 1]
+    assert "</html>" in (exp / "report.html").read_text()
+    table, weights, rows = (exp / name for name in ("a.csv", "net.safetensors", "rows"))
+    common = [str(checkpoint), str(tree), "--workers", "0", "--out"]
+    assign.main(assign.parse_args([*common, str(table)]))
+    assert len(table.read_text().splitlines()) == 1 + 40
+    extract_features.main(
+        extract_features.parse_args([*common, str(rows), "--format", "safetensors"])
+    )
+    count, features = cluster_features.read_rows(rows / "features.safetensors")
+    assert features.shape == (count, 32)
+    export.main(export.parse_args([str(checkpoint), str(weights)]))
+    for path in (checkpoint, weights):
+        assert inspect_checkpoint.card_of(path)["error"] is None

@@ -99,7 +99,7 @@ def _read(folder: Path) -> Metrics:
     metrics = read_metrics(folder)
     if not metrics:
         raise InputError(f"{folder}: no epoch of a run of main.py is in it (metrics.jsonl)")
-    if not all(isinstance(line, dict) and set(line) >= NEEDED for line in metrics):
+    if not all(set(line) >= NEEDED for line in metrics):
         raise InputError(f"{folder / 'metrics.jsonl'}: has a line that is no epoch's")
     return metrics
 

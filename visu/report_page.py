@@ -80,8 +80,6 @@ def fill_page(content: dict[str, Any]) -> str:
 
 def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> dict[str, Any]:
     """All that the page shows."""
-    if not all(map(_is_epoch, run.metrics)):
-        raise InputError(f"{run.folder / 'metrics.jsonl'}: has a line that is no epoch's")
     content: dict[str, Any] = {
         "name": "/".join(run.folder.resolve().parts[-2:]),
         "status": describe_progress(run),
@@ -103,17 +101,6 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
     elif also:
         raise InputError(f"--also {also[0]}: the run has no clusters yet")
     return content
-
-
-def _is_epoch(line: Any) -> bool:
-    """Whether a line of `metrics.jsonl` has what is needed here as it should be."""
-    return (
-        isinstance(line, dict)
-        and isinstance(line.get("epoch"), int)
-        and isinstance(line.get("clusters"), int | None)
-        and isinstance(line.get("seconds"), dict)
-        and all(isinstance(seconds, int | float) for seconds in line["seconds"].values())
-    )
 
 
 def describe_progress(run: Run) -> str:
