@@ -156,15 +156,24 @@ def _check_form(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _is_sound(state: State) -> bool:
-    labels, near = state.assignment, state.knn_top1 or {}
+    labels, near, loss = state.assignment, state.knn_top1 or {}, state.convnet_loss
+    clusters = state.clusters
     return (
         labels.dtype == state.previous.dtype == np.int64
         and labels.ndim == state.previous.ndim == 1
         and (state.step == 0 or -1 <= labels.min() <= labels.max() < state.k)
-        and math.isfinite(state.convnet_loss.avg)
+        and isinstance(loss.sum, int | float)
+        and type(loss.count) is int
+        and math.isfinite(loss.avg)
+        and (clusters is None or _is_whole(clusters))
         and min(state.step, state.iteration) >= 0
         and all(isinstance(count, str) and 0 <= top1 <= 1 for count, top1 in near.items())
     )
+
+
+def _is_whole(clusters: Clusters) -> bool:
+    centroids = clusters.centroids
+    return type(clusters.epoch) is int and centroids.ndim == 2 and centroids.size > 0
 
 
 def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
@@ -183,7 +192,8 @@ def settings_of(path: Path) -> dict[str, Any]:
         settings = dict(load_mapped(path)["settings"])
     except Exception:  # damaged bytes make torch.load raise almost anything
         return {}
-    if settings.get("max_pixels", 0) not in range(MAX_PIXELS + 1):
+    most = settings.get("max_pixels")
+    if isinstance(most, int) and most > MAX_PIXELS:
         del settings["max_pixels"]  # a file from elsewhere shall not lift the limit; the flag may
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
@@ -210,18 +220,16 @@ def set_up(
         load_weights(model, weights, args.resume)
     model.to(compute.device).to(memory_format=torch.channels_last)
 
-    settings = {
-        "lr": args.lr,
-        "momentum": args.momentum,
-        "weight_decay": 10**args.wd,
-        "fused": True,  # one pass over the weights; a third more images/s on CPU
-    }
-    optimizer = torch.optim.SGD(model.body(), **settings)
+    optimizer = torch.optim.SGD(
+        model.body(),
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=10**args.wd,
+        fused=True,  # one pass over the weights; a third more images/s on CPU
+    )
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
         _load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
-        for group in optimizer.param_groups:
-            group.update(settings)
     return model, optimizer, state
 
 
@@ -232,7 +240,11 @@ def _load_optimizer(
         saved = checkpoint.get("grad_scaler")
         if scaler.is_enabled() and saved:  # that run was in fp16, too
             scaler.load_state_dict(saved)
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        loaded = dict(checkpoint["optimizer"])
+        own = optimizer.state_dict()["param_groups"]  # settings are this run's
+        pairs = zip(own, list(loaded["param_groups"]), strict=True)
+        groups = [{**group, "params": dict(other)["params"]} for group, other in pairs]
+        optimizer.load_state_dict({"state": loaded["state"], "param_groups": groups})
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in parameters]
         if all(momentum is None for momentum in momenta):

@@ -17,10 +17,12 @@ from pathlib import Path, PurePosixPath
 
 import cli
 from data.labelled import ANNOTATIONS
-from errors import InputError
+from errors import InputError, shorten
+from names import printable
 from progress import progress
 
 LARGEST = 2**31  # bytes that are unpacked
+OF_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 
 
 def lay_out(archive: Path, folder: Path) -> None:
@@ -48,8 +50,8 @@ def lay_out(archive: Path, folder: Path) -> None:
                         path.write_bytes(source.read(name))
                         advance(1)
                 shutil.move(tree, folder)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+    except (*OF_DAMAGE, OSError) as error:
+        reason = shorten((isinstance(error, OSError) and error.strerror) or error)
         raise InputError(f"{archive}: cannot be unpacked to {folder}: {reason}") from error
 
 
@@ -70,7 +72,8 @@ def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
             case ("val", "images"):
                 label = classes.get(name.name, "")
                 if not re.fullmatch(r"\w+", label):  # which leads to no other folder
-                    raise InputError(f"{archive}: {ANNOTATIONS} has no class for {name.name}")
+                    named = printable(name.name)
+                    raise InputError(f"{archive}: {ANNOTATIONS} has no class for {named}")
                 targets[str(name)] = f"val/{label}/{name.name}"
     if not targets or any(".." in target for target in targets.values()):
         raise InputError(f"{archive}: not Tiny-ImageNet's archive: no train/<class>/images")

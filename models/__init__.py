@@ -20,6 +20,8 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
     "resnet18_small": resnet18_small,
 }
 
+MOST_SIZE = 2**14  # pixels, of `--size`
+
 
 def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:
     """The network as a run with this seed starts from it."""
@@ -32,8 +34,10 @@ def check_size(arch: str, size: int) -> None:
     """Check that a network can take `--size`.
 
     Raises:
-        InputError: with the least that it can.
+        InputError: with the least, or the most, that it can.
     """
+    if size > MOST_SIZE:
+        raise InputError(f"--size {size}: more than {MOST_SIZE} pixels a side; give less")
     if not accepts_size(arch, size):
         least = next(side for side in itertools.count(size) if accepts_size(arch, side))
         raise InputError(f"--size {size}: too small for {arch}; give {least} or more")

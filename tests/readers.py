@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from caffe_files import layers_of, randomised, write_caffe, write_caffe_v1
+from conftest import write_images
 from mutations import OPCODES, WORDS, damaged, damaged_member
 from old_torch import save_as_2018
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
@@ -23,6 +24,7 @@ from run_folder import make_run
 from torch import nn
 from voc_tree import write_voc
 
+import main
 from caffe_import import load_caffe
 from checkpoint import load_model, model_of, read_checkpoint
 from cluster_features import check_finite, read_names, read_rows
@@ -33,6 +35,7 @@ from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.tiny_imagenet import lay_out
 from data.voc import CLASSES, find_voc
+from device import select_compute
 from errors import InputError
 from fitted_clusters import clusters_of, load_clusters, save_clusters
 from inspect_checkpoint import card_of, in_words
@@ -40,6 +43,7 @@ from models import MODELS
 from models.convnet import ConvNet, conv_layers
 from plain_pickle import read_plain
 from retrieval import Store
+from state import to_checkpoint
 from visu.report_page import write_report
 from visu.run_clusters import clusters_at, read_run
 from weights_file import save_weights
@@ -151,6 +155,32 @@ def checkpoints(folder: Path) -> Reader:
         clusters_of(state, path, 3)
 
     samples = [saved(whole), saved(alone), saved({"arch": "net", "state_dict": alone})]
+    return Reader(path, read, samples, OPCODES, zipped=True)
+
+
+def resumed(folder: Path) -> Reader:
+    """A checkpoint that a run goes on from."""
+    write_images(folder / "images", 7)
+    images = find_images(folder / "images")
+    path = folder / "c.pth.tar"
+    flags = f"{images.root} --arch small --sobel --k 4 --size 32 --batch 4 --resume {path}".split()
+    compute = select_compute("cpu", "fp32")
+
+    def read() -> None:
+        args = main.parse_args(flags)
+        checkpoint = main.read_resume(args, images)
+        main.set_up(args, checkpoint, compute)
+
+    args = main.parse_args(flags[:-2])
+    model, optimizer, state = main.set_up(args, None, compute)
+    state.relabel(np.arange(7) % 4, 1.5, some_clusters())
+    model.top_layer = main.new_top_layer(args, model, state)
+    model(torch.ones(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    samples = []
+    for state.step in (0, 1):
+        contents = to_checkpoint(args, images, model, optimizer, state)
+        samples.append(saved({**contents, "clusters_end": 3, "clusters_digest": "a"}))
     return Reader(path, read, samples, OPCODES, zipped=True)
 
 
@@ -411,9 +441,10 @@ def stored_stage(folder: Path) -> Reader:
 READERS: dict[str, Callable[[Path], Reader]] = {
     each.__name__: each
     for each in (
-        checkpoints, old_checkpoints, safetensors, fitted_clusters, run_clusters, assignments,
-        arrays_in_pickles, revisited, oxford, oxford_lists, voc, places, tiny_annotations,
-        tiny_archive, prototxt, caffemodel, list_file, feature_rows, feature_tensors,
-        names_of_rows, metrics, configuration, listing, epoch_assignment, stored_stage,
+        checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
+        assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
+        tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
+        feature_tensors, names_of_rows, metrics, configuration, listing, epoch_assignment,
+        stored_stage,
     )
 }  # fmt: skip

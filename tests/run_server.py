@@ -11,10 +11,12 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         it makes `folder`/paused when it comes there the second time, and waits until that is gone.
         "beat" is the time between two signs of life in seconds.
     {"wait": [their numbers]}
-        answers with their exit statuses, once all have ended; −9 after SIGKILL.
+        answers with their exit statuses, once all have ended; −9 after SIGKILL, which those get
+        that do not end in minutes.
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import mmap
@@ -23,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ import main
 import util
 from models import MODELS
 
+LONGEST = 240  # seconds
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -147,9 +150,25 @@ def fork(request: dict[str, Any], rank: int, port: int) -> int:
     return pid
 
 
+@contextlib.contextmanager
+def killed_after(seconds: int, pids: list[int]) -> Iterator[None]:
+    """End processes that have not come to their end by then: a test shall fail, and not hang."""
+
+    def kill(number: int, frame: object) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+
+
 def answer(request: dict[str, Any]) -> list[int]:
     if "wait" in request:
-        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["wait"]]
+        with killed_after(LONGEST, request["wait"]):
+            return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["wait"]]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return [fork(request, rank, port) for rank in range(request["ranks"])]

@@ -102,6 +102,26 @@ def test_a_disk_may_say_it_only_when_all_is_written(
     assert path.read_text() == "old"
 
 
+def test_what_is_written_reaches_the_disk_and_so_do_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(tmp_path / "f", "whole")
+    begun, folder = synced
+    assert begun.startswith(".f.")
+    assert folder == tmp_path.name
+    synced.clear()
+    append(tmp_path / "lines", b"a line\n")
+    assert synced == ["lines"]
+
+
 def test_an_error_of_another_file_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error, atomic_write(tmp_path / "f"):
         (tmp_path / "gone").read_bytes()

@@ -519,6 +519,8 @@ BAD_INPUT = {
     "{tree} --k 4 --resume {rgb}": "its weights do not fit alexnet: missing: features.0.weight",
     "{tree} --k 4 --resume gone": "gone: cannot read this checkpoint: No such file or directory",
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
+    "{tree} --k 4 --size 1180591620717411303424": "more than 16384 pixels a side; give less",
+    "{tree} --k 4 --reassign 1e9": "--reassign 1e+09: of 40 images that would be more than 2,147,",
     "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
     "{tree} --clustering PIC --nnn 40": "--nnn 40: each has only 39 neighbours among the 40 images",
@@ -609,6 +611,8 @@ MALFORMED = {
     "no clusters": (change(clusters=None), "its place in the run is malformed"),
     "labels too high": (change(assignment=torch.full((40,), 4)), "its place in the run is"),
     "labels of floats": (change(assignment=torch.zeros(40)), "its place in the run is malformed"),
+    "a loss that is a tensor": (change(convnet_loss=[torch.tensor(3), 1]), "its place in the run"),
+    "a count of none": (change(convnet_loss=[1.5, []]), "its place in the run is malformed"),
     "a loss in words": (change(convnet_loss=["a", "b"]), "its place in the run is malformed"),
 }
 

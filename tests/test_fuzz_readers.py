@@ -5,17 +5,24 @@ The ordinary tests damage a few of each, always the same; with `--long`, 100,000
 processes. What either has found is kept below.
 """
 
+import copy
+import io
 import json
+import math
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from readers import READERS, Reader, small_networks
+from readers import READERS, Reader, saved, small_networks
 
 INPUTS, CHUNK = 100_000, 10_000  # of the campaign, and of a process
 FEW = settings(
@@ -62,6 +69,44 @@ def test_every_beginning_of_a_file_is_taken_or_refused_in_one_line(reader: Reade
         reader.refusal(sample[:end])
 
 
+ODD: tuple[Any, ...] = (
+    None, -1, 0, True, 1.5, "x", [], {}, {1: 2}, [1, 2], 2**70, math.nan, math.inf, torch.zeros(3),
+    torch.zeros(0), torch.zeros(3, dtype=torch.int64), torch.tensor(3),
+)  # fmt: skip
+
+
+def places_in(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each value in dicts and lists, one within the other."""
+    keys: Iterable[Any] = content if isinstance(content, dict) else ()
+    for key in range(len(content)) if isinstance(content, list) else keys:
+        yield (*place, key)
+        yield from places_in(content[key], (*place, key))
+
+
+def test_a_checkpoint_with_an_odd_value_anywhere_is_gone_on_from_or_refused(tmp_path: Path) -> None:
+    reader = READERS["resumed"](tmp_path)
+    rng = random.Random(0)
+    refused = 0
+    for sample in reader.samples:
+        whole = torch.load(io.BytesIO(sample), weights_only=True)
+        for *path, last in places_in(whole):
+            for odd in rng.sample(ODD, 3):
+                damaged = copy.deepcopy(whole)
+                within = damaged
+                for key in path:
+                    within = within[key]
+                within[last] = odd
+                refused += reader.refusal(saved(damaged)) is not None
+    assert refused > 100
+
+
+def archive_of(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, b"")
+    return file.getvalue()
+
+
 # What was found: a reader, and what in its first valid file was replaced by what. Before, these
 # ended in a traceback, a line without end, gigabytes, or minutes.
 FOUND = {
@@ -74,6 +119,8 @@ FOUND = {
     "a path too long for an image": ("places", b"n01", b"9" * 5000),
     "a bracket that stays open": ("feature_rows", b"(7, 3)", b"(7, 3 "),
     "a number without end": ("feature_rows", b"(7, 3)", b"(7" + b"0" * 60 + b", 3)"),
+    "an image of two lines": ("tiny_archive", b"val_0.JPEG", b"v\nl_0.JPEG"),
+    "a name that is no text": ("tiny_archive", b"", archive_of("ü").replace(b"\xbc", b"(")),
     "a tensor of two lines": ("feature_tensors", b'},"features":', b'},"fea\xe2\x80\xa8es":'),
     "bytes that are no text": ("metrics", b'"epoch": 1', b'"epoch\xff": 1'),
     "an epoch that is none": ("metrics", b'"epoch": 1', b'"epoch": "1"'),
