@@ -3,6 +3,7 @@ every kind of name."""
 
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -265,8 +266,11 @@ def test_two_extractions_into_one_folder_do_not_meet(
     assert len(np.load(out / "features.npy")) == 40
 
 
-def test_a_run_in_a_folder_whose_name_is_not_utf_8(tree: Path, train: Train) -> None:
+def test_a_run_in_a_folder_whose_name_is_not_utf_8(
+    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """torch's mapped files and safetensors take no such name."""
+    monkeypatch.setattr(logging.getLogger("deepcluster"), "propagate", False)  # nor does xdist
     exp = train(tree, "--no-report", exp=os.fsdecode(b"bad\xff"))
     checkpoint = exp / "checkpoint.pth.tar"
     train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name)
@@ -284,3 +288,4 @@ def test_a_run_in_a_folder_whose_name_is_not_utf_8(tree: Path, train: Train) -> 
     export.main(export.parse_args([str(checkpoint), str(weights)]))
     for path in (checkpoint, weights):
         assert inspect_checkpoint.card_of(path)["error"] is None
+    assert "Done." in capsys.readouterr().out
