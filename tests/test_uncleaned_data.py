@@ -19,6 +19,7 @@ from lock_holder import held_elsewhere
 from test_names import ODD
 
 import assign
+import cli
 import cluster_features
 import experiment
 import export
@@ -271,6 +272,7 @@ def test_a_run_in_a_folder_whose_name_is_not_utf_8(
 ) -> None:
     """torch's mapped files and safetensors take no such name."""
     monkeypatch.setattr(logging.getLogger("deepcluster"), "propagate", False)  # nor does xdist
+    cli.print_any_text()
     exp = train(tree, "--no-report", exp=os.fsdecode(b"bad\xff"))
     checkpoint = exp / "checkpoint.pth.tar"
     train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name)
