@@ -4,9 +4,12 @@ import argparse
 import contextlib
 import io
 import math
+import multiprocessing
 import os
 import reprlib
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -97,7 +100,22 @@ def run(
     except KeyboardInterrupt:
         complain(f"{program}: interrupted")
         return 130
+    finally:
+        _end_workers()
     return 0
+
+
+def _end_workers() -> None:
+    """End the workers of loaders that an error has left behind. Python would end them with a signal
+    that they do not hear (see `preemption.ignore_signals`), and wait for them for ever."""
+    workers = multiprocessing.active_children()
+    if not workers or threading.current_thread() is not threading.main_thread():
+        return
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it would raise that they were killed
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    signal.signal(signal.SIGCHLD, torchs)
 
 
 def close_stdout() -> None:

@@ -10,6 +10,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,23 @@ def test_a_disk_that_can_only_be_read(
     flags = [str(tree), "--k", "4", "--exp", str(small_disk / "exp")]
     assert cli.run(main.main, main.parse_args, flags) == 2
     assert "exp: cannot write there: Read-only file system\n" in capsys.readouterr().err
+
+
+def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(
+    tree: Path, tmp_path: Path
+) -> None:
+    """They do not hear the signal that Python ends them with, where something still holds them."""
+    flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --epochs 1"
+    command = [sys.executable, "main.py", str(tree), *flags.split(), "--device", "cpu"]
+    with files_no_larger_than(1_000_000):  # which the process inherits
+        done = subprocess.run(
+            [*command, "--exp", str(tmp_path / "exp")],
+            cwd=Path(main.__file__).parent, capture_output=True, text=True, timeout=100,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "checkpoint.pth.tar: File too large: it needs" in line
 
 
 def test_a_full_disk_costs_the_log_and_the_curves_but_not_the_run(
