@@ -60,15 +60,18 @@ class _Launched:
         self._context: PContext | None = None
 
     def forward_signals(self) -> None:
-        """Let the processes have the signals that come, once there are any; with SIGHUP and SIGQUIT
-        torchrun deals itself."""
+        """Let the processes have the signals that come from when they are started on; with SIGHUP
+        and SIGQUIT torchrun deals itself."""
         start = PContext.start
 
         def start_and_forward(context: PContext) -> None:
-            start(context)
-            self._context = context
+            os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # torchrun's own
             for number in SIGNALS:
                 signal.signal(number, self._forward)
+            start(context)
+            self._context = context
+            for number in self.signals:  # that came meanwhile
+                self._send(number)
 
         PContext.start = start_and_forward  # type: ignore[assignment, method-assign]
 
@@ -82,8 +85,12 @@ class _Launched:
         return self._context.envs[0]
 
     def _forward(self, number: int, frame: object) -> None:
-        assert self._context is not None
         self.signals.append(number)
+        if self._context is not None:
+            self._send(number)
+
+    def _send(self, number: int) -> None:
+        assert self._context is not None
         for pid in self._context.pids().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

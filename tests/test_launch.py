@@ -9,8 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch.distributed.elastic.multiprocessing import PContext
+
+import launch as launch_module
+from preemption import SIGNALS
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,6 +108,24 @@ def test_a_signal_reaches_the_processes_and_where_they_end_well_all_is_well(tmp_
     output, error = launcher.communicate(timeout=120)
     assert sorted(output.splitlines()) == ["0 got SIGUSR1", "1 got SIGUSR1"]
     assert (launcher.returncode, error) == (0, "")
+
+
+def test_a_signal_that_comes_while_the_processes_start_reaches_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")
+    monkeypatch.setattr(PContext, "start", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    child = subprocess.Popen(["sleep", "60"])
+    launched = launch_module._Launched()
+    launched.forward_signals()
+    try:
+        PContext.start(SimpleNamespace(pids=lambda: {0: child.pid}))  # type: ignore[arg-type]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert child.wait(timeout=30) == -signal.SIGUSR1
+    assert launched.signals == [signal.SIGUSR1]
 
 
 def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None:
