@@ -108,7 +108,9 @@ def run(
 def _end_workers() -> None:
     """End the workers of loaders that an error has left behind. Python would end them with a signal
     that they do not hear (see `preemption.ignore_signals`), and wait for them for ever."""
-    workers = multiprocessing.active_children()
+    # not those of joblib, which ends its own, and uses them again
+    children = multiprocessing.active_children()
+    workers = [child for child in children if isinstance(child, multiprocessing.Process)]
     if not workers or threading.current_thread() is not threading.main_thread():
         return
     torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it would raise that they were killed
