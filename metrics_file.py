@@ -41,10 +41,11 @@ def log_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     append(folder / METRICS, _to_line(metrics).encode())
 
 
-def cut_metrics(folder: Path, epoch: int) -> None:
-    """Forget an epoch and those after it."""
+def cut_metrics(folder: Path, epoch: int) -> int:
+    """Forget an epoch and those after it. Returns how many are left."""
     kept = [metrics for metrics in read_metrics(folder) if metrics["epoch"] < epoch]
     write_text(folder / METRICS, "".join(map(_to_line, kept)))
+    return len(kept)
 
 
 def _is_epoch(metrics: Any) -> bool:

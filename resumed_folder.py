@@ -90,8 +90,8 @@ def take_back(
     clusters = Logger(folder / "clusters")
     if clusters.path.exists():
         clusters.cut(checkpoint["clusters_end"])
-    cut_metrics(folder, checkpoint["epoch"])
-    if checkpoint["clusters_end"] > EMPTY_END and not read_metrics(folder):
+    left = cut_metrics(folder, checkpoint["epoch"])
+    if left == 0 and checkpoint["clusters_end"] > EMPTY_END:
         log.warning("%s was lost: it begins anew", folder / METRICS)
 
 

@@ -12,9 +12,9 @@ from data.sampler import UnifLabelSampler
 from files import atomic_write, explained, in_words, sha256_of, sync
 from plain_pickle import load_plain
 
-EMPTY = pickle.dumps([], protocol=2)
-
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
+
+EMPTY = pickle.dumps([], protocol=2)  # what a `Logger` begins with
 
 
 class AverageMeter:
