@@ -177,3 +177,25 @@ def corpus(canary: Canary) -> dict[str, bytes]:
         files[f"{name}: torch's archive"] = archive_of(content)
         files[f"{name}: torch's old file"] = old_file_of(content)
     return files
+
+
+ODD = [
+    "two\nlines.png",
+    "\n",
+    "carriage\rreturn.png",
+    "end\r",
+    "tab\t.png",
+    " spaces .png",
+    "-dash.png",
+    "<script>alert(1)</script>.png",
+    "caf\udce9.png",
+    "para\u2029graph.png",
+    "next\x85line.png",
+    "\\backslash.png",
+    "\\two\\nlines.png",
+    "back\\slash.png",
+    "back\\slash\n.png",
+    "\\",
+    "🐱" * 60,
+    "\ufeffmark.png",
+]

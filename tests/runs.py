@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -9,7 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STAGES = (
@@ -111,3 +117,67 @@ def wait_until_killed(process: int) -> None:
 
 def output_of(folder: Path) -> str:
     return "".join(path.read_text() for path in sorted(folder.glob("output_*")))
+
+
+def load_clusters(folder: Path) -> list[list[list[int]]]:
+    with (folder / "clusters").open("rb") as file:
+        return pickle.load(file)
+
+
+def load_metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(folder: Path) -> list[dict[str, Any]]:
+    timed = ("seconds", "images_per_second", "peak_memory_gib")
+    return [{n: v for n, v in line.items() if n not in timed} for line in load_metrics(folder)]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = read_checkpoint(one), read_checkpoint(other)
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, second["state_dict"][name]), name
+    momenta = [checkpoint["optimizer"]["state"] for checkpoint in (first, second)]
+    for number, entry in momenta[0].items():
+        assert torch.equal(entry["momentum_buffer"], momenta[1][number]["momentum_buffer"])
+
+
+def assert_same(whole: Path, cut: Path) -> None:
+    """The same weights, assignments and metrics, bit for bit, each epoch once; no leftovers."""
+    one, other = whole / "exp", cut / "exp"
+    names = ["checkpoint.pth.tar", *(f"checkpoints/checkpoint_{n}.pth.tar" for n in (1, 2))]
+    for name in names:
+        first, second = (torch.load(folder / name, weights_only=True) for folder in (one, other))
+        for checkpoint in (first, second):
+            for own in ("exp", "resume", "workers"):
+                del checkpoint["settings"][own]
+        assert_equal(first, second, name)
+    assignments = sorted(path.name for path in (one / "assignments").iterdir())
+    assert assignments == [f"epoch_{n:04d}.npy" for n in range(4)]
+    assert sorted(path.name for path in (other / "assignments").iterdir()) == assignments
+    for name in assignments:
+        first, second = (np.load(folder / "assignments" / name) for folder in (one, other))
+        np.testing.assert_array_equal(first, second)
+    assert without_times(one) == without_times(other)
+    assert [line["epoch"] for line in without_times(other)] == [0, 1, 2]
+    assert load_clusters(one) == load_clusters(other)
+    assert (one / "clusters").read_bytes() == (other / "clusters").read_bytes()
+    assert (one / "images.txt").read_bytes() == (other / "images.txt").read_bytes()
+    assert (other / "report.html").read_text().rstrip().endswith("</html>")
+    assert not list(other.rglob(".*.tmp"))
+    events = EventAccumulator(str(other / "tensorboard")).Reload().Scalars("convnet_loss")
+    assert sorted(event.step for event in events) == [0, 1, 2]
+
+
+def assert_equal(one: Any, other: Any, where: str) -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_equal(one[name], other[name], f"{where}, {name}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for first, second in zip(one, other, strict=True):
+            assert_equal(first, second, where)
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, where

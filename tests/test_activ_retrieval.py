@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny, write_images
+from networks import alexnet_features, network
 from PIL import Image
-from test_folded import alexnet_features
-from test_gradient_ascent import network
 from torch import nn
 
 from checkpoint import save_checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_end_to_end import assert_same_weights, load_clusters, without_times
+from runs import assert_same_weights, load_clusters, without_times
 
 import cli
 import main

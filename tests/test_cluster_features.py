@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from arrays import correlated
 from safetensors.numpy import save_file
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
@@ -16,7 +17,6 @@ from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
-from test_whitening import correlated
 
 import cli
 import cluster_features

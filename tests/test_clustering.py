@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from arrays import correlated
 from scipy.spatial.distance import cdist
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
-from test_whitening import correlated
 
 from clustering import PIC, Clusters, Kmeans, group_by_cluster, preprocess_features
 from whitening import Moments

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import write_images
 from PIL import Image
-from test_end_to_end import load_clusters, load_metrics
+from runs import load_clusters, load_metrics
 
 from checkpoint import load_model, read_checkpoint
 from clustering import PIC, Kmeans, KmeansOptions

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_end_to_end import assert_same_weights, load_clusters, load_metrics, without_times
 
 import cli
 import main

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arrays import sphere
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
-from test_kmeans import sphere
 
 from clustering import Kmeans
 from distributed import all_reduce, broadcast, gather_rows, rank, world_size

@@ -4,7 +4,6 @@ import itertools
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from conftest import write_images
 from PIL import Image
+from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -30,29 +30,6 @@ from preemption import Stopping
 from state import State
 
 Train = Callable[..., Path]
-
-
-def load_clusters(folder: Path) -> list[list[list[int]]]:
-    with (folder / "clusters").open("rb") as file:
-        return pickle.load(file)
-
-
-def load_metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_times(folder: Path) -> list[dict[str, Any]]:
-    timed = ("seconds", "images_per_second", "peak_memory_gib")
-    return [{n: v for n, v in line.items() if n not in timed} for line in load_metrics(folder)]
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = read_checkpoint(one), read_checkpoint(other)
-    for name, weight in first["state_dict"].items():
-        assert torch.equal(weight, second["state_dict"][name]), name
-    momenta = [checkpoint["optimizer"]["state"] for checkpoint in (first, second)]
-    for number, entry in momenta[0].items():
-        assert torch.equal(entry["momentum_buffer"], momenta[1][number]["momentum_buffer"])
 
 
 def test_a_run_leaves_what_it_promises(tree: Path, train: Train) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_end_to_end import load_metrics
+from runs import load_metrics
 from torch import nn
 
 import main

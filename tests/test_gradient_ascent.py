@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
+from networks import network
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from test_folded import with_statistics
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,15 +39,6 @@ SIDE = 40
 
 def fp32() -> Compute:
     return select_compute("cpu", "fp32")
-
-
-def network(silent: tuple[int, ...] = ()) -> ConvNet:
-    """A tiny one, always the same, with some filters of conv2 that are never active."""
-    torch.manual_seed(1)
-    model = with_statistics(tiny(sobel=True)).float()
-    with torch.no_grad():
-        model.state_dict()["features.5.bias"][list(silent)] = -1e3
-    return model
 
 
 def reference_gradient(model: ConvNet, x: Tensor, number: int, wd: float) -> tuple[Tensor, float]:

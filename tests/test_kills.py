@@ -8,15 +8,18 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from conftest import write_images
-from runs import STAGES, Server, output_of, stage_of, wait_for, wait_until_killed
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_end_to_end import load_clusters, without_times
+from runs import (
+    STAGES,
+    Server,
+    assert_same,
+    output_of,
+    stage_of,
+    wait_for,
+    wait_until_killed,
+)
 
 
 class Campaign:
@@ -77,47 +80,6 @@ class Campaign:
         assert -signal.SIGKILL in statuses, output_of(folder)
         self.fell[stage_of(folder)] += 1
         return False
-
-
-def assert_same(whole: Path, cut: Path) -> None:
-    """The same weights, assignments and metrics, bit for bit, each epoch once; no leftovers."""
-    one, other = whole / "exp", cut / "exp"
-    names = ["checkpoint.pth.tar", *(f"checkpoints/checkpoint_{n}.pth.tar" for n in (1, 2))]
-    for name in names:
-        first, second = (torch.load(folder / name, weights_only=True) for folder in (one, other))
-        for checkpoint in (first, second):
-            for own in ("exp", "resume", "workers"):
-                del checkpoint["settings"][own]
-        assert_equal(first, second, name)
-    assignments = sorted(path.name for path in (one / "assignments").iterdir())
-    assert assignments == [f"epoch_{n:04d}.npy" for n in range(4)]
-    assert sorted(path.name for path in (other / "assignments").iterdir()) == assignments
-    for name in assignments:
-        first, second = (np.load(folder / "assignments" / name) for folder in (one, other))
-        np.testing.assert_array_equal(first, second)
-    assert without_times(one) == without_times(other)
-    assert [line["epoch"] for line in without_times(other)] == [0, 1, 2]
-    assert load_clusters(one) == load_clusters(other)
-    assert (one / "clusters").read_bytes() == (other / "clusters").read_bytes()
-    assert (one / "images.txt").read_bytes() == (other / "images.txt").read_bytes()
-    assert (other / "report.html").read_text().rstrip().endswith("</html>")
-    assert not list(other.rglob(".*.tmp"))
-    events = EventAccumulator(str(other / "tensorboard")).Reload().Scalars("convnet_loss")
-    assert sorted(event.step for event in events) == [0, 1, 2]
-
-
-def assert_equal(one: Any, other: Any, where: str) -> None:
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for name in one:
-            assert_equal(one[name], other[name], f"{where}, {name}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for first, second in zip(one, other, strict=True):
-            assert_equal(first, second, where)
-    else:
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, where
 
 
 def test_a_run_that_is_killed_at_20_random_moments_ends_as_one_that_was_not(

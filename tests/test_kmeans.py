@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from arrays import sphere
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -15,12 +16,6 @@ import kmeans
 from kmeans import PLAIN, KmeansOptions, NearestCentroid, run_kmeans, train_kmeans
 
 CPU = torch.device("cpu")
-
-
-def sphere(n: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    """Points in all directions, where k-means has no easy answer."""
-    x = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def faiss_reference(x: np.ndarray, k: int, seed: int, spherical: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hostile import ODD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,26 +19,6 @@ from names import (
     to_reasons,
 )
 
-ODD = [
-    "two\nlines.png",
-    "\n",
-    "carriage\rreturn.png",
-    "end\r",
-    "tab\t.png",
-    " spaces .png",
-    "-dash.png",
-    "<script>alert(1)</script>.png",
-    "caf\udce9.png",
-    "para\u2029graph.png",
-    "next\x85line.png",
-    "\\backslash.png",
-    "\\two\\nlines.png",
-    "back\\slash.png",
-    "back\\slash\n.png",
-    "\\",
-    "🐱" * 60,
-    "\ufeffmark.png",
-]
 # any bytes that a file's name may have, and then texts with many of the characters that matter
 NAMES = st.binary(min_size=1, max_size=20).map(
     lambda b: b.replace(b"\0", b"0").decode("utf-8", "surrogateescape")

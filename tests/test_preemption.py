@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny
-from runs import Server, output_of, send, wait_for
-from test_kills import assert_same
+from runs import Server, assert_same, output_of, send, wait_for
 
 import main
 import preemption

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_end_to_end import load_metrics
+from runs import load_metrics
 
 import cli
 import main

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_end_to_end import load_metrics
+from runs import load_metrics
 
 from experiment import Experiment
 

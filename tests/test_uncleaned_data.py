@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import write_images
+from hostile import ODD
 from image_zoo import kinds
 from lock_holder import held_elsewhere
-from test_names import ODD
 
 import assign
 import cli

@@ -4,16 +4,9 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from arrays import correlated
 
 from whitening import Moments, fit_whitening, preprocess_features
-
-
-def correlated(n: int, dim: int, rank: int | None = None, seed: int = 0) -> np.ndarray:
-    """Features with a mean and a falling spectrum, as a network's are."""
-    rng = np.random.default_rng(seed)
-    rank = rank or dim
-    latent = rng.standard_normal((n, rank)) / np.sqrt(np.arange(1, rank + 1))
-    return (latent @ rng.standard_normal((rank, dim)) + rng.standard_normal(dim)).astype(np.float32)
 
 
 def gram(x: np.ndarray) -> np.ndarray:
