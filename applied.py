@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-import cli
-import device
 from checkpoint import model_of, read_checkpoint
 from clustering import Clusters
 from data.flags import add_decode_flag, add_max_pixels_flag
@@ -19,12 +17,13 @@ from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
-from device import Compute, select_compute
 from distributed import shard_of
-from errors import InputError
 from features import Features, compute_features
 from fitted_clusters import clusters_of
 from models import ConvNet, check_size
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
 
 SIZE = 224  # side of the input, where the checkpoint does not say
 LARGEST = 10_000

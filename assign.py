@@ -14,19 +14,19 @@ import numpy as np
 
 import applied
 import assignment_files
-import cli
 from applied import Applied, open_inputs
 from assignment_files import Assignment, check_outputs, print_csv, write_outputs
 from checkpoint import digest_of
 from clustering import ITERATIONS, Clusters, Kmeans
 from data.decode import MAX_PIXELS
 from distributed import gather_rows, process_group, rank, together
-from errors import InputError
 from features import Features
-from files import atomic_write, check_new_file
 from fitted_clusters import clusters_of, load_clusters, save_clusters
-from progress import progress
 from summary import describe_sizes, size_metrics
+from system import cli
+from system.errors import InputError
+from system.files import atomic_write, check_new_file
+from system.progress import progress
 from visu.contact_sheet import Strip, Thumbnails, contact_sheet
 
 MOST_STRIPS = 100  # clusters on a contact sheet

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from cli import close_stdout
 from cluster_pickles import write_assignment
-from errors import InputError
-from files import atomic_folder, atomic_write, check_new_file, check_new_folder
+from system.cli import close_stdout
+from system.errors import InputError
+from system.files import atomic_folder, atomic_write, check_new_file, check_new_folder
 
 TABLES = (".csv", ".parquet")
 LONGEST_NAME = 255  # bytes, of a file on most systems

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cli
 from benchmarks import clustering, probe, scaling, training, visu
-from device import DEVICES
-from errors import InputError
-from files import write_text
+from system import cli
+from system.device import DEVICES
+from system.errors import InputError
+from system.files import write_text
 
 BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),

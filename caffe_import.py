@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import cli
 from caffe_reader.layers import (
     BatchNorm,
     Convolution,
@@ -36,9 +35,10 @@ from caffe_reader.layers import (
 from caffe_reader.net import Net, read_net
 from caffe_reader.pixels import Pixels, bgr
 from checkpoint import load_weights, save_checkpoint
-from errors import InputError
 from layouts import network_for
 from models import MODELS, ConvNet
+from system import cli
+from system.errors import InputError
 
 SIDE = 224  # of the input in pixels, where the prototxt does not say
 COLOURS = 3  # convolutions of so many outputs or fewer come before the features

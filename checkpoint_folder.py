@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import cli
-from errors import InputError
+from system import cli
+from system.errors import InputError
 from torch_file import is_intact, load_mapped
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"

@@ -13,21 +13,20 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-import cli
 import clustering_flags
-import device
 from assignment_files import TABLES, Assignment, write_table
 from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
-from device import select_compute
 from distributed import process_group, rank, shard_of, together
-from errors import InputError, shorten
-from files import atomic_write, check_new_file
 from fitted_clusters import save_clusters
-from names import from_line, printable, read_text, utf8_name
-from progress import progress
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics
+from system import cli, device
+from system.device import select_compute
+from system.errors import InputError, shorten
+from system.files import atomic_write, check_new_file
+from system.names import from_line, printable, read_text, utf8_name
+from system.progress import progress
 from whitening import BLOCK, PCA
 
 DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'

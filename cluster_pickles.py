@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError, shorten
-from files import atomic_write
-from plain_pickle import read_plain
+from system.errors import InputError, shorten
+from system.files import atomic_write
+from system.safe_pickle import read_plain
 
 
 def read_clusters(path: Path) -> list[list[list[int]]]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from device import select_compute
 from distributed import broadcast, gather_rows, rank, together
 from kmeans import (
     BLOCK,
@@ -33,6 +32,7 @@ from pic import (
     make_graph,
     run_pic,
 )
+from system.device import select_compute
 from whitening import CPU, PCA, Moments, Whitening, fit_whitening, preprocess_features
 
 __all__ = [

@@ -4,11 +4,11 @@ import argparse
 
 import torch
 
-import cli
 from clustering import ITERATIONS, PIC, Kmeans, KmeansOptions
-from errors import InputError
 from kmeans import INITIALISATIONS
 from pic import GRAPHS
+from system import cli
+from system.errors import InputError
 from whitening import PCA
 
 

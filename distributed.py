@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from errors import InputError, Stopped
 from heartbeat import Heartbeat, is_lost_connection, meet
+from system.errors import InputError, Stopped
 
 # One process alone may build a graph of all images, for which the others wait.
 LONGEST_WAIT = timedelta(hours=12)

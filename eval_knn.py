@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import cli
-import device
 from applied import SIZE, add_size_flag, input_size
 from checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
@@ -26,16 +24,17 @@ from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
-from device import Compute, select_compute
 from distributed import gather_rows, process_group, rank, shard_of, together, world_size
 from experiment import results_folder
 from features import compute_features
-from files import make_experiment_folder
 from knn import NEIGHBOURS, knn_accuracy
 from models import ConvNet, check_size
 from models.frozen import frozen
-from progress import progress
-from results import save_results
+from system import cli, device
+from system.device import Compute, select_compute
+from system.files import make_experiment_folder
+from system.progress import progress
+from system.results import save_results
 
 RESULTS = "knn.json"
 QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB

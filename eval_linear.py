@@ -41,23 +41,22 @@ from typing import Any
 
 import torch
 
-import cli
-import device
 import probe
 from checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
-from device import Compute, select_compute
 from distributed import process_group, rank, together, world_size
-from errors import InputError
 from experiment import results_folder
-from files import make_experiment_folder, remove_leftovers_of
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.pooling import AVGPOOL, Layer, layers_or_avgpool, name_of
 from probe_recipes import RECIPES
 from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save
-from results import save_results
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.files import make_experiment_folder, remove_leftovers_of
+from system.results import save_results
 
 RESULTS = "linear.json"
 

@@ -20,21 +20,20 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-import cli
-import device
 from checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
 from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
-from device import Compute, select_compute
-from errors import InputError
 from features import compute_features
-from files import write_text
 from metrics import nmi
 from models import ConvNet, untrained
-from progress import progress
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.files import write_text
+from system.progress import progress
 
 KMEANS_SEEDS = range(5)
 

@@ -16,20 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-import cli
-import device
 from checkpoint import load_model
 from data.flags import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
-from device import Compute, select_compute
-from errors import InputError
 from models import ConvNet
 from models.frozen import frozen
 from models.pretrained import pretrained_vgg16
 from ranking import average_precision, expand_database, expand_queries, precision_at, rank
-from results import save_results
 from retrieval import Stages, Store
 from rmac import get_rmac_region_coordinates, rmac
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.results import save_results
 
 __all__ = ["average_precision", "evaluate", "get_rmac_region_coordinates", "rmac"]
 

@@ -32,21 +32,20 @@ import joblib
 import numpy as np
 import torch
 
-import cli
-import device
 from checkpoint import digest_of, load_model
 from checkpoint_folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, find_voc
-from device import Compute, select_compute
-from errors import InputError
 from layer_rows import layer_rows
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.pooling import layers_of
 from pieces import Pieces
-from results import save_results
 from svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.results import save_results
 
 
 def evaluate(

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import cli
-import device
 from checkpoint import digest_of, load_model
 from checkpoint_folder import folder_of
 from data.flags import add_max_pixels_flag
@@ -26,17 +24,18 @@ from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
-from device import Compute, select_compute
-from errors import InputError
 from features import forward_pass
-from files import make_experiment_folder, remove_leftovers_of
 from finetuning import begin, fine_tune
 from metrics import average_precision
 from models import ConvNet, check_size
 from models.finetuned import class_scores, trained_parameters
 from models.frozen import check_unchanged
-from progress import progress
-from results import save_results
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.files import make_experiment_folder, remove_leftovers_of
+from system.progress import progress
+from system.results import save_results
 from voc_protocol import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import assignment_files
-import cli
 from assignment_files import Assignment, check_outputs, print_csv, write_outputs
 from cluster_pickles import read_clusters
 from data.images import ImageList, find_images
-from errors import InputError
+from system import cli
+from system.errors import InputError
 from visu.run_clusters import read_run
 
 

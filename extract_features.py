@@ -25,19 +25,13 @@ from typing import Any
 import numpy as np
 
 import applied
-import cli
 from applied import Applied, open_inputs
 from checkpoint import digest_of
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from distributed import gather_objects, process_group, rank, together, world_size
-from errors import InputError
 from extraction import blocks_of, dimensions, extract, features_of, fit
-from files import atomic_write, make_folder, write_text
 from fitted_clusters import clusters_of
-from locks import sole_user
-from names import to_lines, to_reasons
-from results import save_results
 from row_file import (
     DTYPES,
     FORMATS,
@@ -47,6 +41,12 @@ from row_file import (
     check_settings,
     write_rows,
 )
+from system import cli
+from system.errors import InputError
+from system.files import atomic_write, make_folder, write_text
+from system.locks import sole_user
+from system.names import to_lines, to_reasons
+from system.results import save_results
 from whitening import PCA, Whitening
 
 RESULTS = "features.json"

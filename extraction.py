@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
-from device import Compute
 from distributed import broadcast, gather_objects, rank, shard_of
-from errors import InputError
 from features import BLOCK, forward_pass
 from models import ConvNet
 from models.pooling import probe_pool
-from progress import progress
 from row_file import PartialRows
+from system.device import Compute
+from system.errors import InputError
+from system.progress import progress
 from whitening import Moments, Whitening, fit_whitening
 
 SECONDS_BETWEEN_COMMITS = 10.0

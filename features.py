@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 
 from data.loading import Batch
 from data.transforms import to_input
-from device import Compute, ToHost
 from distributed import all_reduce
 from models import ConvNet
+from system.device import Compute, ToHost
 from whitening import Moments
 
 BLOCK = 4096  # rows that are moved at a time

@@ -8,8 +8,8 @@ import numpy as np
 
 from checkpoint import save_checkpoint
 from clustering import Clusters
-from errors import InputError
 from layouts import plain_dict
+from system.errors import InputError
 from torch_file import load_torch_file
 
 ALGORITHMS = ("Kmeans", "PIC")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from errors import InputError
+from system.errors import InputError
 
 OTHER_DIED = 3  # the exit status of a process that ends because another one has died
 BEAT = 2.0  # seconds

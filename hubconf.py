@@ -102,7 +102,7 @@ def _network(arch: str, path: _Path | None, sobel: bool | None, out: int | None)
 
 
 def _check(path: _Path, name: str, found: object, wanted: object) -> None:
-    from errors import InputError
+    from system.errors import InputError
 
     if wanted is not None and wanted != found:
         raise InputError(f"{path}: its {name} is {found}, not {wanted}")

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-import cli
 from checkpoint import check_weights, read_checkpoint
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from errors import InputError
-from files import sha256_of
 from layouts import has_sobel, layout_in_words, network_for, outputs_of
-from names import printable
+from system import cli
+from system.errors import InputError
+from system.files import sha256_of
+from system.names import printable
 
 WIDTH = 100  # columns
 CLUSTERS = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"

@@ -14,8 +14,8 @@ import scipy.sparse
 import torch
 from faiss.contrib import clustering as faiss_clustering
 
-from device import full_float32, select_compute
 from distributed import all_reduce, gather_rows, rank, together, world_size
+from system.device import full_float32, select_compute
 
 log = logging.getLogger("deepcluster")
 

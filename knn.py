@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from device import full_float32
 from distributed import gather_objects, gather_rows, rank, shard_of
 from features import Features
-from seeding import derive_seed
+from system.device import full_float32
+from system.seeding import derive_seed
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07

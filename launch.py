@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from heartbeat import OTHER_DIED, report_death
 from preemption import SIGNALS
 
-BAD_INPUT = 2  # the exit status for it, see cli.py
+BAD_INPUT = 2  # the exit status for it, see system/cli.py
 
 
 def main(argv: Sequence[str] | None = None) -> int:

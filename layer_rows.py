@@ -11,12 +11,12 @@ from torch import Tensor
 from data.images import ImageList, RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
-from device import Compute
-from errors import InputError
 from features import forward_pass
 from models import ConvNet
 from models.pooling import probe_pool
-from progress import progress
+from system.device import Compute
+from system.errors import InputError
+from system.progress import progress
 
 BATCH = 64  # images; in float32, conv layers of VGG-16 take 200 MB of a GPU for each 16
 

@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from errors import InputError, shorten
 from models import MODELS, ConvNet
+from system.errors import InputError, shorten
 from torch_file import ZIP
 
 StateDict = dict[str, Tensor]

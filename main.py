@@ -20,9 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-import cli
 import clustering_flags
-import device
 import health
 from checkpoint_folder import folder_of, instead_of_damaged, last_sound
 from clustering import Clusters, group_by_cluster
@@ -33,7 +31,6 @@ from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.sampler import ORDERS, cluster_weights
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
-from device import Compute, select_compute
 from distributed import (
     broadcast_buffers,
     data_parallel,
@@ -46,19 +43,21 @@ from distributed import (
     weighted,
     world_size,
 )
-from errors import InputError, Stopped
 from experiment import Bystander, Experiment
 from features import Features, compute_features
-from files import new_numbered_folder, remove_leftovers_of
 from finite import PendingLosses, check_weights, refuse_features
 from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
 from preemption import Stopping, stop_on_signals
-from progress import progress
-from seeding import derive_seed
 from state import AUTO, State, is_finished, read_resume, set_up, settings_of, to_checkpoint
 from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError, Stopped
+from system.files import new_numbered_folder, remove_leftovers_of
+from system.progress import progress
+from system.seeding import derive_seed
 from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")

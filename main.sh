@@ -80,7 +80,7 @@ elif [ -n "$resume_flag" ]; then
     EXP=$(dirname "$resume_flag")
     if [ "$(basename "$EXP")" = checkpoints ]; then EXP=$(dirname "$EXP"); fi
 elif [ -n "${embedded:-}" ]; then
-    EXP=$("$PYTHON" -c 'import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
+    EXP=$("$PYTHON" -c 'from system import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
         || fail "exp: cannot write there; give another folder: EXP=/some/folder $0"
     trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # where the run did not start
     set -- --exp "$EXP" "$@"

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from errors import InputError, shorten
-from files import append, write_text
+from system.errors import InputError, shorten
+from system.files import append, write_text
 
 METRICS = "metrics.jsonl"
 # What is a number, or null where there is none

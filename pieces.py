@@ -8,8 +8,8 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from files import remove_leftovers, write_text
-from progress import progress
+from system.files import remove_leftovers, write_text
+from system.progress import progress
 
 Settings = dict[str, Any]
 Result = dict[str, Any]

@@ -16,7 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 import numpy as np
 
 from distributed import all_reduce, uses_gpus, world_size
-from errors import Stopped
+from system.errors import Stopped
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)

@@ -24,15 +24,15 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-import cli
 from data.decode import UnreadableImageError, read_pixels
 from data.flags import add_max_pixels_flag
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from errors import InputError
-from files import atomic_write, remove_leftovers, write_text
-from locks import sole_user
-from names import printable
-from progress import progress
+from system import cli
+from system.errors import InputError
+from system.files import atomic_write, remove_leftovers, write_text
+from system.locks import sole_user
+from system.names import printable
+from system.progress import progress
 
 JPEG_START = b"\xff\xd8\xff"
 RECORD = "prepare_data.json"  # in the target: what it was made with

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from data.batch import Batch
 from data.labelled import check_readable
 from data.transforms import to_input
-from device import Compute
 from distributed import all_reduce, data_parallel, weighted, world_size
-from errors import InputError
 from models import ConvNet
 from models.channel_norm import ChannelNorm
 from models.pooling import Layer, conv_layer, name_of, probe_pool
-from seeding import derive_seed
+from system.device import Compute
+from system.errors import InputError
+from system.seeding import derive_seed
 
 CENTRE = 4  # which of ten crops is the central one
 TOP = 5

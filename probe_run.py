@@ -16,14 +16,14 @@ from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
-from device import Compute
 from distributed import rank, shard_of, world_size
-from errors import InputError
 from models import ConvNet
 from models.pooling import Layer
 from probe_recipes import RECIPES, Recipe
-from progress import progress
-from seeding import derive_seed
+from system.device import Compute
+from system.errors import InputError
+from system.progress import progress
+from system.seeding import derive_seed
 from util import learning_rate_decay
 
 History = list[dict[Layer, dict[str, float]]]

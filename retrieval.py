@@ -22,14 +22,14 @@ from checkpoint import digest_of
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
-from device import Compute
-from errors import InputError, shorten
 from features import NOT_FINITE, forward_pass
-from files import atomic_write, remove_leftovers_of
 from models import MODELS, ConvNet
-from progress import progress
 from ranking import unit_rows
 from rmac import aggregate, regional_vectors
+from system.device import Compute
+from system.errors import InputError, shorten
+from system.files import atomic_write, remove_leftovers_of
+from system.progress import progress
 from whitening import Whitening, fit_whitening
 
 Arrays = dict[str, np.ndarray]

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError
-from files import write_text
+from system.errors import InputError
+from system.files import write_text
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 FORMATS = ("npy", "safetensors")

@@ -16,11 +16,11 @@ from checkpoint import load_weights, read_checkpoint
 from clustering import Clusters
 from data.decode import MAX_PIXELS
 from data.images import ImageList
-from device import Compute
-from errors import InputError
 from layouts import has_sobel
 from models import ConvNet, untrained
-from results import plain_settings
+from system.device import Compute
+from system.errors import InputError
+from system.results import plain_settings
 from torch_file import load_mapped
 from util import AverageMeter
 

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from metrics import interpolated_average_precision
 from pieces import Pieces
-from seeding import derive_seed
+from system.seeding import derive_seed
 
 COSTS = tuple(sorted([1.0, 10.0, 100.0, *(2.0**-n for n in range(4, 20))]))
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)

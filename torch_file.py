@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import torch
 
-from errors import InputError, shorten
-from names import utf8_name
-from pickle_scan import check_pickle
+from system.errors import InputError, shorten
+from system.names import utf8_name
+from system.pickle_scan import check_pickle
 from weights_file import read_weights
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"

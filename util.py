@@ -9,8 +9,8 @@ import torch
 
 from checkpoint import load_model
 from data.sampler import UnifLabelSampler
-from files import atomic_write, explained, in_words, sha256_of, sync
-from plain_pickle import load_plain
+from system.files import atomic_write, explained, in_words, sha256_of, sync
+from system.safe_pickle import load_plain
 
 __all__ = ["AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay", "load_model"]
 

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import dataclass, fields
 from typing import Any
 
-import cli
-from errors import InputError
+from system import cli
+from system.errors import InputError
 
 TESTED_ON = {"train": "val", "trainval": "test"}  # by the split that is trained on
 CROPS = 10  # of an image that is judged

@@ -6,9 +6,9 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from files import atomic_write
 from models import ConvNet
-from names import utf8_name
+from system.files import atomic_write
+from system.names import utf8_name
 
 
 def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> None:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from device import full_float32
 from distributed import all_reduce, gather_rows, world_size
+from system.device import full_float32
 
 PCA = 256  # components
 BLOCK = 4096  # rows that are in float32 at a time

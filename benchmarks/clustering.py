@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-import cli
 from benchmarks.timing import Timed, matmul_rate, memory, number, timed
-from device import select_compute
-from errors import InputError
 from kmeans import ITERATIONS, train_kmeans
 from pic import join_singletons, make_graph, run_pic
+from system import cli
+from system.device import select_compute
+from system.errors import InputError
 from whitening import Moments, fit_whitening
 
 PCA = 256

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-import cli
 from benchmarks.photos import write_photos
 from benchmarks.timing import number, timed
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import probe_crop
-from device import PRECISIONS, Compute, select_compute
 from models import MODELS, untrained
 from models.frozen import frozen
 from probe import Heads, train_epoch
+from system import cli
+from system.device import PRECISIONS, Compute, select_compute
 
 SIZE = 224
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cli
 from benchmarks.photos import write_photos
 from benchmarks.timing import number
-from errors import InputError
 from models import MODELS
+from system import cli
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 MAIN, LAUNCH = ROOT / "main.py", ROOT / "launch.py"

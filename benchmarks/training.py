@@ -22,7 +22,6 @@ from torchvision import transforms as v1
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-import cli
 import main as deepcluster
 from benchmarks.clustering import arriving, store
 from benchmarks.photos import write_photos
@@ -32,12 +31,13 @@ from data.gpu_decode import check_decode
 from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
-from device import AUTOCAST, PRECISIONS, Compute, select_compute
 from experiment import Bystander
 from features import compute_features
 from models import MODELS, untrained
 from preemption import Stopping
 from state import State, set_up
+from system import cli
+from system.device import AUTOCAST, PRECISIONS, Compute, select_compute
 from whitening import Moments
 
 K = 1000  # outputs of the network that is trained

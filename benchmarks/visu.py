@@ -14,12 +14,12 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F
 
-import cli
 from benchmarks.timing import number, timed
 from data.transforms import to_input
-from device import PRECISIONS, Compute, select_compute
 from models import MODELS, ConvNet, untrained
 from models.frozen import frozen
+from system import cli
+from system.device import PRECISIONS, Compute, select_compute
 from visu.ascent import Ascent, ascend, noise_of
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError, shorten
+from system.errors import InputError, shorten
 
 WITHOUT_STEP = ("Dropout", "Flatten", "Softmax")
 

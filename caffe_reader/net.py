@@ -11,7 +11,7 @@ from typing import Any
 
 from caffe_reader.layers import Reader, Step
 from caffe_reader.proto import read_caffemodel, read_prototxt
-from errors import InputError, shorten
+from system.errors import InputError, shorten
 
 V1_TYPES = {  # names of layer types before 2014's end
     "CONVOLUTION": "Convolution",

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError, Message
 
-from errors import InputError, shorten
+from system.errors import InputError, shorten
 
 # Of each message: a field's number, name, type (with a * where it may occur many times), default.
 MESSAGES = {

@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import cli
-from errors import InputError
+from system import cli
+from system.errors import InputError
 
 SIDE = 64  # pixels; the scans are 8 × 8, too small to look at or to crop at random
 

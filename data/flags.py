@@ -2,9 +2,9 @@
 
 import argparse
 
-import cli
 from data.decode import MAX_PIXELS
 from data.loading import DECODE
+from system import cli
 
 
 def add_decode_flag(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from data.batch import Batch, collate
 from data.decode import UnreadableImageError, read_pixels
 from data.images import ImageList
 from data.transforms import apply_seeded
-from errors import InputError
+from system.errors import InputError
 
 
 class Jpeg(NamedTuple):

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from data.decode import MAX_PIXELS, NOT_READ
-from errors import InputError
-from names import from_line, printable, read_text
+from system.errors import InputError
+from system.names import from_line, printable, read_text
 
 MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from data.decode import MAX_PIXELS
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from errors import InputError, shorten
-from names import read_text
+from system.errors import InputError, shorten
+from system.names import read_text
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
 

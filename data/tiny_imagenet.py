@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import cli
 from data.labelled import ANNOTATIONS
-from errors import InputError, shorten
-from names import printable
-from progress import progress
+from system import cli
+from system.errors import InputError, shorten
+from system.names import printable
+from system.progress import progress
 
 LARGEST = 2**31  # bytes that are unpacked
 OF_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.decode import MAX_PIXELS
 from data.images import ImageList
-from errors import InputError, shorten
+from system.errors import InputError, shorten
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import torch
 
-from errors import InputError
 from models.alexnet import alexnet
 from models.convnet import ConvNet
 from models.resnet50 import resnet18, resnet18_small, resnet50
 from models.vgg16 import vgg16
-from seeding import derive_seed
+from system.errors import InputError
+from system.seeding import derive_seed
 
 MODELS: dict[str, Callable[..., ConvNet]] = {
     "alexnet": alexnet,

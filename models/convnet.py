@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from errors import InputError
+from system.errors import InputError
 
 
 class ConvNet(nn.Module):

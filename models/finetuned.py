@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from errors import InputError
 from models.convnet import ConvNet
-from seeding import derive_seed
+from system.errors import InputError
+from system.seeding import derive_seed
 
 
 def renew_classifier(network: ConvNet, out: int, seed: int) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from errors import InputError
 from models.convnet import ConvNet
+from system.errors import InputError
 
 # Average pooling (kernel, stride, padding) after each conv layer. AlexNet: at 224 pixels to 9600,
 # 9216, 9600, 9600 and 9216 dimensions, as in the paper's Table 1. ResNet-50: to 9216, 9216, 8192,

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torchvision.models import VGG16_BN_Weights
 
-from errors import InputError
 from models.convnet import ConvNet
 from models.vgg16 import vgg16
+from system.errors import InputError
 
 WEIGHTS = VGG16_BN_Weights.IMAGENET1K_V1
 

@@ -35,15 +35,15 @@ from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.tiny_imagenet import lay_out
 from data.voc import CLASSES, find_voc
-from device import select_compute
-from errors import InputError
 from fitted_clusters import clusters_of, load_clusters, save_clusters
 from inspect_checkpoint import card_of, in_words
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
-from plain_pickle import read_plain
 from retrieval import Store
 from state import to_checkpoint
+from system.device import select_compute
+from system.errors import InputError
+from system.safe_pickle import read_plain
 from visu.report_page import write_report
 from visu.run_clusters import clusters_at, read_run
 from weights_file import save_weights

@@ -11,8 +11,8 @@ from conftest import tiny
 import assign
 import cluster_features
 from distributed import process_group, rank
-from errors import InputError
 from models import MODELS
+from system.errors import InputError
 
 
 def main(folder: Path) -> None:

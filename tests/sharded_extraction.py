@@ -9,10 +9,10 @@ import sys
 
 from conftest import tiny
 
-import cli
 from distributed import process_group
 from extract_features import parse_args, run
 from models import MODELS
+from system import cli
 
 
 def main(args: argparse.Namespace) -> None:

@@ -9,11 +9,11 @@ import sys
 from conftest import tiny
 from torch import nn
 
-import cli
 import distributed
 import main
 from models import MODELS
 from models.convnet import ConvNet
+from system import cli
 
 
 def plain(sobel: bool = False, out: int = 1000) -> ConvNet:

@@ -21,14 +21,14 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 import assign
-import cli
 from assignment_files import Assignment, print_csv, write_folders, write_table
 from checkpoint import load_model, save_checkpoint
 from clustering import Kmeans
 from data.decode import read_image
 from data.transforms import central_crop, to_input
-from errors import InputError
 from models import MODELS
+from system import cli
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--workers 0 --device cpu --precision fp32"

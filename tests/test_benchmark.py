@@ -13,9 +13,9 @@ from conftest import tiny
 import benchmark
 from benchmarks import probe, scaling, timing, training, visu
 from benchmarks.clustering import Step, arriving, growth, table
-from device import select_compute
-from errors import InputError
 from models import MODELS
+from system.device import select_compute
+from system.errors import InputError
 from visu.ascent import Ascent, as_picture, ascend
 
 

@@ -21,15 +21,15 @@ from conftest import tiny
 from torch import Tensor, nn
 
 import caffe_import
-import cli
 from caffe_import import load_caffe
 from checkpoint import load_model
 from data.transforms import to_input
-from errors import InputError
 from models import MODELS, ConvNet
 from models.alexnet import LAYERS
 from models.convnet import conv_layers
 from models.vgg16 import CHANNELS_PER_STAGE
+from system import cli
+from system.errors import InputError
 
 SIDE = 30  # of the input, at which the tiny network's maps need no rounding
 CLOSE = 1e-5  # relative to the largest value

@@ -9,7 +9,7 @@ from caffe_files import Layer, convolution, save, write_caffe
 from caffe_reader.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
 from caffe_reader.net import read_net
 from caffe_reader.proto import new, read_caffemodel
-from errors import InputError
+from system.errors import InputError
 
 CONV = convolution("conv", np.ones((4, 3, 3, 3)), np.zeros(4), padding=1)
 LINEAR = "inner_product_param { num_output: 5 }"

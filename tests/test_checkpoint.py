@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from checkpoint import load_model, read_checkpoint, save_checkpoint
-from errors import InputError
 from models import untrained
+from system.errors import InputError
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import torch
 from runs import assert_same_weights, load_clusters, without_times
 
-import cli
 import main
 from checkpoint import load_model, read_checkpoint, save_checkpoint
 from checkpoint_folder import (
@@ -23,7 +22,8 @@ from checkpoint_folder import (
     sound_before,
     sound_checkpoints,
 )
-from errors import InputError
+from system import cli
+from system.errors import InputError
 from torch_file import load_torch_file
 
 Train = Callable[..., Path]

@@ -18,12 +18,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
-import cli
 import cluster_features
 from clustering import Kmeans
-from errors import InputError
 from fitted_clusters import load_clusters
-from names import to_lines
+from system import cli
+from system.errors import InputError
+from system.names import to_lines
 
 CPU = "--device cpu"
 

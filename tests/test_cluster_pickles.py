@@ -12,7 +12,7 @@ from old_torch import Python2Pickler
 
 from cluster_pickles import read_assignment, read_clusters, write_assignment
 from clustering import group_by_cluster
-from errors import InputError
+from system.errors import InputError
 
 PAIRS = [
     ("train/n01440764/n01440764_18.JPEG", 0),

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-import cli
 from checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop, to_input
-from errors import InputError
 from metrics import nmi
+from system import cli
+from system.errors import InputError
 from visu import clusters
 from visu.run_clusters import ClusterView, clusters_at, read_run
 

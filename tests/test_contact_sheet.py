@@ -8,7 +8,7 @@ import pytest
 from conftest import write_images
 from PIL import Image
 
-from errors import InputError
+from system.errors import InputError
 from visu.contact_sheet import GROUND, MISSING, Strip, Thumbnails, contact_sheet, thumbnail
 
 RED, GREEN, BLUE, GREY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from run_folder import epoch_line, make_run
 
-import cli
+from system import cli
 from visu import curves
 
 PATHS = ["a/0.png", "a/1.png", "b/2.png"]

@@ -21,13 +21,13 @@ import torch
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import cli
 import main
 from checkpoint import read_checkpoint, save_checkpoint
 from checkpoint_folder import sound_checkpoints
 from data.images import ImageList
 from experiment import Experiment
-from files import append, atomic_write, write_text
+from system import cli
+from system.files import append, atomic_write, write_text
 from tensorboard_file import Curves
 from util import Logger
 

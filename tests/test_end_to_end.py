@@ -18,16 +18,16 @@ from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-import cli
 import main
 from checkpoint import load_model, read_checkpoint
 from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch
-from device import select_compute
-from errors import InputError
 from preemption import Stopping
 from state import State
+from system import cli
+from system.device import select_compute
+from system.errors import InputError
 
 Train = Callable[..., Path]
 

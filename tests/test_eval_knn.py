@@ -16,13 +16,13 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-import cli
 import eval_knn
 from checkpoint import load_model, save_checkpoint
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
-from errors import InputError
 from models import MODELS
+from system import cli
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--workers 0 --batch 16 --device cpu --precision fp32 --k 5 1 100"
@@ -136,7 +136,7 @@ def test_two_processes_are_as_one(
     script.write_text(
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
         "from conftest import tiny; from models import MODELS\n"
-        "import cli, data.labelled, eval_knn\n"
+        "from system import cli\nimport data.labelled, eval_knn\n"
         "MODELS['tiny'] = tiny; data.labelled.MOST_UNREADABLE = 0.1\n"
         "sys.exit(cli.run(eval_knn.main, eval_knn.parse_args))\n"
     )

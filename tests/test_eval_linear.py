@@ -15,11 +15,11 @@ import torch
 from conftest import tiny
 from PIL import Image
 
-import cli
 import eval_linear
 from checkpoint import load_model, save_checkpoint
-from errors import InputError
 from models import MODELS
+from system import cli
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--size 32 --batch_size 16 --epochs 2 --workers 0 --lr 0.001 --device cpu --precision fp32"

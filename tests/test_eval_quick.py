@@ -15,8 +15,8 @@ import eval_quick
 from checkpoint import read_checkpoint
 from data.digits import write_digits
 from data.images import find_images
-from device import select_compute
-from errors import InputError
+from system.device import select_compute
+from system.errors import InputError
 
 
 def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from retrieval_layout import (
 )
 from sklearn.decomposition import PCA
 
-import cli
 import eval_retrieval
 import retrieval
 from checkpoint import save_checkpoint
@@ -31,11 +30,12 @@ from data.decode import read_pixels
 from data.resized import resize_long_side
 from data.retrieval import find_retrieval
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from device import select_compute
-from errors import InputError
 from eval_retrieval import average_precision, evaluate
 from models import MODELS, ConvNet
 from rmac import get_rmac_region_coordinates
+from system import cli
+from system.device import select_compute
+from system.errors import InputError
 
 CPU = select_compute("cpu", "fp32")
 SETTINGS: dict[str, Any] = {"S": 64, "L": 2, "n_pca": 6, "compute": CPU, "workers": 0}

@@ -18,17 +18,17 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 from voc_mixture import write_voc
 
-import cli
 import eval_svm
 import pieces
 from checkpoint import save_checkpoint
 from data.voc import CLASSES, find_voc
-from device import select_compute
 from layer_rows import layer_rows
 from metrics import interpolated_average_precision
 from models import MODELS
 from models.convnet import ConvNet
-from seeding import derive_seed
+from system import cli
+from system.device import select_compute
+from system.seeding import derive_seed
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--size", "32", "--workers", "0", "--device", "cpu", "--precision", "fp32"]

@@ -15,9 +15,9 @@ from torchvision import transforms
 
 import export
 from checkpoint import load_model, read_checkpoint, save_checkpoint
-from errors import InputError
 from models import MODELS
 from models.convnet import ConvNet
+from system.errors import InputError
 
 SOBEL, COLOUR = True, False
 

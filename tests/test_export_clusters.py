@@ -13,9 +13,9 @@ import pytest
 from conftest import write_images
 from torchvision.datasets import ImageFolder
 
-import cli
 import export_clusters
-from errors import InputError
+from system import cli
+from system.errors import InputError
 
 ODD = ["a,b.png", 'a "b".png', "a\rb.png", "caf\udce9.png"]
 

@@ -24,9 +24,9 @@ import extraction
 import row_file
 from checkpoint import load_model, save_checkpoint
 from clustering import Clusters
-from errors import InputError
 from models import MODELS
 from models.convnet import ConvNet
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 FIXED = "--size 32 --batch 8 --workers 0 --device cpu --precision fp32 --decode pil"

@@ -16,9 +16,9 @@ from browser import open_page
 from conftest import write_images
 from PIL import Image
 
-import cli
 from data.images import find_images
-from files import write_text
+from system import cli
+from system.files import write_text
 from visu import feature_map
 from visu.contact_sheet import thumbnail
 from visu.page import fill_template, to_webp

@@ -13,10 +13,10 @@ import main
 from checkpoint import load_model, read_checkpoint
 from checkpoint_folder import is_sound
 from data.images import find_images
-from errors import InputError
 from finite import MOST_SKIPPED, STEPS_BETWEEN_LOOKS, PendingLosses, name_some
 from models import ConvNet
 from state import State
+from system.errors import InputError
 
 Train = Callable[..., Path]
 SGD_STEP = torch.optim.SGD.step

@@ -14,7 +14,7 @@ from data.gpu_decode import GpuDecodingLoader, check_decode
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import random_crop
-from errors import InputError
+from system.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from checkpoint import save_checkpoint
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_input
-from device import Compute, select_compute
 from models import MODELS
 from models.convnet import ConvNet
 from models.folded import folded
+from system.device import Compute, select_compute
 from visu import gradient_ascent
 from visu.ascent import (
     Ascended,

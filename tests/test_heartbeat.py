@@ -15,8 +15,8 @@ import torch.distributed as dist
 from runs import Server, output_of, send, wait_for
 
 import heartbeat
-from errors import InputError
 from heartbeat import OTHER_DIED, meet
+from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

@@ -35,8 +35,8 @@ from checkpoint import load_model, read_checkpoint
 from checkpoint_folder import instead_of_damaged, last_sound, place_of
 from cluster_pickles import read_assignment
 from data.tiny_imagenet import lay_out
-from errors import InputError
-from plain_pickle import read_plain
+from system.errors import InputError
+from system.safe_pickle import read_plain
 from util import Logger
 
 # Readers of text take what is text, whatever it says.

@@ -14,7 +14,7 @@ import pytest
 from browser import open_page
 from conftest import write_images
 
-import cli
+from system import cli
 from visu import clusters, feature_map
 from visu.report_page import write_report
 
@@ -177,7 +177,7 @@ def test_no_source_does_what_is_unsafe() -> None:
     found = {str(path.relative_to(ROOT)): unsafe(path.read_text("utf-8")) for path in sources()}
     assert len(found) > 80
     # the one that restricts it
-    assert found.pop("plain_pickle.py") == ["pickle.Unpickler"]
+    assert found.pop("system/safe_pickle.py") == ["pickle.Unpickler"]
     assert {path: calls for path, calls in found.items() if calls} == {}
 
 

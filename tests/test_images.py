@@ -11,8 +11,8 @@ from conftest import write_images
 from torchvision.datasets import ImageFolder
 
 from data.images import find_images, image_extensions
-from errors import InputError
-from names import to_lines
+from system.errors import InputError
+from system.names import to_lines
 
 
 def test_a_tree_is_listed_in_the_order_of_image_folder(tmp_path: Path) -> None:

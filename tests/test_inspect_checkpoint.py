@@ -12,11 +12,11 @@ import torch
 from conftest import tiny
 from old_torch import optimizer_of_2018, save_as_2018
 
-import cli
 import inspect_checkpoint
 from checkpoint import load_model
-from errors import InputError
 from models import MODELS
+from system import cli
+from system.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import write_images
 
-import cli
 from data import tiny_imagenet
 from data.labelled import find_train_and_val
-from errors import InputError
-from files import write_text
+from system import cli
+from system.errors import InputError
+from system.files import write_text
 
 
 @pytest.fixture

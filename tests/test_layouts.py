@@ -17,10 +17,10 @@ from old_torch import Python2Pickler, optimizer_of_2018, save_as_2018
 from torch import Tensor, nn
 
 from checkpoint import load_model, read_checkpoint, save_checkpoint
-from errors import InputError
 from layouts import as_checkpoint
 from models import MODELS, untrained
 from models.convnet import sobel_filters
+from system.errors import InputError
 from torch_file import ZIP, load_torch_file
 
 Weights = dict[str, Tensor]

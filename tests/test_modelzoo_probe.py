@@ -12,13 +12,13 @@ import eval_linear
 import probe
 from data.batch import Batch
 from data.transforms import Lighting, apply_seeded, resized_crop, to_input
-from device import select_compute
-from errors import InputError
 from models import ConvNet, untrained
 from models.channel_norm import ChannelNorm
 from models.pooling import AVGPOOL, Layer, layers_or_avgpool
 from probe_recipes import RECIPES
 from probe_run import Settings
+from system.device import select_compute
+from system.errors import InputError
 
 CPU = torch.device("cpu")
 COMPUTE = select_compute("cpu", "fp32")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cli
 from data import packaged
+from system import cli
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

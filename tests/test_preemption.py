@@ -18,9 +18,9 @@ from runs import Server, assert_same, output_of, send, wait_for
 import main
 import preemption
 from checkpoint_folder import place_of
-from errors import InputError, Stopped
 from models import MODELS
 from preemption import SIGNALS, Stopping, ignore_signals, stop_on_signals
+from system.errors import InputError, Stopped
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torchvision
 
-from errors import InputError
 from models.frozen import frozen
 from models.pretrained import as_vgg16, pretrained_vgg16
+from system.errors import InputError
 
 
 @torch.inference_mode()

@@ -10,12 +10,12 @@ from torch import nn
 import probe
 from data.batch import Batch
 from data.transforms import to_input
-from device import select_compute
-from errors import InputError
 from metrics import top_k
 from models import untrained
 from models.pooling import layers_of, nearest_grid
 from probe_run import History
+from system.device import select_compute
+from system.errors import InputError
 from util import learning_rate_decay
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from conftest import tiny
 from run_folder import epoch_line, make_run
 
-from errors import InputError
+from system.errors import InputError
 from visu import gallery
 from visu.first_filters import through_sobel, view_filters
 from visu.gallery import choose_clusters

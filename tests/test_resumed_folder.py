@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from runs import load_metrics
 
-import cli
 import main
+from system import cli
 
 Train = Callable[..., Path]
 

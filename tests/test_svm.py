@@ -9,8 +9,8 @@ from sklearn.svm import LinearSVC
 
 import svm
 from pieces import Pieces
-from seeding import derive_seed
 from svm import Plan, Rows, compact, cross_validate, draw_sample, judge, learn, low_shot
+from system.seeding import derive_seed
 
 SEED = 31
 ALONE = Pieces(None, {}, 1, False)

@@ -19,7 +19,6 @@ from image_zoo import kinds
 from lock_holder import held_elsewhere
 
 import assign
-import cli
 import cluster_features
 import experiment
 import export
@@ -30,9 +29,10 @@ import main
 import prepare_data
 from data.decode import read_pixels
 from data.images import find_images
-from errors import InputError
-from names import from_lines, from_reasons, read_text, to_lines
 from summary import epoch_metrics
+from system import cli
+from system.errors import InputError
+from system.names import from_lines, from_reasons, read_text, to_lines
 from visu import clusters as clusters_script
 from visu import report
 from visu.run_clusters import read_run

@@ -7,7 +7,7 @@ import pytest
 from voc_tree import write_voc
 
 from data.voc import CLASSES, find_voc
-from errors import InputError
+from system.errors import InputError
 
 
 @pytest.fixture

@@ -21,16 +21,16 @@ from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
 
 import applied
-import cli
 from applied import open_inputs
 from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
-from errors import InputError
-from files import atomic_write, make_experiment_folder
 from models import ConvNet
 from models.pooling import layers_of
-from progress import progress
+from system import cli
+from system.errors import InputError
+from system.files import atomic_write, make_experiment_folder
+from system.progress import progress
 from visu.contact_sheet import GROUND, MISSING, Strip, check_sheet, contact_sheet
 from visu.jpeg import save_jpeg
 from visu.receptive_field import ReceptiveField, map_side, receptive_field

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.transforms import to_colours, to_input
-from device import AUTOCAST, Compute
 from models import ConvNet
 from models.folded import folded
-from seeding import derive_seed
+from system.device import AUTOCAST, Compute
+from system.seeding import derive_seed
 
 NOISE = 128.0, 20.0  # mean and standard deviation of the start, of 0 to 255
 SHOWN = 0.5, 0.1  # of the picture that is shown, of 0 to 1

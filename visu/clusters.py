@@ -17,14 +17,14 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import applied
-import cli
 from applied import open_inputs
 from clustering import group_by_cluster
-from errors import InputError
-from files import atomic_write, make_folder, write_text
 from metrics import nmi
-from progress import progress
-from seeding import derive_seed
+from system import cli
+from system.errors import InputError
+from system.files import atomic_write, make_folder, write_text
+from system.progress import progress
+from system.seeding import derive_seed
 from visu.contact_sheet import Strip, Thumbnails, check_sheet, contact_sheet
 from visu.run_clusters import ClusterView, Run, clusters_at, read_run
 

@@ -8,7 +8,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data.decode import MAX_PIXELS, UnreadableImageError, read_image
-from errors import InputError
+from system.errors import InputError
 
 SPACE = 4  # pixels between pictures
 TEXT = 20  # height of a line of text in pixels

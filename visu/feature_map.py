@@ -22,15 +22,15 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import applied
-import cli
 import whitening
 from applied import open_inputs
 from clustering import Clusters
 from data.images import ImageList, find_all_images
-from errors import InputError
-from files import make_folder, write_text
-from progress import progress
-from seeding import derive_seed
+from system import cli
+from system.errors import InputError
+from system.files import make_folder, write_text
+from system.progress import progress
+from system.seeding import derive_seed
 from visu.contact_sheet import thumbnail
 from visu.page import fill_template, to_webp
 from visu.run_clusters import Run, label_names, read_run

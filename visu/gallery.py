@@ -9,9 +9,9 @@ import numpy as np
 from PIL import ImageOps
 
 from data.decode import MAX_PIXELS, UnreadableImageError, read_image
-from errors import InputError
-from names import from_line
-from seeding import derive_seed
+from system.errors import InputError
+from system.names import from_line
+from system.seeding import derive_seed
 from visu.page import to_webp
 from visu.run_clusters import ClusterView, Run, clusters_at
 

@@ -16,15 +16,14 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 
-import cli
-import device
 from checkpoint import load_model
-from device import Compute, select_compute
-from errors import InputError
-from files import make_experiment_folder
 from models import MODELS, ConvNet
 from models.pooling import layers_of
-from progress import progress
+from system import cli, device
+from system.device import Compute, select_compute
+from system.errors import InputError
+from system.files import make_experiment_folder
+from system.progress import progress
 from visu.ascent import Ascended, Ascent, ascend
 from visu.contact_sheet import Strip, contact_sheet
 from visu.jpeg import save_jpeg

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from files import atomic_write
+from system.files import atomic_write
 
 OPTIONS = {"quality": 95, "subsampling": 0}  # fine textures and their colours suffer below
 

@@ -11,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started by its path, from wherever
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cli
+from system import cli
 from visu.report_page import CLUSTERS, IMAGES, write_report
 
 

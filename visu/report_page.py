@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from checkpoint import read_checkpoint
-from errors import InputError
-from files import write_text
 from summary import duration
+from system.errors import InputError
+from system.files import write_text
 from visu.first_filters import view_filters
 from visu.gallery import make_gallery
 from visu.page import to_json

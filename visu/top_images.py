@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loading import Batch
-from device import Compute
 from features import NOT_FINITE, forward_pass
 from models import ConvNet
 from models.frozen import frozen
+from system.device import Compute
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from errors import InputError
-from names import printable
+from system.errors import InputError
+from system.names import printable
 
 LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machine
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from errors import InputError
+from system.errors import InputError
 
 LONGEST_NAME = 230  # bytes; of 255, with room for what is added
 # What a disk says that has no room: it is full, its quota is used up, the limit of a file's size is

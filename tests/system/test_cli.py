@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import cli
-import progress as progress_module
-from device import Compute, full_float32, select_compute
-from errors import InputError
-from files import atomic_write
-from progress import progress
+from system import cli
+from system import progress as progress_module
+from system.device import Compute, full_float32, select_compute
+from system.errors import InputError
+from system.files import atomic_write
+from system.progress import progress
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import InputError
+from system.errors import InputError
 
 
 @contextlib.contextmanager

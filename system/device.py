@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import InputError
+from system.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

@@ -7,8 +7,8 @@ from hostile import ODD
 from hypothesis import given
 from hypothesis import strategies as st
 
-from files import write_text
-from names import (
+from system.files import write_text
+from system.names import (
     from_line,
     from_lines,
     from_reasons,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from errors import InputError
-from plain_pickle import load_plain, read_plain
+from system.errors import InputError
+from system.safe_pickle import load_plain, read_plain
 
 PLAIN: dict[Any, Any] = {
     "list": [1, -(2**70), 1.5, 1e300, True, None, 2**40],

@@ -11,7 +11,7 @@ import sklearn
 import torch
 import torchvision
 
-from files import write_text
+from system.files import write_text
 
 
 def save_results(

@@ -1,6 +1,6 @@
 """The exceptions that mean something else than a bug: what you gave me is wrong, and stop."""
 
-from names import printable
+from system.names import printable
 
 
 class InputError(ValueError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from files import (
+from system.files import (
     atomic_folder,
     atomic_write,
     new_numbered_folder,

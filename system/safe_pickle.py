@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from errors import InputError, shorten
-from pickle_scan import check_pickle
+from system.errors import InputError, shorten
+from system.pickle_scan import check_pickle
 
 PLAIN_TYPES = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]*)")
 

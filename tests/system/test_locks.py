@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from lock_holder import HOLD, ROOT, held_elsewhere
 
-from errors import InputError
-from locks import sole_user
+from system.errors import InputError
+from system.locks import sole_user
 
 
 def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
     with sole_user(lock, "busy"):
         second = subprocess.run(command, capture_output=True, text=True)
-        assert "errors.InputError: busy" in second.stderr
+        assert "system.errors.InputError: busy" in second.stderr
         assert lock.exists()
     assert not lock.exists()
     assert subprocess.run(command, input="", capture_output=True, text=True).stdout == "held\n"
@@ -67,7 +67,7 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_none(
         assert len(taken) == 2
         command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
         second = subprocess.run(command, capture_output=True, text=True)
-        assert "errors.InputError: busy" in second.stderr
+        assert "system.errors.InputError: busy" in second.stderr
 
 
 def test_where_the_disk_knows_no_locks_there_is_none(

@@ -1,0 +1,1 @@
+"""Files, names, flags, errors, devices, seeds, progress: what every other room stands above."""
