@@ -17,10 +17,10 @@ from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
-from distributed import shard_of
 from features import Features, compute_features
 from fitted_clusters import clusters_of
 from models import ConvNet, check_size
+from parallel.collectives import shard_of
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError

@@ -19,9 +19,9 @@ from assignment_files import Assignment, check_outputs, print_csv, write_outputs
 from checkpoint import digest_of
 from clustering import ITERATIONS, Clusters, Kmeans
 from data.decode import MAX_PIXELS
-from distributed import gather_rows, process_group, rank, together
 from features import Features
 from fitted_clusters import clusters_of, load_clusters, save_clusters
+from parallel.collectives import gather_rows, process_group, rank, together
 from summary import describe_sizes, size_metrics
 from system import cli
 from system.errors import InputError

@@ -17,8 +17,8 @@ import clustering_flags
 from assignment_files import TABLES, Assignment, write_table
 from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
-from distributed import process_group, rank, shard_of, together
 from fitted_clusters import save_clusters
+from parallel.collectives import process_group, rank, shard_of, together
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics
 from system import cli, device

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from distributed import broadcast, gather_rows, rank, together
 from kmeans import (
     BLOCK,
     ITERATIONS,
@@ -24,6 +23,7 @@ from kmeans import (
     sum_by_cluster,
     train_kmeans,
 )
+from parallel.collectives import broadcast, gather_rows, rank, together
 from pic import (
     check_graph,
     check_neighbours,

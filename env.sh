@@ -92,7 +92,7 @@ launch() {  # how many processes on this machine, then a script and its argument
     cores=$(getconf _NPROCESSORS_ONLN)
     # torchrun would give each a single thread, too few for the PCA
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}
-    exec "$PYTHON" launch.py --standalone --nproc_per_node "$processes" "$@"
+    exec "$PYTHON" -m parallel.launch --standalone --nproc_per_node "$processes" "$@"
 }
 
 # On CPU, glibc hands the gradients' memory back to the kernel after every step, only to ask for it

@@ -24,12 +24,12 @@ from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
-from distributed import gather_rows, process_group, rank, shard_of, together, world_size
 from experiment import results_folder
 from features import compute_features
 from knn import NEIGHBOURS, knn_accuracy
 from models import ConvNet, check_size
 from models.frozen import frozen
+from parallel.collectives import gather_rows, process_group, rank, shard_of, together, world_size
 from system import cli, device
 from system.device import Compute, select_compute
 from system.files import make_experiment_folder

@@ -45,11 +45,11 @@ import probe
 from checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
-from distributed import process_group, rank, together, world_size
 from experiment import results_folder
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.pooling import AVGPOOL, Layer, layers_or_avgpool, name_of
+from parallel.collectives import process_group, rank, together, world_size
 from probe_recipes import RECIPES
 from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from system import cli, device

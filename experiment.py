@@ -16,10 +16,10 @@ import numpy as np
 from checkpoint import save_checkpoint
 from checkpoint_folder import NEWEST, PREVIOUS, folder_of, remove_old
 from data.images import MOST_UNREADABLE, ImageList
-from distributed import gather_objects, together, world_size
 from finite import name_some
 from log_handlers import log_handlers
 from metrics_file import METRICS, log_metrics, read_metrics
+from parallel.collectives import gather_objects, together, world_size
 from resumed_folder import changed_settings, check_same_run, set_aside_all, take_back
 from state import AUTO
 from system.errors import InputError

@@ -29,9 +29,9 @@ from applied import Applied, open_inputs
 from checkpoint import digest_of
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
-from distributed import gather_objects, process_group, rank, together, world_size
 from extraction import blocks_of, dimensions, extract, features_of, fit
 from fitted_clusters import clusters_of
+from parallel.collectives import gather_objects, process_group, rank, together, world_size
 from row_file import (
     DTYPES,
     FORMATS,

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
-from distributed import broadcast, gather_objects, rank, shard_of
 from features import BLOCK, forward_pass
 from models import ConvNet
 from models.pooling import probe_pool
+from parallel.collectives import broadcast, gather_objects, rank, shard_of
 from row_file import PartialRows
 from system.device import Compute
 from system.errors import InputError

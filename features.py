@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from data.loading import Batch
 from data.transforms import to_input
-from distributed import all_reduce
 from models import ConvNet
+from parallel.collectives import all_reduce
 from system.device import Compute, ToHost
 from whitening import Moments
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from distributed import all_reduce, gather_objects, together
+from parallel.collectives import all_reduce, gather_objects, together
 from state import State
 from system.errors import InputError
 

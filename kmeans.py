@@ -14,7 +14,7 @@ import scipy.sparse
 import torch
 from faiss.contrib import clustering as faiss_clustering
 
-from distributed import all_reduce, gather_rows, rank, together, world_size
+from parallel.collectives import all_reduce, gather_rows, rank, together, world_size
 from system.device import full_float32, select_compute
 
 log = logging.getLogger("deepcluster")

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distributed import gather_objects, gather_rows, rank, shard_of
 from features import Features
+from parallel.collectives import gather_objects, gather_rows, rank, shard_of
 from system.device import full_float32
 from system.seeding import derive_seed
 

@@ -31,7 +31,13 @@ from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.sampler import ORDERS, cluster_weights
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
-from distributed import (
+from experiment import Bystander, Experiment
+from features import Features, compute_features
+from finite import PendingLosses, check_weights, refuse_features
+from knn import classify_each_other
+from models import MODELS, ConvNet, check_size
+from models.convnet import initialise
+from parallel.collectives import (
     broadcast_buffers,
     data_parallel,
     gather_objects,
@@ -43,13 +49,7 @@ from distributed import (
     weighted,
     world_size,
 )
-from experiment import Bystander, Experiment
-from features import Features, compute_features
-from finite import PendingLosses, check_weights, refuse_features
-from knn import classify_each_other
-from models import MODELS, ConvNet, check_size
-from models.convnet import initialise
-from preemption import Stopping, stop_on_signals
+from parallel.signals import Stopping, stop_on_signals
 from state import AUTO, State, is_finished, read_resume, set_up, settings_of, to_checkpoint
 from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 from system import cli, device

@@ -69,7 +69,7 @@ was_preempted() {  # the run was told to end, at its start or later, and the job
 # torchrun would give each process a single thread, too few for the PCA
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((WORKERS > 0 ? WORKERS : 1))}
 head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)  # reads to the end
-srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" launch.py \
+srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" -m parallel.launch \
     --nnodes "$nodes" --nproc_per_node "$PROCESSES" \
     --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" \
     --rdzv_endpoint "$head:$((20000 + SLURM_JOB_ID % 10000))" \

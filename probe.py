@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from data.batch import Batch
 from data.labelled import check_readable
 from data.transforms import to_input
-from distributed import all_reduce, data_parallel, weighted, world_size
 from models import ConvNet
 from models.channel_norm import ChannelNorm
 from models.pooling import Layer, conv_layer, name_of, probe_pool
+from parallel.collectives import all_reduce, data_parallel, weighted, world_size
 from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed

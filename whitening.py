@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from distributed import all_reduce, gather_rows, world_size
+from parallel.collectives import all_reduce, gather_rows, world_size
 from system.device import full_float32
 
 PCA = 256  # components

@@ -34,7 +34,7 @@ from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_cr
 from experiment import Bystander
 from features import compute_features
 from models import MODELS, untrained
-from preemption import Stopping
+from parallel.signals import Stopping
 from state import State, set_up
 from system import cli
 from system.device import AUTOCAST, PRECISIONS, Compute, select_compute

@@ -20,7 +20,7 @@ from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
 from data.gpu_decode import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
-from preemption import ignore_signals
+from parallel.signals import ignore_signals
 from system.seeding import derive_seed
 
 DECODE = ("auto", "pil", "gpu")

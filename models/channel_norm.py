@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from distributed import add_up
+from parallel.collectives import add_up
 
 MOMENTUM = 0.1  # of the running statistics
 EPS = 1e-5

@@ -34,10 +34,10 @@ from conftest import tiny
 from runs import STAGES
 
 import experiment
-import heartbeat
 import main
 import util
 from models import MODELS
+from parallel import heartbeat
 from system import cli
 
 LONGEST = 240  # seconds

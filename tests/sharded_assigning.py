@@ -10,8 +10,8 @@ from conftest import tiny
 
 import assign
 import cluster_features
-from distributed import process_group, rank
 from models import MODELS
+from parallel.collectives import process_group, rank
 from system.errors import InputError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from clustering import PIC, Kmeans, KmeansOptions
-from distributed import gather_rows, process_group, rank, world_size
 from kmeans import train_kmeans
+from parallel.collectives import gather_rows, process_group, rank, world_size
 
 
 def main() -> None:

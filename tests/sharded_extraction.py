@@ -9,9 +9,9 @@ import sys
 
 from conftest import tiny
 
-from distributed import process_group
 from extract_features import parse_args, run
 from models import MODELS
+from parallel.collectives import process_group
 from system import cli
 
 

@@ -9,10 +9,10 @@ import sys
 from conftest import tiny
 from torch import nn
 
-import distributed
 import main
 from models import MODELS
 from models.convnet import ConvNet
+from parallel import collectives
 from system import cli
 
 
@@ -25,7 +25,7 @@ def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
 
 def broadcast_buffers(model: nn.Module) -> None:
     """As main.py does it at the end of an epoch; what comes of it is printed."""
-    distributed.broadcast_buffers(model)
+    collectives.broadcast_buffers(model)
     buffers = [float(buffer.double().sum()) for buffer in model.buffers()]
     sys.stdout.write(f"buffers: {buffers}\n")
 

@@ -23,7 +23,7 @@ from checkpoint import load_model, read_checkpoint
 from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch
-from preemption import Stopping
+from parallel.signals import Stopping
 from state import State
 from system import cli
 from system.device import select_compute

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from heartbeat import Heartbeat, is_lost_connection, meet
+from parallel.heartbeat import Heartbeat, is_lost_connection, meet
 from system.errors import InputError, Stopped
 
 # One process alone may build a graph of all images, for which the others wait.

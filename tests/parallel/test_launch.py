@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 from torch.distributed.elastic.multiprocessing import PContext
 
-import launch as launch_module
-from preemption import SIGNALS
+from parallel import launch as launch_module
+from parallel.signals import SIGNALS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def start(script: Path, source: str) -> subprocess.Popen[str]:

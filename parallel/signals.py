@@ -15,7 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 
-from distributed import all_reduce, uses_gpus, world_size
+from parallel.collectives import all_reduce, uses_gpus, world_size
 from system.errors import Stopped
 
 SIGNALS = tuple(

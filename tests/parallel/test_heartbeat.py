@@ -14,11 +14,11 @@ import pytest
 import torch.distributed as dist
 from runs import Server, output_of, send, wait_for
 
-import heartbeat
-from heartbeat import OTHER_DIED, meet
+from parallel import heartbeat
+from parallel.heartbeat import OTHER_DIED, meet
 from system.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # What two processes do under their launchers: the first waits for the second, in a collective or
 # elsewhere, which is killed

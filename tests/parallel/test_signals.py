@@ -16,13 +16,13 @@ from conftest import tiny
 from runs import Server, assert_same, output_of, send, wait_for
 
 import main
-import preemption
 from checkpoint_folder import place_of
 from models import MODELS
-from preemption import SIGNALS, Stopping, ignore_signals, stop_on_signals
+from parallel import signals as preemption
+from parallel.signals import SIGNALS, Stopping, ignore_signals, stop_on_signals
 from system.errors import InputError, Stopped
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def place(folder: Path) -> tuple[int, int]:
@@ -188,7 +188,7 @@ def test_workers_that_a_server_forks_are_shielded_too() -> None:
     """As Python 3.14 has it by default: torchrun sends SIGTERM to the server as well."""
     source = (
         "import multiprocessing, os, signal, time\n"
-        "import preemption\n"
+        "from parallel import signals as preemption\n"
         "multiprocessing.set_start_method('forkserver')\n"
         "os.setsid()\n"
         "if __name__ == '__main__':\n"

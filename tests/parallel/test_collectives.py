@@ -13,9 +13,9 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from clustering import Kmeans
-from distributed import all_reduce, broadcast, gather_rows, rank, world_size
+from parallel.collectives import all_reduce, broadcast, gather_rows, rank, world_size
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:

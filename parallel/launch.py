@@ -7,7 +7,7 @@ report would only bury it; of any other failure, as when the kernel killed a pro
 and below it a line that names the process.
 
 torchrun answers a signal with the end of its processes after 30 seconds, and does not know SIGUSR1.
-Here they get the signal, may take the time they need (see `preemption.py`), and where all end well,
+Here they get the signal, may take the time they need (see `signals.py`), and where all end well,
 so does this.
 """
 
@@ -23,8 +23,8 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import PContext, ProcessFailure
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from heartbeat import OTHER_DIED, report_death
-from preemption import SIGNALS
+from parallel.heartbeat import OTHER_DIED, report_death
+from parallel.signals import SIGNALS
 
 BAD_INPUT = 2  # the exit status for it, see system/cli.py
 

@@ -1,0 +1,1 @@
+"""Several processes: launching them, collectives, signs of life, signals."""
