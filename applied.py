@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from checkpoint import model_of, read_checkpoint
 from clustering import Clusters
+from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
-from data.gpu_decode import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop

@@ -25,8 +25,8 @@ import health
 from checkpoint_folder import folder_of, instead_of_damaged, last_sound
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
+from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
-from data.gpu_decode import check_decode
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.sampler import ORDERS, cluster_weights

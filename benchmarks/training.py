@@ -27,7 +27,7 @@ from benchmarks.clustering import arriving, store
 from benchmarks.photos import write_photos
 from benchmarks.timing import matmul_rate, number, timed
 from clustering import Kmeans
-from data.gpu_decode import check_decode
+from data.decode_gpu import check_decode
 from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from data.batch import Batch, collate
 from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
-from data.gpu_decode import GpuDecodingLoader, Jpeg
+from data.decode_gpu import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals

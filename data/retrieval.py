@@ -14,7 +14,7 @@ from pathlib import Path
 from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
-from data.revisited import read_revisited
+from data.retrieval_revisited import read_revisited
 from system.errors import InputError, shorten
 
 FOLDERS = {  # what a data set's folder may be called

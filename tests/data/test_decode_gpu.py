@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from data.batch import Batch
-from data.gpu_decode import GpuDecodingLoader, check_decode
+from data.decode_gpu import GpuDecodingLoader, check_decode
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import random_crop
@@ -90,12 +90,12 @@ def test_a_gpu_that_cannot_decode_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("no nvJPEG\nstack of calls")
 
-    monkeypatch.setattr("data.gpu_decode.decode_jpeg", fail)
+    monkeypatch.setattr("data.decode_gpu.decode_jpeg", fail)
     with pytest.raises(
         InputError, match=r"cannot decode on cuda \(no nvJPEG\); give --decode auto"
     ):
         check_decode("gpu", CUDA)
-    monkeypatch.setattr("data.gpu_decode.decode_jpeg", lambda *args, **options: args)
+    monkeypatch.setattr("data.decode_gpu.decode_jpeg", lambda *args, **options: args)
     check_decode("gpu", CUDA)
 
 

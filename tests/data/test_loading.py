@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import transforms
 
-from data.gpu_decode import Jpeg
+from data.decode_gpu import Jpeg
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, make_loader
 from data.transforms import (

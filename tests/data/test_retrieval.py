@@ -24,7 +24,7 @@ from data.images import find_images
 from data.loading import Draw
 from data.resized import ResizedImages, load_one_by_one, resize_long_side
 from data.retrieval import CORRUPT, content_digest, find_retrieval, image_names
-from data.revisited import read_revisited
+from data.retrieval_revisited import read_revisited
 from system.errors import InputError
 
 
