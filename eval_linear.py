@@ -48,7 +48,7 @@ from data.labelled import Labelled, find_train_and_val
 from experiment import results_folder
 from models import ConvNet, check_size
 from models.frozen import frozen
-from models.pooling import AVGPOOL, Layer, layers_or_avgpool, name_of
+from models.layers import AVGPOOL, Layer, layers_or_avgpool, name_of
 from parallel.collectives import process_group, rank, together, world_size
 from probe_recipes import RECIPES
 from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save

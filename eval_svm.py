@@ -39,7 +39,7 @@ from data.voc import CLASSES, VocSplit, find_voc
 from layer_rows import layer_rows
 from models import ConvNet, check_size
 from models.frozen import frozen
-from models.pooling import layers_of
+from models.layers import layers_of
 from pieces import Pieces
 from svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from system import cli, device

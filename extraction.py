@@ -13,7 +13,7 @@ from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features import BLOCK, forward_pass
 from models import ConvNet
-from models.pooling import probe_pool
+from models.layers import probe_pool
 from parallel.collectives import broadcast, gather_objects, rank, shard_of
 from row_file import PartialRows
 from system.device import Compute

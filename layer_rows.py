@@ -13,7 +13,7 @@ from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
 from features import forward_pass
 from models import ConvNet
-from models.pooling import probe_pool
+from models.layers import probe_pool
 from system.device import Compute
 from system.errors import InputError
 from system.progress import progress

@@ -19,7 +19,7 @@ from data.labelled import check_readable
 from data.transforms import to_input
 from models import ConvNet
 from models.channel_norm import ChannelNorm
-from models.pooling import Layer, conv_layer, name_of, probe_pool
+from models.layers import Layer, conv_layer, name_of, probe_pool
 from parallel.collectives import all_reduce, data_parallel, weighted, world_size
 from system.device import Compute
 from system.errors import InputError

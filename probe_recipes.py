@@ -7,7 +7,7 @@ from typing import Any
 from torchvision.transforms import v2
 
 from data.transforms import modelzoo_probe_crop, probe_crop, random_crop, resized_crop
-from models.pooling import AVGPOOL
+from models.layers import AVGPOOL
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
 from models import ConvNet
-from models.pooling import Layer
+from models.layers import Layer
 from parallel.collectives import rank, shard_of, world_size
 from probe_recipes import RECIPES, Recipe
 from system.device import Compute

@@ -7,7 +7,7 @@ import torch
 
 from models.alexnet import alexnet
 from models.convnet import ConvNet
-from models.resnet50 import resnet18, resnet18_small, resnet50
+from models.resnet import resnet18, resnet18_small, resnet50
 from models.vgg16 import vgg16
 from system.errors import InputError
 from system.seeding import derive_seed

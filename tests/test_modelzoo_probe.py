@@ -14,7 +14,7 @@ from data.batch import Batch
 from data.transforms import Lighting, apply_seeded, resized_crop, to_input
 from models import ConvNet, untrained
 from models.channel_norm import ChannelNorm
-from models.pooling import AVGPOOL, Layer, layers_or_avgpool
+from models.layers import AVGPOOL, Layer, layers_or_avgpool
 from probe_recipes import RECIPES
 from probe_run import Settings
 from system.device import select_compute

@@ -12,7 +12,7 @@ from data.batch import Batch
 from data.transforms import to_input
 from metrics import top_k
 from models import untrained
-from models.pooling import layers_of, nearest_grid
+from models.layers import layers_of, nearest_grid
 from probe_run import History
 from system.device import select_compute
 from system.errors import InputError

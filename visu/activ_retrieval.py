@@ -26,7 +26,7 @@ from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
 from models import ConvNet
-from models.pooling import layers_of
+from models.layers import layers_of
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_experiment_folder

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from checkpoint import load_model
 from models import MODELS, ConvNet
-from models.pooling import layers_of
+from models.layers import layers_of
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError
