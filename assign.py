@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 import applied
-import assignment_files
 from applied import Applied, open_inputs
-from assignment_files import Assignment, check_outputs, print_csv, write_outputs
 from checkpoint import digest_of
+from cluster import tables as assignment_files
+from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Clusters, Kmeans
 from data.decode import MAX_PIXELS
 from features import Features

@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import safe_open
 
 import clustering_flags
-from assignment_files import TABLES, Assignment, write_table
+from cluster.tables import TABLES, Assignment, write_table
+from cluster.whitening import BLOCK, PCA
 from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from fitted_clusters import save_clusters
@@ -27,7 +28,6 @@ from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
 from system.names import from_line, printable, read_text, utf8_name
 from system.progress import progress
-from whitening import BLOCK, PCA
 
 DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmeans import (
+from cluster.kmeans import (
     BLOCK,
     ITERATIONS,
     PLAIN,
@@ -23,8 +23,7 @@ from kmeans import (
     sum_by_cluster,
     train_kmeans,
 )
-from parallel.collectives import broadcast, gather_rows, rank, together
-from pic import (
+from cluster.pic import (
     check_graph,
     check_neighbours,
     check_widths,
@@ -32,8 +31,9 @@ from pic import (
     make_graph,
     run_pic,
 )
+from cluster.whitening import CPU, PCA, Moments, Whitening, fit_whitening, preprocess_features
+from parallel.collectives import broadcast, gather_rows, rank, together
 from system.device import select_compute
-from whitening import CPU, PCA, Moments, Whitening, fit_whitening, preprocess_features
 
 __all__ = [
     "ITERATIONS",

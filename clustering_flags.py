@@ -4,12 +4,12 @@ import argparse
 
 import torch
 
+from cluster.kmeans import INITIALISATIONS
+from cluster.pic import GRAPHS
+from cluster.whitening import PCA
 from clustering import ITERATIONS, PIC, Kmeans, KmeansOptions
-from kmeans import INITIALISATIONS
-from pic import GRAPHS
 from system import cli
 from system.errors import InputError
-from whitening import PCA
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-import assignment_files
-from assignment_files import Assignment, check_outputs, print_csv, write_outputs
-from cluster_pickles import read_clusters
+from cluster import tables as assignment_files
+from cluster.pickles import read_clusters
+from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
 from system import cli
 from system.errors import InputError

@@ -27,6 +27,7 @@ import numpy as np
 import applied
 from applied import Applied, open_inputs
 from checkpoint import digest_of
+from cluster.whitening import PCA, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from extraction import blocks_of, dimensions, extract, features_of, fit
@@ -47,7 +48,6 @@ from system.files import atomic_write, make_folder, write_text
 from system.locks import sole_user
 from system.names import to_lines, to_reasons
 from system.results import save_results
-from whitening import PCA, Whitening
 
 RESULTS = "features.json"
 PARTIAL = "features.part"

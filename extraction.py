@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cluster.whitening import Moments, Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features import BLOCK, forward_pass
@@ -19,7 +20,6 @@ from row_file import PartialRows
 from system.device import Compute
 from system.errors import InputError
 from system.progress import progress
-from whitening import Moments, Whitening, fit_whitening
 
 SECONDS_BETWEEN_COMMITS = 10.0
 NOT_FINITE = "its features are NaN or infinite; try --precision fp32"

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cluster.whitening import Moments
 from data.loading import Batch
 from data.transforms import to_input
 from models import ConvNet
 from parallel.collectives import all_reduce
 from system.device import Compute, ToHost
-from whitening import Moments
 
 BLOCK = 4096  # rows that are moved at a time
 NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 import clustering_flags
 import health
 from checkpoint_folder import folder_of, instead_of_damaged, last_sound
+from cluster.sampler import ORDERS, cluster_weights
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
-from data.sampler import ORDERS, cluster_weights
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from experiment import Bystander, Experiment
 from features import Features, compute_features

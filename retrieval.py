@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from checkpoint import digest_of
+from cluster.whitening import Whitening, fit_whitening
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
@@ -30,7 +31,6 @@ from system.device import Compute
 from system.errors import InputError, shorten
 from system.files import atomic_write, remove_leftovers_of
 from system.progress import progress
-from whitening import Whitening, fit_whitening
 
 Arrays = dict[str, np.ndarray]
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whitening import Whitening
+from cluster.whitening import Whitening
 
 OVERLAP = 0.4  # of neighbours along the longer side at the first scale, to come near to
 MOST_EXTRA = 6

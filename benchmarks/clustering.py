@@ -20,12 +20,12 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.timing import Timed, matmul_rate, memory, number, timed
-from kmeans import ITERATIONS, train_kmeans
-from pic import join_singletons, make_graph, run_pic
+from cluster.kmeans import ITERATIONS, train_kmeans
+from cluster.pic import join_singletons, make_graph, run_pic
+from cluster.whitening import Moments, fit_whitening
 from system import cli
 from system.device import select_compute
 from system.errors import InputError
-from whitening import Moments, fit_whitening
 
 PCA = 256
 NEIGHBOURS = 5

@@ -26,6 +26,7 @@ import main as deepcluster
 from benchmarks.clustering import arriving, store
 from benchmarks.photos import write_photos
 from benchmarks.timing import matmul_rate, number, timed
+from cluster.whitening import Moments
 from clustering import Kmeans
 from data.decode_gpu import check_decode
 from data.images import find_images
@@ -38,7 +39,6 @@ from parallel.signals import Stopping
 from state import State, set_up
 from system import cli
 from system.device import AUTOCAST, PRECISIONS, Compute, select_compute
-from whitening import Moments
 
 K = 1000  # outputs of the network that is trained
 IMAGENET, IMAGENET_K, EPOCHS = 1_281_167, 10_000, 500

@@ -27,8 +27,9 @@ from voc_tree import write_voc
 import main
 from caffe_import import load_caffe
 from checkpoint import load_model, model_of, read_checkpoint
+from cluster.pickles import read_assignment, read_clusters, write_assignment
+from cluster.whitening import Whitening
 from cluster_features import check_finite, read_names, read_rows
-from cluster_pickles import read_assignment, read_clusters, write_assignment
 from clustering import Clusters
 from data.images import find_images
 from data.labelled import find_train_and_val
@@ -47,7 +48,6 @@ from system.safe_pickle import read_plain
 from visu.report_page import write_report
 from visu.run_clusters import clusters_at, read_run
 from weights_file import save_weights
-from whitening import Whitening
 
 LONGEST_LINE = 2000  # characters of a message
 

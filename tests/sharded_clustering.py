@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from cluster.kmeans import train_kmeans
 from clustering import PIC, Kmeans, KmeansOptions
-from kmeans import train_kmeans
 from parallel.collectives import gather_rows, process_group, rank, world_size
 
 

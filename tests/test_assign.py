@@ -21,8 +21,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 import assign
-from assignment_files import Assignment, print_csv, write_folders, write_table
 from checkpoint import load_model, save_checkpoint
+from cluster.tables import Assignment, print_csv, write_folders, write_table
 from clustering import Kmeans
 from data.decode import read_image
 from data.transforms import central_crop, to_input

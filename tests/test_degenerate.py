@@ -11,10 +11,10 @@ from PIL import Image
 from runs import load_clusters, load_metrics
 
 from checkpoint import load_model, read_checkpoint
+from cluster.kmeans import INITIALISATIONS
+from cluster.sampler import ORDERS, cluster_weights
 from clustering import PIC, Kmeans, KmeansOptions
 from data.loading import EpochBatches
-from data.sampler import ORDERS, cluster_weights
-from kmeans import INITIALISATIONS
 
 Train = Callable[..., Path]
 RNG = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 
 from checkpoint import load_model
+from cluster.whitening import fit_whitening
 from clustering import Kmeans
 from data.decode import read_image
 from data.digits import write_digits
@@ -21,7 +22,6 @@ from features import NOT_FINITE, Features, compute_features
 from metrics import nmi
 from models import ConvNet
 from system.device import select_compute
-from whitening import fit_whitening
 
 CPU = torch.device("cpu")
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
-from cluster_pickles import read_assignment, read_clusters, write_assignment
+from cluster.pic import join_singletons, make_graph, run_pic
+from cluster.pickles import read_assignment, read_clusters, write_assignment
+from cluster.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
 from clustering import group_by_cluster
-from data.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
 from metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
-from pic import join_singletons, make_graph, run_pic
 from ranking import average_precision as trapezoids
 from ranking import precision_at
 from rmac import get_rmac_region_coordinates

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from cluster.whitening import Whitening, fit_whitening
 from rmac import aggregate, get_rmac_region_coordinates, regional_vectors, rmac
-from whitening import Whitening, fit_whitening
 
 
 def squares(tops: list[int], lefts: list[int], side: int) -> list[list[int]]:

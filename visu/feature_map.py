@@ -22,8 +22,8 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import applied
-import whitening
 from applied import open_inputs
+from cluster import whitening
 from clustering import Clusters
 from data.images import ImageList, find_all_images
 from system import cli

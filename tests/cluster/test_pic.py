@@ -12,8 +12,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-import pic
-from pic import join_singletons, make_graph, run_pic
+from cluster import pic
+from cluster.pic import join_singletons, make_graph, run_pic
 
 Graph = tuple[np.ndarray, np.ndarray]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from arrays import correlated
 
-from whitening import Moments, fit_whitening, preprocess_features
+from cluster.whitening import Moments, fit_whitening, preprocess_features
 
 
 def gram(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
+from cluster.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
 
 
 def draw(assignment: list[int] | np.ndarray, length: int, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from old_torch import Python2Pickler
 
-from cluster_pickles import read_assignment, read_clusters, write_assignment
+from cluster.pickles import read_assignment, read_clusters, write_assignment
 from clustering import group_by_cluster
 from system.errors import InputError
 

@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-import kmeans
-from kmeans import PLAIN, KmeansOptions, NearestCentroid, run_kmeans, train_kmeans
+from cluster import kmeans
+from cluster.kmeans import PLAIN, KmeansOptions, NearestCentroid, run_kmeans, train_kmeans
 
 CPU = torch.device("cpu")
 

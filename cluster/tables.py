@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from cluster_pickles import write_assignment
+from cluster.pickles import write_assignment
 from system.cli import close_stdout
 from system.errors import InputError
 from system.files import atomic_folder, atomic_write, check_new_file, check_new_folder

@@ -1,0 +1,1 @@
+"""Arrays in, labels out: whitening, k-means, PIC, samplers, assignment files."""
