@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from checkpoint import model_of, read_checkpoint
+from checkpoints.checkpoint import model_of, read_checkpoint
+from checkpoints.clusters import clusters_of
 from clustering import Clusters
 from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
@@ -18,7 +19,6 @@ from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
 from features import Features, compute_features
-from fitted_clusters import clusters_of
 from models import ConvNet, check_size
 from parallel.collectives import shard_of
 from system import cli, device

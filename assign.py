@@ -14,13 +14,13 @@ import numpy as np
 
 import applied
 from applied import Applied, open_inputs
-from checkpoint import digest_of
+from checkpoints.checkpoint import digest_of
+from checkpoints.clusters import clusters_of, load_clusters, save_clusters
 from cluster import tables as assignment_files
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Clusters, Kmeans
 from data.decode import MAX_PIXELS
 from features import Features
-from fitted_clusters import clusters_of, load_clusters, save_clusters
 from parallel.collectives import gather_rows, process_group, rank, together
 from summary import describe_sizes, size_metrics
 from system import cli

@@ -34,8 +34,8 @@ from caffe_reader.layers import (
 )
 from caffe_reader.net import Net, read_net
 from caffe_reader.pixels import Pixels, bgr
-from checkpoint import load_weights, save_checkpoint
-from layouts import network_for
+from checkpoints.checkpoint import load_weights, save_checkpoint
+from checkpoints.released import network_for
 from models import MODELS, ConvNet
 from system import cli
 from system.errors import InputError

@@ -14,11 +14,11 @@ import numpy as np
 from safetensors import safe_open
 
 import clustering_flags
+from checkpoints.clusters import save_clusters
 from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
 from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
-from fitted_clusters import save_clusters
 from parallel.collectives import process_group, rank, shard_of, together
 from row_file import TENSOR
 from summary import describe_sizes, size_metrics

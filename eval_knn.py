@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from applied import SIZE, add_size_flag, input_size
-from checkpoint import model_of, read_checkpoint, untrained_of
+from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val

@@ -42,7 +42,7 @@ from typing import Any
 import torch
 
 import probe
-from checkpoint import model_of, read_checkpoint, untrained_of
+from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
 from experiment import results_folder

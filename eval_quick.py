@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint
 from clustering import fit_whitening, run_kmeans
 from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images

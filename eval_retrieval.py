@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoint import load_model
+from checkpoints.checkpoint import load_model
 from data.flags import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
 from models import ConvNet

@@ -32,8 +32,8 @@ import joblib
 import numpy as np
 import torch
 
-from checkpoint import digest_of, load_model
-from checkpoint_folder import folder_of
+from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, find_voc
 from layer_rows import layer_rows

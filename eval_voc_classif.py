@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoint import digest_of, load_model
-from checkpoint_folder import folder_of
+from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from checkpoint import save_checkpoint
-from checkpoint_folder import NEWEST, PREVIOUS, folder_of, remove_old
+from checkpoints.checkpoint import save_checkpoint
+from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from data.images import MOST_UNREADABLE, ImageList
 from finite import name_some
 from log_handlers import log_handlers

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from applied import input_size
-from checkpoint import digest_of, model_of, read_checkpoint
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
+from checkpoints.safetensors_file import save_weights
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import ConvNet, check_size
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder
-from weights_file import save_weights
 
 TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
 BATCHES = (1, 3)  # that are compared; it is exported with another one

@@ -26,12 +26,12 @@ import numpy as np
 
 import applied
 from applied import Applied, open_inputs
-from checkpoint import digest_of
+from checkpoints.checkpoint import digest_of
+from checkpoints.clusters import clusters_of
 from cluster.whitening import PCA, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from extraction import blocks_of, dimensions, extract, features_of, fit
-from fitted_clusters import clusters_of
 from parallel.collectives import gather_objects, process_group, rank, together, world_size
 from row_file import (
     DTYPES,

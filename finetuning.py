@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from checkpoint import load_weights, read_checkpoint, save_checkpoint
+from checkpoints.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from data.batch import Batch
 from data.images import RefuseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader

@@ -87,7 +87,7 @@ def resnet18_small(
 
 def _network(arch: str, path: _Path | None, sobel: bool | None, out: int | None) -> torch.nn.Module:
     with _own_modules():
-        from checkpoint import model_of, read_checkpoint
+        from checkpoints.checkpoint import model_of, read_checkpoint
         from models import MODELS
 
         if path is None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from checkpoint import check_weights, read_checkpoint
+from checkpoints.checkpoint import check_weights, read_checkpoint
+from checkpoints.released import has_sobel, layout_in_words, network_for, outputs_of
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from layouts import has_sobel, layout_in_words, network_for, outputs_of
 from system import cli
 from system.errors import InputError
 from system.files import sha256_of

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 import clustering_flags
 import health
-from checkpoint_folder import folder_of, instead_of_damaged, last_sound
+from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering

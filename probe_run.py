@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import probe
-from checkpoint import digest_of, save_checkpoint
+from checkpoints.checkpoint import digest_of, save_checkpoint
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoint_folder import NEWEST, checkpoints_of, is_sound, place_of
+from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
 from data.images import ImageList, describe_change
 from metrics_file import METRICS, cut_metrics, read_metrics
 from state import OWN_SETTINGS

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoint import digest_of
+from checkpoints.checkpoint import digest_of
 from cluster.whitening import Whitening, fit_whitening
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.amp import GradScaler
 
-from checkpoint import load_weights, read_checkpoint
+from checkpoints.checkpoint import load_weights, read_checkpoint
+from checkpoints.released import has_sobel
+from checkpoints.torch_file import load_mapped
 from clustering import Clusters
 from data.decode import MAX_PIXELS
 from data.images import ImageList
-from layouts import has_sobel
 from models import ConvNet, untrained
 from system.device import Compute
 from system.errors import InputError
 from system.results import plain_settings
-from torch_file import load_mapped
 from util import AverageMeter
 
 # Settings that the order of an epoch's draws depends on.

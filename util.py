@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from checkpoint import load_model
+from checkpoints.checkpoint import load_model
 from cluster.sampler import UnifLabelSampler
 from system.files import atomic_write, explained, in_words, sha256_of, sync
 from system.safe_pickle import load_plain

@@ -26,7 +26,9 @@ from voc_tree import write_voc
 
 import main
 from caffe_import import load_caffe
-from checkpoint import load_model, model_of, read_checkpoint
+from checkpoints.checkpoint import load_model, model_of, read_checkpoint
+from checkpoints.clusters import clusters_of, load_clusters, save_clusters
+from checkpoints.safetensors_file import save_weights
 from cluster.pickles import read_assignment, read_clusters, write_assignment
 from cluster.whitening import Whitening
 from cluster_features import check_finite, read_names, read_rows
@@ -36,7 +38,6 @@ from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.tiny_imagenet import lay_out
 from data.voc import CLASSES, find_voc
-from fitted_clusters import clusters_of, load_clusters, save_clusters
 from inspect_checkpoint import card_of, in_words
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
@@ -47,7 +48,6 @@ from system.errors import InputError
 from system.safe_pickle import read_plain
 from visu.report_page import write_report
 from visu.run_clusters import clusters_at, read_run
-from weights_file import save_weights
 
 LONGEST_LINE = 2000  # characters of a message
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from checkpoint import read_checkpoint
+from checkpoints.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STAGES = (

@@ -10,7 +10,7 @@ from networks import alexnet_features, network
 from PIL import Image
 from torch import nn
 
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from data.decode import read_image
 from data.images import find_images
 from data.transforms import central_crop, to_input

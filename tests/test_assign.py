@@ -21,7 +21,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 import assign
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from cluster.tables import Assignment, print_csv, write_folders, write_table
 from clustering import Kmeans
 from data.decode import read_image

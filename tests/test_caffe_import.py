@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import caffe_import
 from caffe_import import load_caffe
-from checkpoint import load_model
+from checkpoints.checkpoint import load_model
 from data.transforms import to_input
 from models import MODELS, ConvNet
 from models.alexnet import LAYERS

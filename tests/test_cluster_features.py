@@ -19,8 +19,8 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
 import cluster_features
+from checkpoints.clusters import load_clusters
 from clustering import Kmeans
-from fitted_clusters import load_clusters
 from system import cli
 from system.errors import InputError
 from system.names import to_lines

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop, to_input

@@ -10,7 +10,7 @@ from conftest import write_images
 from PIL import Image
 from runs import load_clusters, load_metrics
 
-from checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.kmeans import INITIALISATIONS
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import PIC, Kmeans, KmeansOptions

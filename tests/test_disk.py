@@ -22,8 +22,8 @@ from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from checkpoint import read_checkpoint, save_checkpoint
-from checkpoint_folder import sound_checkpoints
+from checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from checkpoints.folder import sound_checkpoints
 from data.images import ImageList
 from experiment import Experiment
 from system import cli

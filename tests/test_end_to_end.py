@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import main
-from checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint
 from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 import eval_knn
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from models import MODELS

@@ -16,7 +16,7 @@ from conftest import tiny
 from PIL import Image
 
 import eval_linear
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from models import MODELS
 from system import cli
 from system.errors import InputError

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import eval_quick
-from checkpoint import read_checkpoint
+from checkpoints.checkpoint import read_checkpoint
 from data.digits import write_digits
 from data.images import find_images
 from system.device import select_compute

@@ -25,7 +25,7 @@ from sklearn.decomposition import PCA
 
 import eval_retrieval
 import retrieval
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from data.decode import read_pixels
 from data.resized import resize_long_side
 from data.retrieval import find_retrieval

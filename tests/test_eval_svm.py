@@ -20,7 +20,7 @@ from voc_mixture import write_voc
 
 import eval_svm
 import pieces
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from data.voc import CLASSES, find_voc
 from layer_rows import layer_rows
 from metrics import interpolated_average_precision

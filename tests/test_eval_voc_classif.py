@@ -23,7 +23,7 @@ from voc_tree import write_voc
 
 import eval_voc_classif
 import finetuning
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from data.loading import Draw, ImageDataset
 from data.transforms import apply_seeded, object_crop, ten_crops, to_input
 from data.voc import CLASSES, VocSplit, find_voc

@@ -14,7 +14,7 @@ from conftest import tiny
 from torchvision import transforms
 
 import export
-from checkpoint import load_model, read_checkpoint, save_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models import MODELS
 from models.convnet import ConvNet
 from system.errors import InputError

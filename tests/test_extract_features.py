@@ -22,7 +22,7 @@ from torchvision import transforms
 import extract_features
 import extraction
 import row_file
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from clustering import Clusters
 from models import MODELS
 from models.convnet import ConvNet

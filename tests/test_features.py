@@ -10,7 +10,7 @@ from conftest import tiny
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 
-from checkpoint import load_model
+from checkpoints.checkpoint import load_model
 from cluster.whitening import fit_whitening
 from clustering import Kmeans
 from data.decode import read_image

@@ -10,8 +10,8 @@ from runs import load_metrics
 from torch import nn
 
 import main
-from checkpoint import load_model, read_checkpoint
-from checkpoint_folder import is_sound
+from checkpoints.checkpoint import load_model, read_checkpoint
+from checkpoints.folder import is_sound
 from data.images import find_images
 from finite import MOST_SKIPPED, STEPS_BETWEEN_LOOKS, PendingLosses, name_some
 from models import ConvNet

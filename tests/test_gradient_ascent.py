@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_input
 from models import MODELS
 from models.convnet import ConvNet

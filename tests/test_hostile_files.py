@@ -31,8 +31,8 @@ from hostile import (
 from readers import READERS, small_networks
 
 import hubconf
-from checkpoint import load_model, read_checkpoint
-from checkpoint_folder import instead_of_damaged, last_sound, place_of
+from checkpoints.checkpoint import load_model, read_checkpoint
+from checkpoints.folder import instead_of_damaged, last_sound, place_of
 from cluster.pickles import read_assignment
 from data.tiny_imagenet import lay_out
 from system.errors import InputError

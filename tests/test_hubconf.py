@@ -12,7 +12,7 @@ import torch
 from conftest import tiny
 
 import hubconf
-from checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, save_checkpoint
 from models import MODELS, untrained
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 
-from checkpoint import load_model
+from checkpoints.checkpoint import load_model
 from models import MODELS, ConvNet
 from models.layers import layers_of
 from system import cli, device

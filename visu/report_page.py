@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from checkpoint import read_checkpoint
+from checkpoints.checkpoint import read_checkpoint
 from summary import duration
 from system.errors import InputError
 from system.files import write_text

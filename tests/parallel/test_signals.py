@@ -16,7 +16,7 @@ from conftest import tiny
 from runs import Server, assert_same, output_of, send, wait_for
 
 import main
-from checkpoint_folder import place_of
+from checkpoints.folder import place_of
 from models import MODELS
 from parallel import signals as preemption
 from parallel.signals import SIGNALS, Stopping, ignore_signals, stop_on_signals

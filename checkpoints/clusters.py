@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from checkpoint import save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
+from checkpoints.released import plain_dict
+from checkpoints.torch_file import load_torch_file
 from clustering import Clusters
-from layouts import plain_dict
 from system.errors import InputError
-from torch_file import load_torch_file
 
 ALGORITHMS = ("Kmeans", "PIC")
 

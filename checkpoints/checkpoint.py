@@ -14,12 +14,20 @@ from typing import IO, Any
 
 import torch
 
-from checkpoint_folder import sound_before
-from layouts import StateDict, as_checkpoint, describe, has_sobel, in_words, misfits, network_for
+from checkpoints.folder import sound_before
+from checkpoints.released import (
+    StateDict,
+    as_checkpoint,
+    describe,
+    has_sobel,
+    in_words,
+    misfits,
+    network_for,
+)
+from checkpoints.torch_file import is_intact, load_torch_file
 from models import ConvNet, untrained
 from system.errors import InputError
 from system.files import atomic_write
-from torch_file import is_intact, load_torch_file
 
 log = logging.getLogger("deepcluster")
 

@@ -11,9 +11,9 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from checkpoints.torch_file import ZIP
 from models import MODELS, ConvNet
 from system.errors import InputError, shorten
-from torch_file import ZIP
 
 StateDict = dict[str, Tensor]
 

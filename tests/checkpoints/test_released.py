@@ -16,12 +16,12 @@ from conftest import tiny
 from old_torch import Python2Pickler, optimizer_of_2018, save_as_2018
 from torch import Tensor, nn
 
-from checkpoint import load_model, read_checkpoint, save_checkpoint
-from layouts import as_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
+from checkpoints.released import as_checkpoint
+from checkpoints.torch_file import ZIP, load_torch_file
 from models import MODELS, untrained
 from models.convnet import sobel_filters
 from system.errors import InputError
-from torch_file import ZIP, load_torch_file
 
 Weights = dict[str, Tensor]
 

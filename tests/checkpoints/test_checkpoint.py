@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from checkpoint import load_model, read_checkpoint, save_checkpoint
+from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models import untrained
 from system.errors import InputError
 

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from checkpoints.torch_file import is_intact, load_mapped
 from system import cli
 from system.errors import InputError
-from torch_file import is_intact, load_mapped
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint.previous.pth.tar"
 NUMBERED = re.compile(r"checkpoint_(\d+)\.pth\.tar")

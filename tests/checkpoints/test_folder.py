@@ -11,8 +11,8 @@ import torch
 from runs import assert_same_weights, load_clusters, without_times
 
 import main
-from checkpoint import load_model, read_checkpoint, save_checkpoint
-from checkpoint_folder import (
+from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
+from checkpoints.folder import (
     NEWEST,
     PREVIOUS,
     checkpoints_of,
@@ -22,9 +22,9 @@ from checkpoint_folder import (
     sound_before,
     sound_checkpoints,
 )
+from checkpoints.torch_file import load_torch_file
 from system import cli
 from system.errors import InputError
-from torch_file import load_torch_file
 
 Train = Callable[..., Path]
 

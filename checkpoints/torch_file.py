@@ -22,10 +22,10 @@ from typing import IO, Any
 
 import torch
 
+from checkpoints.safetensors_file import read_weights
 from system.errors import InputError, shorten
 from system.names import utf8_name
 from system.pickle_scan import check_pickle
-from weights_file import read_weights
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
 SAFETENSORS = "safetensors"

@@ -1,0 +1,1 @@
+"""A run or a released network in a file, and back."""
