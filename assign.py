@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-import applied
-from applied import Applied, open_inputs
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
 from cluster import tables as assignment_files
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Clusters, Kmeans
 from data.decode import MAX_PIXELS
-from features import Features
+from features import network
+from features.forward import Features
+from features.network import Applied, open_inputs
 from parallel.collectives import gather_rows, process_group, rank, together
 from summary import describe_sizes, size_metrics
 from system import cli
@@ -189,7 +189,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="Example: python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
         "--contact-sheet new.png",
     )
-    applied.add_flags(parser)
+    network.add_flags(parser)
     assignment_files.add_flags(parser)
     add = parser.add_argument
     sheet_help = f"picture of the {MOST_STRIPS} largest clusters' nearest images"

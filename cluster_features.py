@@ -19,8 +19,8 @@ from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
 from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
+from features.rows import TENSOR
 from parallel.collectives import process_group, rank, shard_of, together
-from row_file import TENSOR
 from summary import describe_sizes, size_metrics
 from system import cli, device
 from system.device import select_compute

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from applied import SIZE, add_size_flag, input_size
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.images import NameUnreadable
@@ -25,7 +24,8 @@ from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
 from experiment import results_folder
-from features import compute_features
+from features.forward import compute_features
+from features.network import SIZE, add_size_flag, input_size
 from knn import NEIGHBOURS, knn_accuracy
 from models import ConvNet, check_size
 from models.frozen import frozen

@@ -24,7 +24,7 @@ from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
-from features import forward_pass
+from features.forward import forward_pass
 from finetuning import begin, fine_tune
 from metrics import average_precision
 from models import ConvNet, check_size

@@ -12,10 +12,10 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from applied import input_size
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.safetensors_file import save_weights
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from features.network import input_size
 from models import ConvNet, check_size
 from system import cli
 from system.errors import InputError

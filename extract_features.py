@@ -24,16 +24,15 @@ from typing import Any
 
 import numpy as np
 
-import applied
-from applied import Applied, open_inputs
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
 from cluster.whitening import PCA, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
-from extraction import blocks_of, dimensions, extract, features_of, fit
-from parallel.collectives import gather_objects, process_group, rank, together, world_size
-from row_file import (
+from features import network
+from features.extraction import blocks_of, dimensions, extract, features_of, fit
+from features.network import Applied, open_inputs
+from features.rows import (
     DTYPES,
     FORMATS,
     PartialRows,
@@ -42,6 +41,7 @@ from row_file import (
     check_settings,
     write_rows,
 )
+from parallel.collectives import gather_objects, process_group, rank, together, world_size
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
@@ -245,7 +245,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--out features --whiten",
     )
     add = parser.add_argument
-    applied.add_flags(parser)
+    network.add_flags(parser)
     out_help = "folder for the features; the same command goes on with what lies there"
     add("--out", type=Path, required=True, metavar="FOLDER", help=out_help)
     conv_help = "a conv layer, from 1 on; left out: the embedding, before the last ReLU"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from features import Features
+from features.forward import Features
 from parallel.collectives import gather_objects, gather_rows, rank, shard_of
 from system.device import full_float32
 from system.seeding import derive_seed

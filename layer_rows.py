@@ -11,7 +11,7 @@ from torch import Tensor
 from data.images import ImageList, RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
-from features import forward_pass
+from features.forward import forward_pass
 from models import ConvNet
 from models.layers import probe_pool
 from system.device import Compute

@@ -32,7 +32,7 @@ from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from experiment import Bystander, Experiment
-from features import Features, compute_features
+from features.forward import Features, compute_features
 from finite import PendingLosses, check_weights, refuse_features
 from knn import classify_each_other
 from models import MODELS, ConvNet, check_size

@@ -23,7 +23,7 @@ from cluster.whitening import Whitening, fit_whitening
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
-from features import NOT_FINITE, forward_pass
+from features.forward import NOT_FINITE, forward_pass
 from models import MODELS, ConvNet
 from ranking import unit_rows
 from rmac import aggregate, regional_vectors

@@ -33,7 +33,7 @@ from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
 from experiment import Bystander
-from features import compute_features
+from features.forward import compute_features
 from models import MODELS, untrained
 from parallel.signals import Stopping
 from state import State, set_up

@@ -20,10 +20,10 @@ from sklearn.decomposition import PCA
 from torchvision import transforms
 
 import extract_features
-import extraction
-import row_file
 from checkpoints.checkpoint import load_model, save_checkpoint
 from clustering import Clusters
+from features import extraction
+from features import rows as row_file
 from models import MODELS
 from models.convnet import ConvNet
 from system.errors import InputError
@@ -365,7 +365,7 @@ def test_a_disk_that_is_too_small_is_noticed_first(
     tree: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 40 * 32 * 2 - 1})
-    monkeypatch.setattr("row_file.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("features.rows.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"40 rows need 0\.0 GB, and 0\.0 GB are free"):
         extract(tree)
     assert not list((tmp_path / "out").iterdir())

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
 
-import applied
-from applied import open_inputs
 from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
+from features import network
+from features.network import open_inputs
 from models import ConvNet
 from models.layers import layers_of
 from system import cli
@@ -189,8 +189,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--conv", nargs="+", default=["1"], metavar="LAYER", help=conv_help)
     add("--exp", type=Path, required=True, help="folder for the images and sheets")
     add("--count", type=cli.whole_number(1), default=9, help="images of each filter")
-    applied.add_size_flag(parser)
-    applied.add_pass_flags(parser)
+    network.add_size_flag(parser)
+    network.add_pass_flags(parser)
     parser.set_defaults(batch=64)  # maps take far more memory than features
     return parser.parse_args(argv)
 

@@ -16,9 +16,9 @@ import numpy as np
 if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import applied
-from applied import open_inputs
 from clustering import group_by_cluster
+from features import network
+from features.network import open_inputs
 from metrics import nmi
 from system import cli
 from system.errors import InputError
@@ -220,7 +220,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0), default=0, help="of the clusters and images chosen")
     distances_help = "spare the pass over the images that mean distances need"
     add("--no-distances", action="store_true", help=distances_help)
-    applied.add_pass_flags(parser)
+    network.add_pass_flags(parser)
     return parser.parse_args(argv)
 
 

@@ -21,11 +21,11 @@ from sklearn.manifold import TSNE
 if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import applied
-from applied import open_inputs
 from cluster import whitening
 from clustering import Clusters
 from data.images import ImageList, find_all_images
+from features import network
+from features.network import open_inputs
 from system import cli
 from system.errors import InputError
 from system.files import make_folder, write_text
@@ -169,7 +169,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=cli.whole_number(0), default=0, help="of the images chosen and of t-SNE")
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
     add("--out", metavar="FILE", type=Path, help=out_help)
-    applied.add_pass_flags(parser)
+    network.add_pass_flags(parser)
     return parser.parse_args(argv)
 
 

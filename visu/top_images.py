@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loading import Batch
-from features import NOT_FINITE, forward_pass
+from features.forward import NOT_FINITE, forward_pass
 from models import ConvNet
 from models.frozen import frozen
 from system.device import Compute

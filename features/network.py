@@ -18,7 +18,7 @@ from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import Batch, ImageDataset, load_in_order
 from data.transforms import central_crop
-from features import Features, compute_features
+from features.forward import Features, compute_features
 from models import ConvNet, check_size
 from parallel.collectives import shard_of
 from system import cli, device

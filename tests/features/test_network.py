@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from applied import open_inputs
 from clustering import Clusters
 from data.images import find_images
+from features.network import open_inputs
 
 
 def test_a_checkpoint_within_an_epoch_has_no_clusters_of_its_own_network(

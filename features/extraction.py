@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from cluster.whitening import Moments, Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
-from features import BLOCK, forward_pass
+from features.forward import BLOCK, forward_pass
+from features.rows import PartialRows
 from models import ConvNet
 from models.layers import probe_pool
 from parallel.collectives import broadcast, gather_objects, rank, shard_of
-from row_file import PartialRows
 from system.device import Compute
 from system.errors import InputError
 from system.progress import progress

@@ -1,0 +1,1 @@
+"""A frozen network over a data set: the one pass, and its rows in files."""
