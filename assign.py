@@ -22,11 +22,11 @@ from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
 from parallel.collectives import gather_rows, process_group, rank, together
-from summary import describe_sizes, size_metrics
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
 from system.progress import progress
+from training.summary import describe_sizes, size_metrics
 from visu.contact_sheet import Strip, Thumbnails, contact_sheet
 
 MOST_STRIPS = 100  # clusters on a contact sheet

@@ -23,7 +23,6 @@ from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
-from experiment import results_folder
 from features.forward import compute_features
 from features.network import SIZE, add_size_flag, input_size
 from knn import NEIGHBOURS, knn_accuracy
@@ -35,6 +34,7 @@ from system.device import Compute, select_compute
 from system.files import make_experiment_folder
 from system.progress import progress
 from system.results import save_results
+from training.experiment import results_folder
 
 RESULTS = "knn.json"
 QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB

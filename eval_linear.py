@@ -45,7 +45,6 @@ import probe
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
-from experiment import results_folder
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, layers_or_avgpool, name_of
@@ -57,6 +56,7 @@ from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
 from system.results import save_results
+from training.experiment import results_folder
 
 RESULTS = "linear.json"
 

@@ -17,7 +17,7 @@ from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
 from system import cli
 from system.errors import InputError
-from visu.run_clusters import read_run
+from training.finished_run import read_run
 
 
 def main(args: argparse.Namespace) -> None:

@@ -21,7 +21,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import clustering_flags
-import health
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import Clusters, group_by_cluster
@@ -31,9 +30,7 @@ from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
-from experiment import Bystander, Experiment
 from features.forward import Features, compute_features
-from finite import PendingLosses, check_weights, refuse_features
 from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
@@ -50,14 +47,17 @@ from parallel.collectives import (
     world_size,
 )
 from parallel.signals import Stopping, stop_on_signals
-from state import AUTO, State, is_finished, read_resume, set_up, settings_of, to_checkpoint
-from summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError, Stopped
 from system.files import new_numbered_folder, remove_leftovers_of
 from system.progress import progress
 from system.seeding import derive_seed
+from training import health
+from training.experiment import Bystander, Experiment
+from training.finite import PendingLosses, check_weights, refuse_features
+from training.state import AUTO, State, is_finished, read_resume, set_up, settings_of, to_checkpoint
+from training.summary import describe_clusters, describe_epoch, epoch_metrics, summarise
 from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")

@@ -32,13 +32,13 @@ from data.decode_gpu import check_decode
 from data.images import find_images
 from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
-from experiment import Bystander
 from features.forward import compute_features
 from models import MODELS, untrained
 from parallel.signals import Stopping
-from state import State, set_up
 from system import cli
 from system.device import AUTOCAST, PRECISIONS, Compute, select_compute
+from training.experiment import Bystander
+from training.state import State, set_up
 
 K = 1000  # outputs of the network that is trained
 IMAGENET, IMAGENET_K, EPOCHS = 1_281_167, 10_000, 500

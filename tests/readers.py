@@ -42,12 +42,12 @@ from inspect_checkpoint import card_of, in_words
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 from retrieval import Store
-from state import to_checkpoint
 from system.device import select_compute
 from system.errors import InputError
 from system.safe_pickle import read_plain
+from training.finished_run import clusters_at, read_run
+from training.state import to_checkpoint
 from visu.report_page import write_report
-from visu.run_clusters import clusters_at, read_run
 
 LONGEST_LINE = 2000  # characters of a message
 

@@ -33,12 +33,12 @@ import torch
 from conftest import tiny
 from runs import STAGES
 
-import experiment
 import main
 import util
 from models import MODELS
 from parallel import heartbeat
 from system import cli
+from training import experiment
 
 LONGEST = 240  # seconds
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

@@ -19,8 +19,8 @@ from data.transforms import central_crop, to_input
 from metrics import nmi
 from system import cli
 from system.errors import InputError
+from training.finished_run import ClusterView, clusters_at, read_run
 from visu import clusters
-from visu.run_clusters import ClusterView, clusters_at, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]

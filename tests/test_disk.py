@@ -25,10 +25,10 @@ import main
 from checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from checkpoints.folder import sound_checkpoints
 from data.images import ImageList
-from experiment import Experiment
 from system import cli
 from system.files import append, atomic_write, write_text
-from tensorboard_file import Curves
+from training.experiment import Experiment
+from training.tensorboard_file import Curves
 from util import Logger
 
 Train = Callable[..., Path]

@@ -24,10 +24,10 @@ from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch
 from parallel.signals import Stopping
-from state import State
 from system import cli
 from system.device import select_compute
 from system.errors import InputError
+from training.state import State
 
 Train = Callable[..., Path]
 

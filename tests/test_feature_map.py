@@ -19,10 +19,10 @@ from PIL import Image
 from data.images import find_images
 from system import cli
 from system.files import write_text
+from training.finished_run import read_run
 from visu import feature_map
 from visu.contact_sheet import thumbnail
 from visu.page import fill_template, to_webp
-from visu.run_clusters import read_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

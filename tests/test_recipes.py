@@ -12,8 +12,8 @@ from conftest import write_images
 import eval_knn
 import eval_linear
 import main
-from metrics_file import read_metrics
-from state import OWN_SETTINGS
+from training.logs import read_metrics
+from training.state import OWN_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 HERE = ["--workers", "0", "--device", "cpu", "--precision", "fp32"]

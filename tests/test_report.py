@@ -20,12 +20,12 @@ from conftest import tiny
 from run_folder import epoch_line, make_run
 
 from system.errors import InputError
+from training.finished_run import ClusterView
 from visu import gallery
 from visu.first_filters import through_sobel, view_filters
 from visu.gallery import choose_clusters
 from visu.report import main, parse_args
 from visu.report_page import write_report
-from visu.run_clusters import ClusterView
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs import load_metrics
 
-from experiment import Experiment
+from training.experiment import Experiment
 
 Train = Callable[..., Path]
 Usage = dict[str, float]

@@ -20,7 +20,6 @@ from lock_holder import held_elsewhere
 
 import assign
 import cluster_features
-import experiment
 import export
 import export_clusters
 import extract_features
@@ -29,13 +28,14 @@ import main
 import prepare_data
 from data.decode import read_pixels
 from data.images import find_images
-from summary import epoch_metrics
 from system import cli
 from system.errors import InputError
 from system.names import from_lines, from_reasons, read_text, to_lines
+from training import experiment
+from training.finished_run import read_run
+from training.summary import epoch_metrics
 from visu import clusters as clusters_script
 from visu import report
-from visu.run_clusters import read_run
 
 ROOT = Path(__file__).parents[1]
 Train = Callable[..., Path]

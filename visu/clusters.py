@@ -25,8 +25,8 @@ from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
 from system.progress import progress
 from system.seeding import derive_seed
+from training.finished_run import ClusterView, Run, clusters_at, read_run
 from visu.contact_sheet import Strip, Thumbnails, check_sheet, contact_sheet
-from visu.run_clusters import ClusterView, Run, clusters_at, read_run
 
 LEAST = 5  # members of a cluster that counts as tight: one of a single image is as tight as can be
 SIDE = 96  # of a picture, in pixels

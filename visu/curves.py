@@ -18,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 if __name__ == "__main__":  # started by its path, from wherever
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from metrics_file import read_metrics
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
+from training.logs import read_metrics
 
 Metrics = list[dict[str, Any]]
 Series = tuple[str, str, Callable[[dict[str, Any]], float | None]]  # name, style, value

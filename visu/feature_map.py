@@ -31,9 +31,9 @@ from system.errors import InputError
 from system.files import make_folder, write_text
 from system.progress import progress
 from system.seeding import derive_seed
+from training.finished_run import Run, label_names, read_run
 from visu.contact_sheet import thumbnail
 from visu.page import fill_template, to_webp
-from visu.run_clusters import Run, label_names, read_run
 
 NAME = "feature_map.html"
 SIDE = 64  # of a thumbnail, in pixels

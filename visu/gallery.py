@@ -12,8 +12,8 @@ from data.decode import MAX_PIXELS, UnreadableImageError, read_image
 from system.errors import InputError
 from system.names import from_line
 from system.seeding import derive_seed
+from training.finished_run import ClusterView, Run, clusters_at
 from visu.page import to_webp
-from visu.run_clusters import ClusterView, Run, clusters_at
 
 SIDE = 80  # of a picture, in pixels
 THREADS = 8  # that read images, most of the time waiting for a disk

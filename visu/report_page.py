@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from checkpoints.checkpoint import read_checkpoint
-from summary import duration
 from system.errors import InputError
 from system.files import write_text
+from training.finished_run import Run, read_run
+from training.summary import duration
 from visu.first_filters import view_filters
 from visu.gallery import make_gallery
 from visu.page import to_json
-from visu.run_clusters import Run, read_run
 
 NAME = "report.html"
 CLUSTERS, IMAGES = 100, 10  # clusters that have pictures, and how many each

@@ -13,10 +13,10 @@ import main
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.folder import is_sound
 from data.images import find_images
-from finite import MOST_SKIPPED, STEPS_BETWEEN_LOOKS, PendingLosses, name_some
 from models import ConvNet
-from state import State
 from system.errors import InputError
+from training.finite import MOST_SKIPPED, STEPS_BETWEEN_LOOKS, PendingLosses, name_some
+from training.state import State
 
 Train = Callable[..., Path]
 SGD_STEP = torch.optim.SGD.step

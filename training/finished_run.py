@@ -17,9 +17,9 @@ import numpy as np
 from clustering import group_by_cluster
 from data.decode import MAX_PIXELS
 from data.images import ImageList, images_of_listing
-from metrics_file import read_metrics
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
+from training.logs import read_metrics
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None, where needed
 LOOKED_AT = 100  # images, of which one has to be there

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from parallel.collectives import all_reduce, gather_objects, together
-from state import State
 from system.errors import InputError
+from training.state import State
 
 STEPS_BETWEEN_LOOKS = 20  # on a GPU; on a CPU each step is looked at
 # In fp16 a loss scale that is too large makes some steps fail, and is halved by each. After so many

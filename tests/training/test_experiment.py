@@ -13,9 +13,9 @@ import torch
 from conftest import write_images
 
 from data.images import ImageList, find_images
-from experiment import RESULTS, Experiment
-from state import AUTO
 from system.errors import InputError
+from training.experiment import RESULTS, Experiment
+from training.state import AUTO
 from util import Logger
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}

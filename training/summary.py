@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from metrics import nmi, purity
-from metrics_file import NUMBERS
-from state import State
+from training.logs import NUMBERS
+from training.state import State
 
 
 def epoch_metrics(

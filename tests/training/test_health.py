@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-import health
+from training import health
 
 RNG = np.random.default_rng(0)
 

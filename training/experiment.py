@@ -16,18 +16,18 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from data.images import MOST_UNREADABLE, ImageList
-from finite import name_some
-from log_handlers import log_handlers
-from metrics_file import METRICS, log_metrics, read_metrics
 from parallel.collectives import gather_objects, together, world_size
-from resumed_folder import changed_settings, check_same_run, set_aside_all, take_back
-from state import AUTO
 from system.errors import InputError
 from system.files import atomic_write, make_experiment_folder, write_text
 from system.locks import sole_user
 from system.names import from_reasons, printable, read_text, to_line, to_lines, to_reasons
 from system.results import plain_settings, versions
-from tensorboard_file import Curves
+from training.finite import name_some
+from training.log_handlers import log_handlers
+from training.logs import METRICS, log_metrics, read_metrics
+from training.resume import changed_settings, check_same_run, set_aside_all, take_back
+from training.state import AUTO
+from training.tensorboard_file import Curves
 from util import Logger
 
 log = logging.getLogger("deepcluster")

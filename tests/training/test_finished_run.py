@@ -10,10 +10,10 @@ import pytest
 from conftest import write_images
 
 from data.images import ImageList, find_images
-from experiment import Experiment
 from metrics import purity
 from system.errors import InputError
-from visu.run_clusters import Run, clusters_at, label_names, read_run
+from training.experiment import Experiment
+from training.finished_run import Run, clusters_at, label_names, read_run
 
 # of 40 images: a has 0 to 9, b 10 to 29, c 30 to 39
 FIRST = np.repeat([0, 1, 2, 3], 10)

@@ -1,0 +1,1 @@
+"""A run: its state, folder, logs, resume, summary."""
