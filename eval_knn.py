@@ -23,9 +23,9 @@ from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
+from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.forward import compute_features
 from features.network import SIZE, add_size_flag, input_size
-from knn import NEIGHBOURS, knn_accuracy
 from models import ConvNet, check_size
 from models.frozen import frozen
 from parallel.collectives import gather_rows, process_group, rank, shard_of, together, world_size

@@ -41,16 +41,16 @@ from typing import Any
 
 import torch
 
-import probe
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
+from evaluation import linear as probe
+from evaluation.linear_recipes import RECIPES
+from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, layers_or_avgpool, name_of
 from parallel.collectives import process_group, rank, together, world_size
-from probe_recipes import RECIPES
-from probe_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError

@@ -26,8 +26,8 @@ from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
+from evaluation.metrics import nmi
 from features.forward import compute_features
-from metrics import nmi
 from models import ConvNet, untrained
 from system import cli, device
 from system.device import Compute, select_compute

@@ -19,12 +19,18 @@ import torch
 from checkpoints.checkpoint import load_model
 from data.flags import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
+from evaluation.retrieval import Stages, Store
+from evaluation.retrieval_ranking import (
+    average_precision,
+    expand_database,
+    expand_queries,
+    precision_at,
+    rank,
+)
+from evaluation.rmac import get_rmac_region_coordinates, rmac
 from models import ConvNet
 from models.frozen import frozen
 from models.pretrained import pretrained_vgg16
-from ranking import average_precision, expand_database, expand_queries, precision_at, rank
-from retrieval import Stages, Store
-from rmac import get_rmac_region_coordinates, rmac
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError

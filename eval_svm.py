@@ -36,12 +36,12 @@ from checkpoints.checkpoint import digest_of, load_model
 from checkpoints.folder import folder_of
 from data.flags import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, find_voc
-from layer_rows import layer_rows
+from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
+from evaluation.svm_jobs import Pieces
+from evaluation.svm_rows import layer_rows
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import layers_of
-from pieces import Pieces
-from svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from system import cli, device
 from system.device import Compute, select_compute
 from system.errors import InputError

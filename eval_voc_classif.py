@@ -24,11 +24,12 @@ from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
+from evaluation.finetuned import class_scores, trained_parameters
+from evaluation.finetuning import begin, fine_tune
+from evaluation.metrics import average_precision
+from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
 from features.forward import forward_pass
-from finetuning import begin, fine_tune
-from metrics import average_precision
 from models import ConvNet, check_size
-from models.finetuned import class_scores, trained_parameters
 from models.frozen import check_unchanged
 from system import cli, device
 from system.device import Compute, select_compute
@@ -36,7 +37,6 @@ from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
 from system.progress import progress
 from system.results import save_results
-from voc_protocol import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
 
 
 def evaluate(

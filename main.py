@@ -30,8 +30,8 @@ from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
+from evaluation.knn import classify_each_other
 from features.forward import Features, compute_features
-from knn import classify_each_other
 from models import MODELS, ConvNet, check_size
 from models.convnet import initialise
 from parallel.collectives import (

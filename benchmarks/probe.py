@@ -16,9 +16,9 @@ from benchmarks.timing import number, timed
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import probe_crop
+from evaluation.linear import Heads, train_epoch
 from models import MODELS, untrained
 from models.frozen import frozen
-from probe import Heads, train_epoch
 from system import cli
 from system.device import PRECISIONS, Compute, select_compute
 

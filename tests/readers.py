@@ -38,10 +38,10 @@ from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.tiny_imagenet import lay_out
 from data.voc import CLASSES, find_voc
+from evaluation.retrieval import Store
 from inspect_checkpoint import card_of, in_words
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
-from retrieval import Store
 from system.device import select_compute
 from system.errors import InputError
 from system.safe_pickle import read_plain

@@ -16,7 +16,7 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop, to_input
-from metrics import nmi
+from evaluation.metrics import nmi
 from system import cli
 from system.errors import InputError
 from training.finished_run import ClusterView, clusters_at, read_run

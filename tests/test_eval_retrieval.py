@@ -24,15 +24,15 @@ from retrieval_layout import (
 from sklearn.decomposition import PCA
 
 import eval_retrieval
-import retrieval
 from checkpoints.checkpoint import save_checkpoint
 from data.decode import read_pixels
 from data.resized import resize_long_side
 from data.retrieval import find_retrieval
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from eval_retrieval import average_precision, evaluate
+from evaluation import retrieval
+from evaluation.rmac import get_rmac_region_coordinates
 from models import MODELS, ConvNet
-from rmac import get_rmac_region_coordinates
 from system import cli
 from system.device import select_compute
 from system.errors import InputError

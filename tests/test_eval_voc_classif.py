@@ -22,20 +22,20 @@ from torch import nn
 from voc_tree import write_voc
 
 import eval_voc_classif
-import finetuning
 from checkpoints.checkpoint import load_model, save_checkpoint
 from data.loading import Draw, ImageDataset
 from data.transforms import apply_seeded, object_crop, ten_crops, to_input
 from data.voc import CLASSES, VocSplit, find_voc
 from eval_voc_classif import average_precisions, evaluate, score_images
-from finetuning import draw_order, multilabel_loss
+from evaluation import finetuning
+from evaluation.finetuned import class_scores, renew_classifier, trained_parameters
+from evaluation.finetuning import draw_order, multilabel_loss
+from evaluation.voc import Settings
 from models import MODELS, ConvNet
-from models.finetuned import class_scores, renew_classifier, trained_parameters
 from system import cli
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.seeding import derive_seed
-from voc_protocol import Settings
 
 ROOT = Path(__file__).parent.parent
 CPU = select_compute("cpu", "fp32")

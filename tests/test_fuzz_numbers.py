@@ -18,10 +18,10 @@ from cluster.pic import join_singletons, make_graph, run_pic
 from cluster.pickles import read_assignment, read_clusters, write_assignment
 from cluster.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
 from clustering import group_by_cluster
-from metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
-from ranking import average_precision as trapezoids
-from ranking import precision_at
-from rmac import get_rmac_region_coordinates
+from evaluation.metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
+from evaluation.retrieval_ranking import average_precision as trapezoids
+from evaluation.retrieval_ranking import precision_at
+from evaluation.rmac import get_rmac_region_coordinates
 from util import Logger
 
 same = settings(max_examples=40, deadline=None, derandomize=True, database=None)

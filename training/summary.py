@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics import nmi, purity
+from evaluation.metrics import nmi, purity
 from training.logs import NUMBERS
 from training.state import State
 

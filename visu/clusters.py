@@ -17,9 +17,9 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from clustering import group_by_cluster
+from evaluation.metrics import nmi
 from features import network
 from features.network import open_inputs
-from metrics import nmi
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text

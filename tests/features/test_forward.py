@@ -18,8 +18,8 @@ from data.digits import write_digits
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop, to_input
+from evaluation.metrics import nmi
 from features.forward import NOT_FINITE, Features, compute_features
-from metrics import nmi
 from models import ConvNet
 from system.device import select_compute
 

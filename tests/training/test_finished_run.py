@@ -10,7 +10,7 @@ import pytest
 from conftest import write_images
 
 from data.images import ImageList, find_images
-from metrics import purity
+from evaluation.metrics import purity
 from system.errors import InputError
 from training.experiment import Experiment
 from training.finished_run import Run, clusters_at, label_names, read_run

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import eval_linear
-import probe
 from data.batch import Batch
 from data.transforms import Lighting, apply_seeded, resized_crop, to_input
+from evaluation import linear as probe
+from evaluation.linear_norm import ChannelNorm
+from evaluation.linear_recipes import RECIPES
+from evaluation.linear_run import Settings
 from models import ConvNet, untrained
-from models.channel_norm import ChannelNorm
 from models.layers import AVGPOOL, Layer, layers_or_avgpool
-from probe_recipes import RECIPES
-from probe_run import Settings
 from system.device import select_compute
 from system.errors import InputError
 

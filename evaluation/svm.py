@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from metrics import interpolated_average_precision
-from pieces import Pieces
+from evaluation.metrics import interpolated_average_precision
+from evaluation.svm_jobs import Pieces
 from system.seeding import derive_seed
 
 COSTS = tuple(sorted([1.0, 10.0, 100.0, *(2.0**-n for n in range(4, 20))]))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-import svm
-from pieces import Pieces
-from svm import Plan, Rows, compact, cross_validate, draw_sample, judge, learn, low_shot
+from evaluation import svm
+from evaluation.svm import Plan, Rows, compact, cross_validate, draw_sample, judge, learn, low_shot
+from evaluation.svm_jobs import Pieces
 from system.seeding import derive_seed
 
 SEED = 31

@@ -2,7 +2,7 @@
 
 The protocols have three average precisions: of the ranks themselves (VOC classification), under
 the curve's monotone envelope (VOC with linear SVMs), and of trapezoids (Oxford and Paris, in
-`ranking.py`).
+`retrieval_ranking.py`).
 """
 
 import numpy as np

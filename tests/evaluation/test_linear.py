@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from conftest import tiny
 from torch import nn
 
-import probe
 from data.batch import Batch
 from data.transforms import to_input
-from metrics import top_k
+from evaluation import linear as probe
+from evaluation.linear_run import History
+from evaluation.metrics import top_k
 from models import untrained
 from models.layers import layers_of, nearest_grid
-from probe_run import History
 from system.device import select_compute
 from system.errors import InputError
 from util import learning_rate_decay

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import ranking
-from ranking import (
+from evaluation import retrieval_ranking
+from evaluation.retrieval_ranking import (
     average_precision,
     expand_database,
     expand_queries,
@@ -103,9 +103,9 @@ def test_no_vector_is_its_own_neighbour() -> None:
 
 
 def test_database_expansion_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    database = ranking.unit_rows(np.random.default_rng(0).normal(size=(11, 4)))
+    database = retrieval_ranking.unit_rows(np.random.default_rng(0).normal(size=(11, 4)))
     whole = expand_database(database, 3)
-    monkeypatch.setattr(ranking, "BLOCK", 4)
+    monkeypatch.setattr(retrieval_ranking, "BLOCK", 4)
     np.testing.assert_allclose(expand_database(database, 3), whole)
     nearest = np.argsort(-(database @ database[7]))[:4]  # itself and three others
     expected = database[nearest].sum(axis=0)
@@ -113,4 +113,7 @@ def test_database_expansion_does_not_depend_on_blocks(monkeypatch: pytest.Monkey
 
 
 def test_zero_rows_stay_zero() -> None:
-    assert ranking.unit_rows(np.array([[0.0, 0.0], [3.0, 4.0]])).tolist() == [[0, 0], [0.6, 0.8]]
+    assert retrieval_ranking.unit_rows(np.array([[0.0, 0.0], [3.0, 4.0]])).tolist() == [
+        [0, 0],
+        [0.6, 0.8],
+    ]

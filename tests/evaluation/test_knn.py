@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-import knn
-from knn import knn_accuracy
+from evaluation import knn
+from evaluation.knn import knn_accuracy
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ map. Knows tensors only: no images, no networks.
 
 Each region's maximum over every channel is L2-normalised, PCA-whitened, normalised again; the sum
 over the regions, normalised, is the image's vector. The whitening is fitted on the regions of
-another data set, so that it is not a matter of the images that are ranked. It is `whitening.py`'s,
-as for clustering; what differs is what it is given: regions, before their sum.
+another data set, so that it is not a matter of the images that are ranked. It is that of
+`cluster/whitening.py`; what differs is what it is given: regions, before their sum.
 """
 
 import numpy as np

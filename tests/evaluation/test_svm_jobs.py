@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pieces import Pieces
+from evaluation.svm_jobs import Pieces
 
 done: list[int] = []
 

@@ -23,10 +23,10 @@ from cluster.whitening import Whitening, fit_whitening
 from data.images import ImageList
 from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
+from evaluation.retrieval_ranking import unit_rows
+from evaluation.rmac import aggregate, regional_vectors
 from features.forward import NOT_FINITE, forward_pass
 from models import MODELS, ConvNet
-from ranking import unit_rows
-from rmac import aggregate, regional_vectors
 from system.device import Compute
 from system.errors import InputError, shorten
 from system.files import atomic_write, remove_leftovers_of

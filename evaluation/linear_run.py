@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-import probe
 from checkpoints.checkpoint import digest_of, save_checkpoint
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
+from evaluation import linear as probe
+from evaluation.linear_recipes import RECIPES, Recipe
 from models import ConvNet
 from models.layers import Layer
 from parallel.collectives import rank, shard_of, world_size
-from probe_recipes import RECIPES, Recipe
 from system.device import Compute
 from system.errors import InputError
 from system.progress import progress

@@ -10,7 +10,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
+from evaluation.metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
 
 A = np.array([0, 0, 0, 1, 1, 1])
 B = np.array([0, 0, 1, 1, 1, 1])

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from data.batch import Batch
 from data.labelled import check_readable
 from data.transforms import to_input
+from evaluation.linear_norm import ChannelNorm
 from models import ConvNet
-from models.channel_norm import ChannelNorm
 from models.layers import Layer, conv_layer, name_of, probe_pool
 from parallel.collectives import all_reduce, data_parallel, weighted, world_size
 from system.device import Compute

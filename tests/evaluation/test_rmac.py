@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from cluster.whitening import Whitening, fit_whitening
-from rmac import aggregate, get_rmac_region_coordinates, regional_vectors, rmac
+from evaluation.rmac import aggregate, get_rmac_region_coordinates, regional_vectors, rmac
 
 
 def squares(tops: list[int], lefts: list[int], side: int) -> list[list[int]]:

@@ -24,12 +24,12 @@ from data.images import RefuseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crop, to_input
 from data.voc import CLASSES, VocSplit
+from evaluation.finetuned import class_scores, renew_classifier, trained_parameters
+from evaluation.voc import LARGEST_GRADIENT, MOMENTUM, Settings
 from models import ConvNet
-from models.finetuned import class_scores, renew_classifier, trained_parameters
 from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
-from voc_protocol import LARGEST_GRADIENT, MOMENTUM, Settings
 
 STEPS_BETWEEN_LOSSES = 20  # whose losses are fetched from the device together
 SECONDS_BETWEEN_SAVES = 600.0

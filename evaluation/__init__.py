@@ -1,0 +1,1 @@
+"""What the eval_*.py scripts compute."""
