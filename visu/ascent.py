@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from data.transforms import to_colours, to_input
 from models import ConvNet
-from models.folded import folded
 from system.device import AUTOCAST, Compute
 from system.seeding import derive_seed
+from visu.folded import folded
 
 NOISE = 128.0, 20.0  # mean and standard deviation of the start, of 0 to 255
 SHOWN = 0.5, 0.1  # of the picture that is shown, of 0 to 1

@@ -6,7 +6,7 @@ from conftest import tiny
 from networks import alexnet_features, with_statistics
 from torch import nn
 
-from models.folded import BlockConvolution, folded
+from visu.folded import BlockConvolution, folded
 
 
 @pytest.mark.parametrize("sobel", [True, False])

@@ -27,7 +27,7 @@ from visu.gallery import choose_clusters
 from visu.report import main, parse_args
 from visu.report_page import write_report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def content_of(page: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from system.errors import InputError
 from training.finished_run import ClusterView, clusters_at, read_run
 from visu import clusters
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 
 

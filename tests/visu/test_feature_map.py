@@ -27,7 +27,7 @@ from visu.page import fill_template, to_webp
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 EVIL = "a/<script>alert(1)</script>.png"
 

@@ -19,7 +19,6 @@ from checkpoints.checkpoint import save_checkpoint
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_input
 from models import MODELS
 from models.convnet import ConvNet
-from models.folded import folded
 from system.device import Compute, select_compute
 from visu import gradient_ascent
 from visu.ascent import (
@@ -32,6 +31,7 @@ from visu.ascent import (
     noise_of,
     slopes_of_objective,
 )
+from visu.folded import folded
 
 CPU = torch.device("cpu")
 SIDE = 40
