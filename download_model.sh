@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The released networks: AlexNet and VGG-16, of each checkpoint.pth.tar (PyTorch), model.caffemodel
-# and model.prototxt (Caffe; caffe_import.py reads them).
+# and model.prototxt (Caffe; tools/caffe reads them).
 #
 #   ./download_model.sh                               into ~/deepcluster_models/{alexnet,vgg16}
 #   MODELROOT=/data/models ARCHS=alexnet ./download_model.sh

@@ -13,7 +13,7 @@ set -euo pipefail
 
 if [ -z "${DATA:-}" ]; then
     DATA=datasets/digits
-    "$PYTHON" -m data.digits "$DATA"
+    "$PYTHON" -m tools.make_digits "$DATA"
     if [ -z "${MODEL:-}" ]; then
         MODEL=$(ls -t exp/*/checkpoint.pth.tar 2>/dev/null | head -n 1 || true)
         [ -n "$MODEL" ] || fail "no network in exp/ yet: run ./main.sh first, or name one in MODEL"

@@ -38,7 +38,7 @@ read_folder_flags() {  # what --exp and --resume say; argparse takes their abbre
 read_folder_flags "$@"
 if [ -z "${DIR:-}" ]; then
     embedded=datasets/digits
-    "$PYTHON" -m data.digits "$embedded"
+    "$PYTHON" -m tools.make_digits "$embedded"
     DIR=$embedded/train
     WORKERS=${WORKERS:-2}
     if [ -z "$resume_flag" ]; then
@@ -94,7 +94,7 @@ if [ -z "${embedded:-}" ]; then launch "$@"; fi
 (launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'
-    "$PYTHON" eval_quick.py --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
+    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
     printf '\nNext, some thousand small images of your own (README, "Your own images"):\n'
     printf '  DIR=/your/images ./main_small.sh\n'
 fi

@@ -58,8 +58,8 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint, or the safetensors of `export.py`, to the CPU, with its parameter names as
-    the models here have them.
+    """Load a checkpoint, or the safetensors of `tools/export.py`, to the CPU, with its parameters
+    named as in the models here.
 
     Its `arch` is the name of a network known here, also where the file names none or is a state
     dict alone; `layout` is added, the `Layout` that was found.

@@ -25,26 +25,26 @@ from torch import nn
 from voc_tree import write_voc
 
 import main
-from caffe_import import load_caffe
 from checkpoints.checkpoint import load_model, model_of, read_checkpoint
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
 from checkpoints.safetensors_file import save_weights
 from cluster.pickles import read_assignment, read_clusters, write_assignment
 from cluster.whitening import Whitening
-from cluster_features import check_finite, read_names, read_rows
 from clustering import Clusters
 from data.images import find_images
 from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
-from data.tiny_imagenet import lay_out
 from data.voc import CLASSES, find_voc
 from evaluation.retrieval import Store
-from inspect_checkpoint import card_of, in_words
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 from system.device import select_compute
 from system.errors import InputError
 from system.safe_pickle import read_plain
+from tools.caffe.import_model import load_caffe
+from tools.cluster_features import check_finite, read_names, read_rows
+from tools.inspect_checkpoint import card_of, in_words
+from tools.make_tiny_imagenet import lay_out
 from training.finished_run import clusters_at, read_run
 from training.state import to_checkpoint
 from visu.report_page import write_report

@@ -9,10 +9,10 @@ from pathlib import Path
 from conftest import tiny
 
 import assign
-import cluster_features
 from models import MODELS
 from parallel.collectives import process_group, rank
 from system.errors import InputError
+from tools import cluster_features
 
 
 def main(folder: Path) -> None:

@@ -19,18 +19,14 @@ from image_zoo import kinds
 from lock_holder import held_elsewhere
 
 import assign
-import cluster_features
-import export
-import export_clusters
 import extract_features
-import inspect_checkpoint
 import main
-import prepare_data
 from data.decode import read_pixels
 from data.images import find_images
 from system import cli
 from system.errors import InputError
 from system.names import from_lines, from_reasons, read_text, to_lines
+from tools import cluster_features, export, export_clusters, inspect_checkpoint, prepare_data
 from training import experiment
 from training.finished_run import read_run
 from training.summary import epoch_metrics

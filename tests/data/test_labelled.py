@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import write_images
 
-from data import tiny_imagenet
 from data.labelled import find_train_and_val
 from system import cli
 from system.errors import InputError
 from system.files import write_text
+from tools import make_tiny_imagenet
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_tiny_imagenets_val_has_its_classes_in_a_file(archive: Path, tmp_path: P
 
 def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> None:
     command = [str(archive), str(tmp_path / "tiny")]
-    assert cli.run(tiny_imagenet.main, tiny_imagenet.parse_args, command) == 0
+    assert cli.run(make_tiny_imagenet.main, make_tiny_imagenet.parse_args, command) == 0
     tree = sorted(str(p.relative_to(tmp_path / "tiny")) for p in (tmp_path / "tiny").rglob("*.*"))
     assert tree == [
         *(f"train/{n}/{n}_00{i}.JPEG" for n in ("n1", "n2") for i in range(3)),
@@ -63,7 +63,7 @@ def test_what_is_no_archive_of_tiny_imagenet(
 ) -> None:
     def refusal(source: Path, folder: Path) -> str:
         command = [str(source), str(folder)]
-        assert cli.run(tiny_imagenet.main, tiny_imagenet.parse_args, command) == 2
+        assert cli.run(make_tiny_imagenet.main, make_tiny_imagenet.parse_args, command) == 2
         (line,) = capsys.readouterr().err.splitlines()
         return line
 

@@ -14,7 +14,6 @@ from checkpoints.checkpoint import load_model
 from cluster.whitening import fit_whitening
 from clustering import Kmeans
 from data.decode import read_image
-from data.digits import write_digits
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop, to_input
@@ -22,6 +21,7 @@ from evaluation.metrics import nmi
 from features.forward import NOT_FINITE, Features, compute_features
 from models import ConvNet
 from system.device import select_compute
+from tools.make_digits import write_digits
 
 CPU = torch.device("cpu")
 

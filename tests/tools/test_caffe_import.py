@@ -20,8 +20,6 @@ from caffe_files import (
 from conftest import tiny
 from torch import Tensor, nn
 
-import caffe_import
-from caffe_import import load_caffe
 from checkpoints.checkpoint import load_model
 from data.transforms import to_input
 from models import MODELS, ConvNet
@@ -30,6 +28,8 @@ from models.convnet import conv_layers
 from models.vgg16 import CHANNELS_PER_STAGE
 from system import cli
 from system.errors import InputError
+from tools.caffe import import_model
+from tools.caffe.import_model import load_caffe
 
 SIDE = 30  # of the input, at which the tiny network's maps need no rounding
 CLOSE = 1e-5  # relative to the largest value
@@ -291,7 +291,7 @@ def test_another_convolution_is_named(tmp_path: Path) -> None:
 
 
 def run(*paths: Path) -> int:
-    return cli.run(caffe_import.main, caffe_import.parse_args, list(map(str, paths)))
+    return cli.run(import_model.main, import_model.parse_args, list(map(str, paths)))
 
 
 def test_the_script_writes_a_checkpoint_that_scripts_read_and_training_goes_on_from(

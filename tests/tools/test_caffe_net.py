@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from caffe_files import Layer, convolution, save, write_caffe
 
-from caffe_reader.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
-from caffe_reader.net import read_net
-from caffe_reader.proto import new, read_caffemodel
 from system.errors import InputError
+from tools.caffe.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
+from tools.caffe.net import read_net
+from tools.caffe.proto import new, read_caffemodel
 
 CONV = convolution("conv", np.ones((4, 3, 3, 3)), np.zeros(4), padding=1)
 LINEAR = "inner_product_param { num_output: 5 }"

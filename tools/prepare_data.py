@@ -214,7 +214,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     description, details = (__doc__ or "").split("\n\n", 1)
     parser = cli.Parser(
         description=description,
-        epilog=f"{details}\nExample: python prepare_data.py /imagenet/train /fast/train256",
+        epilog=f"{details}\nExample: python -m tools.prepare_data /imagenet/train /fast/train256",
         formatter_class=Help,
     )
     add = parser.add_argument

@@ -13,11 +13,11 @@ import torch
 from conftest import tiny
 from torchvision import transforms
 
-import export
 from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models import MODELS
 from models.convnet import ConvNet
 from system.errors import InputError
+from tools import export
 
 SOBEL, COLOUR = True, False
 

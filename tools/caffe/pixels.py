@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_reader.layers import Convolution, Scaling, Step, compose
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from system.errors import InputError
+from tools.caffe.layers import Convolution, Scaling, Step, compose
 
 LEAST_OFFSET = 1e-4  # of a pixel's deviation; below it is rounding
 LARGEST_REST = 1e-5  # of the filters; likewise

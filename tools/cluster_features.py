@@ -187,7 +187,7 @@ def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Cluster features from a file.",
-        epilog="Example: python cluster_features.py features.npy --k 1000 --names images.txt "
+        epilog="Example: python -m tools.cluster_features features.npy --k 1000 --names images.txt "
         "--out clusters.csv",
     )
     add = parser.add_argument

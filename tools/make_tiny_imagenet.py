@@ -1,8 +1,9 @@
 """Tiny-ImageNet's archive as a tree of classes.
 
-`python -m data.tiny_imagenet tiny-imagenet-200.zip DIR` writes `DIR/{train,val}/<class>/<image>`.
-The archive has its val images in one folder, with their classes in a text file, and its test images
-without any, which are left out. (`eval_linear.py` reads the unpacked archive as it is, too.)
+`python -m tools.make_tiny_imagenet tiny-imagenet-200.zip DIR` writes
+`DIR/{train,val}/<class>/<image>`. The archive has its val images in one folder, with their classes
+in a text file. Its test images have no classes and are left out. (`eval_linear.py` reads the
+unpacked archive as it is, too.)
 """
 
 import argparse

@@ -10,11 +10,11 @@ from lock_holder import held_elsewhere
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-import prepare_data
 from data.decode import read_image
 from data.images import find_images
 from data.transforms import central_crop
 from system import cli
+from tools import prepare_data
 
 PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_reader.layers import Reader, Step
-from caffe_reader.proto import read_caffemodel, read_prototxt
 from system.errors import InputError, shorten
+from tools.caffe.layers import Reader, Step
+from tools.caffe.proto import read_caffemodel, read_prototxt
 
 V1_TYPES = {  # names of layer types before 2014's end
     "CONVOLUTION": "Convolution",

@@ -11,12 +11,12 @@ from conftest import tiny, write_images
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import eval_quick
 from checkpoints.checkpoint import read_checkpoint
-from data.digits import write_digits
 from data.images import find_images
 from system.device import select_compute
 from system.errors import InputError
+from tools import eval_quick
+from tools.make_digits import write_digits
 
 
 def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:

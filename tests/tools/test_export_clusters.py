@@ -13,9 +13,9 @@ import pytest
 from conftest import write_images
 from torchvision.datasets import ImageFolder
 
-import export_clusters
 from system import cli
 from system.errors import InputError
+from tools import export_clusters
 
 ODD = ["a,b.png", 'a "b".png', "a\rb.png", "caf\udce9.png"]
 

@@ -3,7 +3,7 @@
 Caffe's networks take BGR pixels from 0 to 255, ours RGB normalised with ImageNet's mean and
 deviation. What a Caffe network does to single pixels at its start (mean, scale, a mixture of the
 channels: as layers, or folded into the next one) goes into the first convolution of ours, together
-with that difference: see `caffe_reader/pixels.py`. Batch norm may be there as layers, or folded
+with that difference: see `tools/caffe/pixels.py`. Batch norm may be there as layers, or folded
 into the convolutions, and ours is then the identity. A softmax at the end is left out, as our
 networks give the logits.
 
@@ -22,7 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from caffe_reader.layers import (
+from checkpoints.checkpoint import load_weights, save_checkpoint
+from checkpoints.released import network_for
+from models import MODELS, ConvNet
+from system import cli
+from system.errors import InputError
+from tools.caffe.layers import (
     BatchNorm,
     Convolution,
     Linear,
@@ -32,13 +37,8 @@ from caffe_reader.layers import (
     Step,
     compose,
 )
-from caffe_reader.net import Net, read_net
-from caffe_reader.pixels import Pixels, bgr
-from checkpoints.checkpoint import load_weights, save_checkpoint
-from checkpoints.released import network_for
-from models import MODELS, ConvNet
-from system import cli
-from system.errors import InputError
+from tools.caffe.net import Net, read_net
+from tools.caffe.pixels import Pixels, bgr
 
 SIDE = 224  # of the input in pixels, where the prototxt does not say
 COLOURS = 3  # convolutions of so many outputs or fewer come before the features
@@ -255,7 +255,8 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Make a checkpoint of a released Caffe network.",
-        epilog="Example: python caffe_import.py ~/deepcluster_models/alexnet/model.prototxt "
+        epilog="Example: python -m tools.caffe.import_model "
+        "~/deepcluster_models/alexnet/model.prototxt "
         "~/deepcluster_models/alexnet/model.caffemodel alexnet.pth.tar",
     )
     add = parser.add_argument

@@ -1,7 +1,8 @@
 """The embedded data set: scikit-learn's 1,797 scanned handwritten digits as an image tree.
 
-`python -m data.digits DIR` writes `DIR/{train,val}/<label>/NNNN.png` once; NNNN is the image's
-number in `sklearn.datasets.load_digits`. The split is fixed: four fifths to train, by label.
+`python -m tools.make_digits DIR` writes `DIR/{train,val}/<label>/NNNN.png` once; NNNN is the
+image's number in `sklearn.datasets.load_digits`. The split is fixed: four fifths to train, by
+label.
 """
 
 import argparse

@@ -12,11 +12,11 @@ import torch
 from conftest import tiny
 from old_torch import optimizer_of_2018, save_as_2018
 
-import inspect_checkpoint
 from checkpoints.checkpoint import load_model
 from models import MODELS
 from system import cli
 from system.errors import InputError
+from tools import inspect_checkpoint
 
 
 @pytest.fixture(autouse=True)

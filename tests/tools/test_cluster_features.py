@@ -18,12 +18,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
-import cluster_features
 from checkpoints.clusters import load_clusters
 from clustering import Kmeans
 from system import cli
 from system.errors import InputError
 from system.names import to_lines
+from tools import cluster_features
 
 CPU = "--device cpu"
 
