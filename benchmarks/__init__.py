@@ -1,1 +1,1 @@
-"""How long each stage takes; `benchmark.py` runs these."""
+"""How long each stage takes; `python -m benchmarks` runs these."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny
 
-import benchmark
+from benchmarks import __main__ as benchmark
 from benchmarks import probe, scaling, timing, training, visu
 from benchmarks.clustering import Step, arriving, growth, table
 from models import MODELS
