@@ -9,7 +9,7 @@
 # your own), or is the unpacked Tiny-ImageNet. On a machine with several GPUs it takes them all.
 # Expect of the released AlexNet on ImageNet: top-1 of 41.0 % on conv3 (the paper's Table 1).
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
 if [ -z "${DATA:-}" ]; then
     DATA=datasets/digits

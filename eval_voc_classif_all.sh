@@ -9,7 +9,7 @@
 # Any GPU. Without one about two days: 0.89 s an iteration on one busy core, in bf16.
 # Expect of the paper's AlexNet: 73.7 mAP on test (its Table 3).
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
 [ -n "${VOCDIR:-}" ] || fail "VOCDIR: name the folder of VOC 2007: VOCDIR=/data/VOCdevkit $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"

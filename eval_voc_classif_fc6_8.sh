@@ -9,7 +9,7 @@
 # Any GPU. Without one about a day: 0.44 s an iteration on one busy core, in bf16.
 # Expect of the released AlexNet: 70.4 mAP on test, and 72.0 with --train_batchnorm 1.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
 [ -n "${VOCDIR:-}" ] || fail "VOCDIR: name the folder of VOC 2007: VOCDIR=/data/VOCdevkit $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"

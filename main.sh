@@ -2,18 +2,18 @@
 # DeepCluster as in the paper: AlexNet on Sobel-filtered images, k-means with k = 10,000.
 #
 #   DIR=/imagenet/train ./main.sh        the paper's run
-#   DIR=/your/images K=1000 ./main.sh    your images; see README on k
+#   DIR=/your/images K=1000 ./main.sh    your images; see docs/own-images.md on k
 #   ./main.sh                            scikit-learn's digits: minutes on a laptop
 #
 # On a machine with several GPUs it takes them all, in a process each (fewer: CUDA_VISIBLE_DEVICES or
-# PROCESSES), which share the batch and the WORKERS. Many machines: main_slurm.sh.
+# PROCESSES), which share the batch and the WORKERS. Many machines: recipes/slurm.sh.
 #
 # Further flags go to main.py, and win: ./main.sh --resume exp/001/checkpoint.pth.tar --epochs 20
 # What is killed and started anew by itself: EXP=exp/mine ./main.sh --resume auto
 # The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
 # Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
 read_folder_flags() {  # what --exp and --resume say; argparse takes their abbreviations, too
     local before= word
@@ -54,7 +54,7 @@ fi
 cores=$(getconf _NPROCESSORS_ONLN)
 WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
 if [ -z "$resume_flag" ]; then  # else what is not given stays as it was
-    for default in ${RECIPE:-}; do  # what main_resnet50.sh, say, has instead of the paper's
+    for default in ${RECIPE:-}; do  # what recipes/resnet50.sh, say, has instead of the paper's
         name=${default%%=*}
         [ -n "${!name:-}" ] || declare "$default"
     done
@@ -95,6 +95,6 @@ if [ -z "${embedded:-}" ]; then launch "$@"; fi
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
     printf '\nWhat it has learned, beside the untrained network:\n'
     "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
-    printf '\nNext, some thousand small images of your own (README, "Your own images"):\n'
-    printf '  DIR=/your/images ./main_small.sh\n'
+    printf '\nNext, some thousand small images of your own (docs/own-images.md):\n'
+    printf '  DIR=/your/images recipes/small.sh\n'
 fi

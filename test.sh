@@ -2,7 +2,7 @@
 # The whole test suite, after lint and types, in two processes of one thread each. Arguments go to
 # pytest: ./test.sh tests/test_data.py; ./test.sh --long runs the campaigns of many minutes, too.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
 install_chromium() {  # for the tests of pages, which skip where there is none; Ubuntu's is a snap
     if command -v chromium chromium-browser google-chrome >/dev/null; then return; fi

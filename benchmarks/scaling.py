@@ -22,7 +22,7 @@ from system import cli
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-MAIN, LAUNCH = ROOT / "main.py", ROOT / "launch.py"
+MAIN = ROOT / "main.py"
 STAGES = ("features", "clustering", "training")
 
 
@@ -65,7 +65,7 @@ def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) 
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    launcher = [str(LAUNCH), "--standalone", "--nproc_per_node", str(processes)]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as exp:
         flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
         flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"

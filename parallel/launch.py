@@ -1,14 +1,14 @@
 """torchrun, as the scripts here start it: the same arguments, signals that reach the processes, and
 less to read when it fails.
 
-`python launch.py --standalone --nproc_per_node 8 main.py DIR …` ends with the exit status of the
-process that failed first. What was wrong with the input, that process has said, and torchrun's
-report would only bury it; of any other failure, as when the kernel killed a process, it is shown,
+`python -m parallel.launch --standalone --nproc_per_node 8 main.py DIR …` ends with the exit status
+of the process that failed first. If its input was wrong, the process has said so, and torchrun's
+report would only bury that line. Any other failure, as when the kernel killed a process, is shown,
 and below it a line that names the process.
 
-torchrun answers a signal with the end of its processes after 30 seconds, and does not know SIGUSR1.
-Here they get the signal, may take the time they need (see `signals.py`), and where all end well,
-so does this.
+torchrun ends its processes 30 seconds after a signal, and does not know SIGUSR1. Here the signal
+reaches the processes, which may take the time they need (see `signals.py`); where all end well, so
+does this.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ HOLD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from locks import sole_user
+from system.locks import sole_user
 with sole_user(Path(sys.argv[2]), "busy"):
     print("held", flush=True)
     sys.stdin.read()

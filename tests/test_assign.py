@@ -377,7 +377,7 @@ def test_two_processes_are_as_one(tree: Path, released: Path, tmp_path: Path) ->
     np.save(tmp_path / "broken.npy", features)
 
     script = str(ROOT / "tests" / "sharded_assigning.py")
-    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *launcher, script, str(tmp_path)],

@@ -141,10 +141,11 @@ def test_two_processes_are_as_one(
         "sys.exit(cli.run(eval_knn.main, eval_knn.parse_args))\n"
     )
     command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
-    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *launcher, str(script), *command, "--exp", str(tmp_path / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, **settings},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -526,8 +526,9 @@ def test_pretrained_is_torchvisions(
 
 def run_script(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """The shell script, with a Python program that prints its arguments in the place of ours."""
-    for name in ("env.sh", "eval_retrieval.sh"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "recipes").mkdir(exist_ok=True)
+    for name in ("recipes/env.sh", "eval_retrieval.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "eval_retrieval.py").write_text("import sys; print(*sys.argv[1:])")
     (tmp_path / "elsewhere").mkdir(exist_ok=True)
     return subprocess.run(

@@ -282,8 +282,9 @@ def test_defaults_are_the_protocols() -> None:
 
 
 def test_the_script_passes_its_variables_and_flags_on(tmp_path: Path) -> None:
-    for name in ("env.sh", "eval_svm.sh"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for name in ("recipes/env.sh", "recipes/eval_svm.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "python").write_text('#!/usr/bin/env bash\necho "$@"\n')
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "elsewhere").mkdir()
@@ -296,7 +297,7 @@ def test_the_script_passes_its_variables_and_flags_on(tmp_path: Path) -> None:
         "EXP": "e",
     }
     done = subprocess.run(
-        ["../eval_svm.sh", "--conv", "4"],
+        ["../recipes/eval_svm.sh", "--conv", "4"],
         cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stderr == ""

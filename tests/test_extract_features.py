@@ -429,7 +429,7 @@ def test_processes_write_the_file_of_one(
         cut_after(1, patch)
         with pytest.raises(CutError):
             extract(tree, *flags)
-    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     script = [str(ROOT / "tests" / "sharded_extraction.py"), str(checkpoint), str(tree)]
     threads = str(torch.get_num_threads())  # more of them may sum in another order
     done = subprocess.run(

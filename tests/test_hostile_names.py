@@ -34,13 +34,13 @@ HOSTILE = [
 ]
 SCRIPTS = {  # with the program that each starts, and the variables that name files
     "main.sh": ("main.py", ["DIR", "EXP"]),
-    "main_resnet50.sh": ("main.py", ["DIR", "EXP"]),
-    "main_small.sh": ("main.py", ["DIR", "EXP"]),
-    "main_slurm.sh": ("launch.py", ["DIR", "EXP"]),
+    "recipes/resnet50.sh": ("main.py", ["DIR", "EXP"]),
+    "recipes/small.sh": ("main.py", ["DIR", "EXP"]),
+    "recipes/slurm.sh": ("parallel/launch.py", ["DIR", "EXP"]),
     "eval_linear.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
-    "eval_linear_modelzoo.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
-    "eval_knn.sh": ("eval_knn.py", ["DATA", "MODEL", "EXP"]),
-    "eval_svm.sh": ("eval_svm.py", ["VOCDIR", "MODEL", "EXP"]),
+    "recipes/eval_linear_modelzoo.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
+    "recipes/eval_knn.sh": ("eval_knn.py", ["DATA", "MODEL", "EXP"]),
+    "recipes/eval_svm.sh": ("eval_svm.py", ["VOCDIR", "MODEL", "EXP"]),
     "eval_retrieval.sh": ("eval_retrieval.py", ["DATASET", "MODEL", "TEMP_DIR"]),
     "eval_voc_classif_all.sh": ("eval_voc_classif.py", ["VOCDIR", "MODEL", "EXP"]),
     "eval_voc_classif_fc6_8.sh": ("eval_voc_classif.py", ["VOCDIR", "MODEL", "EXP"]),
@@ -55,11 +55,12 @@ SLURM = {
 
 def copy_scripts(folder: Path) -> None:
     """All shell scripts, and programs that print their arguments in the place of those."""
-    for script in [*ROOT.glob("*.sh"), *ROOT.glob("visu/*.sh")]:
+    for script in [*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]:
         target = folder / script.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(script, target)
     for program, _ in SCRIPTS.values():
+        (folder / program).parent.mkdir(exist_ok=True)
         (folder / program).write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
     (folder / "bin").mkdir()
     for name, text in SLURM.items():
@@ -70,7 +71,7 @@ def copy_scripts(folder: Path) -> None:
 def test_every_script_is_tried() -> None:
     there = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]}
     # one is sourced, one makes the environment, one takes no file name but MODELROOT (see below)
-    assert there == {*SCRIPTS, "env.sh", "test.sh", "download_model.sh"}
+    assert there == {*SCRIPTS, "recipes/env.sh", "test.sh", "download_model.sh"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> Path:
 def resnet50(data: Path, tmp_path: Path) -> Path:
     """A network of the model zoo's recipe."""
     exp = tmp_path / "exp"
-    settings = pretrain("main_resnet50.sh", data / "train", exp, "--size", "40")
+    settings = pretrain("recipes/resnet50.sh", data / "train", exp, "--size", "40")
     asked = {"arch": "resnet50", "sobel": True, "transforms": "modelzoo", "lr": 0.1, "wd": -5.0}
     assert asked.items() <= settings.items()
     return exp / "checkpoint.pth.tar"
@@ -59,13 +59,13 @@ def test_the_model_zoos_recipe_and_its_probes(data: Path, resnet50: Path) -> Non
     variables = {"DATA": str(data), "MODEL": str(resnet50)}
     small = [*HERE, *["--size", "40", "--epochs", "1", "--batch_size", "8"]]
     for protocol in ("modelzoo", "modelzoo-places205", "modelzoo-inat18", "modelzoo-avgpool"):
-        command = flags_of("eval_linear_modelzoo.sh", PROTOCOL=protocol, **variables)
+        command = flags_of("recipes/eval_linear_modelzoo.sh", PROTOCOL=protocol, **variables)
         exp = resnet50.parent / protocol
         eval_linear.main(eval_linear.parse_args([*command, *small, "--exp", str(exp)]))
         layers = json.loads((exp / "linear.json").read_text())["results"]["trained"]
         assert len(layers) == (1 if protocol.endswith("avgpool") else 5)
 
-    command = flags_of("eval_knn.sh", **variables)
+    command = flags_of("recipes/eval_knn.sh", **variables)
     eval_knn.main(eval_knn.parse_args([*command, *HERE, "--k", "3", "10"]))
     found = json.loads(next(resnet50.parent.glob("knn_*/knn.json")).read_text())
     assert list(found["results"]["trained"]) == ["3", "10"]
@@ -75,18 +75,18 @@ def test_the_model_zoos_recipe_and_its_probes(data: Path, resnet50: Path) -> Non
     ("size", "arch"), [("32", "resnet18_small"), ("64", "resnet18"), ("96", "resnet18")]
 )
 def test_the_recipe_for_small_images_has_a_stem_to_match(size: str, arch: str) -> None:
-    args = main.parse_args(flags_of("main_small.sh", DIR="images", SIZE=size))
+    args = main.parse_args(flags_of("recipes/small.sh", DIR="images", SIZE=size))
     assert (args.arch, args.size, args.nmb_cluster) == (arch, int(size), 100)
 
 
 def test_the_recipe_for_small_images(data: Path, tmp_path: Path) -> None:
-    settings = pretrain("main_small.sh", data / "train", tmp_path / "exp")
+    settings = pretrain("recipes/small.sh", data / "train", tmp_path / "exp")
     asked = {"arch": "resnet18_small", "sobel": True, "size": 32, "probe": 1, "wd": -5.0}
     assert asked.items() <= settings.items()
     assert read_metrics(tmp_path / "exp")[0]["knn_top1"]["10"] > 0
 
 
-@pytest.mark.parametrize("script", ["main_resnet50.sh", "main_small.sh"])
+@pytest.mark.parametrize("script", ["recipes/resnet50.sh", "recipes/small.sh"])
 def test_a_resumed_run_of_a_recipe_keeps_its_settings(
     script: str, data: Path, tmp_path: Path
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_resumed_run_of_a_recipe_keeps_its_settings(
     assert changed == {"epochs"}
 
 
-@pytest.mark.parametrize("script", ["main.sh", "main_resnet50.sh", "main_small.sh"])
+@pytest.mark.parametrize("script", ["main.sh", "recipes/resnet50.sh", "recipes/small.sh"])
 def test_what_may_be_killed_at_any_time_begins_with_its_recipe(script: str) -> None:
     """`--resume auto` may be the first start."""
     at = {"DIR": "/images", "EXP": "/exp"}
@@ -112,16 +112,18 @@ def test_what_may_be_killed_at_any_time_begins_with_its_recipe(script: str) -> N
 
 def test_a_size_is_a_number() -> None:
     env = {"PATH": "/usr/bin:/bin", "PYTHON": "echo", "DIR": "d", "SIZE": "big"}
-    done = subprocess.run(["bash", "./main_small.sh"], cwd=ROOT, env=env, capture_output=True)
+    done = subprocess.run(["bash", "recipes/small.sh"], cwd=ROOT, env=env, capture_output=True)
     assert (done.returncode, done.stderr) == (
         2,
-        b"main_small.sh: error: SIZE=big: not a whole number\n",
+        b"small.sh: error: SIZE=big: not a whole number\n",
     )
 
 
-@pytest.mark.parametrize("script", ["main_resnet50.sh", "main_small.sh"])
+@pytest.mark.parametrize("script", ["recipes/resnet50.sh", "recipes/small.sh"])
 def test_a_recipe_needs_images(script: str) -> None:
     bare = {"PATH": "/usr/bin:/bin", "PYTHON": "echo"}
     done = subprocess.run(["bash", f"./{script}"], cwd=ROOT, env=bare, capture_output=True)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert done.stderr.startswith(f"{script}: error: DIR: name a folder of images".encode())
+    assert done.stderr.startswith(
+        f"{Path(script).name}: error: DIR: name a folder of images".encode()
+    )

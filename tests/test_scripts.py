@@ -151,7 +151,7 @@ def test_the_digits_run_is_compared_wherever_it_is(
 ) -> None:
     folder = folder.format(clone=clone)
     (clone / "main.py").write_text("")
-    (clone / "eval_quick.py").write_text(PRINTER)
+    (clone / "tools" / "eval_quick.py").write_text(PRINTER)
     if folder != "exp/001":
         (clone / folder).mkdir(parents=True)
         (clone / folder / "checkpoint.pth.tar").touch()
@@ -193,7 +193,7 @@ def test_an_exp_folder_that_cannot_be_made(clone: Path, variables: dict[str, str
 
 def test_the_environment_is_made_once_and_again_when_pins_change(clone: Path) -> None:
     (clone / "requirements.txt").write_text("# nothing to install\n")
-    source = '. ./env.sh && "$PYTHON" -c "import sys; print(sys.prefix)"'
+    source = '. recipes/env.sh && "$PYTHON" -c "import sys; print(sys.prefix)"'
     first = bash(source, clone)
     assert first.stdout.split()[-1] == str(clone / ".venv"), first.stderr
     assert "Setting up .venv" in first.stderr
@@ -294,7 +294,7 @@ def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     variables = {"PYTHON": "bin/python", "DIR": "images", "OMP_NUM_THREADS": "5"}
     path = f"{clone}/bin:{os.environ['PATH']}"
     done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
-    launcher = "OMP 5: launch.py --standalone --nproc_per_node"
+    launcher = "OMP 5: -m parallel.launch --standalone --nproc_per_node"
     start = f"{launcher} 3 main.py {clone}/images --workers 8 --verbose --arch"
     assert done.stdout.startswith(start), "24, shared by three" + done.stderr
     assert done.stdout.endswith("--seed 2\n")
@@ -316,12 +316,13 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clon
     stub(clone / "bin", "srun", 'echo "$@"; exit 7')
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
     spooled = clone.parent / "slurm_script"  # Slurm starts a copy
-    shutil.copy(clone / "main_slurm.sh", spooled)
+    shutil.copy(clone / "recipes/slurm.sh", spooled)
     start = f"{spooled} --seed 2"
     done = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
     assert done.returncode == 7, "that of the run"
     assert done.stdout == (
-        f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} launch.py --nnodes 2 "
+        f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} -m parallel.launch "
+        "--nnodes 2 "
         "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
         f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
         "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --resume auto "
@@ -340,10 +341,12 @@ def test_a_slurm_jobs_folder_is_where_it_was_meant(clone: Path) -> None:
     stub(clone / "bin", "scontrol", "echo node1")
     stub(clone / "bin", "srun", 'echo "$@"')
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
-    done = bash("../clone/main_slurm.sh", clone / "bin" / "..", DIR="i", EXP="e", **variables)
+    done = bash("../clone/recipes/slurm.sh", clone / "bin" / "..", DIR="i", EXP="e", **variables)
     assert f"--exp {clone}/" in done.stdout, done.stderr
     (clone.parent / "elsewhere").mkdir()
-    done = bash("../clone/main_slurm.sh", clone.parent / "elsewhere", DIR="i", EXP="e", **variables)
+    done = bash(
+        "../clone/recipes/slurm.sh", clone.parent / "elsewhere", DIR="i", EXP="e", **variables
+    )
     assert f"--exp {clone.parent}/elsewhere/e --verbose" in done.stdout, done.stderr
 
 
@@ -356,7 +359,7 @@ def test_a_slurm_job_saves_and_is_put_back_before_its_time_is_up(clone: Path) ->
     stub(clone / "bin", "srun", RUN)
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
     signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
-    done = bash(f"./main_slurm.sh & {signal}", clone, DIR="images", **variables)
+    done = bash(f"recipes/slurm.sh & {signal}", clone, DIR="images", **variables)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["saved", "requeue 12345"]
 
@@ -379,20 +382,20 @@ def test_a_slurm_job_that_is_preempted_is_put_back_and_no_other(
     stub(clone / "bin", "srun", f"echo '1:00 {last}' > exp/e/log.txt; exit {status}")
     stub(clone / "bin", "squeue", f"echo {state}")
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
-    done = bash("./main_slurm.sh", clone, DIR="images", EXP="exp/e", **variables)
+    done = bash("recipes/slurm.sh", clone, DIR="images", EXP="exp/e", **variables)
     assert done.returncode == status, done.stderr
     assert ("requeue 12345" in done.stdout) == back
     assert done.stderr == ""
 
 
 def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> None:
-    script = (clone / "main_slurm.sh").read_text()
-    (clone / "main_slurm.sh").write_text(script.replace("second < 150", "second < 2"))
+    script = (clone / "recipes/slurm.sh").read_text()
+    (clone / "recipes/slurm.sh").write_text(script.replace("second < 150", "second < 2"))
     stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
     stub(clone / "bin", "srun", "trap '' USR1; touch started; sleep 4; echo went on")
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
     signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
-    done = bash(f"./main_slurm.sh & {signal}", clone, DIR="images", **variables)
+    done = bash(f"recipes/slurm.sh & {signal}", clone, DIR="images", **variables)
     assert done.stdout.splitlines()[1:] == ["requeue 12345", "went on"], done.stderr
 
 
@@ -406,7 +409,7 @@ def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> N
     ],
 )
 def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message: str) -> None:
-    done = bash("./main_slurm.sh", clone, PYTHON=sys.executable, **variables)
+    done = bash("recipes/slurm.sh", clone, PYTHON=sys.executable, **variables)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -415,8 +418,9 @@ def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message:
 @pytest.mark.parametrize(
     "script",
     [
-        *(path.name for path in sorted(ROOT.glob("*.sh")) if path.name != "env.sh"),
+        *(path.name for path in sorted(ROOT.glob("*.sh"))),
         *(f"visu/{path.name}" for path in sorted(ROOT.glob("visu/*.sh"))),
+        *(f"recipes/{p.name}" for p in sorted(ROOT.glob("recipes/*.sh")) if p.name != "env.sh"),
         ".ci/run",
     ],
 )
@@ -491,7 +495,7 @@ def test_what_the_pictures_need(clone: Path, script: str, lacks: str) -> None:
 @pytest.mark.parametrize("missing", ["DATA", "MODEL"])
 def test_probes_need_data_and_a_network(clone: Path, script: str, missing: str) -> None:
     variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "m", missing: ""}
-    done = bash(f"./{script}", clone, **variables)
+    done = bash(f"recipes/{script}", clone, **variables)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"{script}: error: {missing}: name a ")
 
@@ -499,11 +503,11 @@ def test_probes_need_data_and_a_network(clone: Path, script: str, missing: str) 
 def test_the_model_zoos_linear_probe(clone: Path) -> None:
     (clone / "eval_linear.py").write_text(PRINTER)
     variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "/m"}
-    done = bash("./eval_linear_modelzoo.sh --lr 1", clone, **variables)
+    done = bash("recipes/eval_linear_modelzoo.sh --lr 1", clone, **variables)
     start = f"eval_linear.py --data {clone}/d --model /m --protocol"
     assert done.stdout == f"{start} modelzoo --workers 12 --verbose --lr 1\n", done.stderr
     more = {"PROTOCOL": "modelzoo-inat18", "CONV": "4 avgpool", "EXP": "e", "WORKERS": "3"}
-    chosen = bash("./eval_linear_modelzoo.sh", clone, **variables, **more)
+    chosen = bash("recipes/eval_linear_modelzoo.sh", clone, **variables, **more)
     flags = f"--workers 3 --verbose --conv 4 avgpool --exp {clone}/e"
     assert chosen.stdout == f"{start} modelzoo-inat18 {flags}\n", chosen.stderr
 
@@ -511,6 +515,6 @@ def test_the_model_zoos_linear_probe(clone: Path) -> None:
 def test_nearest_neighbours(clone: Path) -> None:
     (clone / "eval_knn.py").write_text(PRINTER)
     variables = {"PYTHON": sys.executable, "DATA": "/d", "MODEL": "m", "EXP": "e"}
-    done = bash("./eval_knn.sh --k 5", clone, **variables)
+    done = bash("recipes/eval_knn.sh --k 5", clone, **variables)
     flags = f"--workers 12 --verbose --exp {clone}/e --k 5"
     assert done.stdout == f"eval_knn.py --data /d --model {clone}/m {flags}\n", done.stderr

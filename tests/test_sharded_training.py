@@ -20,7 +20,7 @@ PLAIN = "--arch plain --k 5 --lr 0.02 --size 32 --epochs 2 --workers 0"
 
 def start(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run main.py on so many processes of one thread each."""
-    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", str(processes)]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", str(processes)]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     script = str(ROOT / "tests" / "sharded_training.py")
     return subprocess.run(

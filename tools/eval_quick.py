@@ -6,7 +6,7 @@ whitening. NMI: k-means (k as in the run) of the train features against the fold
 five seeds. Linear probe: scikit-learn's logistic regression with its default settings on the train
 features, accuracy on the val features. The untrained network is the one that the run started from.
 
-It takes seconds on small data, and is no protocol of the paper: see README, "What it is worth".
+It takes seconds on small data, and is no protocol of the paper: see docs/own-images.md.
 """
 
 import argparse

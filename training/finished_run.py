@@ -33,7 +33,7 @@ class Run:
         folder: the experiment folder.
         images: in the run's order; whether they are still there, `require_images` says.
         settings: the run's arguments; empty where there is no `config.json`.
-        metrics: a dict for each epoch that is done, see the README.
+        metrics: a dict for each epoch that is done, see docs/runs.md.
     """
 
     folder: Path

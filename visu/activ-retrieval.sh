@@ -7,7 +7,7 @@
 # They go to EXP, by default visu/ beside the checkpoint. One GPU, or a CPU at some hundred images a
 # second. Further flags go to activ-retrieval.py, and win.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../recipes/env.sh"
 
 [ -n "${DATA:-}" ] || fail "DATA: name the images: DATA=/imagenet/train $0"
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"

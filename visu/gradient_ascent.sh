@@ -6,9 +6,9 @@
 #   cd visu && MODEL=../exp/001/checkpoint.pth.tar EXP=pictures CONV="4 5" ./gradient_ascent.sh --preset conv5
 #
 # They go to EXP, by default visu/ beside the checkpoint. One GPU, or minutes to hours on a CPU, by
-# the layer (README, "Pictures"). Further flags go to gradient_ascent.py, and win.
+# the layer (docs/pictures.md). Further flags go to gradient_ascent.py, and win.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../recipes/env.sh"
 
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
 absolute MODEL

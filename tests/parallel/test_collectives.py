@@ -22,7 +22,7 @@ def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:
     """Run tests/sharded_clustering.py under torchrun, with a process of one thread for each share.
     Returns the loss and the assignment, in one array, by the kind of clustering."""
     processes = str(shares.count(",") + 1)
-    launcher = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", processes]
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", processes]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     script = str(ROOT / "tests" / "sharded_clustering.py")
     done = subprocess.run(

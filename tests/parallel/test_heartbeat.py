@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, signal, sys, time
 import torch.distributed as dist
-from distributed import process_group, rank
+from parallel.collectives import process_group, rank
 
 with process_group("cpu"):
     dist.barrier()
@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_ends_those_on_other_machines(
     with socket.create_server(("127.0.0.1", 0)) as free:
         end = f"127.0.0.1:{free.getsockname()[1]}"
     nodes = f"--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id 1 --rdzv_endpoint {end}"
-    command = [sys.executable, str(ROOT / "launch.py"), *nodes.split()]
+    command = [sys.executable, "-m", "parallel.launch", *nodes.split()]
     command += [str(tmp_path / "script.py"), str(dead), wait_in]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     launchers = [

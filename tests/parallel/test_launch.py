@@ -24,10 +24,10 @@ def start(script: Path, source: str) -> subprocess.Popen[str]:
     """Start a script in two processes, each of which finds its rank in the variable `rank`."""
     head = "import os, signal, sys, time\nrank = int(os.environ['LOCAL_RANK'])"
     script.write_text(f"{head}\n{source}\n")
-    command = [str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2", str(script), "a"]
+    command = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2", str(script), "a"]
     return subprocess.Popen(
         [sys.executable, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     """The first process says it, also when the other one gets there long before."""
-    source = f"sys.path.insert(0, {str(ROOT)!r})\nimport cli\n"
+    source = f"sys.path.insert(0, {str(ROOT)!r})\nfrom system import cli\n"
     source += "time.sleep(1 - rank)\ncli.Parser(prog='script').error('--k 1: too few')"
     done = launch(tmp_path / "script.py", source)
     assert done.returncode == 2
@@ -139,11 +139,11 @@ def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None
 
 def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
-    command = [sys.executable, str(ROOT / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, "-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
     command += [str(ROOT / "main.py"), str(tree), *flags.split(), "--resume", "auto"]
     command += ["--device", "cpu", "--exp", str(exp), "--epochs"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [*command, "500"], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

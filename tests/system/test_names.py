@@ -49,7 +49,7 @@ def test_odd_names_come_back_from_a_file(tmp_path: Path) -> None:
     write_text(tmp_path / "images.txt", to_lines(ODD))
     assert from_lines(read_text(tmp_path / "images.txt")) == ODD
     with (tmp_path / "images.txt").open(errors="surrogateescape") as file:
-        lines = file.read().split("\n")[:-1]  # as the README does
+        lines = file.read().split("\n")[:-1]  # as docs/data.md does
     assert [from_line(line) for line in lines] == ODD
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The run of main.sh on many nodes, under Slurm. From the repository's folder:
 #
-#   DIR=/imagenet/train EPOCHS=500 sbatch --nodes 2 main_slurm.sh
+#   DIR=/imagenet/train EPOCHS=500 sbatch --nodes 2 recipes/slurm.sh
 #
 # Nodes, GPUs, cores and time as sbatch's options say, else as below. Packages have to be installed
 # already (./test.sh or ./main.sh on a node with internet access does that).
@@ -23,7 +23,7 @@
 #SBATCH --output=slurm-%j.txt
 set -euo pipefail
 # Slurm runs a copy of this script, which is not where the others are
-. "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")}/env.sh"
+. "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/recipes/env.sh"
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "to be started by Slurm: DIR=/your/images sbatch $0"
 [ -n "${DIR:-}" ] || fail "DIR: name the images: DIR=/your/images sbatch $0"
@@ -45,7 +45,7 @@ fi
 put_back() {
     trap '' USR1
     waits=1
-    echo "main_slurm.sh: the time is nearly up; the run stops, and the job goes back into the queue"
+    echo "slurm.sh: the time is nearly up; the run stops, and the job goes back into the queue"
     kill -USR1 "$run" 2>/dev/null || true  # srun passes it on
     local second
     for ((second = 0; second < 150; second++)); do
@@ -84,7 +84,7 @@ while [ -n "$waits" ]; do  # a signal ends `wait`
     wait "$run" || status=$?
 done
 if was_preempted; then
-    echo "main_slurm.sh: the run was preempted; the job goes back into the queue"
+    echo "slurm.sh: the run was preempted; the job goes back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -2,10 +2,10 @@
 # Linear classifiers on all layers of a frozen network by the model zoos' protocol: batch norm before
 # each, stronger crops and colours, a rate that falls in steps, one central crop.
 #
-#   DATA=/imagenet MODEL=exp/resnet50/checkpoint.pth.tar ./eval_linear_modelzoo.sh
-#   DATA=/places205 PROTOCOL=modelzoo-places205 MODEL=... ./eval_linear_modelzoo.sh
-#   DATA=/inat18 PROTOCOL=modelzoo-inat18 MODEL=... ./eval_linear_modelzoo.sh
-#   DATA=/imagenet PROTOCOL=modelzoo-avgpool MODEL=... ./eval_linear_modelzoo.sh    average pool alone
+#   DATA=/imagenet MODEL=exp/resnet50/checkpoint.pth.tar recipes/eval_linear_modelzoo.sh
+#   DATA=/places205 PROTOCOL=modelzoo-places205 MODEL=... recipes/eval_linear_modelzoo.sh
+#   DATA=/inat18 PROTOCOL=modelzoo-inat18 MODEL=... recipes/eval_linear_modelzoo.sh
+#   DATA=/imagenet PROTOCOL=modelzoo-avgpool MODEL=... recipes/eval_linear_modelzoo.sh    average pool alone
 #
 # DATA holds train/ and val/, as for eval_linear.sh. Epochs, rate, weight decay and images are those
 # of PROTOCOL (see eval_linear.py); CONV="3 4" takes some layers. On a machine with several GPUs it

@@ -5,7 +5,7 @@
 # earlier attempt was cut short.
 
 started_in=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 absolute() {  # makes the paths in variables what they were meant to be where the script was started
     local name

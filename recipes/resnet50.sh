@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # The model zoo's DeepCluster: ResNet-50 on Sobel-filtered images, k-means with k = 10,000.
 #
-#   DIR=/imagenet/train ./main_resnet50.sh
+#   DIR=/imagenet/train recipes/resnet50.sh
 #
 # 200 epochs, batch 512 in all, lr 0.1, weight decay 1e-5, stronger crops and colours than the
 # paper's. SOBEL= leaves the Sobel filters out. All else is as for main.sh, which this starts; many
-# machines: main_slurm.sh, with these variables and --transforms modelzoo.
+# machines: recipes/slurm.sh, with these variables and --transforms modelzoo.
 # Expect on ImageNet, of the zoo's: linear probes of 12.8, 30.8, 43.9, 57.7 and 51.7 % top-1 on
 # layers 1 to 5, and 74.3 mAP with SVMs on VOC 2007; it has not been run here.
 set -euo pipefail
 
-[ -n "${DIR:-}" ] || { echo "main_resnet50.sh: error: DIR: name a folder of images: DIR=/imagenet/train $0" >&2; exit 2; }
+[ -n "${DIR:-}" ] || { echo "resnet50.sh: error: DIR: name a folder of images: DIR=/imagenet/train $0" >&2; exit 2; }
 # a resumed run keeps the settings that are not given: it is main.sh that tells
 export RECIPE="ARCH=resnet50 LR=0.1 BATCH=512 EPOCHS=200" RECIPE_FLAGS="--transforms modelzoo"
-exec "$(dirname "${BASH_SOURCE[0]}")/main.sh" "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../main.sh" "$@"

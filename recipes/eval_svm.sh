@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Linear SVMs on VOC 2007, and low-shot SVMs, on every conv layer of a frozen network.
 #
-#   VOCDIR=/data/VOCdevkit MODEL=exp/001/checkpoint.pth.tar ./eval_svm.sh
-#   VOCDIR=... MODEL=... ./eval_svm.sh --conv 4 --k        one layer, without low-shot: minutes
+#   VOCDIR=/data/VOCdevkit MODEL=exp/001/checkpoint.pth.tar recipes/eval_svm.sh
+#   VOCDIR=... MODEL=... recipes/eval_svm.sh --conv 4 --k        one layer, without low-shot: minutes
 #
 # VOC 2007 with its test annotations: VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar, unpacked
 # in the same place. Results: svm/svm.json beside the model, or EXP.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Val images by their nearest neighbours among the train images, on the embedding of a network.
 #
-#   DATA=/imagenet MODEL=exp/001/checkpoint.pth.tar ./eval_knn.sh
+#   DATA=/imagenet MODEL=exp/001/checkpoint.pth.tar recipes/eval_knn.sh
 #
 # DATA holds train/ and val/, as for eval_linear.sh. Nothing is trained: one pass over the images. On a
 # machine with several GPUs it takes them all. The papers have no number to expect.
