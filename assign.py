@@ -15,8 +15,10 @@ import numpy as np
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
 from cluster import tables as assignment_files
+from cluster.clusters import Clusters
+from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
-from clustering import ITERATIONS, Clusters, Kmeans
+from clustering import ITERATIONS, Kmeans
 from data.decode import MAX_PIXELS
 from features import network
 from features.forward import Features
@@ -26,7 +28,6 @@ from system import cli
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
 from system.progress import progress
-from training.summary import describe_sizes, size_metrics
 from visu.contact_sheet import Strip, Thumbnails, contact_sheet
 
 MOST_STRIPS = 100  # clusters on a contact sheet

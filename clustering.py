@@ -5,20 +5,16 @@ features of its own images; the clusters are those of all, the same in every pro
 """
 
 import sys
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 
 from cluster.kmeans import (
-    BLOCK,
     ITERATIONS,
     PLAIN,
     Advance,
     KmeansOptions,
-    NearestCentroid,
     run_kmeans,
     sum_by_cluster,
     train_kmeans,
@@ -31,14 +27,14 @@ from cluster.pic import (
     make_graph,
     run_pic,
 )
-from cluster.whitening import CPU, PCA, Moments, Whitening, fit_whitening, preprocess_features
+from cluster.quality import group_by_cluster
+from cluster.whitening import PCA, Moments, Whitening, fit_whitening, preprocess_features
 from parallel.collectives import broadcast, gather_rows, rank, together
 from system.device import select_compute
 
 __all__ = [
     "ITERATIONS",
     "PIC",
-    "Clusters",
     "Kmeans",
     "KmeansOptions",
     "group_by_cluster",
@@ -194,81 +190,6 @@ class PIC:
         if verbose:
             sys.stdout.write(f"PIC: {len(self.centroids)} clusters\n")
         return 0.0
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """A clustering as a checkpoint keeps it: enough to assign new images.
-
-    Attributes:
-        algorithm: `Kmeans` or `PIC`.
-        epoch: its network is the one that this epoch begins with.
-        whitening: of the features.
-        centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
-            nearest.
-    """
-
-    algorithm: str
-    epoch: int
-    whitening: Whitening
-    centroids: np.ndarray
-
-    @classmethod
-    def of(cls, clustering: Kmeans | PIC, epoch: int) -> "Clusters":
-        """What a clustering that is done has found.
-
-        Raises:
-            ValueError: it was done without a PCA.
-        """
-        if clustering.whitening is None:
-            raise ValueError("clusters of rows without a PCA are not kept")
-        return cls(type(clustering).__name__, epoch, clustering.whitening, clustering.centroids)
-
-    def assign(
-        self, features: np.ndarray, device: torch.device = CPU
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest centroid of each of `(M, D)` rows of features.
-
-        Returns:
-            Its number, `(M,) int64`, and the Euclidean distance to it among the whitened features,
-            `(M,) float32`: 0 to 2, since these have length 1, and centroids at most that.
-
-        Raises:
-            ValueError: the features do not have D dimensions, or a row is not finite.
-        """
-        x = self.whitening.apply(features, device)
-        nearest, _ = NearestCentroid(x, device, PLAIN)(self.centroids)
-        # by differences: the search's squares lose the small ones to rounding
-        distances = np.empty(len(x), np.float32)
-        for start in range(0, len(x), BLOCK):
-            rows = slice(start, start + BLOCK)
-            distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
-        return nearest, distances
-
-    def to_plain(self) -> dict[str, Any]:
-        """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
-        return {
-            "algorithm": self.algorithm,
-            "epoch": self.epoch,
-            "pca_mean": torch.from_numpy(self.whitening.mean),
-            "pca_matrix": torch.from_numpy(self.whitening.matrix),
-            "centroids": torch.from_numpy(self.centroids),
-        }
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
-        """What `to_plain` has made; anything may be raised by what it has not."""
-        whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
-        return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())
-
-
-def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
-    """An assignment `(N,) int64` (−1: left out) as the original's `images_lists`: for each of k
-    clusters the ascending list of its members."""
-    members = np.flatnonzero(assignment >= 0)
-    members = members[np.argsort(assignment[members], kind="stable")]
-    sizes = np.bincount(assignment[members], minlength=k)
-    return [part.tolist() for part in np.split(members, np.cumsum(sizes)[:-1])]
 
 
 def _whiten(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
+from checkpoints.folder import results_folder
 from data.flags import add_max_pixels_flag
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
@@ -34,7 +35,6 @@ from system.device import Compute, select_compute
 from system.files import make_experiment_folder
 from system.progress import progress
 from system.results import save_results
-from training.experiment import results_folder
 
 RESULTS = "knn.json"
 QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB

@@ -42,6 +42,7 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
+from checkpoints.folder import results_folder
 from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
 from evaluation import linear as probe
@@ -56,7 +57,6 @@ from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
 from system.results import save_results
-from training.experiment import results_folder
 
 RESULTS = "linear.json"
 

@@ -24,8 +24,7 @@ from data.images import RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, find_voc
-from evaluation.finetuned import class_scores, trained_parameters
-from evaluation.finetuning import begin, fine_tune
+from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.metrics import average_precision
 from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
 from features.forward import forward_pass

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 
 import clustering_flags
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
+from cluster.clusters import Clusters
+from cluster.quality import group_by_cluster
 from cluster.sampler import ORDERS, cluster_weights
-from clustering import Clusters, group_by_cluster
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag

@@ -9,7 +9,7 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.released import plain_dict
 from checkpoints.torch_file import load_torch_file
-from clustering import Clusters
+from cluster.clusters import Clusters
 from system.errors import InputError
 
 ALGORITHMS = ("Kmeans", "PIC")

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from checkpoints.torch_file import is_intact, load_mapped
 from system import cli
@@ -123,3 +124,11 @@ def _is_of_old_torch(path: Path) -> bool:
 def _number(path: Path) -> int | None:
     match = NUMBERED.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
+    """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
+    network."""
+    name = path.name.split(".")[0]
+    of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
+    return folder_of(path) / f"{kind}_{of}"

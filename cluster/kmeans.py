@@ -1,10 +1,10 @@
-"""k-means, on one process or many: `faiss.contrib.clustering` drives it, Faiss or torch finds the
+"""k-means, on one process or many: `faiss.contrib.clustering` drives it, `nearest.py` finds the
 nearest centroids."""
 
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import scipy.sparse
 import torch
 from faiss.contrib import clustering as faiss_clustering
 
-from parallel.collectives import all_reduce, gather_rows, rank, together, world_size
-from system.device import full_float32, select_compute
+from cluster.nearest import NearestCentroid
+from parallel.collectives import all_reduce, gather_rows, rank, together
+from system.device import select_compute
 
 log = logging.getLogger("deepcluster")
 
@@ -23,7 +24,6 @@ ITERATIONS = 20
 CPU = torch.device("cpu")
 SAMPLE = 20  # points per cluster that k-means++ and AFK-MC² choose from
 BLOCK = 16384  # points that are in float64 at a time
-SCORES = 2**26  # of points against centroids that torch holds at a time (float32: 256 MiB)
 
 INITIALISATIONS = {
     "random": None,
@@ -32,8 +32,6 @@ INITIALISATIONS = {
 }
 
 Advance = Callable[[int], None]
-# Centroids (k, d) → the nearest one of each point and the squared distance, as `NearestCentroid`.
-Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class _Points:
         if options.init not in INITIALISATIONS:
             raise ValueError(f"init {options.init!r}: give one of {', '.join(INITIALISATIONS)}")
         self.seed, self.options, self.advance = seed, options, advance
-        self.search = NearestCentroid(self.x, device, options)
+        self.search = NearestCentroid(self.x, device, options.float16, options.scratch_mib)
 
     def count(self) -> int:
         return int(self.lengths.sum())
@@ -229,95 +227,3 @@ def _add_with_scipy(sums: torch.Tensor, x: torch.Tensor, assignment: torch.Tenso
     columns, ones = np.arange(len(x) + 1), np.ones(len(x))
     members = scipy.sparse.csc_matrix((ones, assignment.numpy(), columns), (len(sums), len(x)))
     sums += torch.from_numpy(members @ x.double().numpy())
-
-
-class NearestCentroid:
-    """Finds the nearest centroid of each point by exact L2 distance.
-
-    Works on the GPU through Faiss, or through torch where Faiss has no GPUs. When that runs out of
-    memory it warns and goes on on the CPU: a long run is worth more than a fast one.
-
-    Args:
-        x: `(N, d) float32`.
-
-    Attributes:
-        device: where it works.
-    """
-
-    def __init__(self, x: np.ndarray, device: torch.device, options: KmeansOptions) -> None:
-        self.device = device
-        self._x, self._options = x, options
-        self._search: Search | None = None
-
-    def __call__(self, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centroids `(k, d) float32` → the number of the nearest, `(N,) int64`, and the squared
-        distance to it, `(N,) float32`."""
-        try:
-            if self._search is None:
-                self._search = _search(self._x, self.device, self._options)
-            return self._search(centroids)
-        except RuntimeError as error:  # torch and Faiss both raise it
-            if "out of memory" not in str(error):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            log.warning("k-means: out of GPU memory, going on on the CPU (%s)", reason)
-            self.device, self._search = CPU, _faiss_search(self._x)
-            return self._search(centroids)
-
-
-def _search(x: np.ndarray, device: torch.device, options: KmeansOptions) -> Search:
-    if device.type == "cpu":
-        return _faiss_search(x)
-    torch.cuda.empty_cache()  # what torch keeps for later, Faiss cannot have
-    if device.type != "cuda" or faiss.get_num_gpus() == 0:
-        return _torch_search(x, device, options.float16)
-    gpus = list(range(faiss.get_num_gpus()))
-    if device.index is not None:
-        gpus = [device.index]
-    elif world_size() > 1:
-        gpus = [torch.cuda.current_device()]
-    return _faiss_search(x, gpus, options)
-
-
-def _faiss_search(
-    x: np.ndarray, gpus: Sequence[int] = (), options: KmeansOptions = PLAIN
-) -> Search:
-    index: Any = faiss.IndexFlatL2(x.shape[1])
-    if gpus:
-        resources = [faiss.StandardGpuResources() for _ in gpus]
-        if options.scratch_mib is not None:
-            for each in resources:
-                each.setTempMemory(options.scratch_mib * 2**20)
-        cloning = faiss.GpuMultipleClonerOptions()
-        cloning.useFloat16 = options.float16
-        index = faiss.index_cpu_to_gpu_multiple_py(resources, index, cloning, list(gpus))
-
-    def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index.reset()
-        index.add(centroids)
-        distances, nearest = index.search(x, 1)
-        return nearest[:, 0], distances[:, 0]
-
-    return search
-
-
-def _torch_search(x: np.ndarray, device: torch.device, float16: bool) -> Search:
-    dtype = torch.float16 if float16 else torch.float32
-    points = torch.from_numpy(x).to(device, dtype)
-    squares = points.float().square().sum(dim=1)
-
-    def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        c = torch.from_numpy(centroids).to(device, dtype)
-        lengths = c.float().square().sum(dim=1)
-        nearest, distances = [], []
-        for rows in points.split(max(SCORES // len(c), 1)):
-            # |x − c|² − |x|²: the last term is the same for all centroids
-            with full_float32():
-                scores = (rows @ c.T).float()
-            least, which = (lengths - 2 * scores).min(dim=1)
-            nearest.append(which)
-            distances.append(least)
-        squared = (torch.cat(distances) + squares).clamp(min=0)
-        return torch.cat(nearest).cpu().numpy(), squared.cpu().numpy()
-
-    return search

@@ -14,7 +14,10 @@ from checkpoints.checkpoint import digest_of, save_checkpoint
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
-from data.transforms import central_crop, ten_crops
+from data.transforms import (
+    central_crop,
+    ten_crops,
+)
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES, Recipe
 from models import ConvNet
@@ -24,7 +27,6 @@ from system.device import Compute
 from system.errors import InputError
 from system.progress import progress
 from system.seeding import derive_seed
-from util import learning_rate_decay
 
 History = list[dict[Layer, dict[str, float]]]
 
@@ -182,3 +184,10 @@ def go_on(
     raise InputError(
         f"{path}: holds classifiers of other settings ({', '.join(changed)}); give another --exp"
     )
+
+
+def learning_rate_decay(optimizer: torch.optim.Optimizer, t: int, lr_0: float) -> None:
+    """Set each group's learning rate to lr_0 / √(1 + lr_0·wd·t) after `t` iterations, wd being the
+    group's weight decay (the decay of the paper's linear probes)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr_0 / (1 + lr_0 * group["weight_decay"] * t) ** 0.5

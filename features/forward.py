@@ -13,10 +13,28 @@ from data.loading import Batch
 from data.transforms import to_input
 from models import ConvNet
 from parallel.collectives import all_reduce
-from system.device import Compute, ToHost
+from system.device import Compute
 
 BLOCK = 4096  # rows that are moved at a time
 NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
+
+
+class ToHost:
+    """Tensors on their way from the device: fetching them waits for what made them, and not for
+    what the device was given to do since."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        on_gpu = tensors[0].is_cuda
+        self._copies = [tensor.to("cpu", non_blocking=on_gpu) for tensor in tensors]
+        self._arrived = torch.cuda.Event() if on_gpu else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def fetch(self) -> list[np.ndarray]:
+        """The tensors as arrays."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return [copy.numpy() for copy in self._copies]
 
 
 @dataclass(frozen=True)

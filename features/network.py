@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
-from clustering import Clusters
+from cluster.clusters import Clusters
 from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_all_images

@@ -5,9 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from system.errors import InputError
 
@@ -72,24 +70,6 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if precision == "auto":
         precision = "bf16" if _has_native_bf16(selected) else "fp32"
     return Compute(selected, precision)
-
-
-class ToHost:
-    """Tensors on their way from the device: fetching them waits for what made them, and not for
-    what the device was given to do since."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        on_gpu = tensors[0].is_cuda
-        self._copies = [tensor.to("cpu", non_blocking=on_gpu) for tensor in tensors]
-        self._arrived = torch.cuda.Event() if on_gpu else None
-        if self._arrived is not None:
-            self._arrived.record()
-
-    def fetch(self) -> list[np.ndarray]:
-        """The tensors as arrays."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return [copy.numpy() for copy in self._copies]
 
 
 @contextlib.contextmanager

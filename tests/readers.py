@@ -28,9 +28,9 @@ import main
 from checkpoints.checkpoint import load_model, model_of, read_checkpoint
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
 from checkpoints.safetensors_file import save_weights
+from cluster.clusters import Clusters
 from cluster.pickles import read_assignment, read_clusters, write_assignment
 from cluster.whitening import Whitening
-from clustering import Clusters
 from data.images import find_images
 from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval

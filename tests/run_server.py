@@ -34,7 +34,7 @@ from conftest import tiny
 from runs import STAGES
 
 import main
-import util
+from cluster import pickles
 from models import MODELS
 from parallel import heartbeat
 from system import cli
@@ -79,7 +79,7 @@ def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
     during("clustering", main, "cluster")
     during("training", main, "train")
     during("checkpoint", experiment, "save_checkpoint")
-    during("clusters file", util.Logger, "log")
+    during("clusters file", pickles.Logger, "log")
     during("assignment", experiment.Experiment, "save_assignment")
     during("metrics", experiment.Experiment, "log_epoch")
     during("report", main, "write_report")

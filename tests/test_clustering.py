@@ -8,8 +8,10 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
+from cluster.clusters import Clusters
+from cluster.quality import group_by_cluster
 from cluster.whitening import Moments
-from clustering import PIC, Clusters, Kmeans, group_by_cluster, preprocess_features
+from clustering import PIC, Kmeans, preprocess_features
 
 
 def blobs(n: int = 300, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

@@ -24,12 +24,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import main
 from checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from checkpoints.folder import sound_checkpoints
+from cluster.pickles import Logger
 from data.images import ImageList
 from system import cli
 from system.files import append, atomic_write, write_text
 from training.experiment import Experiment
-from training.tensorboard_file import Curves
-from util import Logger
+from training.logs import Curves
 
 Train = Callable[..., Path]
 NO_ROOM = [errno.ENOSPC, errno.EDQUOT, errno.EROFS]

@@ -28,8 +28,13 @@ from data.transforms import apply_seeded, object_crop, ten_crops, to_input
 from data.voc import CLASSES, VocSplit, find_voc
 from eval_voc_classif import average_precisions, evaluate, score_images
 from evaluation import finetuning
-from evaluation.finetuned import class_scores, renew_classifier, trained_parameters
-from evaluation.finetuning import draw_order, multilabel_loss
+from evaluation.finetuning import (
+    class_scores,
+    draw_order,
+    multilabel_loss,
+    renew_classifier,
+    trained_parameters,
+)
 from evaluation.voc import Settings
 from models import MODELS, ConvNet
 from system import cli

@@ -21,7 +21,7 @@ from torchvision import transforms
 
 import extract_features
 from checkpoints.checkpoint import load_model, save_checkpoint
-from clustering import Clusters
+from cluster.clusters import Clusters
 from features import extraction
 from features import rows as row_file
 from models import MODELS

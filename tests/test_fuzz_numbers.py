@@ -15,14 +15,13 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
 from cluster.pic import join_singletons, make_graph, run_pic
-from cluster.pickles import read_assignment, read_clusters, write_assignment
+from cluster.pickles import Logger, read_assignment, read_clusters, write_assignment
+from cluster.quality import group_by_cluster, nmi, purity
 from cluster.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
-from clustering import group_by_cluster
-from evaluation.metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
+from evaluation.metrics import average_precision, interpolated_average_precision, top_k
 from evaluation.retrieval_ranking import average_precision as trapezoids
 from evaluation.retrieval_ranking import precision_at
 from evaluation.rmac import get_rmac_region_coordinates
-from util import Logger
 
 same = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 

@@ -33,11 +33,10 @@ from readers import READERS, small_networks
 import hubconf
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.folder import instead_of_damaged, last_sound, place_of
-from cluster.pickles import read_assignment
+from cluster.pickles import Logger, read_assignment
 from system.errors import InputError
 from system.safe_pickle import read_plain
 from tools.make_tiny_imagenet import lay_out
-from util import Logger
 
 # Readers of text take what is text, whatever it says.
 TEXT = ("list_file", "listing", "names_of_rows", "places", "tiny_annotations")

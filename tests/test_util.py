@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from util import AverageMeter, Logger, UnifLabelSampler, learning_rate_decay, load_model
+from cluster.pickles import Logger
+from evaluation.linear_run import learning_rate_decay
+from training.state import AverageMeter
+from util import UnifLabelSampler, load_model
 
 EPOCHS = [[[0, 2], [], [1]], [[1], [0, 2], []], [[70000, 2**31], [5], [5, 5]], "a", {"b": 1.5}]
 

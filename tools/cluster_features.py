@@ -15,9 +15,10 @@ from safetensors import safe_open
 
 import clustering_flags
 from checkpoints.clusters import save_clusters
+from cluster.clusters import Clusters
+from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
-from clustering import Clusters
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel.collectives import process_group, rank, shard_of, together
@@ -27,7 +28,6 @@ from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
 from system.names import from_line, printable, read_text, utf8_name
 from system.progress import progress
-from training.summary import describe_sizes, size_metrics
 
 DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
 

@@ -21,12 +21,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from checkpoints.checkpoint import load_model, read_checkpoint
+from cluster.quality import nmi
 from clustering import fit_whitening, run_kmeans
 from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
-from evaluation.metrics import nmi
 from features.forward import compute_features
 from models import ConvNet, untrained
 from system import cli, device

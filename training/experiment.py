@@ -15,6 +15,7 @@ import numpy as np
 
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
+from cluster.pickles import Logger
 from data.images import MOST_UNREADABLE, ImageList
 from parallel.collectives import gather_objects, together, world_size
 from system.errors import InputError
@@ -23,12 +24,9 @@ from system.locks import sole_user
 from system.names import from_reasons, printable, read_text, to_line, to_lines, to_reasons
 from system.results import plain_settings, versions
 from training.finite import name_some
-from training.log_handlers import log_handlers
-from training.logs import METRICS, log_metrics, read_metrics
+from training.logs import METRICS, Curves, log_handlers, log_metrics, read_metrics
 from training.resume import changed_settings, check_same_run, set_aside_all, take_back
 from training.state import AUTO
-from training.tensorboard_file import Curves
-from util import Logger
 
 log = logging.getLogger("deepcluster")
 
@@ -322,14 +320,6 @@ class Bystander:
     ) -> None: ...
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
-
-
-def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
-    """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
-    network."""
-    name = path.name.split(".")[0]
-    of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
-    return folder_of(path) / f"{kind}_{of}"
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

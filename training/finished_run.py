@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clustering import group_by_cluster
+from cluster.quality import group_by_cluster
 from data.decode import MAX_PIXELS
 from data.images import ImageList, images_of_listing
 from system.errors import InputError, shorten

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
+from cluster.pickles import EMPTY, Logger
 from data.images import ImageList, describe_change
 from system.errors import InputError, shorten
 from system.files import explained, in_words, new_numbered_folder, remove_leftovers
 from system.names import from_lines, read_text, to_lines
 from training.logs import METRICS, cut_metrics, read_metrics
 from training.state import OWN_SETTINGS
-from util import EMPTY, Logger
 
 log = logging.getLogger("deepcluster")
 

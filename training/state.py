@@ -15,14 +15,13 @@ from torch.amp import GradScaler
 from checkpoints.checkpoint import load_weights, read_checkpoint
 from checkpoints.released import has_sobel
 from checkpoints.torch_file import load_mapped
-from clustering import Clusters
+from cluster.clusters import Clusters
 from data.decode import MAX_PIXELS
 from data.images import ImageList
 from models import ConvNet, untrained
 from system.device import Compute
 from system.errors import InputError
 from system.results import plain_settings
-from util import AverageMeter
 
 # Settings that the order of an epoch's draws depends on.
 ORDER_SETTINGS = ("batch", "nmb_cluster", "reassign", "sampler", "seed")
@@ -49,6 +48,34 @@ FORM: dict[str, Any] = {
     "clusters_digest": (str, type(None)),
     "settings": dict,
 }
+
+
+class AverageMeter:
+    """A running mean.
+
+    Attributes:
+        val: the last value.
+        sum, count: of all values, each counted as often as `update` was told.
+        avg: sum / count, 0 before the first value.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self.val = self.sum = 0.0
+        self.count = 0
+
+    def update(self, val: float, n: int = 1) -> None:
+        """Add a value that stands for `n` samples."""
+        self.val = val
+        self.sum += val * n
+        self.count += n
+
+    @property
+    def avg(self) -> float:
+        return self.sum / self.count if self.count else 0.0
 
 
 @dataclass

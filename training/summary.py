@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.metrics import nmi, purity
+from cluster.quality import describe_sizes, nmi, purity, size_metrics
 from training.logs import NUMBERS
 from training.state import State
 
@@ -47,31 +47,6 @@ def epoch_metrics(
         },
         "peak_memory_gib": _peak_memory(),
     }
-
-
-def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
-    """How many of k clusters are not empty, and the sizes of those, of an assignment `(N,) int64`
-    of one image or more."""
-    sizes = np.bincount(assignment, minlength=k)
-    sizes = sizes[sizes > 0]
-    return {
-        "clusters": k,
-        "nonempty_clusters": len(sizes),
-        "cluster_size": {
-            "smallest": int(sizes.min()),
-            "median": float(np.median(sizes)),
-            "largest": int(sizes.max()),
-        },
-    }
-
-
-def describe_sizes(metrics: dict[str, Any]) -> str:
-    """What `size_metrics` gives, in words."""
-    size = metrics["cluster_size"]
-    return (
-        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
-        f"{size['smallest']} to {size['largest']}, median {size['median']:g}"
-    )
 
 
 def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray | None) -> str:

@@ -32,7 +32,7 @@ from system.errors import InputError
 from system.files import atomic_write, make_experiment_folder
 from system.progress import progress
 from visu.contact_sheet import GROUND, MISSING, Strip, check_sheet, contact_sheet
-from visu.jpeg import save_jpeg
+from visu.page import save_jpeg
 from visu.receptive_field import ReceptiveField, map_side, receptive_field
 from visu.top_images import TopImages, top_images
 

@@ -16,8 +16,7 @@ import numpy as np
 if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from clustering import group_by_cluster
-from evaluation.metrics import nmi
+from cluster.quality import group_by_cluster, nmi
 from features import network
 from features.network import open_inputs
 from system import cli

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cluster import whitening
-from clustering import Clusters
+from cluster.clusters import Clusters
 from data.images import ImageList, find_all_images
 from features import network
 from features.network import open_inputs

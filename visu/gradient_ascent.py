@@ -26,7 +26,7 @@ from system.files import make_experiment_folder
 from system.progress import progress
 from visu.ascent import Ascended, Ascent, ascend
 from visu.contact_sheet import Strip, contact_sheet
-from visu.jpeg import save_jpeg
+from visu.page import save_jpeg
 from visu.receptive_field import map_side, receptive_field
 
 # of the paper's authors, for its figures

@@ -13,7 +13,9 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from cluster import kmeans
-from cluster.kmeans import PLAIN, KmeansOptions, NearestCentroid, run_kmeans, train_kmeans
+from cluster import nearest as nearest_module
+from cluster.kmeans import PLAIN, KmeansOptions, run_kmeans, train_kmeans
+from cluster.nearest import NearestCentroid
 
 CPU = torch.device("cpu")
 
@@ -134,10 +136,10 @@ def test_the_sums_of_the_clusters_are_numpys() -> None:
 def test_torch_finds_the_same_nearest_centroids_as_faiss(
     float16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kmeans, "SCORES", 1000)  # many blocks
+    monkeypatch.setattr(nearest_module, "SCORES", 1000)  # many blocks
     x, centroids = sphere(700), sphere(30, seed=1)
-    nearest, distances = NearestCentroid(x, CPU, PLAIN)(centroids)
-    ours, squared = kmeans._torch_search(x, CPU, float16)(centroids)
+    nearest, distances = NearestCentroid(x, CPU)(centroids)
+    ours, squared = nearest_module._torch_search(x, CPU, float16)(centroids)
     assert (ours == nearest).mean() > (0.99 if float16 else 0.9999)
     np.testing.assert_allclose(squared, distances, atol=1e-2 if float16 else 1e-5)
 
@@ -147,16 +149,16 @@ def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
 ) -> None:
     calls: list[str] = []
 
-    def small_gpu(x: np.ndarray, device: torch.device, options: KmeansOptions) -> kmeans.Search:
+    def small_gpu(x: np.ndarray, device: torch.device, *more: Any) -> nearest_module.Search:
         def search(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             calls.append(device.type)
             if len(calls) == 3:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-            return kmeans._faiss_search(x)(centroids)
+            return nearest_module._faiss_search(x)(centroids)
 
         return search
 
-    monkeypatch.setattr(kmeans, "_search", small_gpu)
+    monkeypatch.setattr(nearest_module, "_search", small_gpu)
     x = sphere(300)
     with caplog.at_level(logging.WARNING, "deepcluster"):
         ours = train_kmeans(x, 7, device=torch.device("mps"))
@@ -170,10 +172,10 @@ def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
 
 
 def test_other_errors_of_a_gpu_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(x: np.ndarray, device: torch.device, options: KmeansOptions) -> kmeans.Search:
+    def broken(x: np.ndarray, device: torch.device, *more: Any) -> nearest_module.Search:
         raise RuntimeError("no kernel image is available")
 
-    monkeypatch.setattr(kmeans, "_search", broken)
+    monkeypatch.setattr(nearest_module, "_search", broken)
     with pytest.raises(RuntimeError, match="no kernel image"):
         train_kmeans(sphere(30), 3, device=torch.device("cuda"))
 

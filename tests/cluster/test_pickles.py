@@ -11,7 +11,7 @@ import pytest
 from old_torch import Python2Pickler
 
 from cluster.pickles import read_assignment, read_clusters, write_assignment
-from clustering import group_by_cluster
+from cluster.quality import group_by_cluster
 from system.errors import InputError
 
 PAIRS = [

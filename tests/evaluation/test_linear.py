@@ -10,13 +10,12 @@ from torch import nn
 from data.batch import Batch
 from data.transforms import to_input
 from evaluation import linear as probe
-from evaluation.linear_run import History
+from evaluation.linear_run import History, learning_rate_decay
 from evaluation.metrics import top_k
 from models import untrained
 from models.layers import layers_of, nearest_grid
 from system.device import select_compute
 from system.errors import InputError
-from util import learning_rate_decay
 
 CPU = torch.device("cpu")
 COMPUTE = select_compute("cpu", "fp32")

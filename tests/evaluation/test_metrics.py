@@ -10,7 +10,8 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from evaluation.metrics import average_precision, interpolated_average_precision, nmi, purity, top_k
+from cluster.quality import nmi, purity
+from evaluation.metrics import average_precision, interpolated_average_precision, top_k
 
 A = np.array([0, 0, 0, 1, 1, 1])
 B = np.array([0, 0, 1, 1, 1, 1])

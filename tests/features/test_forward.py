@@ -11,13 +11,13 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 
 from checkpoints.checkpoint import load_model
+from cluster.quality import nmi
 from cluster.whitening import fit_whitening
 from clustering import Kmeans
 from data.decode import read_image
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop, to_input
-from evaluation.metrics import nmi
 from features.forward import NOT_FINITE, Features, compute_features
 from models import ConvNet
 from system.device import select_compute

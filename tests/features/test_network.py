@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from clustering import Clusters
+from cluster.clusters import Clusters
 from data.images import find_images
 from features.network import open_inputs
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from conftest import write_images
 
+from cluster.pickles import Logger
 from data.images import ImageList, find_images
 from system.errors import InputError
 from training.experiment import RESULTS, Experiment
 from training.state import AUTO
-from util import Logger
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
 CLUSTERS = [[0, 1], [], [2]]

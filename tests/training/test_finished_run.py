@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import write_images
 
+from cluster.quality import purity
 from data.images import ImageList, find_images
-from evaluation.metrics import purity
 from system.errors import InputError
 from training.experiment import Experiment
 from training.finished_run import Run, clusters_at, label_names, read_run

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from checkpoints.checkpoint import load_model, read_checkpoint
+from cluster.quality import nmi
 from data.images import find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop, to_input
-from evaluation.metrics import nmi
 from system import cli
 from system.errors import InputError
 from training.finished_run import ClusterView, clusters_at, read_run

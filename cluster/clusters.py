@@ -1,0 +1,84 @@
+"""Clusters as a checkpoint keeps them: enough to assign new images."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cluster.kmeans import BLOCK
+from cluster.nearest import NearestCentroid
+from cluster.whitening import CPU, Whitening
+
+
+class Clustering(Protocol):
+    """A clustering that is done, as `Clusters.of` needs it."""
+
+    whitening: Whitening | None
+    centroids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """A clustering as a checkpoint keeps it: enough to assign new images.
+
+    Attributes:
+        algorithm: `Kmeans` or `PIC`.
+        epoch: its network is the one that this epoch begins with.
+        whitening: of the features.
+        centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
+            nearest.
+    """
+
+    algorithm: str
+    epoch: int
+    whitening: Whitening
+    centroids: np.ndarray
+
+    @classmethod
+    def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
+        """What a clustering that is done has found.
+
+        Raises:
+            ValueError: it was done without a PCA.
+        """
+        if clustering.whitening is None:
+            raise ValueError("clusters of rows without a PCA are not kept")
+        return cls(type(clustering).__name__, epoch, clustering.whitening, clustering.centroids)
+
+    def assign(
+        self, features: np.ndarray, device: torch.device = CPU
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest centroid of each of `(M, D)` rows of features.
+
+        Returns:
+            Its number, `(M,) int64`, and the Euclidean distance to it among the whitened features,
+            `(M,) float32`: 0 to 2, since these have length 1, and centroids at most that.
+
+        Raises:
+            ValueError: the features do not have D dimensions, or a row is not finite.
+        """
+        x = self.whitening.apply(features, device)
+        nearest, _ = NearestCentroid(x, device)(self.centroids)
+        # by differences: the search's squares lose the small ones to rounding
+        distances = np.empty(len(x), np.float32)
+        for start in range(0, len(x), BLOCK):
+            rows = slice(start, start + BLOCK)
+            distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
+        return nearest, distances
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
+        return {
+            "algorithm": self.algorithm,
+            "epoch": self.epoch,
+            "pca_mean": torch.from_numpy(self.whitening.mean),
+            "pca_matrix": torch.from_numpy(self.whitening.matrix),
+            "centroids": torch.from_numpy(self.centroids),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
+        """What `to_plain` has made; anything may be raised by what it has not."""
+        whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
+        return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())

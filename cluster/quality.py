@@ -1,0 +1,60 @@
+"""How good a clustering is, and what is in it: NMI, purity, sizes, lists of members.
+
+NMI is normalised by the geometric mean of the entropies, as in the paper; scikit-learn's default is
+the arithmetic mean.
+"""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+
+def nmi(a: np.ndarray, b: np.ndarray) -> float:
+    """Normalised mutual information I(A; B) / √(H(A) H(B)) in 0..1 of two assignments `(N,) int64`,
+    over the images that both assign (≥ 0). The paper's section 4.1 uses it against the previous
+    epoch's assignment and against labels."""
+    both = (a >= 0) & (b >= 0)
+    return float(normalized_mutual_info_score(a[both], b[both], average_method="geometric"))
+
+
+def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of the assigned images that carry the most frequent label of their cluster."""
+    kept = assignment >= 0
+    counts = contingency_matrix(labels[kept], assignment[kept])
+    return float(counts.max(axis=0).sum() / counts.sum())
+
+
+def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
+    """How many of k clusters are not empty, and the sizes of those, of an assignment `(N,) int64`
+    of one image or more."""
+    sizes = np.bincount(assignment, minlength=k)
+    sizes = sizes[sizes > 0]
+    return {
+        "clusters": k,
+        "nonempty_clusters": len(sizes),
+        "cluster_size": {
+            "smallest": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "largest": int(sizes.max()),
+        },
+    }
+
+
+def describe_sizes(metrics: dict[str, Any]) -> str:
+    """What `size_metrics` gives, in words."""
+    size = metrics["cluster_size"]
+    return (
+        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
+        f"{size['smallest']} to {size['largest']}, median {size['median']:g}"
+    )
+
+
+def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
+    """An assignment `(N,) int64` (−1: left out) as the original's `images_lists`: for each of k
+    clusters the ascending list of its members."""
+    members = np.flatnonzero(assignment >= 0)
+    members = members[np.argsort(assignment[members], kind="stable")]
+    sizes = np.bincount(assignment[members], minlength=k)
+    return [part.tolist() for part in np.split(members, np.cumsum(sizes)[:-1])]
