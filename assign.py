@@ -19,7 +19,7 @@ from cluster.clusters import Clusters
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
-from data.decode import MAX_PIXELS
+from data.images import ImageList
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> None:
     nearest, distances = map(gather_rows, own)
     with together():
         if rank() == 0:
-            paths = [inputs.images.paths[index] for index in np.flatnonzero(present).tolist()]
-            assignment = Assignment(paths, nearest, distances)
-            write_all(args, assignment, clusters, inputs)
+            images = inputs.images.take(np.flatnonzero(present).tolist())
+            write_all(args, Assignment(images.names, nearest, distances), clusters, inputs, images)
 
 
 def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
@@ -138,8 +137,12 @@ def write_all(
     assignment: Assignment,
     clusters: Clusters,
     inputs: Applied,
+    assigned: ImageList,
 ) -> None:
     """Write what the flags ask for, and say on stderr what came out.
+
+    Args:
+        assigned: the images that have a row in the assignment.
 
     Raises:
         InputError: what could be written at the beginning no longer can.
@@ -157,7 +160,7 @@ def write_all(
     written = write_outputs(assignment, args)
     if args.contact_sheet is not None:
         with atomic_write(args.contact_sheet) as file:
-            contact_sheet(strips_of(assignment, args.max_pixels), COLUMNS, SIDE).save(file, "PNG")
+            contact_sheet(strips_of(assignment, assigned), COLUMNS, SIDE).save(file, "PNG")
         written.append(args.contact_sheet)
     if not written:
         print_csv(assignment)
@@ -168,17 +171,19 @@ def write_all(
         sys.stderr.write(f"written to {path}\n")
 
 
-def strips_of(assignment: Assignment, max_pixels: int = MAX_PIXELS) -> list[Strip]:
-    """The nearest images of each cluster, the largest clusters first."""
+def strips_of(assignment: Assignment, images: ImageList) -> list[Strip]:
+    """The nearest images of each cluster, the largest clusters first.
+
+    Args:
+        images: of the assignment's rows.
+    """
     assert assignment.distances is not None
     largest = sorted(assignment.members(), key=lambda each: -len(each[1]))[:MOST_STRIPS]
     return [
         Strip(
             f"cluster {cluster}: {len(rows)} images, mean distance "
             f"{assignment.distances[rows].mean():.3f}",
-            Thumbnails(
-                [assignment.paths[row] for row in rows[:COLUMNS].tolist()], SIDE, max_pixels
-            ),
+            Thumbnails(images, rows[:COLUMNS].tolist(), SIDE),
         )
         for cluster, rows in largest
     ]

@@ -158,7 +158,7 @@ def score_images(
     ):
         scores[index], finite = on_its_way.fetch()
         if not finite.all():
-            path = voc.images.path(int(index[~finite][0]))
+            path = voc.images.where(int(index[~finite][0]))
             raise InputError(f"{path}: its scores are not finite; try --precision fp32")
     return scores
 

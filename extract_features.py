@@ -193,7 +193,7 @@ def finish(
     bad: dict[int, str],
 ) -> None:
     """Give all files their names, the features last."""
-    out, form, paths = args.out, rows.form, inputs.images.paths
+    out, form, paths = args.out, rows.form, inputs.images.names
     shape = (len(present), rows.shape[1] if whitening is None else whitening.matrix.shape[1])
     whole = rows.folder / "rows"
     if whitening is not None or bad:

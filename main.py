@@ -145,7 +145,7 @@ def deepcluster(
         experiment.begin_pass()
 
         def refuse(batch: int, bad: np.ndarray) -> None:
-            refuse_features(batch, [images.paths[i] for i in bad], state.epoch)
+            refuse_features(batch, [images.names[i] for i in bad], state.epoch)
 
         with stage("features", len(shard), own, seconds, args.verbose) as advance:
             report, advance = experiment.report_unreadable, stopping.checked(advance)

@@ -1,14 +1,12 @@
-"""From a file to RGB pixels: the one place where an image is decoded."""
+"""From bytes to RGB pixels: the one place where an image is decoded."""
 
 import contextlib
 import functools
 import math
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -23,30 +21,45 @@ MAX_PIXELS = 178_956_970  # of an image; what Pillow refuses, and 0.5 GB of RGB
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+EMPTY = "the file is empty"
 
 
 class UnreadableImageError(Exception):
-    """A file that cannot be decoded; the message says why."""
+    """An image that cannot be decoded; the message says why."""
 
 
-def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode any image file that Pillow reads to an RGB image; of many pictures the first one.
+@contextlib.contextmanager
+def name_failure() -> Iterator[None]:
+    """Turn whatever fails in the block into an `UnreadableImageError`, with the reason in one
+    line."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's plugins raise almost anything
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
+
+
+def read_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode any image that Pillow reads to an RGB image; of many pictures the first one.
 
     As torchvision's loader does, an alpha channel is dropped and the EXIF orientation is left
     alone. Grey of 12 or 16 bits keeps its upper eight (Pillow's own conversion would clip it to
     white).
 
     Args:
+        file: the image's bytes, as a file that can be sought; it stays open.
         max_pixels: that an image may have by its header, before memory is taken for them.
 
     Raises:
-        UnreadableImageError: the file is missing, damaged, too large, or of no format that is read.
+        UnreadableImageError: the file is empty, damaged, too large, or of no format that is read.
     """
-    with _open(path, max_pixels) as (image, _):
+    with _open(file, max_pixels) as image:
         return _to_rgb(image)
 
 
-def read_pixels(path: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_pixels(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The same pixels as `(3, H, W) uint8`, sooner where the file is a JPEG.
 
     Pillow reads the header and says what the file is, whatever its name; torchvision decodes grey
@@ -57,14 +70,14 @@ def read_pixels(path: str, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         UnreadableImageError: as for `read_image`.
     """
-    with _open(path, max_pixels) as (image, file):
+    with _open(file, max_pixels) as image:
         if _is_plain_jpeg(image):
             with contextlib.suppress(RuntimeError):
                 return decode_jpeg(_bytes(file), mode=ImageReadMode.RGB)
         return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
 
 
-def read_jpeg(path: str, max_pixels: int = MAX_PIXELS) -> Tensor | None:
+def read_jpeg(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor | None:
     """The bytes `(L,) uint8` of a JPEG that nvJPEG can be trusted with; None for any other file.
 
     It takes three channels for YCbCr, and may return part of a file that was cut off.
@@ -72,7 +85,7 @@ def read_jpeg(path: str, max_pixels: int = MAX_PIXELS) -> Tensor | None:
     Raises:
         UnreadableImageError: as for `read_image`, as far as the header shows it.
     """
-    with _open(path, max_pixels) as (image, file):
+    with _open(file, max_pixels) as image:
         if not _is_plain_jpeg(image) or image.info.get("adobe_transform", 1) != 1:
             return None
         if image.mode == "RGB" and not {"jfif", "exif", "adobe_transform"} & set(image.info):
@@ -81,41 +94,33 @@ def read_jpeg(path: str, max_pixels: int = MAX_PIXELS) -> Tensor | None:
         return data if data[-2:].tolist() == [0xFF, 0xD9] else None  # ends with its end marker
 
 
+def image_extensions() -> frozenset[str]:
+    """Extensions of all that Pillow can read, in lower case, with the dot."""
+    return frozenset(
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in NOT_READ
+    )
+
+
 @contextlib.contextmanager
-def _open(path: str, max_pixels: int) -> Iterator[tuple[Image.Image, BinaryIO]]:
-    """The image with its header read, and its file; what fails here or in the block is named in
-    one line."""
+def _open(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read; what fails here or in the block is named in one line."""
     _allow_pixels(max_pixels)
-    try:
-        _check_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
-            # one opening for Pillow and torchvision, whose own takes no name that is not UTF-8
-            with Path(path).open("rb") as file, Image.open(file, formats=_formats()) as image:
+    with name_failure(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
+        try:
+            # one file for Pillow and torchvision, whose own takes no name that is not UTF-8
+            with Image.open(file, formats=_formats()) as image:
                 _check_pixels(math.prod(image.size), max_pixels)
-                yield image, file
-    except UnreadableImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError("cannot identify image file") from error
-    except Image.DecompressionBombError as error:  # Pillow looks before we can
-        count = re.search(r"\d+", str(error))
-        _check_pixels(int(count[0]) if count else max_pixels + 1, max_pixels)
-        raise UnreadableImageError(str(error)) from error
-    except Exception as error:  # a damaged file makes Pillow's plugins raise almost anything
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
-
-
-def _check_file(path: str) -> None:
-    """A named pipe would be waited for, and a device has no end."""
-    status = os.stat(path)  # noqa: PTH116 (hot)
-    if stat.S_ISDIR(status.st_mode):
-        raise UnreadableImageError("is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("is a pipe, a socket or a device, not a file")
-    if status.st_size == 0:
-        raise UnreadableImageError("the file is empty")
+                yield image
+        except UnidentifiedImageError as error:
+            empty = file.seek(0, os.SEEK_END) == 0
+            raise UnreadableImageError(EMPTY if empty else "cannot identify image file") from error
+        except Image.DecompressionBombError as error:  # Pillow looks before we can
+            count = re.search(r"\d+", str(error))
+            _check_pixels(int(count[0]) if count else max_pixels + 1, max_pixels)
+            raise
 
 
 def _check_pixels(count: int, max_pixels: int) -> None:

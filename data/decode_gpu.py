@@ -119,11 +119,12 @@ def _decode(
     try:
         return list(decode_jpeg(files, mode=ImageReadMode.RGB, device=device)) if files else []
     except RuntimeError:  # one file spoils the call, and it is not said which
-        return [_read(images.path(i), images.max_pixels, device) for i in index]
+        return [_read(images, i, device) for i in index]
 
 
-def _read(path: str, max_pixels: int, device: torch.device) -> Tensor | str:
+def _read(images: ImageList, index: int, device: torch.device) -> Tensor | str:
     try:
-        return read_pixels(path, max_pixels).to(device)
+        with images.open(index) as file:
+            return read_pixels(file, images.max_pixels).to(device)
     except UnreadableImageError as error:
         return str(error)

@@ -1,52 +1,76 @@
-"""Where images come from: a folder of folders, a flat folder, or a text file that lists paths."""
+"""The images of a data set, by index, and where they are looked for."""
 
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
-from data.decode import MAX_PIXELS, NOT_READ
+from data.decode import MAX_PIXELS, name_failure
+from data.folder import below_again, find_below, listed, read_list
+from data.source import Source, join, where
 from system.errors import InputError
-from system.names import from_line, printable, read_text
+from system.names import printable
 
 MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images of a data set; an image's index is its place in `paths`.
+    """The images of a data set; an image's index is its place in the source.
 
     Attributes:
-        root: what the paths are relative to.
-        paths: file names; for an `ImageFolder` tree, in `torchvision.datasets.ImageFolder`'s order.
-        folders: for each image the folder that serves as its label: the first one below `root`,
-            or for a list file the one that holds the image.
         max_pixels: that an image may have and still be read.
     """
 
-    root: Path
-    paths: list[str]
-    folders: list[str]
+    source: Source
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source.names)
 
-    def path(self, index: int) -> str:
-        """The file to open for an image."""
-        return os.path.join(self.root, self.paths[index])  # noqa: PTH118 (hot, and absolute wins)
+    def open(self, index: int) -> BinaryIO:
+        """An image's bytes, as a file to read, which `data.decode` takes.
+
+        Raises:
+            UnreadableImageError: there are none.
+        """
+        with name_failure():
+            return self.source.open(index)
+
+    def where(self, index: int) -> str:
+        """Where an image is, for messages: of a file, the path that opens it from where the program
+        was started."""
+        return where(self.source, index)
+
+    def take(self, indices: Sequence[int]) -> "ImageList":
+        """Some of the images, in that order."""
+        return ImageList(self.source.take(indices), self.max_pixels)
+
+    @property
+    def root(self) -> Path:
+        """The folder or file that the images are in."""
+        return self.source.root
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each image, relative to `root`."""
+        return self.source.names
+
+    @property
+    def folders(self) -> list[str]:
+        """For each image the text that serves as its label."""
+        return self.source.folders
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the names in their order, by which a checkpoint knows its data set."""
-        names = "\0".join(self.paths).encode("utf-8", "surrogateescape")
+        names = "\0".join(self.names).encode("utf-8", "surrogateescape")
         return hashlib.sha256(names).hexdigest()
 
     @cached_property
@@ -67,7 +91,7 @@ class NameUnreadable:
         """Name images, by their numbers, with the reasons."""
         for index, reason in unreadable.items():
             if index not in self.named:
-                path = printable(self.images.path(index))
+                path = printable(self.images.where(index))
                 sys.stderr.write(f"left out, unreadable: {path}: {reason}\n")
         self.named |= set(unreadable)
 
@@ -85,56 +109,51 @@ class RefuseUnreadable:
             InputError: there is one.
         """
         for index, reason in unreadable.items():
-            raise InputError(f"{self.images.path(index)}: cannot read this image: {reason}")
+            raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
 
 
 def find_images(source: str | Path, max_pixels: int = MAX_PIXELS) -> ImageList:
-    """List the images of a folder (nested or flat) or of a list file.
-
-    Symbolic links are followed, but for those to a folder that they lie in, which would lead round
-    in a circle. Whether an image can be read is found out when it is.
+    """List the images of a folder (nested or flat) or of a list file. Whether an image can be read
+    is found out when it is.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
     """
-    source = Path(source)
-    if source.is_dir():
-        images = _from_folder(source, max_pixels)
-        if not images.paths:
-            raise InputError(
-                f"{source}: no image in this folder or below it "
-                f"(looked for {', '.join(sorted(image_extensions())[:6])} … and the like)"
-            )
-        return images
-    if source.is_file():
-        return _from_list_file(source, max_pixels)
-    raise InputError(f"{source}: no such folder or list file")
+    return ImageList(find_source(Path(source)), max_pixels)
 
 
 def find_all_images(sources: Sequence[str | Path], max_pixels: int = MAX_PIXELS) -> ImageList:
-    """List the images of one or several folders or list files, one after the other. The paths are
+    """List the images of one or several folders or list files, one after the other. The names are
     the files to open, as they are reached from where the program was started.
 
     Raises:
         InputError: as `find_images`.
     """
-    lists = [find_images(source, max_pixels) for source in sources]
-    paths = [each.path(index) for each in lists for index in range(len(each))]
-    folders = [os.path.join(each.root, folder) for each in lists for folder in each.folders]  # noqa: PTH118
-    return ImageList(Path(), paths, folders, max_pixels)
+    return ImageList(join([find_source(Path(source)) for source in sources]), max_pixels)
+
+
+def find_source(path: Path) -> Source:
+    """The kind of source that a path leads to.
+
+    Raises:
+        InputError: as `find_images`.
+    """
+    if path.is_dir():
+        return find_below(path)
+    if path.is_file():
+        return read_list(path)
+    raise InputError(f"{path}: no such folder or list file")
 
 
 def images_of_listing(
-    source: str | Path, paths: list[str], max_pixels: int = MAX_PIXELS
+    source: str | Path, names: list[str], max_pixels: int = MAX_PIXELS
 ) -> ImageList:
-    """What `find_images` has once found in a source, from its paths alone. A source that is not
+    """What `find_images` has once found in a source, from its names alone. A source that is not
     there any more is taken for a folder."""
     source = Path(source)
     if os.path.isfile(source):  # noqa: PTH113  # of a text that can be no name, too
-        return _from_list(source.parent, paths, max_pixels)
-    parts = (path.partition(os.sep) for path in paths)
-    folders = [first if slash else "." for first, slash, _ in parts]
-    return ImageList(source, paths, folders, max_pixels)
+        return ImageList(listed(source.parent, names), max_pixels)
+    return ImageList(below_again(source, names), max_pixels)
 
 
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
@@ -149,110 +168,3 @@ def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
     ]
     counts = f"{len(before):,} there, {len(now):,} now"
     return f"{counts}: {', '.join(told) or 'the same names in another order'}"
-
-
-def image_extensions() -> frozenset[str]:
-    """Extensions of all that Pillow can read, in lower case, with the dot."""
-    return frozenset(
-        extension
-        for extension, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in NOT_READ
-    )
-
-
-def _from_folder(root: Path, max_pixels: int) -> ImageList:
-    paths, folders = [], []
-    for folder, path in _walk(root):
-        paths.append(path)
-        folders.append(folder)
-    return ImageList(root, paths, folders, max_pixels)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield (label folder, relative path): first the images that lie in `root` itself, then class
-    folder by class folder in the order of `ImageFolder`."""
-    extensions = image_extensions()
-
-    def is_image(name: str) -> bool:
-        return os.path.splitext(name)[1].lower() in extensions  # noqa: PTH122 (hot)
-
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as error:
-        _refuse(error)
-    folders = {entry.name for entry in entries if _is_folder(entry)}
-    for entry in entries:
-        if is_image(entry.name) and entry.name not in folders:
-            yield ".", entry.name
-    for entry in entries:
-        if entry.name not in folders:
-            continue
-        for folder, names in sorted(_below(entry.path, _identity(root))):
-            below = os.path.relpath(folder, root)
-            for name in sorted(filter(is_image, names)):
-                yield entry.name, os.path.join(below, name)  # noqa: PTH118 (hot)
-
-
-def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
-    """A folder and all below it, with the names of the files in each; a folder that is one of those
-    above it is passed over.
-
-    Args:
-        above: the identities of the folders that `top` lies in.
-    """
-    lies_in = {top: frozenset(above)}
-    for folder, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
-        chain = lies_in.pop(folder)
-        here = _identity(folder)
-        if here in chain:
-            folders.clear()
-            continue
-        for name in folders:
-            lies_in[os.path.join(folder, name)] = chain | {here}  # noqa: PTH118 (hot)
-        yield folder, names
-
-
-def _identity(folder: str | Path) -> tuple[int, int]:
-    """What a folder is known by, whatever path leads to it."""
-    try:
-        status = os.stat(folder)  # noqa: PTH116 (hot)
-    except OSError as error:
-        _refuse(error)
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle, or into a folder that is closed
-        return False
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error
-
-
-def _from_list_file(source: Path, max_pixels: int) -> ImageList:
-    try:
-        text = read_text(source).removeprefix("\ufeff")
-    except OSError as error:
-        raise InputError(f"{source}: cannot read this list file: {error.strerror}") from error
-    if "\0" in text:
-        raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
-    lines = (line.strip("\r") for line in text.split("\n"))
-    images = _from_list(
-        source.parent, [from_line(line) for line in lines if line.strip()], max_pixels
-    )
-    if not any(os.path.isfile(images.path(i)) for i in range(len(images))):  # noqa: PTH113
-        raise InputError(
-            f"{source}: none of its {len(images)} lines names an image file "
-            f"(paths are absolute or relative to {source.parent}/)"
-        )
-    return images
-
-
-def _from_list(root: Path, paths: list[str], max_pixels: int) -> ImageList:
-    # one folder is one label, however the list spells it
-    above = os.path.abspath(root)  # noqa: PTH100
-    folders = [os.path.dirname(os.path.normpath(os.path.join(above, path))) for path in paths]  # noqa: PTH118, PTH120
-    return ImageList(root, paths, folders, max_pixels)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.decode import MAX_PIXELS
+from data.folder import Files, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from system.errors import InputError, shorten
 from system.names import read_text
@@ -105,26 +106,25 @@ def _find_split(data: Path, split: str) -> ImageList:
 def _from_list(path: Path) -> ImageList:
     try:
         rows = [line.rsplit(maxsplit=1) for line in read_text(path).split("\n") if line.strip()]
-        images = ImageList(path.parent, [row[0] for row in rows], [row[1] for row in rows])
+        files = Files(path.parent, [row[0] for row in rows], [row[1] for row in rows])
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{path}: not lines of an image and its class") from error
-    if not images.paths or not os.path.isfile(images.path(0)):  # noqa: PTH113 (of any text)
-        named = shorten(images.path(0)) if images.paths else "no image"
+    if not files.names or not os.path.isfile(files.path(0)):  # noqa: PTH113 (of any text)
+        named = shorten(files.path(0)) if files.names else "no image"
         raise InputError(
             f"{path}: names {named}, which is not there; paths are below {path.parent}"
         )
-    return images
+    return ImageList(files)
 
 
 def _from_annotations(annotations: Path) -> ImageList:
-    root = annotations.parent
-    images = find_images(root)
+    files = find_below(annotations.parent)
     try:
         lines = read_text(annotations).split("\n")
         of = dict(line.split()[:2] for line in lines if line.strip())
-        folders = [of[Path(path).name] for path in images.paths]
+        folders = [of[Path(path).name] for path in files.names]
     except (OSError, ValueError) as error:
         raise InputError(f"{annotations}: not lines of an image and its class") from error
     except KeyError as error:
         raise InputError(f"{annotations}: has no class for the image {shorten(error)}") from error
-    return ImageList(images.root, images.paths, folders)
+    return ImageList(replace(files, folders=folders))

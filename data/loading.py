@@ -53,12 +53,13 @@ class ImageDataset(Dataset[Any]):
         self.decode = decode
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
-        path, most = self.images.path(draw.image), self.images.max_pixels
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
+        most = self.images.max_pixels
         try:
-            if self.decode == "gpu" and (data := read_jpeg(path, most)) is not None:
-                return draw.image, Jpeg(data, seed)
-            image = (read_image if self.decode == "pil" else read_pixels)(path, most)
+            with self.images.open(draw.image) as file:
+                if self.decode == "gpu" and (data := read_jpeg(file, most)) is not None:
+                    return draw.image, Jpeg(data, seed)
+                image = (read_image if self.decode == "pil" else read_pixels)(file, most)
         except UnreadableImageError as error:
             return draw.image, str(error)
         return draw.image, apply_seeded(self.transform, image, seed)

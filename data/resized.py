@@ -33,7 +33,8 @@ class ResizedImages(ImageDataset):
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         try:
-            pixels = read_pixels(self.images.path(draw.image), self.images.max_pixels)
+            with self.images.open(draw.image) as file:
+                pixels = read_pixels(file, self.images.max_pixels)
         except UnreadableImageError as error:
             return draw.image, f"cannot read this image: {error}"
         scale = self.size / max(pixels.shape[1:])

@@ -7,11 +7,12 @@ or both. An image's name is that of its file without the extension.
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.decode import MAX_PIXELS
+from data.decode import MAX_PIXELS, UnreadableImageError
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.retrieval_revisited import read_revisited
@@ -129,30 +130,28 @@ def find_readable(root: Path, max_pixels: int = MAX_PIXELS) -> ImageList:
         InputError: there is none.
     """
     found = find_images(root, max_pixels)
-    kept = [path for path in found.paths if Path(path).stem not in CORRUPT]
-    return ImageList(found.root, kept, ["."] * len(kept), max_pixels)
+    return found.take([i for i, name in enumerate(image_names(found)) if name not in CORRUPT])
 
 
 def image_names(images: ImageList) -> list[str]:
     """The names of images, by index."""
-    return [Path(path).stem for path in images.paths]
+    return [Path(path).stem for path in images.names]
 
 
 def content_digest(images: ImageList) -> str:
     """SHA-256 of the images' names and sizes in bytes, by which stored features know them.
 
     Raises:
-        InputError: one is not there.
+        InputError: one cannot be read.
     """
     told = hashlib.sha256()
-    for index, path in enumerate(images.paths):
+    for index, name in enumerate(images.names):
         try:
-            size = Path(images.path(index)).stat().st_size
-        except OSError as error:
-            raise InputError(
-                f"{images.path(index)}: cannot read this image: {error.strerror}"
-            ) from error
-        told.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
+            with images.open(index) as file:
+                size = file.seek(0, os.SEEK_END)
+        except UnreadableImageError as error:
+            raise InputError(f"{images.where(index)}: cannot read this image: {error}") from error
+        told.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
     return told.hexdigest()
 
 

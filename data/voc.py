@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.decode import MAX_PIXELS
+from data.folder import Files
 from data.images import ImageList
 from system.errors import InputError, shorten
 
@@ -57,11 +58,11 @@ def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> Vo
         columns.append(column)
     assert names is not None
     paths = [f"{name}.jpg" for name in names]
-    images = ImageList(root / "JPEGImages", paths, ["."] * len(paths), max_pixels)
-    for index in range(len(images)):
-        if not os.path.isfile(images.path(index)):  # noqa: PTH113 (of a name too long, too)
-            raise InputError(f"{shorten(images.path(index))}: an image of {split}, is not there")
-    return VocSplit(images, np.stack(columns, axis=1))
+    files = Files(root / "JPEGImages", paths, ["."] * len(paths))
+    for index in range(len(paths)):
+        if not os.path.isfile(files.path(index)):  # noqa: PTH113 (of a name too long, too)
+            raise InputError(f"{shorten(files.path(index))}: an image of {split}, is not there")
+    return VocSplit(ImageList(files, max_pixels), np.stack(columns, axis=1))
 
 
 def _root(vocdir: Path) -> Path:

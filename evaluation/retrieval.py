@@ -11,7 +11,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +189,8 @@ class Stages:
 
     def _q_features(self) -> Arrays:
         names = image_names(self.data.images)
-        path_of = dict(zip(names, self.data.images.paths, strict=True))
-        paths = [path_of[image] for image, _ in self.query_rows]
-        images = replace(self.data.images, paths=paths, folders=["."] * len(paths))
+        index_of = {name: index for index, name in enumerate(names)}
+        images = self.data.images.take([index_of[image] for image, _ in self.query_rows])
         return {"vectors": self._vectors(images, [box for _, box in self.query_rows], "queries")}
 
     @functools.cached_property
@@ -218,7 +216,7 @@ class Stages:
 
         def refuse(unreadable: dict[int, str]) -> None:
             for index, reason in unreadable.items():
-                raise InputError(f"{images.path(index)}: {reason}")
+                raise InputError(f"{images.where(index)}: {reason}")
 
         dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
@@ -228,7 +226,7 @@ class Stages:
             ):
                 regions, finite = on_its_way.fetch()
                 if not finite.all():
-                    raise InputError(f"{images.path(int(index[0]))}: {NOT_FINITE}")
+                    raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
                 yield int(index[0]), regions[0]
 
 

@@ -53,7 +53,7 @@ def layer_rows(
             rows, finite = on_its_way.fetch()
             if not finite.all():
                 raise InputError(
-                    f"{images.path(index[~finite][0])}: what the network makes of this image is "
+                    f"{images.where(index[~finite][0])}: what the network makes of this image is "
                     "not finite; try --precision fp32"
                 )
             for whole, part in zip(found, np.split(rows, np.cumsum(dims)[:-1], 1), strict=True):

@@ -63,7 +63,7 @@ class Applied:
         file: the checkpoint's.
         checkpoint: what `read_checkpoint` gives.
         model: on the device, in eval mode.
-        images: their paths are the files to open.
+        images: their names say where they are, as `find_all_images` has them.
         size: side of the input in pixels.
         dataset: the images as the network sees them.
         own: the images of this process.

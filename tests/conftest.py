@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -12,10 +13,24 @@ from runs import server
 from torch import nn
 
 import main
+from data.folder import Files
+from data.images import ImageList
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 
-__all__ = ["browser", "finished", "server", "tiny", "train", "tree", "write_images"]
+__all__ = [
+    "browser",
+    "finished",
+    "image_list",
+    "read_file",
+    "server",
+    "tiny",
+    "train",
+    "tree",
+    "write_images",
+]
+
+T = TypeVar("T")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +58,17 @@ def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> lis
         paths.append(folder / f"{number:03d}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+def image_list(*paths: str | Path) -> ImageList:
+    """Image files in one folder, by their paths."""
+    return ImageList(Files(Path(), list(map(str, paths)), ["."] * len(paths)))
+
+
+def read_file(read: Callable[..., T], path: str | Path, *limit: int) -> T:
+    """A file, opened as an image of a data set, and read by a function of `data.decode`."""
+    with image_list(path).open(0) as file:
+        return read(file, *limit)
 
 
 @pytest.fixture

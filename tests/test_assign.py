@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import tiny, write_images
+from conftest import image_list, read_file, tiny, write_images
 from PIL import Image
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -29,6 +29,7 @@ from data.transforms import central_crop, to_input
 from models import MODELS
 from system import cli
 from system.errors import InputError
+from visu.contact_sheet import thumbnail
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--workers 0 --device cpu --precision fp32"
@@ -65,7 +66,9 @@ def by_hand(model: Path, paths: list[str]) -> np.ndarray:
     network = load_model(model).eval()
     with torch.no_grad():
         rows = [
-            network.embedding(to_input(central_crop(32)(read_image(p))[None], torch.device("cpu")))
+            network.embedding(
+                to_input(central_crop(32)(read_file(read_image, p))[None], torch.device("cpu"))
+            )
             for p in paths
         ]
     return torch.cat(rows).double().numpy()
@@ -169,19 +172,17 @@ def test_the_contact_sheet_has_the_largest_clusters_first_and_the_nearest_images
         assert sheet.width > 10 * assign.SIDE
         assert 3 * assign.SIDE < sheet.height < 4 * assign.SIDE + 100
 
-    paths = [str(path) for path in write_images(tmp_path / "new", 15)]
+    images = image_list(*write_images(tmp_path / "new", 15))
     clusters = np.array([7] * 2 + [2] * 12 + [5])
     distances = np.linspace(1.4, 0, 15).astype(np.float32)
-    strips = assign.strips_of(Assignment(paths, clusters, distances))
+    strips = assign.strips_of(Assignment(images.names, clusters, distances), images)
     assert [strip.title for strip in strips] == [
         "cluster 2: 12 images, mean distance 0.650",
         "cluster 7: 2 images, mean distance 1.350",
         "cluster 5: 1 images, mean distance 0.000",
     ]
     assert [len(strip.pictures) for strip in strips] == [10, 2, 1]
-    assert list(strips[1].pictures) == [
-        assign.Thumbnails(paths, assign.SIDE)[index] for index in (1, 0)
-    ]
+    assert list(strips[1].pictures) == [thumbnail(images, index, assign.SIDE) for index in (1, 0)]
 
 
 def test_unreadable_images_are_left_out_and_the_others_assigned(

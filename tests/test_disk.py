@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import image_list
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,7 +26,6 @@ import main
 from checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from checkpoints.folder import sound_checkpoints
 from cluster.pickles import Logger
-from data.images import ImageList
 from system import cli
 from system.files import append, atomic_write, write_text
 from training.experiment import Experiment
@@ -263,7 +263,7 @@ def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(
 def test_a_full_disk_costs_the_log_and_the_curves_but_not_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    images = ImageList(tmp_path, ["a.png", "b.png"], [".", "."])
+    images = image_list("a.png", "b.png")
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "log.txt").symlink_to("/dev/full")
     (tmp_path / "exp" / "tensorboard").touch()  # no folder can be made there

@@ -218,7 +218,7 @@ def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) 
     model, clusters = load_model(folder / "checkpoint.pth.tar").eval(), checkpoint["clusters"]
     assert (clusters["algorithm"], clusters["epoch"]) == ("Kmeans", 2)
     images = find_images(tree)
-    pixels = [main.central_crop(32)(Image.open(images.path(i))) for i in range(40)]
+    pixels = [main.central_crop(32)(Image.open(images.where(i))) for i in range(40)]
     with torch.no_grad():
         features = model.embedding(main.to_input(torch.stack(pixels), torch.device("cpu")))
     white = (features - clusters["pca_mean"]) @ clusters["pca_matrix"]

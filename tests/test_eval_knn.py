@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import read_file, tiny
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
@@ -71,7 +71,7 @@ def by_sklearn(network: Path, data: Path, k: int) -> float:
 
     def embed(split: str) -> tuple[np.ndarray, list[str]]:
         paths = sorted((data / split).rglob("*.png"))
-        crops: list[Tensor] = [central_crop(32)(read_pixels(str(path))) for path in paths]
+        crops: list[Tensor] = [central_crop(32)(read_file(read_pixels, path)) for path in paths]
         with torch.inference_mode():
             rows = model.embedding(to_input(torch.stack(crops), torch.device("cpu")))
         return rows.half().double().numpy(), [path.parent.name for path in paths]
@@ -135,7 +135,7 @@ def test_two_processes_are_as_one(
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from conftest import tiny; from models import MODELS\n"
+        "from conftest import read_file, tiny; from models import MODELS\n"
         "from system import cli\nimport data.labelled, eval_knn\n"
         "MODELS['tiny'] = tiny; data.labelled.MOST_UNREADABLE = 0.1\n"
         "sys.exit(cli.run(eval_knn.main, eval_knn.parse_args))\n"

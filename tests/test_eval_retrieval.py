@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import read_file, tiny
 from retrieval_layout import (
     BOX,
     BUILDINGS,
@@ -72,7 +72,7 @@ def regions_of(
     model: ConvNet, path: Path, size: int, box: tuple[float, ...] | None = None
 ) -> np.ndarray:
     """`(R, C)`, a region at a time, of the whole image or of a box of it."""
-    pixels = read_pixels(str(path))
+    pixels = read_file(read_pixels, path)
     scale = size / max(pixels.shape[1:])
     pixels = resize_long_side(pixels, size)
     if box is not None:

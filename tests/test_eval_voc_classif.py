@@ -261,7 +261,7 @@ def test_scores_are_summed_over_ten_crops(
 
 
 def _open(split: VocSplit, index: int) -> Image.Image:
-    return Image.open(split.images.path(index)).convert("RGB")
+    return Image.open(split.images.where(index)).convert("RGB")
 
 
 def test_scores_are_not_rounded_by_the_precision(model: ConvNet) -> None:

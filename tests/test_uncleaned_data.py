@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_images
+from conftest import read_file, write_images
 from hostile import ODD
 from image_zoo import kinds
 from lock_holder import held_elsewhere
@@ -85,7 +85,7 @@ def test_a_run_over_uncleaned_data(
     left_out = {listed[index] for index in np.flatnonzero(assignment < 0)}
     assert left_out == {f"zoo/{name}" for name in REASONS}
     assert (exp / "report.html").exists()
-    assert read_run(exp).images.paths == listed
+    assert read_run(exp).images.names == listed
 
 
 def test_every_script_takes_uncleaned_data(
@@ -124,10 +124,10 @@ def test_every_script_takes_uncleaned_data(
     run(prepare_data, uncleaned, tmp_path / "copy", "--size", 16, "--workers", 0)
     said = capsys.readouterr().err
     assert said.count("left out, unreadable") == said.count("\n") == len(REASONS)
-    assert sorted(find_images(tmp_path / "copy").paths) == good
+    assert sorted(find_images(tmp_path / "copy").names) == good
     for name in good:
-        short = min(read_pixels(str(tmp_path / "copy" / name)).shape[1:])
-        assert short == min(16, *read_pixels(prefix + name).shape[1:])
+        short = min(read_file(read_pixels, tmp_path / "copy" / name).shape[1:])
+        assert short == min(16, *read_file(read_pixels, prefix + name).shape[1:])
 
     run(clusters_script, exp, *everywhere)
     odd = "\\names/two\\nlines.png.png"
@@ -145,7 +145,7 @@ def test_a_lower_limit_of_pixels_leaves_images_out_by_name(
     tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
-    paths = find_images(tree).paths
+    paths = find_images(tree).names
     large = [path for path in paths if int(Path(path).stem) % 7 >= 5]  # 40 × 45 and 40 × 46
     exp = train(tree, "--max-pixels", str(40 * 44))
     bad = from_reasons(read_text(exp / "bad_images.txt"))
@@ -233,13 +233,13 @@ def test_a_changed_data_set_is_noticed_at_resume(
     other = train(tree, *onward, exp="other")
     assert "other images, by name or order" in (other / "log.txt").read_text()
     listed = from_lines(read_text(other / "images.txt"))
-    assert listed == find_images(tree).paths
+    assert listed == find_images(tree).names
 
 
 def test_a_list_in_another_order_is_another_data_set(
     tree: Path, train: Train, tmp_path: Path
 ) -> None:
-    paths = find_images(tree).paths
+    paths = find_images(tree).names
     source = tmp_path / "list.txt"
     source.write_text(to_lines(f"images/{path}" for path in paths))
     exp = train(source)

@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
     check_outputs(args)
     images, epoch, clusters = read_assignment(args)
     rows = np.flatnonzero(clusters >= 0)
-    assignment = Assignment([images.path(row) for row in rows.tolist()], clusters[rows])
+    assignment = Assignment([images.where(row) for row in rows.tolist()], clusters[rows])
     left_out = f" ({len(images) - len(rows)} left out)" if len(rows) < len(images) else ""
     sys.stderr.write(
         f"epoch {epoch}: {len(rows)} images{left_out} in {len(set(clusters[rows]))} clusters\n"

@@ -61,13 +61,15 @@ class Copies(Dataset[Copied]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Copied:
-        source, target = Path(self.images.path(index)), self.target / self.images.paths[index]
+        source, target = Path(self.images.where(index)), self.target / self.images.names[index]
         try:
             if _is_done(source, target):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
-            pixels = read_pixels(str(source), self.images.max_pixels)
-            content = source.read_bytes()
+            with self.images.open(index) as file:
+                pixels = read_pixels(file, self.images.max_pixels)
+                file.seek(0)
+                content = file.read()
         except (UnreadableImageError, OSError) as error:
             return Copied(index, 0, 0, "unreadable", str(error))
         try:
@@ -131,7 +133,7 @@ def check_apart(images: ImageList, target: Path) -> None:
     root = images.root.resolve()
     if inside.is_relative_to(root):
         raise InputError(f"{target}: lies in the source {images.root}; give a folder outside it")
-    folders = {os.path.dirname(images.path(i)) for i in range(len(images))}  # noqa: PTH120 (hot)
+    folders = {os.path.dirname(images.where(i)) for i in range(len(images))}  # noqa: PTH120 (hot)
     for folder in sorted({str(root), *folders}):
         if Path(folder).resolve().is_relative_to(inside):
             raise InputError(f"{target}: holds images of the source, in {folder}; give another")
@@ -182,7 +184,7 @@ def report(images: ImageList, copied: Copied) -> None:
     if copied.how == "failed":
         raise InputError(f"{copied.reason}; make room or give another TARGET, and start again")
     if copied.how == "unreadable":
-        path = printable(images.path(copied.index))
+        path = printable(images.where(copied.index))
         sys.stderr.write(f"left out, unreadable: {path}: {copied.reason}\n")
 
 

@@ -107,7 +107,7 @@ class Experiment:
         else:
             if self.begins_again:
                 set_aside_all(self.folder)
-            write_text(self.folder / "images.txt", to_lines(self.images.paths))
+            write_text(self.folder / "images.txt", to_lines(self.images.names))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
             log.info("going on from %s", self.last_saved)
@@ -153,7 +153,7 @@ class Experiment:
         self.unreadable |= new
         for index, reason in new.items():
             if index not in self.named:
-                name = printable(self.images.paths[index])
+                name = printable(self.images.names[index])
                 log.warning("left out, unreadable: %s: %s", name, reason)
         self._list_unreadable(self.named | new)
         if world_size() == 1:
@@ -184,10 +184,10 @@ class Experiment:
         """Images that a step was taken on, by number with the loss of each, in words. Those that
         are to blame, if they can be told, come first; all of them are in `bad_batch.txt`."""
         blamed = sorted(losses, key=lambda image: math.isfinite(losses[image]))
-        names = [printable(self.images.paths[image]) for image in blamed]
+        names = [printable(self.images.names[image]) for image in blamed]
         path = self.folder / "bad_batch.txt"
         try:
-            lines = (f"{to_line(self.images.paths[i])}\t{losses[i]}\n" for i in blamed)
+            lines = (f"{to_line(self.images.names[i])}\t{losses[i]}\n" for i in blamed)
             write_text(path, "".join(lines))
         except OSError as error:
             log.warning("%s: %s", error.filename, error.strerror)
@@ -268,7 +268,7 @@ class Experiment:
         if named.keys() != self.named.keys():
             path = self.folder / "bad_images.txt"
             if named:
-                write_text(path, to_reasons(self.images.paths, named))
+                write_text(path, to_reasons(self.images.names, named))
             else:
                 path.unlink(missing_ok=True)
         self.named = named
@@ -276,7 +276,7 @@ class Experiment:
     def _listed_unreadable(self) -> dict[int, str]:
         path = self.folder / "bad_images.txt"
         reasons = from_reasons(read_text(path)) if path.exists() else {}
-        return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
+        return {i: reasons[p] for i, p in enumerate(self.images.names) if p in reasons}
 
     def _left_out(self, named: dict[int, str]) -> dict[int, str]:
         """Of images, with reasons, those that the epoch goes on without; none where a new epoch

@@ -3,6 +3,7 @@
 Reads what the experiment folder holds, of a run that is over, under way, or was cut.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cluster.quality import group_by_cluster
-from data.decode import MAX_PIXELS
+from data.decode import MAX_PIXELS, UnreadableImageError
 from data.images import ImageList, images_of_listing
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
@@ -91,12 +92,13 @@ class Run:
             InputError: they are not where they were.
         """
         step = max(len(self.images) // LOOKED_AT, 1)
-        some = (self.images.path(i) for i in range(0, len(self.images), step))
-        if not any(os.path.exists(path) for path in some):  # noqa: PTH110  # as in _find_data
-            raise InputError(
-                f"{self.folder}: its images are not there any more (looked for "
-                f"{self.images.path(0)} and others); give the folder or list as {flag}"
-            )
+        for index in range(0, len(self.images), step):
+            with contextlib.suppress(UnreadableImageError), self.images.open(index):
+                return
+        raise InputError(
+            f"{self.folder}: its images are not there any more (looked for "
+            f"{self.images.where(0)} and others); give the folder or list as {flag}"
+        )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
     _check_metrics(folder, checkpoint["epoch"])
     listing = folder / "images.txt"
     before = read_text(listing) if listing.exists() else ""
-    now = images.paths
+    now = images.names
     # runs of before there were escapes have names with line breaks as they are
     if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
         change = describe_change(from_lines(before), now)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import MAX_PIXELS, UnreadableImageError, read_image
+from data.decode import UnreadableImageError, read_image
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
 from features import network
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
         folder = args.exp / f"conv{layer}"
         copy_images(layer, top, images, folder)
         field, side = receptive_field(before[layer]), map_side(before[layer], inputs.size)
-        places = Places(field, side, inputs.size, inputs.images.max_pixels)
+        places = Places(field, side, inputs.size)
         sheets = draw_sheets(layer, top, images, places, folder)
         sys.stdout.write(describe(layer, top, folder, sheets))
 
@@ -81,7 +81,11 @@ def check_sheets(model: ConvNet, layer: int, count: int) -> None:
 
 def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> None:
     """Copy each filter's images to `layer<l>-channel<c>/<rank>_<name>`, ranks from 1 on, in the
-    place of those of an earlier run."""
+    place of those of an earlier run.
+
+    Raises:
+        InputError: an image that was there a moment ago is not any more.
+    """
     digits = len(str(top.images.shape[1]))
     for number, row in enumerate(top.images):
         own = folder / f"layer{layer}-channel{number}"
@@ -90,12 +94,12 @@ def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> 
             if re.match(r"\d+_", path.name):
                 path.unlink()
         for rank, image in enumerate(row[row >= 0].tolist(), start=1):
-            source = Path(images.path(image))
-            with (
-                source.open("rb") as file,
-                atomic_write(own / f"{rank:0{digits}}_{source.name}", durable=False) as copy,
-            ):
-                shutil.copyfileobj(file, copy)
+            copy = own / f"{rank:0{digits}}_{Path(images.names[image]).name}"
+            try:
+                with images.open(image) as file, atomic_write(copy, durable=False) as target:
+                    shutil.copyfileobj(file, target)
+            except UnreadableImageError as error:
+                raise InputError(f"{images.where(image)}: {error}") from error
 
 
 class Places:
@@ -107,21 +111,19 @@ class Places:
         size: side of the view in pixels.
     """
 
-    def __init__(
-        self, field: ReceptiveField, map_side: int, size: int, max_pixels: int = MAX_PIXELS
-    ) -> None:
+    def __init__(self, field: ReceptiveField, map_side: int, size: int) -> None:
         self.field, self.map_side, self.size = field, map_side, size
-        self.max_pixels = max_pixels
 
     def box(self, place: int) -> tuple[int, int, int, int]:
         """Of a place, counted row by row, what it sees; that may reach beyond the view."""
         return self.field.box(*divmod(place, self.map_side))
 
-    def draw(self, path: str, place: int) -> tuple[Image.Image, Image.Image]:
-        """The view of an image file with the box of a place in it, and what the box holds; both
-        have the side of a sheet's pictures."""
+    def draw(self, images: ImageList, index: int, place: int) -> tuple[Image.Image, Image.Image]:
+        """The view of an image with the box of a place in it, and what the box holds; both have the
+        side of a sheet's pictures."""
         try:
-            pixels = central_crop(self.size)(read_image(path, self.max_pixels))
+            with images.open(index) as file:
+                pixels = central_crop(self.size)(read_image(file, images.max_pixels))
         except UnreadableImageError:  # it could be read in the pass
             grey = Image.new("RGB", (SIDE, SIDE), MISSING)
             return grey, grey
@@ -156,7 +158,7 @@ def strip_of(layer: int, number: int, top: TopImages, images: ImageList, places:
     """A filter's row of a sheet."""
     there = top.images[number] >= 0
     chosen, peaks = top.images[number][there].tolist(), top.peaks[number][there].tolist()
-    drawn = [places.draw(images.path(i), place) for i, place in zip(chosen, peaks, strict=True)]
+    drawn = [places.draw(images, i, place) for i, place in zip(chosen, peaks, strict=True)]
     ground = Image.new("RGB", (SIDE, SIDE), GROUND)
     gap = [ground] * (len(there) - len(drawn))  # so that the boxes start in the same column
     pictures = [*(view for view, _ in drawn), *gap, *(seen for _, seen in drawn)]

@@ -151,10 +151,8 @@ def strip(
     """A cluster in a line, and a random sample of its images."""
     rng = np.random.default_rng(derive_seed(seed, "images shown", view.number))
     chosen = np.sort(rng.permutation(view.members)[:images])
-    paths = [run.images.path(i) for i in chosen]
-    return Strip(
-        caption(run, epoch, view, distances), Thumbnails(paths, SIDE, run.images.max_pixels)
-    )
+    pictures = Thumbnails(run.images, chosen.tolist(), SIDE)
+    return Strip(caption(run, epoch, view, distances), pictures)
 
 
 def caption(run: Run, epoch: int, view: ClusterView, distances: dict[int, float]) -> str:

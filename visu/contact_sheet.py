@@ -7,7 +7,8 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from data.decode import MAX_PIXELS, UnreadableImageError, read_image
+from data.decode import UnreadableImageError, read_image
+from data.images import ImageList
 from system.errors import InputError
 
 SPACE = 4  # pixels between pictures
@@ -28,25 +29,25 @@ class Strip:
 
 @dataclass(frozen=True)
 class Thumbnails(Sequence[Image.Image]):
-    """Thumbnails of image files, each made when it is asked for, so that only the sheet takes
+    """Thumbnails of some images, each made when it is asked for, so that only the sheet takes
     memory."""
 
-    paths: Sequence[str]
+    images: ImageList
+    chosen: Sequence[int]
     side: int
-    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.chosen)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return thumbnail(self.paths[index], self.side, self.max_pixels)
+        return thumbnail(self.images, self.chosen[index], self.side)
 
 
-def thumbnail(path: str, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The central square of an image file, `side` × `side` pixels, RGB; grey where the file cannot
-    be read."""
+def thumbnail(images: ImageList, index: int, side: int) -> Image.Image:
+    """The central square of an image, `side` × `side` pixels, RGB; grey where it cannot be read."""
     try:
-        return ImageOps.fit(read_image(path, max_pixels), (side, side))
+        with images.open(index) as file:
+            return ImageOps.fit(read_image(file, images.max_pixels), (side, side))
     except UnreadableImageError:
         return Image.new("RGB", (side, side), MISSING)
 

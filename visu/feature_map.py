@@ -10,7 +10,6 @@ equal.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,7 @@ def main(args: argparse.Namespace) -> None:
     make_folder(out.parent, "--out")
 
     chosen = sample(len(images), args.points, args.seed)
-    paths, folders = ([names[i] for i in chosen] for names in (images.paths, images.folders))
-    few = replace(images, paths=paths, folders=folders)
+    few = images.take(chosen.tolist())
     model = args.source / "checkpoint.pth.tar" if is_run else args.source
     network = open_inputs(argparse.Namespace(**vars(args), model=model, size=None), few)
     with progress("features", len(few), "images") as advance:
@@ -138,12 +136,12 @@ def columns(
     with progress("thumbnails", len(chosen), "images") as advance:
         pictures = []
         for image in chosen:
-            pictures.append(to_webp(thumbnail(images.path(image), SIDE)))
+            pictures.append(to_webp(thumbnail(images, image, SIDE)))
             advance(1)
     return {
         "x": [round(x, 4) for x in xy[:, 0].tolist()],
         "y": [round(y, 4) for y in xy[:, 1].tolist()],
-        "name": [images.paths[image] for image in chosen],
+        "name": [images.names[image] for image in chosen],
         "picture": pictures,
         "cluster": None if clusters is None else clusters.tolist(),
         "label": None if labels is None else labels[chosen].tolist(),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
-from data.decode import MAX_PIXELS, UnreadableImageError, read_image
+from data.decode import UnreadableImageError, read_image
+from data.images import ImageList
 from system.errors import InputError
 from system.names import from_line
 from system.seeding import derive_seed
@@ -44,18 +45,16 @@ def make_gallery(
     chosen += [view for view in views if view.number in set(asked) - taken]
     drawn = [_draw(view.members, pictures, asked.get(view.number, [])) for view in chosen]
     shown = np.unique(np.concatenate(drawn or [np.empty(0, np.int64)]))
-    draw = functools.partial(encode, max_pixels=run.images.max_pixels)
+    draw = functools.partial(encode, run.images)
     with ThreadPoolExecutor(THREADS) as threads:
-        encoded = dict(
-            zip(shown.tolist(), threads.map(draw, map(run.images.path, shown)), strict=True)
-        )
+        encoded = dict(zip(shown.tolist(), threads.map(draw, shown.tolist()), strict=True))
     known, complete = _searchable(run, shown)
     position = {image: place for place, image in enumerate(known.tolist())}
     assignment = run.assignment(epoch)
     return {
         "clusters": _columns(views),
         "images": {
-            "name": [run.images.paths[image] for image in known],
+            "name": [run.images.names[image] for image in known],
             "cluster": assignment[known].tolist(),
         },
         "complete": complete,
@@ -93,10 +92,11 @@ def _share(view: ClusterView) -> float | None:
     return view.stayed if view.purity is None else view.purity
 
 
-def encode(path: str, max_pixels: int = MAX_PIXELS) -> str | None:
+def encode(images: ImageList, index: int) -> str | None:
     """The middle of an image as a small WebP file in base64; None where it cannot be read."""
     try:
-        return to_webp(ImageOps.fit(read_image(path, max_pixels), (SIDE, SIDE)))
+        with images.open(index) as file:
+            return to_webp(ImageOps.fit(read_image(file, images.max_pixels), (SIDE, SIDE)))
     except UnreadableImageError:
         return None
 
@@ -111,8 +111,8 @@ def _find(
     for text in also:
         if text.isdecimal() and int(text) in numbers:
             found.setdefault(int(text), [])
-        elif (name := from_line(text)) in run.images.paths:
-            image = run.images.paths.index(name)
+        elif (name := from_line(text)) in run.images.names:
+            image = run.images.names.index(name)
             if assignment[image] < 0:
                 raise InputError(f"--also {text}: this image was left out of the clusters")
             found.setdefault(int(assignment[image]), []).append(image)
@@ -135,7 +135,7 @@ def _draw(members: np.ndarray, count: int, first: Sequence[int]) -> np.ndarray:
 def _searchable(run: Run, shown: np.ndarray) -> tuple[np.ndarray, bool]:
     """The images that the page knows by name, and whether they are all."""
     few = len(run.images) <= MOST_IMAGES
-    complete = few and sum(map(len, run.images.paths)) <= MOST_CHARACTERS
+    complete = few and sum(map(len, run.images.names)) <= MOST_CHARACTERS
     return (np.arange(len(run.images)) if complete else shown), complete
 
 

@@ -190,8 +190,8 @@ def _describe_choice(run: Run, gallery: dict[str, Any], images: int) -> str:
         )
     if gallery["pictures"] and not gallery["readable"]:
         told.append(
-            f"No image is where it was (looked for {run.images.path(0)} and others), so that there "
-            "are names in the place of pictures; --data says where the images are now."
+            f"No image is where it was (looked for {run.images.where(0)} and others), so that "
+            "there are names in the place of pictures; --data says where the images are now."
         )
     return " ".join(told)
 

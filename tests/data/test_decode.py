@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import read_file
 from PIL import Image, ImageCms
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -16,7 +17,14 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
 import data.decode
-from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.decode import (
+    EMPTY,
+    UnreadableImageError,
+    image_extensions,
+    read_image,
+    read_jpeg,
+    read_pixels,
+)
 from data.transforms import apply_seeded, central_crop, random_crop
 
 
@@ -44,9 +52,9 @@ def test_every_mode_decodes_as_torchvisions_loader_does(
 ) -> None:
     path = str(tmp_path / f"image.{extension}")
     gradient(mode).save(path)
-    image = read_image(path)
+    image = read_file(read_image, path)
     assert image.mode == "RGB"
-    assert torch.equal(read_pixels(path), as_tensor(image))
+    assert torch.equal(read_file(read_pixels, path), as_tensor(image))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(pil_loader(path)))
     if extension != "gif" and mode not in ("1", "P"):
         reference = np.asarray(gradient("L" if mode in ("L", "LA", "F") else "RGB").convert("RGB"))
@@ -59,9 +67,9 @@ def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path: Path, extension: str) -
     wide = (np.arange(30 * 50).reshape(30, 50) * 43).astype(np.uint16)
     path = tmp_path / f"wide.{extension}"
     Image.fromarray(wide).save(path)
-    decoded = np.asarray(read_image(str(path)))
+    decoded = np.asarray(read_file(read_image, path))
     np.testing.assert_array_equal(decoded, np.repeat((wide >> 8)[:, :, None], 3, axis=2))
-    assert torch.equal(read_pixels(str(path)), as_tensor(decoded))
+    assert torch.equal(read_file(read_pixels, path), as_tensor(decoded))
 
 
 def test_lab(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_lab(tmp_path: Path) -> None:
     converted = ImageCms.profileToProfile(gradient(), srgb, lab, outputMode="LAB")
     assert converted is not None
     converted.save(tmp_path / "lab.tif")
-    decoded = np.asarray(read_image(str(tmp_path / "lab.tif"))).astype(int)
+    decoded = np.asarray(read_file(read_image, tmp_path / "lab.tif")).astype(int)
     assert np.abs(decoded - np.asarray(gradient())).mean() < 4
 
 
@@ -77,8 +85,8 @@ def test_orientation_is_left_alone_as_by_torchvisions_loader(tmp_path: Path) -> 
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to show
     gradient().save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(str(tmp_path / "turned.jpg")).size == (50, 30)
-    assert read_pixels(str(tmp_path / "turned.jpg")).shape == (3, 30, 50)
+    assert read_file(read_image, tmp_path / "turned.jpg").size == (50, 30)
+    assert read_file(read_pixels, tmp_path / "turned.jpg").shape == (3, 30, 50)
 
 
 def test_transparent_palette_makes_no_noise(tmp_path: Path) -> None:
@@ -87,8 +95,8 @@ def test_transparent_palette_makes_no_noise(tmp_path: Path) -> None:
     image.save(tmp_path / "p.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(str(tmp_path / "p.png"))
-        read_pixels(str(tmp_path / "p.png"))
+        read_file(read_image, tmp_path / "p.png")
+        read_file(read_pixels, tmp_path / "p.png")
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "folder"])
@@ -103,12 +111,35 @@ def test_what_cannot_be_decoded_says_why(tmp_path: Path, damage: str) -> None:
     if damage in ("empty", "cut", "garbage"):
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, b"x" * 99))
     with pytest.raises(UnreadableImageError, match=r".+") as error:
-        read_image(str(path))
+        read_file(read_image, path)
     assert "\n" not in str(error.value)
     assert str(path) not in str(error.value), "the log names the file itself"
     with pytest.raises(UnreadableImageError) as quick:
-        read_pixels(str(path))
+        read_file(read_pixels, path)
     assert str(quick.value) == str(error.value), "the same is said whatever the way"
+
+
+def test_bytes_without_a_file_are_read_or_refused_alike() -> None:
+    whole = encoded(gradient())
+    assert read_image(io.BytesIO(whole)).size == (50, 30)
+    assert read_pixels(io.BytesIO(whole)).shape == (3, 30, 50)
+    for content, reason in ((b"", EMPTY), (b"x" * 99, "cannot identify image file")):
+        for read in (read_image, read_pixels, read_jpeg):
+            with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
+                read(io.BytesIO(content))
+
+
+def test_a_file_stays_open_and_can_be_read_again() -> None:
+    for kind in ("JPEG", "PNG", "TIFF", "GIF"):
+        file = io.BytesIO(encoded(gradient(), kind))
+        first = read_pixels(file)
+        assert torch.equal(as_tensor(read_image(file)), first)
+        assert torch.equal(read_pixels(file), first)
+
+
+def test_extensions_are_those_that_pillow_reads() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".ppm"} <= image_extensions()
+    assert not {".pdf", ".txt", ".mpg", ".h5"} & image_extensions()
 
 
 def assert_close(ours: Tensor, expected: Tensor) -> None:
@@ -141,7 +172,9 @@ def test_quick_jpegs_have_pillows_pixels(tmp_path: Path, options: dict[str, Any]
             photo = PHOTOS[number % 2].resize(size).convert(mode)
             if mode == "RGB" or "keep_rgb" not in options:
                 photo.save(path, **options)
-                assert torch.equal(read_pixels(path), as_tensor(read_image(path))), (size, mode)
+                assert torch.equal(
+                    read_file(read_pixels, path), as_tensor(read_file(read_image, path))
+                ), (size, mode)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +190,7 @@ def test_the_transforms_agree_but_for_rounding(
 ) -> None:
     path = str(tmp_path / f"photo.{extension}")
     PHOTOS[sum(size) % 2].resize(size).convert(mode).save(path, **options)
-    image, pixels = read_image(path), read_pixels(path)
+    image, pixels = read_file(read_image, path), read_file(read_pixels, path)
     narrow = max(size) / min(size) > 20  # resized whole, it would be very long
     views = [(random_crop(s), seed) for s in (224, 65) for seed in range(6)]
     views += [] if narrow else [(central_crop(s), 0) for s in (224, 96, 33)]
@@ -186,9 +219,9 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def outcome(read: Callable[[str], Any], path: Path) -> Tensor | str:
+def outcome(read: Callable[..., Any], path: Path) -> Tensor | str:
     try:
-        image = read(str(path))
+        image = read_file(read, path)
     except UnreadableImageError as error:
         return str(error)
     return image if isinstance(image, Tensor) else as_tensor(image)
@@ -219,15 +252,15 @@ def test_the_bytes_tell_the_format_not_the_name(tmp_path: Path) -> None:
     for kind, name in (("GIF", "gif.jpg"), ("JPEG", "jpeg.png"), ("PNG", "png.jpg")):
         (tmp_path / name).write_bytes(encoded(gradient(), kind))
         path = str(tmp_path / name)
-        assert torch.equal(read_pixels(path), as_tensor(read_image(path)))
-        assert (read_jpeg(path) is not None) == (kind == "JPEG")
+        assert torch.equal(read_file(read_pixels, path), as_tensor(read_file(read_image, path)))
+        assert (read_file(read_jpeg, path) is not None) == (kind == "JPEG")
 
 
 def test_plain_jpegs_take_the_quick_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.decode, "_to_rgb", None)
     for mode in ("RGB", "L"):
         gradient(mode).save(tmp_path / "image.jpg")
-        assert read_pixels(str(tmp_path / "image.jpg")).shape == (3, 30, 50)
+        assert read_file(read_pixels, tmp_path / "image.jpg").shape == (3, 30, 50)
 
 
 def test_only_sound_jpegs_in_ycbcr_or_grey_go_to_the_gpu(tmp_path: Path) -> None:
@@ -245,10 +278,10 @@ def test_only_sound_jpegs_in_ycbcr_or_grey_go_to_the_gpu(tmp_path: Path) -> None
         encoded(gradient(), "PNG"): False,
     }.items():
         path.write_bytes(content)
-        data = read_jpeg(str(path))
+        data = read_file(read_jpeg, path)
         assert (data is not None) == taken
         if data is not None:
             assert bytes(data.tolist()) == content
     path.write_bytes(b"nothing")
     with pytest.raises(UnreadableImageError):
-        read_jpeg(str(path))
+        read_file(read_jpeg, path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import image_list, read_file
 from image_zoo import HEIGHT, WIDTH, kinds
 from PIL import Image
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
-from data.images import ImageList, find_images
+from data.images import find_images
 from data.loading import Draw, ImageDataset
 from data.transforms import (
     NARROWEST,
@@ -41,7 +42,7 @@ def test_a_readable_kind_has_the_pixels_that_it_shows(tmp_path: Path, name: str)
     kind, path = ZOO[name], tmp_path / name
     path.write_bytes(kind.content)
     assert kind.pixels is not None
-    image, quick = np.asarray(read_image(str(path))), read_pixels(str(path))
+    image, quick = np.asarray(read_file(read_image, path)), read_file(read_pixels, path)
     assert image.shape == kind.pixels.shape
     difference = np.abs(image.astype(int) - kind.pixels)
     assert difference.mean() <= kind.tolerance
@@ -53,7 +54,7 @@ def test_a_readable_kind_has_the_pixels_that_it_shows(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_an_unreadable_kind_says_why(tmp_path: Path, name: str, decode: str) -> None:
     (tmp_path / name).write_bytes(ZOO[name].content)
-    images = ImageList(tmp_path, [name], ["."])
+    images = image_list(tmp_path / name)
     _, reason = ImageDataset(images, central_crop(32), decode=decode)[Draw(0, 0, 0)]
     assert isinstance(reason, str)
     assert reason.startswith(ZOO[name].reason)
@@ -103,12 +104,12 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(
         pytest.skip("nothing is closed to root")
     for read in (read_image, read_pixels):
         with pytest.raises(UnreadableImageError, match=f"^{SPECIAL[name]}$"):
-            read(str(tmp_path / name))
+            read_file(read, tmp_path / name)
 
 
 @pytest.mark.parametrize("read", [read_image, read_pixels])
 def test_a_file_that_may_not_be_read_or_fails_says_so(
-    tmp_path: Path, read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, read: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "image.png").write_bytes(ZOO["plain.png"].content)
 
@@ -117,7 +118,7 @@ def test_a_file_that_may_not_be_read_or_fails_says_so(
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UnreadableImageError, match=r"^Permission denied$"):
-        read(str(tmp_path / "image.png"))
+        read_file(read, tmp_path / "image.png")
 
 
 def test_the_limit_of_pixels_can_be_lowered_and_raised(
@@ -125,7 +126,7 @@ def test_the_limit_of_pixels_can_be_lowered_and_raised(
 ) -> None:
     count = HEIGHT * WIDTH
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count // 4)  # Pillow refuses more than twice it
-    readers: list[Callable[[str, int], object]] = [read_image, read_pixels, read_jpeg]
+    readers: list[Callable[..., object]] = [read_image, read_pixels, read_jpeg]
     for name in ("plain.png", "plain.jpg"):
         path = tmp_path / name
         path.write_bytes(ZOO[name].content)
@@ -133,8 +134,8 @@ def test_the_limit_of_pixels_can_be_lowered_and_raised(
             for limit in (count - 1, count // 2 - 1, 1):
                 message = f"^{count} pixels, more than --max-pixels {limit}$"
                 with pytest.raises(UnreadableImageError, match=message):
-                    read(str(path), limit)
-            read(str(path), count)
+                    read_file(read, path, limit)
+            read_file(read, path, count)
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])

@@ -1,93 +1,17 @@
-"""Where images come from: nested folders, flat folders, list files."""
+"""A data set's images by index: names, messages, digest, and what workers get of them."""
 
-import errno
+import hashlib
 import os
-import shutil
+import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import write_images
-from torchvision.datasets import ImageFolder
+from conftest import image_list, write_images
 
-from data.images import find_images, image_extensions
+from data.decode import UnreadableImageError
+from data.folder import Files
+from data.images import ImageList, describe_change, find_all_images, find_images
 from system.errors import InputError
-from system.names import to_lines
-
-
-def test_a_tree_is_listed_in_the_order_of_image_folder(tmp_path: Path) -> None:
-    for folder in ("b", "a", "a-b", "a/deeper", "a/deeper/still", "c/only/below"):
-        write_images(tmp_path / folder, 3)
-    images = find_images(tmp_path)
-    reference = ImageFolder(str(tmp_path))
-    assert [images.path(i) for i in range(len(images))] == [path for path, _ in reference.samples]
-    assert images.labels is not None
-    assert images.labels.tolist() == reference.targets
-
-
-def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
-    write_images(tmp_path, 4)
-    images = find_images(tmp_path)
-    assert images.paths == ["000.png", "001.png", "002.png", "003.png"]
-    assert images.labels is None
-
-
-def test_one_folder_is_no_label(tmp_path: Path) -> None:
-    write_images(tmp_path / "only", 4)
-    assert find_images(tmp_path).labels is None
-
-
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
-    write_images(tmp_path, 1)
-    (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "folder.png").mkdir()
-    shutil.copy(tmp_path / "000.png", tmp_path / "UPPER.PNG")
-    assert find_images(tmp_path).paths == ["000.png", "UPPER.PNG"]
-
-
-def test_extensions_are_those_that_pillow_reads() -> None:
-    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".ppm"} <= image_extensions()
-    assert not {".pdf", ".txt", ".mpg", ".h5"} & image_extensions()
-
-
-def test_a_list_file_takes_relative_and_absolute_paths(tmp_path: Path) -> None:
-    write_images(tmp_path / "x", 2)
-    elsewhere = write_images(tmp_path / "y", 1)[0]
-    source = tmp_path / "list.txt"
-    source.write_text(f"x/001.png\r\n\n{elsewhere}\nx/000.png\n")
-    images = find_images(source)
-    assert images.paths == ["x/001.png", str(elsewhere), "x/000.png"]
-    assert [Path(images.path(i)).resolve() for i in range(3)] == [
-        (tmp_path / "x/001.png").resolve(),
-        elsewhere.resolve(),
-        (tmp_path / "x/000.png").resolve(),
-    ]
-    assert images.labels is not None, "the folders that hold the images"
-    assert images.labels[0] == images.labels[2] != images.labels[1]
-
-
-def test_one_folder_is_one_label_however_a_list_spells_it(tmp_path: Path) -> None:
-    _, second = write_images(tmp_path / "x", 2)
-    other = write_images(tmp_path / "y", 1)[0]
-    (tmp_path / "list.txt").write_text(f"x/000.png\n{second}\n./x/../x/000.png\n{other}\n")
-    labels = find_images(tmp_path / "list.txt").labels
-    assert labels is not None
-    assert labels.tolist() == [0, 0, 0, 1]
-
-
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    write_images(tmp_path, 1)
-    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
-    (tmp_path / "000.png").rename(tmp_path / name)
-    assert find_images(tmp_path).paths == [name]
-    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
-    assert Path(find_images(tmp_path / "list.txt").path(0)).exists()
-
-
-def test_a_byte_order_mark_belongs_to_no_name(tmp_path: Path) -> None:
-    write_images(tmp_path, 2)
-    (tmp_path / "list.txt").write_text("000.png\n001.png\n", encoding="utf-8-sig")
-    assert find_images(tmp_path / "list.txt").paths == ["000.png", "001.png"]
 
 
 def test_missing_source() -> None:
@@ -95,92 +19,73 @@ def test_missing_source() -> None:
         find_images("nowhere/x")
 
 
-def test_no_image(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match="no image in this folder or below it"):
-        find_images(tmp_path)
+def test_an_image_opens_by_index_and_says_where_it_is(tree: Path) -> None:
+    images = find_images(tree)
+    assert images.names[10] == "b/000.png"
+    assert images.where(10) == f"{tree}/b/000.png"
+    with images.open(10) as file:
+        assert file.read() == (tree / "b" / "000.png").read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"gone.png\nlost.png\n"])
-def test_a_list_without_images(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"list.txt: none of its \d lines names an image"):
-        find_images(tmp_path / "list.txt")
+def test_what_cannot_be_opened_is_unreadable_for_a_reason_in_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    images = image_list(tmp_path / "pipe.png", tmp_path / "gone.png", "null\0byte.png")
+    for index, reason in enumerate(("is a pipe", "No such file or directory$", "embedded null")):
+        with pytest.raises(UnreadableImageError, match=f"^{reason}"):
+            images.open(index)
 
 
-def test_a_binary_file_is_no_list(tmp_path: Path) -> None:
-    (image,) = write_images(tmp_path, 1)
-    with pytest.raises(InputError, match="neither a folder nor a text file"):
-        find_images(image)
+def test_some_of_the_images(tree: Path) -> None:
+    images = find_images(tree, max_pixels=7)
+    few = images.take([30, 2, 30])
+    assert few.names == ["c/000.png", "a/002.png", "c/000.png"]
+    assert few.folders == ["c", "a", "c"]
+    assert (len(few), few.root, few.max_pixels) == (3, tree, 7)
+    assert few.labels is not None
+    assert few.labels.tolist() == [1, 0, 1]
+    assert few.where(0) == images.where(30)
 
 
-def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
-    """Two of them in each folder would otherwise make 2^40 paths."""
-    for folder in ("a", "b/deeper"):
-        write_images(tmp_path / folder, 2)
-    paths = find_images(tmp_path).paths
-    for number, target in enumerate(("..", ".", "../b", "../b/deeper")):
-        (tmp_path / "a" / f"link{number}").symlink_to(target)
-    for number, target in enumerate(("..", "../..", "../../a")):
-        (tmp_path / "b" / "deeper" / f"link{number}").symlink_to(target)
-    (tmp_path / "top").symlink_to(".")
-    found = find_images(tmp_path).paths
-    assert set(paths) <= set(found)
-    assert {str(Path(path).name) for path in found} == {"000.png", "001.png"}
-    assert len(found) == len(set(found)) < 40
-    for path in found:
-        folders = [(tmp_path / path).parents[i].resolve() for i in range(len(Path(path).parents))]
-        assert len(set(folders)) == len(folders), "no folder lies in itself"
-
-
-def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
-    write_images(tmp_path / "elsewhere", 2)
-    (tmp_path / "data").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "data" / name).symlink_to("../elsewhere")
-    expected = ["a/000.png", "a/001.png", "b/000.png", "b/001.png"]
-    assert find_images(tmp_path / "data").paths == expected
-    reference = ImageFolder(str(tmp_path / "data"))
-    assert [str(tmp_path / "data" / path) for path in expected] == [p for p, _ in reference.samples]
-
-
-@pytest.mark.parametrize("place", ["", "a"])
-def test_what_leads_nowhere_is_listed_as_an_image(tmp_path: Path, place: str) -> None:
-    """Whether an image can be read is found out when it is."""
-    write_images(tmp_path / "b", 1)
-    (tmp_path / "a").mkdir()
-    folder = tmp_path / place
-    (folder / "circle.png").symlink_to("circle.png")
-    (folder / "gone.png").symlink_to("nowhere")
-    os.mkfifo(folder / "pipe.png")
-    found = [Path(path).name for path in find_images(tmp_path).paths]
-    assert found == ["circle.png", "gone.png", "pipe.png", "000.png"]
-
-
-@pytest.mark.parametrize("reason", ["Permission denied", "No such file or directory"])
-def test_a_folder_that_is_closed_or_vanishes_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+def test_many_sources_are_one_after_the_other(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Left out in silence, it would be a class less."""
-    write_images(tmp_path / "a" / "closed", 1)
-    scan = os.scandir
+    write_images(tmp_path / "more", 2)
+    (tmp_path / "list.txt").write_text("more/001.png\n")
+    monkeypatch.chdir(tmp_path)
+    images = find_all_images(["images", "list.txt"])
+    assert len(images) == 41
+    assert (images.names[0], images.names[40]) == ("images/a/000.png", "./more/001.png")
+    assert images.where(0) == "./images/a/000.png"
+    assert images.labels is not None
+    assert len(set(images.labels.tolist())) == 4
+    with images.open(40) as file:
+        assert file.read() == (tmp_path / "more" / "001.png").read_bytes()
 
-    def refuse(path: str) -> Any:
-        if str(path).endswith("closed"):
-            raise OSError(errno.EACCES if "denied" in reason else errno.ENOENT, reason, str(path))
-        return scan(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(InputError, match=f"a/closed: cannot list this folder: {reason}"):
-        find_images(tmp_path)
+def test_the_digest_is_of_the_names_in_their_order(tree: Path) -> None:
+    """Checkpoints of all versions have it."""
+    names = [f"{folder}/{n:03d}.png" for folder, count in zip("abc", (10, 20, 10), strict=True)
+             for n in range(count)]  # fmt: skip
+    assert find_images(tree).digest == hashlib.sha256("\0".join(names).encode()).hexdigest()
+    odd = image_list("no\udcff UTF-8.png")
+    assert odd.digest == hashlib.sha256(b"no\xff UTF-8.png").hexdigest()
 
 
-def test_a_list_may_name_a_file_with_a_line_break(tmp_path: Path) -> None:
-    write_images(tmp_path, 2)
-    names = ["two\nlines.png", "\\odd.png"]
-    for number, name in enumerate(names):
-        (tmp_path / f"00{number}.png").rename(tmp_path / name)
-    (tmp_path / "list.txt").write_text(to_lines(names))
-    images = find_images(tmp_path / "list.txt")
-    assert images.paths == names
-    assert all(Path(images.path(i)).is_file() for i in range(2))
+def test_workers_get_the_names_once(tmp_path: Path) -> None:
+    names = [f"class {number % 1000:04d}/{number:08d}.jpg" for number in range(20_000)]
+    folders = [f"class {number:04d}" for number in range(1000)] * 20
+    images = ImageList(Files(tmp_path, names, folders))
+    sent = pickle.dumps(images)
+    assert len(sent) < len(pickle.dumps((names, folders))) + 500
+    assert pickle.loads(sent) == images
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (["a", "b", "c"], "2 there, 3 now: 1 added, such as c"),
+        (["b", "a"], "2 there, 2 now: the same names in another order"),
+    ],
+)
+def test_a_change_is_told_in_words(now: list[str], told: str) -> None:
+    assert describe_change(["a", "b"], now) == told

@@ -37,7 +37,7 @@ def test_tiny_imagenets_val_has_its_classes_in_a_file(archive: Path, tmp_path: P
     train, val = find_train_and_val(tmp_path / "source" / "tiny-imagenet-200")
     assert train.classes == val.classes == ["n1", "n2"]
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert [Path(path).name for path in val.images.paths] == [f"val_00{i}.JPEG" for i in range(4)]
+    assert [Path(path).name for path in val.images.names] == [f"val_00{i}.JPEG" for i in range(4)]
     assert val.labels.tolist() == [1, 0, 1, 0]
 
 
@@ -52,7 +52,7 @@ def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> Non
     from_tree = find_train_and_val(tmp_path / "tiny")[1]
     unpacked = find_train_and_val(tmp_path / "source" / "tiny-imagenet-200")[1]
     by_name = [
-        {Path(path).name: label for path, label in zip(each.images.paths, each.labels, strict=True)}
+        {Path(path).name: label for path, label in zip(each.images.names, each.labels, strict=True)}
         for each in (from_tree, unpacked)
     ]
     assert by_name[0] == by_name[1]
@@ -106,12 +106,12 @@ def test_lists_of_images_and_classes(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("all images/002.png 1\nall images/000.png 0\n")
     (tmp_path / "val.txt").write_text("all images/003.png 1\n")
     train, val = find_train_and_val(tmp_path)
-    assert train.images.paths == ["all images/002.png", "all images/000.png"]
+    assert train.images.names == ["all images/002.png", "all images/000.png"]
     assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0], [1])
     odd = ["no \udcff UTF-8.png", "paragraph\u2029.png"]
     write_text(tmp_path / "val.txt", "".join(f"all images/{name} 1\n" for name in odd))
     (tmp_path / "all images" / "003.png").rename(tmp_path / "all images" / odd[0])
-    assert find_train_and_val(tmp_path)[1].images.paths == [f"all images/{name}" for name in odd]
+    assert find_train_and_val(tmp_path)[1].images.names == [f"all images/{name}" for name in odd]
     for text, message in (
         ("000.png\n", "not lines of an image and its class"),
         ("none.png 1\n", "names .*none.png, which is not there; paths are below"),

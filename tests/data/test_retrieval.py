@@ -49,7 +49,7 @@ def test_oxfords_ground_truth(both: Path) -> None:
 
 def test_paris_images_lie_in_folders_and_the_corrupt_ones_are_left_out(both: Path) -> None:
     data = find_retrieval(both, "Paris")
-    assert data.images.paths[0] == "defense/paris_defense_000000.jpg"
+    assert data.images.names[0] == "defense/paris_defense_000000.jpg"
     assert len(data.images) == 10
     assert "paris_louvre_000136" not in data.benchmarks[0].database
     assert len(find_images(both / "Paris")) == 11

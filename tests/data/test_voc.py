@@ -22,7 +22,7 @@ def annotation(voc: Path, name: str, split: str = "train") -> Path:
 def test_targets_are_by_image_and_class(voc: Path) -> None:
     annotation(voc, "bird").write_text("000000 -1\n000001  0\n000002  1\n\n")
     train, val = find_voc(voc, "train"), find_voc(voc, "val")
-    assert [Path(train.images.path(i)).name for i in range(3)] == [
+    assert [Path(train.images.where(i)).name for i in range(3)] == [
         "000000.jpg",
         "000001.jpg",
         "000002.jpg",
@@ -31,7 +31,7 @@ def test_targets_are_by_image_and_class(voc: Path) -> None:
     assert train.targets.dtype == np.int8
     assert train.targets[:, CLASSES.index("bird")].tolist() == [-1, 0, 1]
     assert train.targets[:, 0].tolist() == [1, -1, -1]
-    assert val.images.paths == ["000003.jpg", "000004.jpg"]
+    assert val.images.names == ["000003.jpg", "000004.jpg"]
     assert val.targets[:, 3].tolist() == [1, 0], "4 + 3 is a multiple of 7"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import read_file, tiny
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 
@@ -46,7 +46,9 @@ def by_hand(folder: Path, model: ConvNet) -> np.ndarray:
     images = find_images(folder)
     with torch.no_grad():
         rows = [
-            model.embedding(to_input(central_crop(32)(read_image(images.path(i)))[None], CPU))
+            model.embedding(
+                to_input(central_crop(32)(read_file(read_image, images.where(i)))[None], CPU)
+            )
             for i in range(len(images))
         ]
     return torch.cat(rows).numpy()
@@ -88,7 +90,7 @@ def test_unreadable_images_leave_no_gap(tree: Path) -> None:
     whole = extract(tree, model)
     paths = find_images(tree)
     for index in (3, 4, 39):
-        Path(paths.path(index)).write_bytes(b"no image")
+        Path(paths.where(index)).write_bytes(b"no image")
     features = extract(tree, model)
     assert np.flatnonzero(~features.present).tolist() == [3, 4, 39]
     np.testing.assert_array_equal(features.rows, np.delete(whole.rows, [3, 4, 39], axis=0))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import read_file
 from lock_holder import held_elsewhere
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -47,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_names_order_and_labels_stay(source: Path, tmp_path: Path) -> None:
     assert run(source, tmp_path / "target") == 0
     before, after = find_images(source), find_images(tmp_path / "target")
-    assert after.paths == before.paths
+    assert after.names == before.names
     assert after.folders == before.folders
     assert after.digest == before.digest
 
@@ -66,7 +67,7 @@ def test_large_images_are_resized_and_small_ones_keep_their_bytes(
             assert after[name] == before[name]
         else:
             assert min(width, height) == 64
-            views = [read_image(str(root / name)) for root in (source, tmp_path / "target")]
+            views = [read_file(read_image, root / name) for root in (source, tmp_path / "target")]
             slow, quick = (central_crop(56)(view).numpy().astype(int) for view in views)
             assert np.abs(slow - quick).mean() < (6 if kind == "JPEG" else 0.01), "as in training"
     sizes = [sum(len(c) for n, c in files.items() if n in before) for files in (before, after)]
@@ -161,8 +162,8 @@ def test_unreadable_images_are_named_and_left_out(
     assert f"left out, unreadable: {cut}: image file is truncated" in err
     assert len(err.splitlines()) == 2
     assert "2 unreadable, left out" in out
-    left = [p for p in find_images(source).paths if p not in ("a/1.jpg", "b/small.jpg")]
-    assert find_images(tmp_path / "target").paths == left
+    left = [p for p in find_images(source).names if p not in ("a/1.jpg", "b/small.jpg")]
+    assert find_images(tmp_path / "target").names == left
 
 
 def test_source_and_target_must_be_apart(

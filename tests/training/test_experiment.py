@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import image_list, write_images
 
 from cluster.pickles import Logger
 from data.images import ImageList, find_images
@@ -164,7 +164,7 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = ["a.png", "a\ttab.png", "two\nlines.png", "no\udcff UTF-8.png"]
-    images = ImageList(tmp_path, names + [f"{n}.png" for n in range(400)], ["."] * 404)
+    images = image_list(*names, *(f"{n}.png" for n in range(400)))
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
         saved = checkpoint(0, experiment)
@@ -182,7 +182,7 @@ def test_an_image_that_can_be_read_again_is_named_no_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk that was away for a moment costs those images an epoch, not the run."""
-    images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
+    images = image_list(*(f"{n}.png" for n in range(200)))
     bad = tmp_path / "exp" / "bad_images.txt"
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         for away in range(190, 200, 2):  # in all more than 1 %, in each pass not
@@ -203,7 +203,7 @@ def test_an_image_that_can_be_read_again_is_named_no_more(
 def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
     tmp_path: Path, step: int
 ) -> None:
-    images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
+    images = image_list(*(f"{n}.png" for n in range(200)))
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         experiment.report_unreadable({7: "empty"})
         saved = checkpoint(0, experiment) | {"step": step}
@@ -219,7 +219,7 @@ def test_an_unreadable_image_may_have_any_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     paths = [*(f"{number}.png" for number in range(150)), "no\udcff UTF-8.png"]
-    images = ImageList(tmp_path, paths, ["."] * len(paths))
+    images = image_list(*paths)
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         console = io.TextIOWrapper(io.BytesIO(), "ascii", errors="backslashreplace")
         with contextlib.redirect_stdout(console):

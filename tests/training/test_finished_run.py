@@ -93,7 +93,7 @@ def test_images_in_one_folder_have_no_labels(tmp_path: Path) -> None:
 
 
 def test_a_list_file_keeps_its_labels(tmp_path: Path, tree: Path) -> None:
-    names = [f"images/{path}" for path in find_images(tree).paths]
+    names = [f"images/{path}" for path in find_images(tree).names]
     (tmp_path / "list.txt").write_text("\n".join(names))
     listed = find_images(tmp_path / "list.txt")
     run = read_run(written(tmp_path / "exp", listed, tmp_path / "list.txt"))

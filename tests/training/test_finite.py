@@ -72,7 +72,7 @@ def test_a_loss_stops_the_run_and_is_blamed_on_its_image(
         go_on(train, tree, good)
     assert len(steps) == 3
     assert len(taken) == 2 * 2, "body and head, twice: not with what is no number"
-    paths = find_images(tree).paths
+    paths = find_images(tree).names
     blamed = paths[batches[2][6]]
     assert f"on {blamed}, " in str(error.value)
     assert f"the last good checkpoint is {good / 'checkpoint.pth.tar'}: try" in str(error.value)
@@ -129,7 +129,7 @@ def test_features_stop_the_run_and_their_image_is_named(
         return result
 
     monkeypatch.setattr(ConvNet, "embedding", spoil)
-    name = find_images(tree).paths[8 + 3]
+    name = find_images(tree).names[8 + 3]
     wanted = rf"features became NaN or infinite in batch 1 of the pass for epoch 1 .* of {name};"
     with pytest.raises(InputError, match=wanted):
         go_on(train, tree, good)

@@ -1,11 +1,13 @@
 """The images that filters respond to most."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny, write_images
+from conftest import image_list, read_file, tiny, write_images
 from networks import alexnet_features, network
 from PIL import Image
 from torch import nn
@@ -15,6 +17,7 @@ from data.decode import read_image
 from data.images import find_images
 from data.transforms import central_crop, to_input
 from models import MODELS
+from system.errors import InputError
 from visu import activ_retrieval
 from visu.activ_retrieval import SIDE, Places
 from visu.receptive_field import ReceptiveField, map_side, receptive_field
@@ -48,7 +51,7 @@ def by_hand(data: Path, layer: int) -> np.ndarray:
     """`(N, C)` mean activations, one image at a time, in `find_images`' order."""
     model, images, rows = network((SILENT,)), find_images(data), []
     for index in range(len(images)):
-        pixels = central_crop(SIZE)(read_image(images.path(index)))
+        pixels = central_crop(SIZE)(read_file(read_image, images.where(index)))
         with torch.no_grad():
             rows.append(model.conv_features(to_input(pixels[None], CPU), layer)[0].mean((1, 2)))
     return torch.stack(rows).numpy()
@@ -61,14 +64,14 @@ def test_the_top_images_of_each_filter_are_copied_best_first(tree: Path, saved: 
         for number in range(channels):
             order = np.argsort(-means[:, number], kind="stable")[:9]
             expected = [
-                f"{rank}_{Path(images.path(image)).name}"
+                f"{rank}_{Path(images.where(image)).name}"
                 for rank, image in enumerate(order, start=1)
                 if means[image, number] > 0
             ]
             folder = exp / f"conv{layer}" / f"layer{layer}-channel{number}"
             assert sorted(path.name for path in folder.iterdir()) == expected
             for name, image in zip(expected, order, strict=False):
-                assert (folder / name).read_bytes() == Path(images.path(image)).read_bytes()
+                assert (folder / name).read_bytes() == Path(images.where(image)).read_bytes()
 
 
 def test_equal_names_in_different_folders_do_not_collide(tmp_path: Path, saved: Path) -> None:
@@ -110,9 +113,24 @@ def test_images_that_cannot_be_read_are_left_out(
     run(saved, tree, "--count", "1")
     (second,) = (exp / "conv1" / "layer1-channel2").iterdir()
     order = np.argsort(-by_hand_without(tree, broken)[:, 2])
-    images = [p for p in find_images(tree).paths if tree / p != broken]
+    images = [p for p in find_images(tree).names if tree / p != broken]
     assert second.read_bytes() == (tree / images[order[0]]).read_bytes()
     assert f"left out, unreadable: {broken}: " in capsys.readouterr().err
+
+
+def test_an_image_that_vanishes_before_it_is_copied_ends_the_script_in_one_line(
+    tree: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = activ_retrieval.top_images
+
+    def pass_and_remove(*args: Any) -> Any:
+        found = passed(*args)
+        shutil.rmtree(tree)
+        return found
+
+    monkeypatch.setattr(activ_retrieval, "top_images", pass_and_remove)
+    with pytest.raises(InputError, match=rf"^{tree}/\w/\d+\.png: No such file or directory$"):
+        run(saved, tree)
 
 
 def by_hand_without(data: Path, path: Path) -> np.ndarray:
@@ -195,7 +213,7 @@ def test_a_box_shows_what_its_place_sees_and_grey_beyond_the_border(tmp_path: Pa
     pixels[16 : 16 + 28, 16 : 16 + 14] = (0, 200, 0)  # its upper left
     Image.fromarray(pixels).save(tmp_path / "image.png")
     places = Places(ReceptiveField(start=-14, stride=14, size=28), map_side=8, size=224)
-    view, seen = places.draw(str(tmp_path / "image.png"), place=8)  # row 1, column 0
+    view, seen = places.draw(image_list(tmp_path / "image.png"), 0, place=8)  # row 1, column 0
     assert view.size == seen.size == (SIDE, SIDE)
     left, right = SIDE // 4, 3 * SIDE // 4
     assert seen.getpixel((left, SIDE // 2)) == (200, 200, 200), "beyond the border"

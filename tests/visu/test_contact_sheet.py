@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_images
+from conftest import image_list, write_images
 from PIL import Image
 
 from system.errors import InputError
@@ -90,18 +90,18 @@ def test_a_sheet_that_is_too_large_is_refused_before_a_picture_is_read() -> None
             raise AssertionError("read")
 
     with pytest.raises(InputError, match=r"pixels is too large"):
-        contact_sheet([Strip("", Counted(["x"] * 100_000, 96))])
+        contact_sheet([Strip("", Counted(image_list("x"), [0] * 100_000, 96))])
     with pytest.raises(InputError, match=r"pixels is too large"):
-        contact_sheet([Strip("", Counted(["x"] * 100_000, 96))], columns=400)
+        contact_sheet([Strip("", Counted(image_list("x"), [0] * 100_000, 96))], columns=400)
 
 
 def test_thumbnails_are_made_one_at_a_time(tmp_path: Path) -> None:
-    paths = list(map(str, write_images(tmp_path, 4)))
-    lazy = Thumbnails(paths, 24)
+    images = image_list(*write_images(tmp_path, 6))
+    lazy = Thumbnails(images, [5, 0, 2, 3], 24)
     assert len(lazy) == 4
     assert [picture.size for picture in itertools.islice(lazy, 4)] == [(24, 24)] * 4
-    assert lazy[2] == thumbnail(paths[2], 24)
-    eager = [thumbnail(path, 24) for path in paths]
+    assert lazy[2] == thumbnail(images, 2, 24)
+    eager = [thumbnail(images, index, 24) for index in (5, 0, 2, 3)]
     assert contact_sheet([Strip("", lazy)]) == contact_sheet([Strip("", eager)])
 
 
@@ -109,7 +109,7 @@ def test_a_thumbnail_is_the_central_square(tmp_path: Path) -> None:
     wide = Image.new("RGB", (90, 30), RED)
     wide.paste(square(BLUE), (30, 0))
     wide.save(tmp_path / "wide.png")
-    found = np.asarray(thumbnail(str(tmp_path / "wide.png"), 15))
+    found = np.asarray(thumbnail(image_list(tmp_path / "wide.png"), 0, 15))
     assert found.shape == (15, 15, 3)
     assert np.abs(found.astype(int) - BLUE).max() < 20  # but for the interpolation at the edge
 
@@ -117,4 +117,4 @@ def test_a_thumbnail_is_the_central_square(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_grey(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     for name in ("bad.png", "missing.png"):
-        assert thumbnail(str(tmp_path / name), 8).getcolors() == [(64, MISSING)]
+        assert thumbnail(image_list(tmp_path / name), 0, 8).getcolors() == [(64, MISSING)]

@@ -53,13 +53,13 @@ def test_the_map_of_a_run(
     assert draw(exp) == 0
     assert "feature_map.html: 40 images, 0." in capsys.readouterr().out
     run, found = read_run(exp), content_of(exp / "feature_map.html")
-    assert found["name"] == run.images.paths
+    assert found["name"] == run.images.names
     assert found["cluster"] == run.assignment(1).tolist()
     assert [found["labels"][label] for label in found["label"]] == run.images.folders
     assert found["about"] == "40 images; t-SNE, clusters of epoch 1"
     for i in (0, 39):
         drawn = np.asarray(opened(found["picture"][i]), float)
-        original = np.asarray(thumbnail(run.images.path(i), 64), float)
+        original = np.asarray(thumbnail(run.images, i, 64), float)
         assert np.abs(drawn - original).mean() < 12  # but for the compression
 
 
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_bytes(train: Callable[..., Path], tree: Pa
     assert pages[0] == pages[1] != pages[2]
     names = content_of(exp / "map.html")["name"]
     assert len(set(names)) == 20
-    assert names == [name for name in read_run(exp).images.paths if name in names]  # in their order
+    assert names == [name for name in read_run(exp).images.names if name in names]  # in their order
 
 
 def test_other_images_get_the_cluster_of_the_nearest_centroid(
@@ -362,7 +362,7 @@ def test_the_page_of_a_run_opens(
     write_images(tree / "d", 1)[0].rename(evil)
     exp = train(tree)
     assert draw(exp) == 0
-    assert EVIL in find_images(tree).paths
+    assert EVIL in find_images(tree).names
     with open_page(browser, exp / "feature_map.html") as shown:
         shown.fill("#search", "alert")
         assert shown.locator("#status").inner_text() == "1 of 41 images"

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from conftest import tiny
 from run_folder import epoch_line, make_run
 
+from data.images import find_images
 from system.errors import InputError
 from training.finished_run import ClusterView
 from visu import gallery
@@ -76,14 +77,14 @@ def test_the_histograms_count_every_cluster_once(finished: Path) -> None:
 
 
 def test_pictures_are_members_of_their_cluster(finished: Path, tree: Path) -> None:
-    shown = content_of(write_report(finished, images=4))["gallery"]
+    shown, images = content_of(write_report(finished, images=4))["gallery"], find_images(tree)
     assert set(shown["pictures"]) == {"0", "1", "3"}
     for number, pictures in shown["pictures"].items():
         assert len(pictures) == min(4, shown["images"]["cluster"].count(int(number)))
         for place, data in pictures:
             assert shown["images"]["cluster"][place] == int(number)
-            path = tree / shown["images"]["name"][place]
-            assert data == gallery.encode(str(path))
+            image = images.names.index(shown["images"]["name"][place])
+            assert data == gallery.encode(images, image)
 
 
 def test_what_is_asked_for_is_pictured(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
