@@ -7,12 +7,11 @@ or both. An image's name is that of its file without the extension.
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.decode import MAX_PIXELS, UnreadableImageError
+from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.retrieval_revisited import read_revisited
@@ -142,15 +141,16 @@ def content_digest(images: ImageList) -> str:
     """SHA-256 of the images' names and sizes in bytes, by which stored features know them.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: one is not there.
     """
     told = hashlib.sha256()
     for index, name in enumerate(images.names):
         try:
-            with images.open(index) as file:
-                size = file.seek(0, os.SEEK_END)
-        except UnreadableImageError as error:
-            raise InputError(f"{images.where(index)}: cannot read this image: {error}") from error
+            size = Path(images.where(index)).stat().st_size
+        except OSError as error:
+            raise InputError(
+                f"{images.where(index)}: cannot read this image: {error.strerror}"
+            ) from error
         told.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
     return told.hexdigest()
 
