@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-import clustering_flags
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from cluster.clusters import Clusters
 from cluster.quality import group_by_cluster
 from cluster.sampler import ORDERS, cluster_weights
-from clustering_flags import check_clustering, cluster_steps, make_clustering
+from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from data.decode_gpu import check_decode
 from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
@@ -419,7 +418,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("data", metavar="DIR", type=Path, help=data_help)
     add("-a", "--arch", choices=list(MODELS), default="alexnet", help="architecture")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
-    clustering_flags.add_flags(parser)
+    add_clustering_flags(parser)
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
