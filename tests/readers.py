@@ -18,6 +18,7 @@ import torch
 from caffe_files import layers_of, randomised, write_caffe, write_caffe_v1
 from conftest import write_images
 from mutations import OPCODES, WORDS, damaged, damaged_member
+from old_numpy import array_pickle, rows_pickle
 from old_torch import save_as_2018
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
 from run_folder import make_run
@@ -387,6 +388,19 @@ def feature_tensors(folder: Path) -> Reader:
     return Reader(path, read, [save({"features": rows}), save({"a": rows, "features": rows})])
 
 
+def feature_pickles(folder: Path) -> Reader:
+    path = folder / "x.pkl"
+    rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    samples = [array_pickle(rows), rows_pickle(rows)]
+    samples += [pickle.dumps(each, p) for each in (rows, tuple(rows)) for p in (0, 2, 4, 5)]
+
+    def read() -> None:
+        _, found = read_rows(path)
+        check_finite(path, found, 0)
+
+    return Reader(path, read, samples, OPCODES)
+
+
 def names_of_rows(folder: Path) -> Reader:
     path = folder / "names.txt"
     return Reader(path, lambda: read_names(path, 3), [b"a\nb\nc\n", b"a\r\nb\r\nc"])
@@ -444,7 +458,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
         assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
-        feature_tensors, names_of_rows, metrics, configuration, listing, epoch_assignment,
-        stored_stage,
+        feature_tensors, feature_pickles, names_of_rows, metrics, configuration, listing,
+        epoch_assignment, stored_stage,
     )
 }  # fmt: skip
