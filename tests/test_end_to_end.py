@@ -674,3 +674,23 @@ def test_the_way_of_decoding_is_recorded(
 def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
         train(tree, "--decode", "gpu")
+
+
+def test_a_checkpoint_of_before_there_were_methods_goes_on(tree: Path, train: Train) -> None:
+    whole = train(tree, "--epochs", "2", exp="whole")
+    cut = train(tree, "--epochs", "2", "--checkpoints", "7", exp="cut")
+    path = cut / "checkpoints" / "checkpoint_1.pth.tar"
+    saved = torch.load(path, weights_only=True)
+    assert saved.pop("method") == saved["settings"].pop("method") == "deepcluster"
+    torch.save(saved, path)
+    train(tree, "--resume", str(path), "--epochs", "2", "--checkpoints", "25000", exp="cut")
+    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+
+
+def test_a_checkpoint_of_another_method_does_not_go_on(tree: Path, train: Train) -> None:
+    folder = train(tree)
+    path = folder / "checkpoint.pth.tar"
+    saved = torch.load(path, weights_only=True)
+    torch.save({**saved, "method": "swav"}, path)
+    with pytest.raises(InputError, match="holds a run of --method swav, not of deepcluster"):
+        train(tree, "--resume", str(path), "--epochs", "2")
