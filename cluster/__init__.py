@@ -4,6 +4,7 @@ In: features `(N, D)`. Out: an assignment `(N,) int64`, -1 for an image that is 
 PCA and centroids that assign new features. `Kmeans` and `PIC`, made of these parts, are in
 clustering.py at the top. Knows no images and no networks. Imports system/ and parallel/.
 
+    base.py        Clustering, the common base of Kmeans and PIC
     whitening.py   PCA-whitening and L2 normalisation, over all processes
     kmeans.py      k-means: Faiss's loop over the rows of all processes
     nearest.py     the nearest centroid of each row, by Faiss or torch, on CPU or GPU
