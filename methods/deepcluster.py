@@ -16,11 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-import clustering_flags
 from cluster.clusters import Clusters
 from cluster.quality import nmi, purity, size_metrics
 from cluster.sampler import ORDERS, cluster_weights
-from clustering_flags import check_clustering, cluster_steps, make_clustering
+from clustering import (
+    CLUSTERINGS,
+    add_clustering_flags,
+    check_clustering,
+    cluster_steps,
+    make_clustering,
+)
 from data.loading import Batch
 from data.transforms import TRAINING_VIEWS, to_input
 from methods.frozen import frozen_features
@@ -68,7 +73,7 @@ class DeepCluster:
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """Clustering, sampling and the loss."""
-        clustering_flags.add_flags(parser)
+        add_clustering_flags(parser)
         add = parser.add_argument_group("DeepCluster").add_argument
         reassign_help = "epochs of training between two reassignments of clusters"
         add("--reassign", type=cli.positive_number, default=1.0, help=reassign_help)
@@ -151,7 +156,9 @@ class DeepCluster:
         kept = assignment >= 0
         comparable = len(self.previous) == len(assignment)
         return {
-            "kmeans_loss": self.clustering_loss if clusters.algorithm == "Kmeans" else None,
+            "kmeans_loss": self.clustering_loss
+            if CLUSTERINGS[clusters.algorithm].has_loss
+            else None,
             "ln_k": math.log(self.k),
             "nmi_previous": nmi(assignment, self.previous) if comparable else None,
             "nmi_labels": None if labels is None else nmi(assignment, labels),

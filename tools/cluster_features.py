@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-import clustering_flags
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
-from clustering_flags import check_clustering, cluster_steps, make_clustering
+from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel.collectives import process_group, rank, shard_of, together
 from system import cli, device
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
-            shown = f", loss {loss:.6g}" if args.clustering == "Kmeans" else ""
+            shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
             write_assignment(args.out, clustering.assignments, names)
             sys.stdout.write(f"written to {args.out}\n")
@@ -249,7 +248,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ".pickle with an array or a list of rows"
     )
     add("features", metavar="FEATURES", type=Path, help=features_help)
-    clustering_flags.add_flags(parser)
+    add_clustering_flags(parser)
     add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
     no_pca_help = "cluster the rows as they are, neither whitened nor normalised"
     suppress = argparse.SUPPRESS
