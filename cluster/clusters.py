@@ -61,6 +61,10 @@ class Clusters:
             distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
         return nearest, distances
 
+    def is_whole(self) -> bool:
+        """Whether there is an epoch, and a centroid, after `from_plain`."""
+        return type(self.epoch) is int and self.centroids.ndim == 2 and self.centroids.size > 0
+
     def to_plain(self) -> dict[str, Any]:
         """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
         return {

@@ -14,6 +14,7 @@ from models import MODELS
 from models.convnet import ConvNet
 from parallel import collectives
 from system import cli
+from training import run
 
 
 def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
@@ -34,5 +35,5 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 if __name__ == "__main__":
     MODELS.update(tiny=tiny, plain=plain)
-    main.broadcast_buffers = broadcast_buffers
+    run.broadcast_buffers = broadcast_buffers
     sys.exit(cli.run(main.main, main.parse_args))
