@@ -165,7 +165,7 @@ def test_no_script_that_is_given_images_needs_a_file(
     train: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.experiment.MOST_UNREADABLE", 0.1)
+    monkeypatch.setattr("training.unreadable.MOST_UNREADABLE", 0.1)
     by_files = train(tree, exp="files/run/exp")
     expected = outputs(by_files, tree)
     galleries = [make_gallery(feature_map.read_run(by_files), 1, 10, 10)]
