@@ -27,8 +27,9 @@ from system import cli
 from system.errors import InputError
 from system.names import from_lines, from_reasons, read_text, to_lines
 from tools import cluster_features, export, export_clusters, inspect_checkpoint, prepare_data
-from training import experiment
+from training import unreadable
 from training.finished_run import read_run
+from training.logs import read_metrics
 from training.summary import epoch_metrics
 from visu import clusters as clusters_script
 from visu import report
@@ -73,7 +74,7 @@ def check_left_out(bad: dict[str, str], prefix: str = "") -> None:
 def test_a_run_over_uncleaned_data(
     uncleaned: Path, train: Train, monkeypatch: pytest.MonkeyPatch, decode: str
 ) -> None:
-    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
     exp = train(uncleaned, "--decode", decode, "--workers", "1")
     listed = from_lines(read_text(exp / "images.txt"))
     expected = {f"zoo/{name}" for name in (*ZOO, "gone.png", "pipe.png")} | set(names("names"))
@@ -95,7 +96,7 @@ def test_every_script_takes_uncleaned_data(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
     monkeypatch.setattr(prepare_data, "MOST_UNREADABLE", 1.0)
     exp = train(uncleaned, "--no-report")
     model, prefix = str(exp / "checkpoint.pth.tar"), f"{uncleaned}/"
@@ -144,7 +145,7 @@ def run(script: object, *command: object) -> None:
 def test_a_lower_limit_of_pixels_leaves_images_out_by_name(
     tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
     paths = find_images(tree).names
     large = [path for path in paths if int(Path(path).stem) % 7 >= 5]  # 40 × 45 and 40 × 46
     exp = train(tree, "--max-pixels", str(40 * 44))
@@ -165,7 +166,7 @@ def test_a_lower_limit_of_pixels_leaves_images_out_by_name(
 def test_images_that_vanish_between_listing_and_reading_are_left_out(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "MOST_UNREADABLE", 1.0)
+    monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
 
     def find_and_remove(*args: Any) -> Any:
         images = find_images(*args)
@@ -197,9 +198,9 @@ def test_an_image_that_was_away_for_an_epoch_comes_back(
         return epoch_metrics(*args)
 
     monkeypatch.setattr(main, "find_images", find_and_take_away)
-    monkeypatch.setattr(main, "epoch_metrics", bring_back)
+    monkeypatch.setattr("training.run.epoch_metrics", bring_back)
     exp = train(tmp_path / "images", "--epochs", "2")
-    assert [line["unreadable"] for line in experiment.read_metrics(exp)] == [1, 0]
+    assert [line["unreadable"] for line in read_metrics(exp)] == [1, 0]
     assert np.load(exp / "assignments" / "epoch_0000.npy")[50] == -1
     assert np.load(exp / "assignments" / "epoch_0001.npy")[50] >= 0
     assert not (exp / "bad_images.txt").exists()
@@ -272,7 +273,7 @@ def test_a_run_in_a_folder_whose_name_is_not_utf_8(
     exp = train(tree, "--no-report", exp=os.fsdecode(b"bad\xff"))
     checkpoint = exp / "checkpoint.pth.tar"
     train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name)
-    assert [line["epoch"] for line in experiment.read_metrics(exp)] == [0, 1]
+    assert [line["epoch"] for line in read_metrics(exp)] == [0, 1]
     assert "</html>" in (exp / "report.html").read_text()
     table, weights, rows = (exp / name for name in ("a.csv", "net.safetensors", "rows"))
     common = [str(checkpoint), str(tree), "--workers", "0", "--out"]

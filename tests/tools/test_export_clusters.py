@@ -51,7 +51,7 @@ def test_each_epoch_has_its_clusters_and_the_last_is_the_default(
 ) -> None:
     (tree / "b" / "007.png").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.experiment.MOST_UNREADABLE", 0.1)
+        patch.setattr("training.unreadable.MOST_UNREADABLE", 0.1)
         folder = train(tree, "--epochs", "2")
     run(folder, "--out", tmp_path / "a.csv", *(() if epoch is None else ("--epoch", epoch)))
     assignment = np.load(folder / "assignments" / f"epoch_{2 if epoch is None else epoch:04d}.npy")
