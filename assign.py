@@ -24,7 +24,7 @@ from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
 from parallel.collectives import gather_rows, process_group, rank, together
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
 from system.progress import progress
@@ -202,9 +202,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
-    add("--seed", type=cli.whole_number(0), default=31, help="of --recluster's first centroids")
-    save_help = "file for the clusters, to assign other images with --clusters"
-    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    flags.add_seed(parser, "of --recluster's first centroids")
+    flags.add_save_clusters(parser)
     return parser.parse_args(argv)
 
 

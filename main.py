@@ -27,9 +27,16 @@ from cluster.quality import group_by_cluster
 from cluster.sampler import ORDERS, cluster_weights
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from data.decode_gpu import check_decode
-from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
-from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
+from data.loading import (
+    Batch,
+    EpochBatches,
+    ImageDataset,
+    add_decode_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    make_loader,
+)
 from data.transforms import TRAINING_VIEWS, central_crop, to_input
 from evaluation.knn import classify_each_other
 from features.forward import Features, compute_features

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import clustering, probe, scaling, training, visu
 from system import cli
-from system.device import DEVICES
+from system.device import add_device_flag
 from system.errors import InputError
 from system.files import write_text
 
@@ -51,8 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name, (benchmark, description) in BENCHMARKS.items():
         command = commands.add_parser(name, help=description, description=benchmark.__doc__)
         benchmark.add_flags(command)
-        device_help = "auto: a GPU where there is one"
-        command.add_argument("--device", choices=DEVICES, default="auto", help=device_help)
+        add_device_flag(command)
         json_help = "write the figures to this file, too"
         command.add_argument("--json", metavar="FILE", type=Path, help=json_help)
     return parser.parse_args(argv)

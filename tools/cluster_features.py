@@ -22,7 +22,7 @@ from cluster.whitening import BLOCK, PCA
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel.collectives import process_group, rank, shard_of, together
-from system import cli, device
+from system import cli, device, flags
 from system.device import select_compute
 from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
@@ -200,13 +200,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--no-pca", action="store_const", const=None, default=suppress, dest="pca", help=no_pca_help
     )
-    add("--seed", type=cli.whole_number(0), default=31, help="of the first centroids")
+    flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)
     names_help = "text file with a line for each row, such as the path of its image"
     add("--names", metavar="FILE.txt", type=Path, help=names_help)
-    save_help = "file for PCA and centroids, for the --clusters of assign.py"
-    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    flags.add_save_clusters(parser)
     device.add_device_flag(parser)
     return parser.parse_args(argv)
 
