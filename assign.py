@@ -23,7 +23,8 @@ from data.decode import MAX_PIXELS
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
-from parallel.collectives import gather_rows, process_group, rank, together
+from parallel import script
+from parallel.collectives import gather_rows, rank, together
 from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
@@ -35,11 +36,6 @@ COLUMNS, SIDE = 10, 96  # pictures of a cluster on it, and their size in pixels
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then assign."""
     with together():
         if rank() == 0:
@@ -208,4 +204,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

@@ -27,7 +27,8 @@ from features.forward import compute_features
 from features.network import SIZE, add_size_flag, input_size
 from models import ConvNet, check_size
 from models.frozen import frozen
-from parallel.collectives import gather_rows, process_group, rank, shard_of, together, world_size
+from parallel import script
+from parallel.collectives import gather_rows, rank, shard_of, together, world_size
 from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.files import make_experiment_folder
@@ -91,11 +92,6 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
@@ -158,4 +154,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

@@ -51,7 +51,8 @@ from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_ep
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, add_conv_flag, layers_or_avgpool, name_of
-from parallel.collectives import process_group, rank, together, world_size
+from parallel import script
+from parallel.collectives import rank, together, world_size
 from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
@@ -112,11 +113,6 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
@@ -271,4 +267,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

@@ -311,12 +311,13 @@ def test_two_processes_are_as_one(
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from conftest import tiny; from models import MODELS; import distributed, eval_linear\n"
+        "from conftest import tiny; from models import MODELS; import eval_linear\n"
+        "from parallel.collectives import process_group\n"
         "MODELS['tiny'] = tiny\n"
-        "with distributed.process_group('cpu'):\n"
+        "with process_group('cpu'):\n"
         f"    for name in {protocols}:\n"
         "        flags = [*sys.argv[1:], '--protocol', name, '--exp', f'two/{name}']\n"
-        "        eval_linear.run(eval_linear.parse_args(flags))\n"
+        "        eval_linear.main(eval_linear.parse_args(flags))\n"
     )
     command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]

@@ -21,7 +21,8 @@ from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
 from clustering_flags import check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
-from parallel.collectives import process_group, rank, shard_of, together
+from parallel import script
+from parallel.collectives import rank, shard_of, together
 from system import cli, device, flags
 from system.device import select_compute
 from system.errors import InputError, shorten
@@ -33,11 +34,6 @@ DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then cluster."""
     with together():
         on = select_compute(args.device).device
@@ -211,4 +207,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

@@ -214,7 +214,8 @@ def test_a_disk_that_fails_is_one_line_and_status_2(
 @pytest.mark.parametrize(("reader", "status"), [("head -n 1", 141), (">/dev/full", 2)])
 def test_nobody_reads_what_is_printed(reader: str, status: int) -> None:
     code = (
-        "import argparse, cli, sys; parse = argparse.ArgumentParser().parse_args; "
+        "import argparse, sys; from system import cli; "
+        "parse = argparse.ArgumentParser().parse_args; "
         "sys.exit(cli.run(lambda args: print('line\\n' * 100_000), parse, []))"
     )
     pipe = reader if reader.startswith(">") else f"| {reader}"
