@@ -183,8 +183,9 @@ def strips_of(assignment: Assignment, max_pixels: int = MAX_PIXELS) -> list[Stri
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Assign images to the clusters of a trained network.",
-        epilog="Example: python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
+        example="python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
         "--contact-sheet new.png",
+        details="docs/using.md",
     )
     network.add_flags(parser)
     assignment_files.add_flags(parser)

@@ -133,7 +133,8 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Classify val images by their nearest neighbours among the train images.",
-        epilog="Example: python eval_knn.py --data /imagenet --model exp/001/checkpoint.pth.tar",
+        example="python eval_knn.py --data /imagenet --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/knn.md",
     )
     add = parser.add_argument
     flags.add_data(parser)

@@ -224,8 +224,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Train linear classifiers on the layers of a frozen network.",
-        epilog="Example: python eval_linear.py --data /imagenet --model exp/001/checkpoint.pth.tar "
+        example="python eval_linear.py --data /imagenet --model exp/001/checkpoint.pth.tar "
         "--conv all --verbose",
+        details="docs/evaluation/linear.md",
     )
     add, paper = parser.add_argument, RECIPES["paper"]
     flags.add_data(parser)

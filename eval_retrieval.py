@@ -241,7 +241,12 @@ def _line(name: str, cells: Sequence[str | float | None]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Oxford5k, Paris6k and their revisited versions with R-MAC.")
+    parser = cli.Parser(
+        description="Oxford5k, Paris6k and their revisited versions with R-MAC.",
+        example="python eval_retrieval.py --dataset /data/retrieval --dataset_name Oxford "
+        "--model exp/001/checkpoint.pth.tar --temp_dir exp/retrieval/Oxford",
+        details="docs/evaluation/retrieval.md",
+    )
     add, at_least = parser.add_argument, cli.whole_number
     flags.add_model(parser, "checkpoint, or pretrained: torchvision's VGG-16")
     add("--dataset", type=Path, required=True, help="folder of the data set, or of both data sets")

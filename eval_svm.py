@@ -187,7 +187,8 @@ def table(results: dict[str, Any]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Linear SVMs and low-shot SVMs on VOC 2007, on frozen conv layers.",
-        epilog="Example: python eval_svm.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        example="python eval_svm.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/svm.md",
     )
     add = parser.add_argument
     add_vocdir_flag(parser)

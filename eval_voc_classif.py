@@ -251,7 +251,11 @@ def _cell(mean: float, deviation: float | None) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The original's flags, then ours."""
-    parser = cli.Parser(description="Train a network's classifier on VOC 2007, or all of it.")
+    parser = cli.Parser(
+        description="Train a network's classifier on VOC 2007, or all of it.",
+        example="python eval_voc_classif.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/voc.md",
+    )
     add_vocdir_flag(parser)
     split_help = "what to train on; train is tested on val, trainval on test"
     parser.add_argument("--split", choices=list(TESTED_ON), default="train", help=split_help)

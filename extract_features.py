@@ -237,8 +237,9 @@ def components(text: str) -> int | str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write the features of images to a file, and beside it which row is whose.",
-        epilog="Example: python extract_features.py exp/001/checkpoint.pth.tar /your/images "
+        example="python extract_features.py exp/001/checkpoint.pth.tar /your/images "
         "--out features --whiten",
+        details="docs/using.md",
     )
     add = parser.add_argument
     network.add_flags(parser)

@@ -46,10 +46,17 @@ def without_nan(value: Any) -> Any:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__.split("\n")[0] if __doc__ else None)
+    page = "docs/performance.md"
+    parser = cli.Parser(description=__doc__, example="python -m benchmarks training", details=page)
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, (benchmark, description) in BENCHMARKS.items():
-        command = commands.add_parser(name, help=description, description=benchmark.__doc__)
+        command = commands.add_parser(
+            name,
+            help=description,
+            description=benchmark.__doc__,
+            example=f"python -m benchmarks {name}",
+            details=page,
+        )
         benchmark.add_flags(command)
         add_device_flag(command)
         json_help = "write the figures to this file, too"

@@ -183,8 +183,9 @@ def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Cluster features from a file.",
-        epilog="Example: python -m tools.cluster_features features.npy --k 1000 --names images.txt "
+        example="python -m tools.cluster_features features.npy --k 1000 --names images.txt "
         "--out clusters.csv",
+        details="docs/using.md",
     )
     add = parser.add_argument
     features_help = f"(N, D) floats: .npy, or .safetensors with one tensor or one called {TENSOR}"

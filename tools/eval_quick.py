@@ -146,7 +146,10 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="NMI to the labels and a quick linear probe, beside the untrained network."
+        description="NMI to the labels and a quick linear probe, beside the untrained network.",
+        example="python -m tools.eval_quick --data datasets/digits "
+        "--model exp/001/checkpoint.pth.tar",
+        details="docs/own-images.md",
     )
     flags.add_data(parser, "folder with train/ and val/, a folder for each label in both")
     flags.add_model(parser, "checkpoint of a run of main.py")

@@ -178,8 +178,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Export a network to ONNX, which is checked with onnxruntime, or its weights "
         "to safetensors, which all scripts here read as they read a checkpoint.",
-        epilog="Example: python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx "
-        "--normalise",
+        example="python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx --normalise",
+        details="docs/using.md",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")

@@ -96,7 +96,8 @@ def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Which of a run's images was in which cluster.",
-        epilog="Example: python -m tools.export_clusters exp/001 --epoch 2 --out epoch_2.csv",
+        example="python -m tools.export_clusters exp/001 --epoch 2 --out epoch_2.csv",
+        details="docs/using.md",
     )
     parser.add_argument("exp", metavar="EXP", type=Path, help="experiment folder")
     flags.add_epoch(parser)

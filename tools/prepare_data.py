@@ -211,11 +211,10 @@ class Sums:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    description, details = (__doc__ or "").split("\n\n", 1)
     parser = cli.Parser(
-        description=description,
-        epilog=f"{details}\nExample: python -m tools.prepare_data /imagenet/train /fast/train256",
-        formatter_class=Help,
+        description=__doc__,
+        example="python -m tools.prepare_data /imagenet/train /fast/train256",
+        details="docs/data.md",
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="folder of images, nested or flat")
@@ -227,10 +226,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_workers(parser, os.cpu_count(), "processes; left out: one for each core")
     add_max_pixels_flag(parser)
     return parser.parse_args(argv)
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with defaults, and the text's own lines."""
 
 
 if __name__ == "__main__":

@@ -178,8 +178,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="The images that filters respond to most: copies in EXP/conv<l>/layer<l>-"
         "channel<c>/, best first, and contact sheets EXP/conv<l>/images-*.jpeg.",
-        epilog="Example: python visu/activ-retrieval.py --data datasets/digits/train --model "
-        "exp/001/checkpoint.pth.tar --conv 1 5 --exp exp/001/visu",
+        example="python visu/activ-retrieval.py --data /imagenet/train "
+        "--model exp/001/checkpoint.pth.tar --conv 1 5 --exp exp/001/visu",
+        details="docs/pictures.md",
     )
     flags.add_data(parser, network.DATA_HELP, metavar="DIR", nargs="+")
     flags.add_model(parser)

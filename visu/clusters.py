@@ -206,7 +206,8 @@ def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Contact sheets of a run's clusters, and how they moved.",
-        epilog="Example: python visu/clusters.py exp/001 --count 20",
+        example="python visu/clusters.py exp/001 --count 20",
+        details="docs/pictures.md",
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, help="experiment folder of a run")

@@ -155,7 +155,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="A map of a network's features on one HTML page, with the images under the "
         "pointer.",
-        epilog="Example: python visu/feature_map.py exp/001",
+        example="python visu/feature_map.py exp/001",
+        details="docs/pictures.md",
     )
     add = parser.add_argument
     source_help = "experiment folder of a run, or checkpoint of a network"

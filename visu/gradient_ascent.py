@@ -170,8 +170,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Pictures that filters respond to: EXP/conv<l>/layer<l>-channel<c>.jpeg, and a "
         "contact sheet EXP/conv<l>/filters.jpeg.",
-        epilog="Example: python visu/gradient_ascent.py --model exp/001/checkpoint.pth.tar "
-        "--conv 1 --exp exp/001/visu --preset conv1",
+        example="python visu/gradient_ascent.py --model exp/001/checkpoint.pth.tar --conv 1 "
+        "--exp exp/001/visu --preset conv1",
+        details="docs/pictures.md",
     )
     add, at_least, positive = parser.add_argument, cli.whole_number, cli.positive_number
     flags.add_model(parser)

@@ -24,7 +24,8 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write EXP/report.html: a run on one page that needs nothing else.",
-        epilog="Example: python visu/report.py exp/001",
+        example="python visu/report.py exp/001",
+        details="docs/runs.md",
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, help="experiment folder of main.py")
