@@ -1,16 +1,20 @@
-"""Features in, pseudo-labels out (paper, section 3): `Kmeans` and `PIC`.
+"""Features in, pseudo-labels out (paper, section 3): `Kmeans` and `PIC`, and their flags.
 
 Knows arrays only: no images, no data sets, no networks. Under torchrun each process gives the
 features of its own images; the clusters are those of all, the same in every process.
+
+Another clustering is another class on the base of these two, and a line in `CLUSTERINGS`.
 """
 
+import argparse
 import sys
-from functools import cached_property
 
 import numpy as np
 import torch
 
+from cluster.base import Clustering
 from cluster.kmeans import (
+    INITIALISATIONS,
     ITERATIONS,
     PLAIN,
     Advance,
@@ -20,6 +24,7 @@ from cluster.kmeans import (
     train_kmeans,
 )
 from cluster.pic import (
+    GRAPHS,
     check_graph,
     check_neighbours,
     check_widths,
@@ -27,16 +32,20 @@ from cluster.pic import (
     make_graph,
     run_pic,
 )
-from cluster.quality import group_by_cluster
-from cluster.whitening import PCA, Moments, Whitening, fit_whitening, preprocess_features
+from cluster.quality import arrange_clustering, group_by_cluster
+from cluster.whitening import PCA, preprocess_features
 from parallel.collectives import broadcast, gather_rows, rank, together
-from system.device import select_compute
+from system import cli
+from system.errors import InputError
 
 __all__ = [
+    "CLUSTERINGS",
     "ITERATIONS",
     "PIC",
+    "Clustering",
     "Kmeans",
     "KmeansOptions",
+    "arrange_clustering",
     "group_by_cluster",
     "make_graph",
     "preprocess_features",
@@ -45,24 +54,25 @@ __all__ = [
 ]
 
 
-class Kmeans:
+class Kmeans(Clustering):
     """k-means on PCA-whitened, normalised features.
 
     Args:
         k: number of clusters.
         seed: of the initial centroids.
         options: what Faiss offers beyond plain k-means.
-        device: that computes; None takes a GPU where there is one.
-        pca: components of the PCA; None clusters the rows as they are, neither whitened nor
-            normalised.
+        device, pca: as in `Clustering`.
 
     Attributes (after `cluster`):
-        assignments: `(N,) int64`, the cluster of each row; with many processes, of the rows of all,
-            in the order of the ranks.
+        assignments, whitening: as in `Clustering`.
         images_lists: list of k lists of row numbers; a cluster may be empty.
-        whitening: the `Whitening` that was fitted; None without a PCA.
         centroids: `(k, pca) float32`, among the whitened rows.
+
+    `cluster` raises a ValueError where k is not in 2..N; its `advance` is called with 1 after each
+    of the `ITERATIONS` iterations, each of which `verbose` prints.
     """
+
+    has_loss = True
 
     def __init__(
         self,
@@ -72,33 +82,12 @@ class Kmeans:
         device: torch.device | None = None,
         pca: int | None = PCA,
     ) -> None:
-        self.k, self.seed, self.options, self.pca = k, seed, options, pca
-        self.device = device or select_compute().device
-        self.assignments = np.empty(0, np.int64)
+        super().__init__(device, pca)
+        self.k, self.seed, self.options = k, seed, options
 
-    @cached_property
-    def images_lists(self) -> list[list[int]]:
-        """The rows of each cluster."""
-        return group_by_cluster(self.assignments, self.k)
-
-    def cluster(
-        self,
-        features: np.ndarray,
-        verbose: bool = False,
-        moments: Moments | None = None,
-        advance: Advance | None = None,
-    ) -> float:
-        """Cluster `(N, D)` features of any floating type and return the k-means loss.
-
-        Args:
-            verbose: print each iteration.
-            moments: of the features, if they are known already.
-            advance: called with 1 after each of the `ITERATIONS` iterations.
-
-        Raises:
-            ValueError: k is not in 2..N, or a row is not finite.
-        """
-        self.whitening, x = _whiten(features, moments, self.pca, self.device)
+    def group(
+        self, x: np.ndarray, verbose: bool, advance: Advance | None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         result = train_kmeans(
             x,
             self.k,
@@ -108,14 +97,50 @@ class Kmeans:
             device=self.device,
             advance=advance,
         )
-        self.assignments, self.centroids = result.assignment, result.centroids
-        self.__dict__.pop("images_lists", None)
-        return result.loss
+        return result.assignment, result.centroids, result.loss
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        k_help = (
+            "number of clusters; well above the number of classes, for ImageNet ten times, is best"
+        )
+        add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help=k_help)
+
+        add = parser.add_argument_group("k-means").add_argument
+        init_help = "the first centroids: random points, or points chosen to be far apart"
+        add("--kmeans_init", choices=list(INITIALISATIONS), default="random", help=init_help)
+        add("--spherical", action="store_true", help="keep the centroids at unit length")
+        add("--float16", action="store_true", help="distances in half precision, on a GPU only")
+        scratch_help = "scratch memory of Faiss on each GPU in MiB; left out: 1536"
+        add("--gpu_scratch", metavar="MIB", type=cli.whole_number(0), help=scratch_help)
+
+    @classmethod
+    def from_args(
+        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: int | None
+    ) -> "Kmeans":
+        options = KmeansOptions(args.kmeans_init, args.spherical, args.float16, args.gpu_scratch)
+        return cls(args.nmb_cluster, seed, options, device, pca)
+
+    @staticmethod
+    def check(args: argparse.Namespace, count: int, what: str) -> None:
+        if args.nmb_cluster > count:
+            raise InputError(
+                f"--nmb_cluster {args.nmb_cluster}: more clusters than the {count} {what}; "
+                f"give {count} at most, and better a tenth of that or fewer"
+            )
+
+    @staticmethod
+    def steps(args: argparse.Namespace, count: int, what: str) -> tuple[int, str]:
+        return ITERATIONS, "iterations"
 
 
-class PIC:
+class PIC(Clustering):
     """Power Iteration Clustering on PCA-whitened, normalised features; it finds the number of
     clusters by itself.
+
+    It computes in float64. The released code computes in float32, where rounding decides the result
+    with the default sigma and alpha: 413 clusters on a set where float64 finds 166.
 
     Args:
         sigma: width of the affinity exp(−d/σ²).
@@ -123,16 +148,21 @@ class PIC:
         alpha: weight of the graph in the power iteration, above 0 and below 1.
         distribute_singletons: let a cluster of one join its nearest neighbour's.
         graph: `exact`, `approximate`, or `auto`: exact for as long as that is quick.
-        device: that computes; None takes a GPU where there is one.
-        pca: as in `Kmeans`.
+        device, pca: as in `Clustering`.
 
     Raises:
         ValueError: sigma or alpha is out of range, or an unknown graph.
 
     Attributes (after `cluster`):
-        assignments, images_lists, whitening: as in `Kmeans`; no cluster is empty.
+        assignments, images_lists, whitening: as in `Clustering`; no cluster is empty.
         centroids: `(C, pca) float32`, the mean of each cluster's whitened rows.
+
+    `cluster` has no loss and returns 0. It raises a ValueError where nnn is not in 1..N−1; its
+    `advance` is called with the number of rows that each step of the graph has done, N in all;
+    `verbose` prints the number of clusters.
     """
+
+    has_loss = False
 
     def __init__(
         self,
@@ -146,34 +176,13 @@ class PIC:
     ) -> None:
         check_widths(sigma, alpha)
         check_graph(graph)
-        self.sigma, self.nnn, self.alpha, self.pca = sigma, nnn, alpha, pca
+        super().__init__(device, pca)
+        self.sigma, self.nnn, self.alpha = sigma, nnn, alpha
         self.distribute_singletons, self.graph = distribute_singletons, graph
-        self.device = device or select_compute().device
-        self.assignments = np.empty(0, np.int64)
 
-    @cached_property
-    def images_lists(self) -> list[list[int]]:
-        """The rows of each cluster."""
-        return group_by_cluster(self.assignments, len(self.centroids))
-
-    def cluster(
-        self,
-        features: np.ndarray,
-        verbose: bool = False,
-        moments: Moments | None = None,
-        advance: Advance | None = None,
-    ) -> float:
-        """Cluster `(N, D)` features of any floating type. Returns 0, since PIC has no loss.
-
-        Args:
-            verbose: print the number of clusters.
-            moments: of the features, if they are known already.
-            advance: told how many rows each step of the graph has done, N in all.
-
-        Raises:
-            ValueError: nnn is not in 1..N−1, or a row is not finite.
-        """
-        self.whitening, x = _whiten(features, moments, self.pca, self.device)
+    def group(
+        self, x: np.ndarray, verbose: bool, advance: Advance | None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         x = gather_rows(x)  # the graph needs every point
         check_neighbours(self.nnn, len(x))
         assignments = np.empty(len(x), np.int64)
@@ -184,24 +193,86 @@ class PIC:
                 assignments = run_pic(neighbours, distances, self.sigma, self.alpha)
                 if self.distribute_singletons:
                     assignments = join_singletons(neighbours, assignments)
-        self.assignments = broadcast(assignments)
-        self.centroids = _means(x, self.assignments)
-        self.__dict__.pop("images_lists", None)
+        assignments = broadcast(assignments)
+        sizes = np.bincount(assignments)
+        means = sum_by_cluster(x, assignments, len(sizes)) / sizes[:, None]
         if verbose:
-            sys.stdout.write(f"PIC: {len(self.centroids)} clusters\n")
-        return 0.0
+            sys.stdout.write(f"PIC: {len(sizes)} clusters\n")
+        return assignments, means.astype(np.float32), 0.0
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument_group("Power Iteration Clustering").add_argument
+        add("--nnn", type=cli.whole_number(1), default=5, help="nearest neighbours in the graph")
+        sigma_help = "width of the affinity exp(-d/sigma^2) between neighbours"
+        add("--sigma", type=cli.positive_number, default=0.2, help=sigma_help)
+        alpha_help = "weight of the graph in the power iteration, above 0 and below 1"
+        add("--alpha", type=cli.inner_fraction, default=0.001, help=alpha_help)
+        graph_help = "auto: exact for as long as that is quick"
+        add("--graph", choices=GRAPHS, default="auto", help=graph_help)
+
+    @classmethod
+    def from_args(
+        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: int | None
+    ) -> "PIC":
+        widths = {"sigma": args.sigma, "alpha": args.alpha}
+        return cls(**widths, nnn=args.nnn, graph=args.graph, device=device, pca=pca)
+
+    @staticmethod
+    def check(args: argparse.Namespace, count: int, what: str) -> None:
+        if args.nnn >= count:
+            raise InputError(
+                f"--nnn {args.nnn}: each has only {count - 1} neighbours among the {count} {what}; "
+                "give fewer"
+            )
+
+    @staticmethod
+    def steps(args: argparse.Namespace, count: int, what: str) -> tuple[int, str]:
+        return count, what
 
 
-def _whiten(
-    features: np.ndarray, moments: Moments | None, pca: int | None, device: torch.device
-) -> tuple[Whitening | None, np.ndarray]:
-    if pca is None:
-        return None, np.ascontiguousarray(features, np.float32)
-    whitening = fit_whitening(features if moments is None else moments, pca, device)
-    return whitening, whitening.apply(features, device)
+CLUSTERINGS: dict[str, type[Clustering]] = {"Kmeans": Kmeans, "PIC": PIC}
 
 
-def _means(x: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The mean `(C, d) float32` of the rows of each cluster, none of them empty."""
-    sizes = np.bincount(clusters)
-    return (sum_by_cluster(x, clusters, len(sizes)) / sizes[:, None]).astype(np.float32)
+def add_clustering_flags(parser: argparse.ArgumentParser) -> None:
+    """`--clustering`, and the flags of each clustering."""
+    add = parser.add_argument
+    add("--clustering", choices=list(CLUSTERINGS), default="Kmeans", help="clustering algorithm")
+    for kind in CLUSTERINGS.values():
+        kind.add_flags(parser)
+
+
+def make_clustering(
+    args: argparse.Namespace, seed: int, device: torch.device, pca: int | None = PCA
+) -> Clustering:
+    """The clustering of `--clustering`, with its settings.
+
+    Args:
+        seed: of the first centroids.
+        pca: components; None clusters rows as they are.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    try:
+        return CLUSTERINGS[args.clustering].from_args(args, seed, device, pca)
+    except ValueError as error:
+        raise InputError(f"--clustering {args.clustering}: {error}") from error
+
+
+def check_clustering(args: argparse.Namespace, count: int, what: str) -> None:
+    """Check that there are enough rows to cluster.
+
+    Args:
+        count: number of rows.
+        what: they are, such as "images of DIR".
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    CLUSTERINGS[args.clustering].check(args, count, what)
+
+
+def cluster_steps(args: argparse.Namespace, count: int, what: str) -> tuple[int, str]:
+    """The total of the progress of clustering so many rows, and its unit."""
+    return CLUSTERINGS[args.clustering].steps(args, count, what)

@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
-# The released networks: AlexNet and VGG-16, of each checkpoint.pth.tar (PyTorch), model.caffemodel
-# and model.prototxt (Caffe; tools/caffe reads them).
+# Downloads the released networks, AlexNet and VGG-16: checkpoint.pth.tar (PyTorch), model.caffemodel
+# and model.prototxt (Caffe; tools/caffe reads them) of each. The repository that publishes these
+# files is licensed under CC BY-NC 4.0.
 #
 #   ./download_model.sh                               into ~/deepcluster_models/{alexnet,vgg16}
 #   MODELROOT=/data/models ARCHS=alexnet ./download_model.sh
-#   ./download_model.sh --assignments --features      also the published clusters and features
+#   ./download_model.sh --assignments                 also the published clusters of the images
+#   ./download_model.sh --features                    also the published features, which
+#                                                     python -m tools.cluster_features reads
 #
-# Needs bash, and curl or wget. What was cut is gone on with when the same command is given again,
-# and what is there already is checked and left. Each file's size has to be the server's; its SHA-256
-# is recorded in SHA256SUMS beside it, and has to be that ever after. If you know a file's SHA-256
-# already, put it there first, as `sha256sum` prints it.
+# Needs bash, and curl or wget. An interrupted download resumes when you give the same command again;
+# files that are there already are checked and kept. Each file must have the size that the server
+# states. Its SHA-256 is recorded in SHA256SUMS beside it and must stay the same. If you know a file's
+# SHA-256 already, put it there first, as `sha256sum` prints it.
 #
-# Exit status: 0 all are there; 1 the network or the server does not give them; 2 a file is not what
-# was recorded, a setting is wrong, or the folder cannot be written.
+# Variables: MODELROOT, ARCHS, BASE, ASSIGNMENTS, FEATURES, RETRIES, WAIT; see "Released models" in
+# docs/checkpoints.md.
+#
+# Exit status: 0 all files are there; 1 the network or the server does not give them; 2 a file differs
+# from its recorded SHA-256 or the server's size, a setting is wrong, or the folder is not writable.
 set -euo pipefail
 
 MODELROOT=${MODELROOT:-$HOME/deepcluster_models}
@@ -21,11 +27,11 @@ ARCHS=${ARCHS-alexnet vgg16}
 RETRIES=${RETRIES:-5}  # attempts, counted anew from one that gets further on
 WAIT=${WAIT:-5}        # seconds between two of them
 
-# Paths below BASE. Where this was written these names could not be checked: if the server has others,
-# give those.
+# Paths below BASE. The names of the assignments could not be checked where this was written: if the
+# server has others, give those.
 ASSIGNMENTS=${ASSIGNMENTS:-alexnet/alexnet_cluster_assignment.pickle \
     vgg16/vgg16_cluster_assignment.pickle}
-FEATURES=${FEATURES:-alexnet/alexnet_features.pickle vgg16/vgg16_features.pickle}
+FEATURES=${FEATURES:-alexnet/alexnet_features.pkl vgg16/vgg16_features.pkl}
 
 main() {
     local assignments= features= word arch path

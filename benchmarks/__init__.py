@@ -1,1 +1,14 @@
-"""How long each stage takes; `python -m benchmarks` runs these."""
+"""The speed of each stage: `python -m benchmarks`; docs/performance.md has the results.
+
+In: random features, scikit-learn's photographs. Out: tables and JSON, each stage beside a
+well-known library and beside the hardware's limit. Imports any room.
+
+    __main__.py     the command: which benchmark, and its flags
+    training.py     images per second of the feature pass and of training
+    scaling.py      whole epochs of main.py, by images, workers and processes
+    clustering.py   whitening, k-means, PIC, step by step
+    probe.py        linear probes, each layer alone and all at once
+    visu.py         gradient ascent on filters
+    photos.py       the photographs
+    timing.py       time, memory, the speed of a matrix product
+"""

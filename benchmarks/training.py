@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as v1
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-import main as deepcluster
+import main
 from benchmarks.clustering import arriving, store
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import add_rounds_flag, matmul_rate, number, timed
@@ -33,12 +32,13 @@ from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
 from features.forward import compute_features
+from methods.deepcluster import DeepCluster
 from models import add_arch_flag, untrained
 from parallel.signals import Stopping
 from system import flags
 from system.device import AUTOCAST, Compute, add_precision_flag, select_compute
 from training.experiment import Bystander
-from training.state import State, set_up
+from training.run import Run
 
 K = 1000  # outputs of the network that is trained
 IMAGENET, IMAGENET_K, EPOCHS = 1_281_167, 10_000, 500
@@ -94,7 +94,7 @@ class Stage:
     ) -> None:
         self.compute, self.images = compute, find_images(folder)
         flags = f"--arch {args.arch} --sobel --k {K} --batch {args.batch}"
-        self.settings = deepcluster.parse_args([str(folder), *flags.split()])
+        self.settings = main.parse_args([str(folder), *flags.split()])
         dataset = ImageDataset(self.images, transform, decode=args.decode)
         self.batches = EpochBatches(args.batch)
         self.loader = make_loader(dataset, self.batches, args.workers, compute.device)
@@ -104,8 +104,8 @@ class Stage:
             num_workers=args.workers,
             persistent_workers=args.workers > 0,
         )
-        self.network, self.optimizer, _ = set_up(self.settings, None, compute)
-        self.network.top_layer = nn.Linear(self.network.embedding_dim, K).to(compute.device)
+        self.network = untrained(args.arch, True, K, seed=0).to(compute.device)
+        self.network.to(memory_format=torch.channels_last)
         self.naive_network = untrained(args.arch, True, K, seed=0).to(compute.device)
         self.naive_optimizer = torch.optim.SGD(
             [p for p in self.naive_network.parameters() if p.requires_grad], 0.05, 0.9
@@ -149,21 +149,21 @@ class Training(Stage):
     def __init__(self, args: argparse.Namespace, folder: Path, compute: Compute) -> None:
         steps = [v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), v1.ToTensor(), NORMALIZE]
         super().__init__(args, folder, compute, random_crop(224), v1.Compose(steps))
+        labels = torch.arange(len(self.images)) % K
+        state = {"assignment": labels, "previous": labels, "clusters": None, "clustering_loss": 0}
+        self.method = DeepCluster(self.settings, compute)
+        self.method.load_state_dict(state, with_heads=True)
+        self.method.trained.to(compute.device).to(memory_format=torch.channels_last)
+        with tempfile.TemporaryDirectory() as exp:
+            self.settings.exp = Path(exp) / "exp"
+            self.training = Run(self.settings, self.images, self.method, compute, Stopping())
+        self.training.folder = Bystander()
 
     def work(self, loader: Any) -> None:
-        state = State(0, assignment=np.arange(len(self.images)) % K)
-        deepcluster.train(
-            self.settings,
-            self.network,
-            self.optimizer,
-            loader,
-            state,
-            self.compute,
-            Bystander(),
-            save=lambda name: None,
-            advance=lambda done: None,
-            stopping=Stopping(),
-        )
+        self.training.state.step = 0
+        self.training.augmented = loader
+        for batch in self.training.batches(np.arange(len(self.images))):
+            self.training.update(self.method.losses(self.training.forward, batch))
 
     def naive(self) -> None:
         self.naive_network.train()

@@ -12,8 +12,6 @@ from checkpoints.torch_file import load_torch_file
 from cluster.clusters import Clusters
 from system.errors import InputError
 
-ALGORITHMS = ("Kmeans", "PIC")
-
 
 def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
     """The clusters that a checkpoint holds; None where it has none, as the released ones.
@@ -79,7 +77,8 @@ def _is_sound(clusters: Clusters) -> bool:
     mean, matrix = clusters.whitening.mean, clusters.whitening.matrix
     arrays = mean, matrix, clusters.centroids
     return (
-        clusters.algorithm in ALGORITHMS
+        isinstance(clusters.algorithm, str)
+        and clusters.algorithm.isidentifier()
         and isinstance(clusters.epoch, int)
         and [array.ndim for array in arrays] == [1, 2, 2]
         and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)

@@ -1,21 +1,15 @@
 """Clusters as a checkpoint keeps them: enough to assign new images."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from cluster.base import Clustering
 from cluster.kmeans import BLOCK
 from cluster.nearest import NearestCentroid
 from cluster.whitening import CPU, Whitening
-
-
-class Clustering(Protocol):
-    """A clustering that is done, as `Clusters.of` needs it."""
-
-    whitening: Whitening | None
-    centroids: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -23,7 +17,7 @@ class Clusters:
     """A clustering as a checkpoint keeps it: enough to assign new images.
 
     Attributes:
-        algorithm: `Kmeans` or `PIC`.
+        algorithm: name of the clustering's class, such as `Kmeans`.
         epoch: its network is the one that this epoch begins with.
         whitening: of the features.
         centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
@@ -66,6 +60,10 @@ class Clusters:
             rows = slice(start, start + BLOCK)
             distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
         return nearest, distances
+
+    def is_whole(self) -> bool:
+        """Whether there is an epoch, and a centroid, after `from_plain`."""
+        return type(self.epoch) is int and self.centroids.ndim == 2 and self.centroids.size > 0
 
     def to_plain(self) -> dict[str, Any]:
         """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""

@@ -4,6 +4,9 @@ NMI is normalised by the geometric mean of the entropies, as in the paper; sciki
 the arithmetic mean.
 """
 
+import operator
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -58,3 +61,30 @@ def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
     members = members[np.argsort(assignment[members], kind="stable")]
     sizes = np.bincount(assignment[members], minlength=k)
     return [part.tolist() for part in np.split(members, np.cumsum(sizes)[:-1])]
+
+
+def arrange_clustering(images_lists: Sequence[Sequence[int]]) -> np.ndarray:
+    """The cluster of each image in data-set order: the inverse of `group_by_cluster`.
+
+    Args:
+        images_lists: for each cluster the numbers of its images, in any order; a cluster may be
+            empty.
+
+    Returns:
+        `(N,) int64`, where N is the highest number plus 1; −1 for an image in no list.
+
+    Raises:
+        ValueError: a number is negative, or occurs twice.
+        TypeError: a number is not whole.
+    """
+    sizes = [len(members) for members in images_lists]
+    images = np.fromiter(map(operator.index, chain.from_iterable(images_lists)), np.int64)
+    if images.min(initial=0) < 0:
+        raise ValueError(f"images_lists: there is no image {images.min()}; numbers begin with 0")
+    times = np.bincount(images)
+    if times.max(initial=0) > 1:
+        image = times.argmax()
+        raise ValueError(f"images_lists: image {image} occurs {times[image]} times; give it once")
+    assignment = np.full(len(times), -1, np.int64)
+    assignment[images] = np.repeat(np.arange(len(sizes)), sizes)
+    return assignment

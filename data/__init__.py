@@ -1,1 +1,18 @@
-"""Images: where they come from, how they become tensors, and in which order they are drawn."""
+"""Images: where they come from, how they are decoded, how they become batches.
+
+In: a folder, a list, or a benchmark's data set. Out: uint8 pixels `(B, 3, H, W)`, each image with
+its data-set index, and a reason for each image that is unreadable; on the device, normalised
+network input. Imports system/ and parallel/.
+
+    images.py                ImageList: images by index, and their labels; folders and lists
+    decode.py                one image to RGB pixels: the one place that decodes a JPEG on the CPU
+    decode_gpu.py            `--decode gpu`: JPEGs decoded, cropped and resized on an NVIDIA GPU
+    transforms.py            every crop, once; pixels to network input
+    loading.py               workers, batches, the order of an epoch; `--decode`, `--max-pixels`
+    batch.py                 Batch: pixels, indices, reasons for unreadable images
+    labelled.py              train/ and val/ with labels, for evaluations
+    resized.py               whole images at a given long side, one to a batch, for retrieval
+    voc.py                   PASCAL VOC 2007: images and their classes
+    retrieval.py             Oxford5k and Paris6k: images, queries, ground truth
+    retrieval_revisited.py   the ground truth of ROxford5k and RParis6k
+"""

@@ -1,1 +1,21 @@
-"""What the eval_*.py scripts compute."""
+"""The computations behind eval_*.py.
+
+In: a frozen network and labelled images, or rows. Out: accuracies and average precisions. The
+scripts at the top have the flags and the result files. Imports features/, data/, models/,
+cluster/, checkpoints/, parallel/ and system/.
+
+    linear.py              linear classifiers on all layers at once, on one forward pass
+    linear_norm.py         the batch norm in front of them, in the model zoos' protocol
+    linear_recipes.py      the protocols of the linear probe side by side
+    linear_run.py          its settings, data and epochs, and how it resumes
+    knn.py                 nearest neighbours; also the probe of `main.py --probe`
+    voc.py                 VOC 2007 classification: settings, flags, the protocol in words
+    finetuning.py          the fine-tuning on VOC 2007
+    svm.py                 linear and low-shot SVMs on rows
+    svm_rows.py            images to pooled rows of unit length
+    svm_jobs.py            many SVMs at a time, each result in a file
+    retrieval.py           retrieval in stages, from images to vectors
+    retrieval_ranking.py   rankings, and their average precision by Oxford's rules
+    rmac.py                R-MAC: an image's vector from regions of a conv map
+    metrics.py             top-k accuracy, average precisions
+"""

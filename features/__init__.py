@@ -1,1 +1,10 @@
-"""A frozen network over a data set: the one pass, and its rows in files."""
+"""A frozen network over a data set: one pass, and its rows in memory or in a file.
+
+In: a network and a loader. Out: features `(M, D) float16` in data-set order, and which of the N
+images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and system/.
+
+    forward.py      the pass itself; features of a process's share of the images, for clustering
+    extraction.py   features written to disk as they come, and whitened there
+    rows.py         the file that many processes fill, and continue to fill after an interruption
+    network.py      MODEL and DIR of a script: a trained network and images to apply it to
+"""

@@ -1,4 +1,17 @@
-"""The networks, by the name that `--arch` takes."""
+"""The networks, by the name that `--arch` takes.
+
+In: normalised images `(B, 3, H, W)`. Out: logits `(B, k)`, the embedding that is clustered, or
+the activations of a conv layer. A new architecture is one file and a row of `MODELS`. Imports
+system/.
+
+    convnet.py      ConvNet, the shape of all networks: Sobel, conv layers, classifier, top layer
+    alexnet.py      AlexNet with batch norm
+    vgg16.py        VGG-16 with batch norm
+    resnet.py       ResNet-50, ResNet-18, and a ResNet-18 for small images
+    layers.py       which layers a linear probe sees, and how it pools them: `POOLS`
+    frozen.py       a network that must not change, and a check that it did not
+    pretrained.py   torchvision's VGG-16 as one of ours, for retrieval
+"""
 
 import argparse
 import itertools

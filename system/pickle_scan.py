@@ -9,6 +9,7 @@ regular expression; to load them takes about as long.
 import pickle
 import pickletools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 MOST_SHARED = 38  # uses of what is there already that can make no more than e^(38 / e) entries
@@ -25,6 +26,8 @@ _COUNTED = {  # or the bytes of their number, which comes first
 }
 _STOP, _PUT, _LONG_PUT = pickle.STOP[0], pickle.PUT[0], pickle.LONG_BINPUT[0]
 _SHARING = tuple(b[0] for b in (pickle.DUP, pickle.GET, pickle.BINGET, pickle.LONG_BINGET))
+_IN_MEMO = {_PUT, _LONG_PUT, pickle.BINPUT[0], *_SHARING} - {pickle.DUP[0]}
+_IN_DIGITS = (_PUT, pickle.GET[0])
 _TWO_LINES = (pickle.GLOBAL[0], pickle.INST[0])
 _LOOKED_AT = (_STOP, _LONG_PUT, *_SHARING)
 _FREE = {2**20: rb"r..[\x00-\x0f]\x00", 2**24: rb"r...\x00"}  # numbers below, for files that large
@@ -64,7 +67,7 @@ def check_pickle(content: Any, start: int = 0) -> None:
         shared += opcode in _SHARING
         place = _end_of(content, opcode, place + 1)
     if shared > MOST_SHARED:
-        _check_tuples(content[start : place + 1])
+        _check_tuples(content, start)
 
 
 def _end_of(content: Any, opcode: int, place: int) -> int:
@@ -84,33 +87,41 @@ def _end_of(content: Any, opcode: int, place: int) -> int:
     if end > len(content):
         raise pickle.UnpicklingError("it ends too early")
     if opcode in (_PUT, _LONG_PUT):
-        behind = content[place:end]
-        number = _whole(behind) if opcode == _PUT else int.from_bytes(behind, "little")
+        number = _place_in_memo(opcode, content[place:end])
         if number > max(len(content), min(_FREE)):  # where memory is taken for all numbers up to it
             raise pickle.UnpicklingError(f"it gives a thing the number {number:,}")
     return end
 
 
-def _whole(line: bytes) -> int:
+def _place_in_memo(opcode: int, behind: bytes) -> int:
     try:
-        return int(line)
+        return int(behind) if opcode in _IN_DIGITS else int.from_bytes(behind, "little")
     except ValueError as error:
         raise pickle.UnpicklingError("it has something else where a number belongs") from error
 
 
-def _check_tuples(content: bytes) -> None:
+def _opcodes(content: Any, place: int) -> Iterator[tuple[pickletools.OpcodeInfo, int]]:
+    """Each opcode of the pickle that begins at `place`, with the place in the memo that it names,
+    or -1. (`pickletools.genops` refuses Python 2's texts that are not ASCII, and copies them.)"""
+    while (opcode := content[place]) != _STOP:
+        start, place = place + 1, _end_of(content, opcode, place + 1)
+        named = _place_in_memo(opcode, content[start:place]) if opcode in _IN_MEMO else -1
+        yield _OPCODES[opcode], named
+
+
+def _check_tuples(content: Any, start: int) -> None:
     """Go through a pickle as if to load it, but for the number of entries of each tuple in the
     place of itself, 1 for all else, and None for a mark."""
     stack: list[int | None] = []
-    memo: dict[Any, int | None] = {}
-    for opcode, argument, _ in pickletools.genops(content):
+    memo: dict[int, int | None] = {}
+    for opcode, named in _opcodes(content, start):
         name = opcode.name
         if name.endswith("PUT"):
-            memo[argument] = stack[-1]
+            memo[named] = stack[-1]
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name.endswith("GET"):
-            stack.append(memo[argument])
+            stack.append(memo[named])
         elif name == "DUP":
             stack.append(stack[-1])
         else:

@@ -110,6 +110,9 @@ class _Array(np.ndarray):
         super().__setstate__(content)  # type: ignore[arg-type]
         self.filled = True
 
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
 
 def _reconstruct(kind: Any, shape: Any, letter: Any) -> np.ndarray:
     """The array that a pickle then fills."""
@@ -121,7 +124,9 @@ def _scalar(kind: _Type, data: Any) -> Any:
 
 
 def _frombuffer(data: Any, kind: _Type, shape: Any, order: Any) -> np.ndarray:
-    return np.frombuffer(_bytes(data), kind.dtype).reshape(shape, order=order)
+    # a view holds a bytearray's size; bytes of anything else are a copy
+    memory = memoryview(data) if isinstance(data, bytearray) else _bytes(data)
+    return np.frombuffer(memory, kind.dtype).reshape(shape, order=order)
 
 
 def _ndarray(*args: Any) -> Any:
@@ -136,6 +141,8 @@ def _text(value: Any) -> str:
 
 def _bytes(data: Any) -> bytes:
     """Bytes as they are, or as Python 2's come out with an encoding."""
+    if isinstance(data, bytes):
+        return data
     return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
 
 

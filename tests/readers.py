@@ -18,6 +18,7 @@ import torch
 from caffe_files import layers_of, randomised, write_caffe, write_caffe_v1
 from conftest import write_images
 from mutations import OPCODES, WORDS, damaged, damaged_member
+from old_numpy import array_pickle, rows_pickle
 from old_torch import save_as_2018
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
 from run_folder import make_run
@@ -36,8 +37,10 @@ from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.voc import CLASSES, find_voc
 from evaluation.retrieval import Store
+from methods.deepcluster import DeepCluster
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
+from parallel.signals import Stopping
 from system.device import select_compute
 from system.errors import InputError
 from system.safe_pickle import read_plain
@@ -46,7 +49,8 @@ from tools.cluster_features import check_finite, read_names, read_rows
 from tools.inspect_checkpoint import card_of, in_words
 from tools.make_tiny_imagenet import lay_out
 from training.finished_run import clusters_at, read_run
-from training.state import to_checkpoint
+from training.resume import read_resume, set_up
+from training.run import Run
 from visu.report_page import write_report
 
 LONGEST_LINE = 2000  # characters of a message
@@ -168,18 +172,21 @@ def resumed(folder: Path) -> Reader:
 
     def read() -> None:
         args = main.parse_args(flags)
-        checkpoint = main.read_resume(args, images)
-        main.set_up(args, checkpoint, compute)
+        checkpoint = read_resume(args, images, DeepCluster)
+        set_up(args, DeepCluster(args, compute), compute, checkpoint)
 
-    args = main.parse_args(flags[:-2])
-    model, optimizer, state = main.set_up(args, None, compute)
-    state.relabel(np.arange(7) % 4, 1.5, some_clusters())
-    model.top_layer = main.new_top_layer(args, model, state)
-    model(torch.ones(2, 3, 32, 32)).sum().backward()
-    optimizer.step()
+    args = main.parse_args([*flags[:-2], "--exp", str(folder / "exp")])
+    method = DeepCluster(args, compute)
+    run = Run(args, images, method, compute, Stopping())
+    labels = torch.arange(7) % 4
+    clusters = some_clusters().to_plain()
+    state = {"assignment": labels, "previous": labels, "clusters": clusters, "clustering_loss": 1.5}
+    method.load_state_dict(state, with_heads=True)
+    method.network(torch.ones(2, 3, 32, 32)).sum().backward()
+    run.optimizer.step()
     samples = []
-    for state.step in (0, 1):
-        contents = to_checkpoint(args, images, model, optimizer, state)
+    for run.state.step in (0, 1):
+        contents = run.to_checkpoint()
         samples.append(saved({**contents, "clusters_end": 3, "clusters_digest": "a"}))
     return Reader(path, read, samples, OPCODES, zipped=True)
 
@@ -387,6 +394,19 @@ def feature_tensors(folder: Path) -> Reader:
     return Reader(path, read, [save({"features": rows}), save({"a": rows, "features": rows})])
 
 
+def feature_pickles(folder: Path) -> Reader:
+    path = folder / "x.pkl"
+    rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    samples = [array_pickle(rows), rows_pickle(rows)]
+    samples += [pickle.dumps(each, p) for each in (rows, tuple(rows)) for p in (0, 2, 4, 5)]
+
+    def read() -> None:
+        _, found = read_rows(path)
+        check_finite(path, found, 0)
+
+    return Reader(path, read, samples, OPCODES)
+
+
 def names_of_rows(folder: Path) -> Reader:
     path = folder / "names.txt"
     return Reader(path, lambda: read_names(path, 3), [b"a\nb\nc\n", b"a\r\nb\r\nc"])
@@ -444,7 +464,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
         assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
-        feature_tensors, names_of_rows, metrics, configuration, listing, epoch_assignment,
-        stored_stage,
+        feature_tensors, feature_pickles, names_of_rows, metrics, configuration, listing,
+        epoch_assignment, stored_stage,
     )
 }  # fmt: skip

@@ -39,6 +39,7 @@ from models import MODELS
 from parallel import heartbeat
 from system import cli
 from training import experiment
+from training.run import Run
 
 LONGEST = 240  # seconds
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -56,28 +57,37 @@ def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
     paused = Path(request["folder"], "paused")
     times: collections.Counter[str] = collections.Counter()
 
+    @contextlib.contextmanager
+    def noting(stage: str) -> Iterator[None]:
+        before, noted[0] = noted[0], STAGES.index(stage)
+        times[stage] += 1
+        if [stage, times[stage]] == request.get("pause_in"):
+            paused.touch()
+            while paused.exists():
+                time.sleep(0.001)
+        if stage == request.get("stuck_in"):
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
+        yield
+        noted[0] = before
+
     def during(stage: str, owner: Any, name: str) -> None:
         work: Callable[..., Any] = getattr(owner, name)
 
-        def noting(*args: Any, **options: Any) -> Any:
-            before, noted[0] = noted[0], STAGES.index(stage)
-            times[stage] += 1
-            if [stage, times[stage]] == request.get("pause_in"):
-                paused.touch()
-                while paused.exists():
-                    time.sleep(0.001)
-            if stage == request.get("stuck_in"):
-                hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
-            result = work(*args, **options)
-            noted[0] = before
-            return result
+        def noted_work(*args: Any, **options: Any) -> Any:
+            with noting(stage):
+                return work(*args, **options)
 
-        setattr(owner, name, noting)
+        setattr(owner, name, noted_work)
 
+    timed: Callable[..., Any] = Run._timed
+
+    @contextlib.contextmanager
+    def noted_stage(self: Run, name: str, *more: Any) -> Iterator[Callable[[int], None]]:
+        with noting(name), timed(self, name, *more) as advance:
+            yield advance
+
+    Run._timed = noted_stage  # type: ignore[method-assign, assignment]
     during("logs taken back", experiment.Experiment, "__enter__")
-    during("features", main, "compute_features")
-    during("clustering", main, "cluster")
-    during("training", main, "train")
     during("checkpoint", experiment, "save_checkpoint")
     during("clusters file", pickles.Logger, "log")
     during("assignment", experiment.Experiment, "save_assignment")

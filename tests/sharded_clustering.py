@@ -1,4 +1,4 @@
-"""What test_distributed.py starts under torchrun: each process clusters its share of the features.
+"""What test_collectives.py starts under torchrun: each process clusters its share of the features.
 
 Usage: sharded_clustering.py FOLDER SHARES OUT.npz, where FOLDER has the features as .npy files and
 SHARES are the numbers of rows of the processes, such as 100,0,250,50.
@@ -14,6 +14,8 @@ from cluster.kmeans import train_kmeans
 from clustering import PIC, Kmeans, KmeansOptions
 from parallel.collectives import gather_rows, process_group, rank, world_size
 
+K, SEED = 12, 3
+
 
 def main() -> None:
     shares = [int(share) for share in sys.argv[2].split(",")]
@@ -22,8 +24,8 @@ def main() -> None:
     results: dict[str, Any] = {}
     for path in sorted(Path(sys.argv[1]).glob("*.npy")):
         features = np.load(path)[start : start + shares[rank()]]
-        for name, (assignment, loss) in cluster(features).items():
-            results[f"{path.stem}, {name}"] = np.array([loss, *assignment])
+        for name, result in cluster(features).items():
+            results[f"{path.stem}, {name}"] = result
     for name, result in results.items():  # what one process has, all have
         copies = gather_rows(result[None])
         assert (copies == copies[0]).all(), name
@@ -31,16 +33,28 @@ def main() -> None:
         np.savez(sys.argv[3], **results)
 
 
-def cluster(features: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
-    """The assignment and the loss of each kind of clustering."""
-    results = {}
-    for init in ("random", "kmeans++"):
-        found = train_kmeans(features, 12, seed=4, options=KmeansOptions(init))
-        results[f"k-means from {init}"] = (found.assignment, found.loss)
-    for clustering in (Kmeans(12, seed=4), PIC(sigma=1)):
-        loss = clustering.cluster(features)
-        results[type(clustering).__name__] = (clustering.assignments, loss)
-    return results
+def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Assignments `(N,)` and losses of k-means and PIC of the rows as they are; the whitening's
+    mean `(D,)` and inverse covariance `(D, D)`, where the axes' signs do not show; k-means of the
+    whitened rows from random points and from points that are far apart."""
+    given = train_kmeans(features.astype(np.float32), K, seed=SEED)
+    pic = PIC(sigma=10, pca=None)
+    pic.cluster(features)
+    whitened, spread = Kmeans(K, SEED), Kmeans(K, SEED, KmeansOptions("kmeans++"))
+    loss = whitened.cluster(features)
+    spread.cluster(features)
+    assert whitened.whitening is not None
+    matrix = whitened.whitening.matrix.astype(np.float64)
+    return {
+        "k-means": given.assignment,
+        "loss": np.array([given.loss]),
+        "PIC": pic.assignments,
+        "mean": whitened.whitening.mean,
+        "inverse covariance": matrix @ matrix.T,
+        "k-means, whitened": whitened.assignments,
+        "loss, whitened": np.array([loss]),
+        "k-means++, whitened": spread.assignments,
+    }
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """`Kmeans` and `PIC`: features in, pseudo-labels out."""
 
+import inspect
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,16 @@ from sklearn.metrics import adjusted_rand_score
 from cluster.clusters import Clusters
 from cluster.quality import group_by_cluster
 from cluster.whitening import Moments
-from clustering import PIC, Kmeans, preprocess_features
+from clustering import (
+    CLUSTERINGS,
+    PIC,
+    Kmeans,
+    arrange_clustering,
+    make_graph,
+    preprocess_features,
+    run_kmeans,
+    run_pic,
+)
 
 
 def blobs(n: int = 300, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -117,13 +129,14 @@ def test_new_rows_go_to_the_nearest_centroid() -> None:
     assert (clusters.algorithm, clusters.epoch) == ("Kmeans", 3)
     nearest, distances = clusters.assign(features)
     assert (nearest.dtype, distances.dtype) == (np.int64, np.float32)
-    np.testing.assert_array_equal(nearest[:300], kmeans.assignments)
     mean, matrix = (a.astype(np.float64) for a in vars(clusters.whitening).values())
     white = (features - mean) @ matrix
     white /= np.linalg.norm(white, axis=1, keepdims=True)
     every = cdist(white, kmeans.centroids)
     np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-5)
     np.testing.assert_allclose(distances, every[np.arange(400), nearest], atol=1e-5)
+    own = every[np.arange(300), kmeans.assignments]
+    np.testing.assert_allclose(distances[:300], own, atol=1e-5)
     assert distances.max() <= 2
     assert [len(part) for part in clusters.assign(features[:0])] == [0, 0]
 
@@ -155,3 +168,55 @@ def _clusters(clustering: Kmeans, features: np.ndarray) -> np.ndarray:
 
 def test_group_by_cluster_keeps_empty_clusters_and_drops_left_out_images() -> None:
     assert group_by_cluster(np.array([3, -1, 0, 3, 0]), 5) == [[2, 4], [], [], [0, 3], []]
+
+
+def test_arrange_clustering_gives_the_cluster_of_each_image() -> None:
+    """Images 2 and 4 are in no list."""
+    assignment = arrange_clustering([[5, 1], [], [0], (3, 6)])
+    assert assignment.dtype == np.int64
+    assert assignment.tolist() == [2, 0, -1, 3, -1, 0, 3]
+    assert arrange_clustering([[], []]).shape == arrange_clustering([]).shape == (0,)
+
+
+def test_arrange_clustering_undoes_group_by_cluster() -> None:
+    assignment = np.random.default_rng(0).integers(-1, 9, 500)
+    assignment[-1] = 3  # of images that are left out at the end the lists know nothing
+    np.testing.assert_array_equal(arrange_clustering(group_by_cluster(assignment, 9)), assignment)
+
+
+@pytest.mark.parametrize(
+    ("images_lists", "message"),
+    [
+        ([[0, 2], [1, 2]], "images_lists: image 2 occurs 2 times; give it once"),
+        ([[0, 1], [3, 3, 3]], "images_lists: image 3 occurs 3 times; give it once"),
+        ([[0], [1, -4]], "images_lists: there is no image -4; numbers begin with 0"),
+    ],
+)
+def test_arrange_clustering_refuses_what_is_no_partition(
+    images_lists: list[list[int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        arrange_clustering(images_lists)
+
+
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        (Kmeans, ["k"]),
+        (PIC, ["sigma", "nnn", "alpha", "distribute_singletons"]),
+        (preprocess_features, ["features", "pca"]),
+        (make_graph, ["xb", "nnn"]),
+        (run_kmeans, ["x", "nmb_clusters", "verbose"]),
+        (run_pic, ["I", "D", "sigma", "alpha"]),
+        (arrange_clustering, ["images_lists"]),
+    ],
+)
+def test_the_originals_names_take_the_originals_arguments(
+    named: Callable[..., object], arguments: list[str]
+) -> None:
+    assert list(inspect.signature(named).parameters)[: len(arguments)] == arguments
+
+
+def test_each_clustering_has_the_name_of_its_class() -> None:
+    """A checkpoint keeps the class's name."""
+    assert list(CLUSTERINGS) == [kind.__name__ for kind in CLUSTERINGS.values()]

@@ -421,22 +421,26 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize(
+    ("flag", "ending"),
+    [("--assignments", "cluster_assignment.pickle"), ("--features", "features.pkl")],
+)
 def test_assignments_and_features_have_names_of_their_own(
-    root: Path, server: Server, download: Callable
+    root: Path, server: Server, download: Callable, flag: str, ending: str
 ) -> None:
-    names = {f"{arch}/{arch}_cluster_assignment.pickle" for arch in ("alexnet", "vgg16")}
-    server.files |= dict.fromkeys(names, b"clusters")
-    assert download("--assignments", ARCHS="")[0] == 0
+    names = {f"{arch}/{arch}_{ending}" for arch in ("alexnet", "vgg16")}
+    server.files |= dict.fromkeys(names, b"content")
+    assert download(flag, ARCHS="")[0] == 0
     assert everything_below(root) == {*names, "alexnet/SHA256SUMS", "vgg16/SHA256SUMS"}
 
 
 def test_assignments_and_features_come_beside_the_networks(
     root: Path, server: Server, download: Callable
 ) -> None:
-    server.files |= {"alexnet/c.pickle": b"clusters", "vgg16/f.npy": b"features"}
-    paths = {"ASSIGNMENTS": "alexnet/c.pickle", "FEATURES": "vgg16/f.npy"}
+    server.files |= {"alexnet/c.pickle": b"clusters", "vgg16/f.pkl": b"features"}
+    paths = {"ASSIGNMENTS": "alexnet/c.pickle", "FEATURES": "vgg16/f.pkl"}
     assert download("--features", ARCHS="", **paths)[0] == 0
-    assert everything_below(root) == {"vgg16/f.npy", "vgg16/SHA256SUMS"}
+    assert everything_below(root) == {"vgg16/f.pkl", "vgg16/SHA256SUMS"}
     assert download("--assignments", **paths)[0] == 0
     assert (root / "alexnet/c.pickle").read_bytes() == b"clusters"
     assert (root / "alexnet/checkpoint.pth.tar").exists()
@@ -472,4 +476,5 @@ def test_help_explains_with_an_example(download: Callable) -> None:
     status, out, _ = download("--help")
     assert status == 0
     assert "MODELROOT=/data/models ARCHS=alexnet ./download_model.sh" in out
+    assert "CC BY-NC 4.0" in out
     assert "set -euo" not in out

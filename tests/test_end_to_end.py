@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import tiny, write_images
 from PIL import Image
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,14 +20,21 @@ from torch import nn
 
 import main
 from checkpoints.checkpoint import load_model, read_checkpoint
+from cluster.sampler import ORDERS
 from data.decode import MAX_PIXELS
 from data.images import find_images
 from data.loading import Batch
+from data.transforms import central_crop, to_input
+from methods import deepcluster
+from methods.deepcluster import DeepCluster
+from models import MODELS
 from parallel.signals import Stopping
 from system import cli
 from system.device import select_compute
 from system.errors import InputError
-from training.state import State
+from training.experiment import experiment_folder
+from training.resume import set_up
+from training.run import Run
 
 Train = Callable[..., Path]
 
@@ -80,7 +87,10 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
     folder = train(tree, "--epochs", "1")
     trained = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     args = main.parse_args(f"{tree} --arch tiny --sobel --k 4".split())
-    start, _, _ = main.set_up(args, None, select_compute("cpu", "fp32"))
+    compute = select_compute("cpu", "fp32")
+    method = DeepCluster(args, compute)
+    set_up(args, method, compute, None)
+    start = method.network
     weight = start.get_parameter("features.4.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for name, weight in start.state_dict().items():
@@ -167,7 +177,7 @@ def test_going_on_from_before_the_end_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(main, "deepcluster", stop)
+        patch.setattr(main, "train", stop)
         with pytest.raises(KeyboardInterrupt):
             train(tree, *flags, "3", "--lr", "0.02", "--resume", str(early))
     aside = folder / "set_aside" / "001"
@@ -218,9 +228,9 @@ def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) 
     model, clusters = load_model(folder / "checkpoint.pth.tar").eval(), checkpoint["clusters"]
     assert (clusters["algorithm"], clusters["epoch"]) == ("Kmeans", 2)
     images = find_images(tree)
-    pixels = [main.central_crop(32)(Image.open(images.path(i))) for i in range(40)]
+    pixels = [central_crop(32)(Image.open(images.path(i))) for i in range(40)]
     with torch.no_grad():
-        features = model.embedding(main.to_input(torch.stack(pixels), torch.device("cpu")))
+        features = model.embedding(to_input(torch.stack(pixels), torch.device("cpu")))
     white = (features - clusters["pca_mean"]) @ clusters["pca_matrix"]
     white /= white.norm(dim=1, keepdim=True)
     nearest = torch.cdist(white, clusters["centroids"]).argmin(dim=1)
@@ -252,7 +262,7 @@ def test_processes_that_see_other_files_do_not_start(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = train(tree)
-    monkeypatch.setattr(main, "gather_objects", lambda place: [place, None, (0, 7)])
+    monkeypatch.setattr("training.resume.gather_objects", lambda place: [place, None, (0, 7)])
     with pytest.raises(InputError, match=r"not at the same epoch/batch .* \(1/0, none, 0/7\)"):
         train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2")
 
@@ -390,7 +400,6 @@ def test_images_and_pseudo_labels_belong_together(
     seen: list[tuple[int, int]] = []
     cross_entropy = torch.nn.functional.cross_entropy
     pixels: list[torch.Tensor] = []
-    to_input = main.to_input
 
     def remember_pixels(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
         pixels.append(batch)
@@ -403,9 +412,9 @@ def test_images_and_pseudo_labels_belong_together(
         seen.extend(zip(indices, target.tolist(), strict=True))
         return cross_entropy(logits, target, weights, reduction=reduction)
 
-    monkeypatch.setattr(main, "to_input", remember_pixels)
-    monkeypatch.setattr(main.F, "cross_entropy", remember_targets)
-    for sampler in main.ORDERS:
+    monkeypatch.setattr(deepcluster, "to_input", remember_pixels)
+    monkeypatch.setattr(deepcluster.F, "cross_entropy", remember_targets)
+    for sampler in ORDERS:
         folder = train(tree, "--sampler", sampler, exp=sampler)
         (lists,) = load_clusters(folder)
         cluster_of = {image: c for c, members in enumerate(lists) for image in members}
@@ -460,26 +469,23 @@ def test_an_unhealthy_run_says_so(tree: Path, train: Train) -> None:
     assert "unhealthy: the features are nearly the same for all images" in log
 
 
-def test_a_batch_without_readable_images_is_passed_over(tree: Path, train: Train) -> None:
-    args = main.parse_args(f"{tree} --arch tiny --k 4 --sobel".split())
-    model, optimizer, state = main.set_up(args, None, select_compute("cpu", "fp32"))
-    model.top_layer = nn.Linear(model.embedding_dim, 4)
-    state = State(0, assignment=np.zeros(40, np.int64))
-    empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {3: "vanished"})
-
-    class Recorder:
-        seen: dict[int, str] = {}  # noqa: RUF012
-
-        def report_unreadable(self, unreadable: dict[int, str]) -> None:
-            self.seen |= unreadable
-
-    loader: Any = [empty]
-    recorder: Any = Recorder()
+def test_a_batch_without_readable_images_is_passed_over(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    flags = f"--arch tiny --k 4 --sobel --size 32 --exp {tmp_path / 'exp'} --workers 0"
+    args = main.parse_args([str(tree), *flags.split()])
     compute = select_compute("cpu", "fp32")
-    rest = recorder, lambda name: None, print, Stopping()
-    main.train(args, model, optimizer, loader, state, compute, *rest)
-    assert recorder.seen == {3: "vanished"}
-    assert (state.step, state.convnet_loss.count) == (1, 0)
+    method, images = DeepCluster(args, compute), find_images(tree)
+    labels = torch.zeros(40, dtype=torch.int64)
+    state = {"assignment": labels, "previous": labels, "clusters": None, "clustering_loss": 0.0}
+    method.load_state_dict(state, with_heads=True)
+    run = Run(args, images, method, compute, Stopping())
+    empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {})
+    loader: Any = [empty]
+    run.augmented = loader
+    assert list(run.batches(np.arange(8))) == []
+    assert (run.step, run.state.convnet_loss.count) == (1, 0)
 
 
 BAD_INPUT = {
@@ -640,9 +646,9 @@ def test_a_second_run_takes_a_new_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     args = main.parse_args([str(tree)])
-    assert [main.experiment_folder(args).name for _ in range(2)] == ["001", "002"]
+    assert [experiment_folder(args).name for _ in range(2)] == ["001", "002"]
     args.resume = Path("exp/001/checkpoints/checkpoint_3.pth.tar")
-    assert main.experiment_folder(args) == Path("exp/001")
+    assert experiment_folder(args) == Path("exp/001")
 
 
 def test_without_verbose_only_the_summary_is_printed(
@@ -668,3 +674,23 @@ def test_the_way_of_decoding_is_recorded(
 def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
         train(tree, "--decode", "gpu")
+
+
+def test_a_checkpoint_of_before_there_were_methods_goes_on(tree: Path, train: Train) -> None:
+    whole = train(tree, "--epochs", "2", exp="whole")
+    cut = train(tree, "--epochs", "2", "--checkpoints", "7", exp="cut")
+    path = cut / "checkpoints" / "checkpoint_1.pth.tar"
+    saved = torch.load(path, weights_only=True)
+    assert saved.pop("method") == saved["settings"].pop("method") == "deepcluster"
+    torch.save(saved, path)
+    train(tree, "--resume", str(path), "--epochs", "2", "--checkpoints", "25000", exp="cut")
+    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+
+
+def test_a_checkpoint_of_another_method_does_not_go_on(tree: Path, train: Train) -> None:
+    folder = train(tree)
+    path = folder / "checkpoint.pth.tar"
+    saved = torch.load(path, weights_only=True)
+    torch.save({**saved, "method": "swav"}, path)
+    with pytest.raises(InputError, match="holds a run of --method swav, not of deepcluster"):
+        train(tree, "--resume", str(path), "--epochs", "2")

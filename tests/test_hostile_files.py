@@ -231,6 +231,7 @@ def bombs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["arrays_in_pickles", "run_clusters", "assignments", "revisited",
+                                  "feature_pickles",
                                   "checkpoints", "old_checkpoints", "fitted_clusters"])  # fmt: skip
 @pytest.mark.parametrize("bomb", bombs())
 def test_bombs_are_refused_at_once(tmp_path: Path, canary: Canary, name: str, bomb: str) -> None:
@@ -270,7 +271,8 @@ from test_hostile_files import archives, bombs
 from hostile import archive_of, old_file_of
 
 with small_networks():
-    for name in ("arrays_in_pickles", "assignments", "checkpoints", "old_checkpoints"):
+    for name in ("arrays_in_pickles", "assignments", "feature_pickles", "checkpoints",
+                 "old_checkpoints"):
         folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
         reader = READERS[name](folder)
         for sample in reader.samples:

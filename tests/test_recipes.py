@@ -13,7 +13,7 @@ import eval_knn
 import eval_linear
 import main
 from training.logs import read_metrics
-from training.state import OWN_SETTINGS
+from training.resume import OWN_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 HERE = ["--workers", "0", "--device", "cpu", "--precision", "fp32"]

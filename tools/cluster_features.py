@@ -5,21 +5,22 @@ they lie; under torchrun each process takes its share of the rows.
 """
 
 import argparse
+import reprlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
 
-import clustering_flags
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
-from clustering_flags import check_clustering, cluster_steps, make_clustering
+from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel import script
 from parallel.collectives import rank, shard_of, together
@@ -29,6 +30,7 @@ from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
 from system.names import from_line, printable, read_text, utf8_name
 from system.progress import progress
+from system.safe_pickle import read_plain
 
 DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
 
@@ -55,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
-            shown = f", loss {loss:.6g}" if args.clustering == "Kmeans" else ""
+            shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
             write_assignment(args.out, clustering.assignments, names)
             sys.stdout.write(f"written to {args.out}\n")
@@ -66,14 +68,20 @@ def main(args: argparse.Namespace) -> None:
 
 def read_rows(path: Path) -> tuple[int, np.ndarray]:
     """The number N of rows in a file, and this process's share of them, `(n, D)`: of a `.npy` file
-    mapped into memory, of a safetensors file read.
+    mapped into memory, of a safetensors file read. A pickle is read whole, by every process.
 
     Raises:
         InputError: the file cannot be read, or does not hold an `(N, D)` array of floats.
     """
-    readers = {".npy": _read_npy, ".safetensors": _read_safetensors}
+    readers = {
+        ".npy": _read_npy,
+        ".safetensors": _read_safetensors,
+        ".pkl": _read_pickle,
+        ".pickle": _read_pickle,
+    }
     if path.suffix not in readers:
-        raise InputError(f"{path}: give features in a file that ends in {' or '.join(readers)}")
+        endings = " or ".join(readers)
+        raise InputError(f"{path}: give features in a file that ends in {endings}")
     try:
         return readers[path.suffix](path)
     except InputError:
@@ -105,6 +113,50 @@ def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
         _check_form(path, tensor.get_dtype(), shape)
         own = shard_of(shape[0])
         return shape[0], tensor[own.start : own.stop]
+
+
+def _read_pickle(path: Path) -> tuple[int, np.ndarray]:
+    # with `bytes`, the numbers of a Python 2 array don't become a text and bytes again
+    content = read_plain(path, "feature file", encoding="bytes")
+    is_array = isinstance(content, np.ndarray)
+    form = (content.dtype, content.shape) if is_array else _form_of_list(path, content)
+    _check_form(path, str(form[0]), form[1])
+    count = len(content)
+    own = shard_of(count)
+    if is_array and len(own) == count:
+        return count, np.require(np.asarray(content), requirements="W")  # torch wants it writable
+    rows = np.empty((len(own), form[1][1]), form[0])  # of an array, too: a view would keep it all
+    for place, row in zip(rows, content[own.start : own.stop], strict=True):
+        place[:] = row
+    return count, rows
+
+
+def _form_of_list(path: Path, content: Any) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of the array that a pickled list or tuple of N arrays `(D,)` makes.
+
+    Raises:
+        InputError: it is something else, or the file is too small to hold all rows.
+    """
+    if not isinstance(content, list | tuple) or not content:
+        raise InputError(
+            f"{path}: holds {_in_words(content)}; give an array (N, D), or a list of N arrays (D,)"
+        )
+    first = content[0]
+    for number, row in enumerate(content):
+        if not isinstance(row, np.ndarray) or (row.dtype, row.shape) != (first.dtype, first.shape):
+            raise InputError(
+                f"{path}: row {number} is {_in_words(row)}; give arrays (D,) of one type and length"
+            )
+    shape, size = (len(content), *first.shape), path.stat().st_size
+    if len(content) * first.nbytes > size:  # one row many times could fill the memory
+        raise InputError(f"{path}: holds rows of shape {shape}, too many for its {size} bytes")
+    return first.dtype, shape
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} and shape {value.shape}"
+    return shorten(reprlib.repr(value))
 
 
 def _check_form(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
@@ -188,9 +240,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/using.md",
     )
     add = parser.add_argument
-    features_help = f"(N, D) floats: .npy, or .safetensors with one tensor or one called {TENSOR}"
+    features_help = (
+        f"(N, D) floats: .npy; .safetensors with one tensor or one called {TENSOR}; .pkl or "
+        ".pickle with an array or a list of rows"
+    )
     add("features", metavar="FEATURES", type=Path, help=features_help)
-    clustering_flags.add_flags(parser)
+    add_clustering_flags(parser)
     add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
     no_pca_help = "cluster the rows as they are, neither whitened nor normalised"
     suppress = argparse.SUPPRESS

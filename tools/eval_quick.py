@@ -22,7 +22,8 @@ from sklearn.linear_model import LogisticRegression
 
 from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.quality import nmi
-from clustering import fit_whitening, run_kmeans
+from cluster.whitening import fit_whitening
+from clustering import run_kmeans
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import central_crop

@@ -1,5 +1,6 @@
 """The experiment folder `--exp`: everything that a run leaves behind."""
 
+import argparse
 import contextlib
 import io
 import json
@@ -16,17 +17,18 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
-from data.images import MOST_UNREADABLE, ImageList
-from parallel.collectives import gather_objects, together, world_size
+from data.images import ImageList
+from parallel.collectives import rank, world_size
 from system.errors import InputError
-from system.files import atomic_write, make_experiment_folder, write_text
+from system.files import atomic_write, make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
-from system.names import from_reasons, printable, read_text, to_line, to_lines, to_reasons
+from system.names import printable, to_line, to_lines
 from system.results import plain_settings, versions
 from training.finite import name_some
 from training.logs import METRICS, Curves, log_handlers, log_metrics, read_metrics
-from training.resume import changed_settings, check_same_run, set_aside_all, take_back
-from training.state import AUTO
+from training.resume import AUTO
+from training.rewind import changed_settings, check_same_run, set_aside_all, take_back
+from training.unreadable import Unreadable, UnreadableElsewhere
 
 log = logging.getLogger("deepcluster")
 
@@ -76,8 +78,10 @@ class Experiment:
             self._refuse_results()
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
-        self.named = self._listed_unreadable() if self.continues else {}
-        self.unreadable = self._left_out(self.named)
+        self.unreadable = Unreadable(folder, images, self.continues)
+        if self.checkpoint is not None and self.checkpoint.get("step", 0) > 0:
+            kept = self.checkpoint["assignment"].numpy() >= 0
+            self.unreadable.leave_out(set(np.flatnonzero(~kept).tolist()))
         self.resume = self.last_saved = None if self.begins_again else resume
 
     def __enter__(self) -> "Experiment":
@@ -127,58 +131,6 @@ class Experiment:
         if error is not None:
             log.info("stopped: %s", str(error) or type(error).__name__)
         self._held.close()
-
-    def begin_pass(self) -> None:
-        """All images are read anew: one that could not be read a moment ago, of a disk that was
-        away, shall not be left out for ever, nor count for ever."""
-        self.unreadable = {}
-
-    def report_unreadable(self, unreadable: dict[int, str]) -> None:
-        """Name each unreadable image, in the log and in `bad_images.txt`; of those that stay so
-        from one pass to the next, once.
-
-        Args:
-            unreadable: why, by image index.
-
-        Raises:
-            InputError: more than 1 % of the images are unreadable in this pass. (Of many processes,
-                all raise it in `gather_unreadable`: one that left the others alone would keep them
-                waiting.)
-        """
-        new = {
-            index: reason for index, reason in unreadable.items() if index not in self.unreadable
-        }
-        if not new:
-            return
-        self.unreadable |= new
-        for index, reason in new.items():
-            if index not in self.named:
-                name = printable(self.images.paths[index])
-                log.warning("left out, unreadable: %s: %s", name, reason)
-        self._list_unreadable(self.named | new)
-        if world_size() == 1:
-            self._check_unreadable()
-
-    def gather_unreadable(self) -> None:
-        """Name those that other processes have met; all call it together.
-
-        Raises:
-            InputError: as `report_unreadable`.
-        """
-        for unreadable in gather_objects(self.unreadable):
-            self.report_unreadable(unreadable)
-        self._list_unreadable(dict(self.unreadable))
-        with together():
-            self._check_unreadable()
-
-    def _check_unreadable(self) -> None:
-        if len(self.unreadable) > MOST_UNREADABLE * len(self.images):
-            *_, last = self.unreadable.values()
-            raise InputError(
-                f"{self.images.root}: {len(self.unreadable)} of {len(self.images)} images are "
-                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); mend or remove "
-                f"those in {self.folder / 'bad_images.txt'}"
-            )
 
     def describe_batch(self, losses: dict[int, float]) -> str:
         """Images that a step was taken on, by number with the loss of each, in words. Those that
@@ -264,51 +216,18 @@ class Experiment:
         if changed:
             log.info("settings changed: %s", printable(", ".join(changed)))
 
-    def _list_unreadable(self, named: dict[int, str]) -> None:
-        if named.keys() != self.named.keys():
-            path = self.folder / "bad_images.txt"
-            if named:
-                write_text(path, to_reasons(self.images.paths, named))
-            else:
-                path.unlink(missing_ok=True)
-        self.named = named
-
-    def _listed_unreadable(self) -> dict[int, str]:
-        path = self.folder / "bad_images.txt"
-        reasons = from_reasons(read_text(path)) if path.exists() else {}
-        return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
-
-    def _left_out(self, named: dict[int, str]) -> dict[int, str]:
-        """Of images, with reasons, those that the epoch goes on without; none where a new epoch
-        begins."""
-        if self.checkpoint is None or self.checkpoint.get("step", 0) == 0:
-            return {}
-        kept = self.checkpoint["assignment"] >= 0
-        return {index: reason for index, reason in named.items() if not kept[index]}
-
 
 class Bystander:
-    """What all processes but one have in the place of an `Experiment`: they write nothing."""
+    """What the other processes have in the place of an `Experiment`: it writes nothing."""
 
     def __init__(self) -> None:
-        self.unreadable: dict[int, str] = {}
+        self.unreadable = UnreadableElsewhere()
         self.last_saved: Path | None = None
-
-    def begin_pass(self) -> None:
-        self.unreadable = {}
 
     def __enter__(self) -> "Bystander":
         return self
 
     def __exit__(self, *error: object) -> None: ...
-
-    def report_unreadable(self, unreadable: dict[int, str]) -> None:
-        self.unreadable |= unreadable
-
-    def gather_unreadable(self) -> None:
-        gather_objects(self.unreadable)
-        with together():
-            pass  # the one that writes knows whether they are too many
 
     def describe_batch(self, losses: dict[int, float]) -> str:
         return f"images {name_some([str(image) for image in losses])}, by number"
@@ -329,3 +248,28 @@ def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield from _scalars(value, f"{prefix}{name}/")
         elif value is not None:
             yield prefix + name, value
+
+
+def open_experiment(
+    args: argparse.Namespace, images: ImageList, checkpoint: dict[str, Any] | None
+) -> Experiment | Bystander:
+    """The experiment folder, in the one process that writes there.
+
+    Raises:
+        InputError: another run's results are in it, or it cannot be written.
+    """
+    if rank() > 0:
+        return Bystander()
+    return Experiment(experiment_folder(args), images, vars(args), args.resume, checkpoint)
+
+
+def experiment_folder(args: argparse.Namespace) -> Path:
+    """`--exp`; without it the folder of the resumed run, or a new numbered one."""
+    if args.exp is not None:
+        return args.exp
+    if args.resume is not None:
+        return folder_of(args.resume)
+    try:
+        return new_numbered_folder("exp")
+    except OSError as error:
+        raise InputError(f"exp: cannot write there: {error.strerror}; give --exp") from error

@@ -26,8 +26,8 @@ MOST_SKIPPED = 20
 NAMED = 3  # images, in a message
 
 
-class Run(Protocol):
-    """What an experiment knows of the run."""
+class Folder(Protocol):
+    """An experiment's folder, as messages about a bad step need it."""
 
     last_saved: Path | None
 
@@ -58,8 +58,8 @@ class PendingLosses:
         parameters: that are trained.
     """
 
-    def __init__(self, state: State, parameters: Iterable[nn.Parameter], run: Run) -> None:
-        self.state, self.run, self.parameters = state, run, list(parameters)
+    def __init__(self, state: State, parameters: Iterable[nn.Parameter], folder: Folder) -> None:
+        self.state, self.folder, self.parameters = state, folder, list(parameters)
         self.steps: list[Step] = []
         self.skipped = 0  # steps of fp16, in a row
 
@@ -109,7 +109,7 @@ class PendingLosses:
         with together():
             raise InputError(
                 f"{what} in step {step.number} of epoch {self.state.epoch} (both from 0), on "
-                f"{self.run.describe_batch(losses)}; {_advice(self.run)}"
+                f"{self.folder.describe_batch(losses)}; {_advice(self.folder)}"
             )
 
 
@@ -129,7 +129,7 @@ def refuse_features(batch: int, images: Sequence[str], epoch: int) -> None:
     )
 
 
-def check_weights(model: nn.Module, state: State, run: Run) -> None:
+def check_weights(model: nn.Module, state: State, folder: Folder) -> None:
     """Check, before a network is saved, that it can be used.
 
     Raises:
@@ -140,7 +140,7 @@ def check_weights(model: nn.Module, state: State, run: Run) -> None:
         if not get_total_norm(weights).isfinite():
             raise InputError(
                 f"the weights became NaN or infinite, and are not saved, after {state.step} steps "
-                f"of epoch {state.epoch} (from 0); {_advice(run)}"
+                f"of epoch {state.epoch} (from 0); {_advice(folder)}"
             )
 
 
@@ -150,7 +150,7 @@ def name_some(images: Sequence[str]) -> str:
     return ", ".join(named) + (f" and {others:,} more" if others > 0 else "")
 
 
-def _advice(run: Run) -> str:
-    if run.last_saved is None:
+def _advice(folder: Folder) -> str:
+    if folder.last_saved is None:
         return "nothing was saved yet; try a lower --lr"
-    return f"the last good checkpoint is {run.last_saved}: try a lower --lr from there"
+    return f"the last good checkpoint is {folder.last_saved}: try a lower --lr from there"

@@ -1,162 +1,189 @@
-"""The folder of a run that is resumed: whether it is this run's, and how it is taken back to where
-the checkpoint was saved. What the run did after that is set aside."""
+"""`--resume`: the checkpoint that a run goes on from, and whether it can."""
 
-import logging
-import shutil
-from collections.abc import Sequence
+import argparse
+import math
+import reprlib
 from pathlib import Path
 from typing import Any
 
-from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
-from cluster.pickles import EMPTY, Logger
-from data.images import ImageList, describe_change
-from system.errors import InputError, shorten
-from system.files import explained, in_words, new_numbered_folder, remove_leftovers
-from system.names import from_lines, read_text, to_lines
-from training.logs import METRICS, cut_metrics, read_metrics
-from training.state import OWN_SETTINGS
+import torch
 
-log = logging.getLogger("deepcluster")
+from checkpoints.checkpoint import load_weights, read_checkpoint
+from checkpoints.released import has_sobel
+from checkpoints.torch_file import load_mapped
+from data.decode import MAX_PIXELS
+from data.images import ImageList
+from methods.method import Method
+from parallel.collectives import gather_objects
+from system.device import Compute
+from system.errors import InputError
+from training.optimizers import load_optimizer, sgd
+from training.state import State
 
-EMPTY_END = len(EMPTY) - 1  # of `clusters` before the first epoch
+# Settings of every method that the order of an epoch's draws depends on.
+ORDER_SETTINGS = ("batch", "seed")
 
-# Settings that change how long a run is, or what it keeps, but nothing of what it computes.
-HARMLESS = {"epochs", "checkpoints", "keep"}
+# Settings of one call: where and how it works, but not what it computes.
+OWN_SETTINGS = (
+    "data", "device", "exp", "no_report", "resume", "start_epoch", "verbose", "workers",
+)  # fmt: skip
+
+# `--resume auto`, where there is no checkpoint yet
+AUTO = Path("auto")
+
+# What every run goes on from, beside its method's state; the released checkpoints have none of it.
+FORM: dict[str, Any] = {
+    "step": int,
+    "iteration": int,
+    "convnet_loss": list,
+    "knn_top1": (dict, type(None)),
+    "clusters_end": (int, type(None)),
+    "clusters_digest": (str, type(None)),
+    "settings": dict,
+}
 
 
-def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) -> None:
-    """Check that a folder's logs can be continued from one of its checkpoints.
+def read_resume(
+    args: argparse.Namespace, images: ImageList, method: type[Method]
+) -> dict[str, Any] | None:
+    """The checkpoint of `--resume`, or None.
 
     Raises:
-        InputError: they have gone another way since, are over other images, or are damaged.
+        InputError: it cannot be loaded, or the run cannot go on from it with these settings.
     """
-    end, digest = (checkpoint.get(f"clusters_{name}") for name in ("end", "digest"))
-    if end is None or digest is None:
+    if args.resume in (None, AUTO):
+        return None
+    checkpoint = read_checkpoint(args.resume)
+    _check_form(checkpoint, args.resume, method)
+    for name, unit in (("method", "run"), ("arch", "network")):
+        found, wanted = checkpoint.get(name, getattr(args, name)), getattr(args, name)
+        if found != wanted:
+            raise InputError(
+                f"--resume {args.resume}: holds a {unit} of --{name} {found}, not of {wanted}"
+            )
+    if has_sobel(checkpoint["state_dict"]) != args.sobel:
+        found, advice = ("no ", "leave out") if args.sobel else ("", "add")
         raise InputError(
-            f"--exp {folder}: its checkpoint is the original code's, whose logs cannot be "
-            "continued; give another --exp"
+            f"--resume {args.resume}: its network has {found}Sobel filters; {advice} --sobel"
         )
-    clusters = Logger(folder / "clusters")
-    if clusters.path.exists() and not clusters.ended_at(end, digest):
-        raise InputError(
-            f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
-            "saved: the run has gone another way since, or the file is damaged; "
-            "give another --exp to go on without it"
-        )
-    _check_metrics(folder, checkpoint["epoch"])
-    listing = folder / "images.txt"
-    before = read_text(listing) if listing.exists() else ""
-    now = images.paths
-    # runs of before there were escapes have names with line breaks as they are
-    if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
-        change = describe_change(from_lines(before), now)
-        raise InputError(
-            f"--resume: the images are not those of {listing} ({change}); "
-            "give another --exp to go on with these"
-        )
+    if checkpoint.get("step", 0) > 0:
+        _check_order(args, checkpoint, images, method)
+    return checkpoint
 
 
-def _check_metrics(folder: Path, epoch: int) -> None:
-    done = [line["epoch"] for line in read_metrics(folder) if line["epoch"] < epoch]
-    if done != list(range(epoch - len(done), epoch)):
-        raise InputError(
-            f"--resume: {folder / METRICS} does not have a line for each epoch before {epoch}, in "
-            f"order, but {shorten(done)}; mend it, or give another --exp to go on without it"
-        )
+def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
+    """Whether nothing is left to do for a run of so many epochs: all are trained, and the clusters
+    are the finished network's."""
+    clusters = checkpoint.get("clusters")
+    fresh = clusters is None or clusters["epoch"] == checkpoint["epoch"]
+    return checkpoint["epoch"] > epochs or (checkpoint["epoch"] == epochs and fresh)
 
 
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Settings that are not what they were when the checkpoint was saved: by name, what each was
-    and is."""
-    return {
-        name: f"{before[name]} → {value}"
-        for name, value in now.items()
-        if name not in OWN_SETTINGS and name in before and before[name] != value
-    }
-
-
-def take_back(
-    folder: Path, resume: Path, checkpoint: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """Take a folder back to where it was when a checkpoint of its own was saved, and set aside what
-    came later."""
-    later = [
-        *_later_checkpoints(folder, resume, checkpoint),
-        *_later_assignments(folder, checkpoint, settings),
-    ]
-    if later:
-        _set_aside_later(folder, later)
-    remove_leftovers(folder)
-    clusters = Logger(folder / "clusters")
-    if clusters.path.exists():
-        clusters.cut(checkpoint["clusters_end"])
-    left = cut_metrics(folder, checkpoint["epoch"])
-    if left == 0 and checkpoint["clusters_end"] > EMPTY_END:
-        log.warning("%s was lost: it begins anew", folder / METRICS)
-
-
-def set_aside_all(folder: Path) -> None:
-    """Make room for a run that begins again, as the one here has no checkpoint."""
-    remove_leftovers(folder)
-    logs = _logs(folder)
-    assignments = sorted(folder.glob("assignments/epoch_*.npy"))
-    if assignments or len(logs) > 1:
-        aside = new_numbered_folder(folder / "set_aside")
-        _move(folder, [*assignments, *logs], aside, "begins again: there is no checkpoint")
-
-
-def _set_aside_later(folder: Path, later: Sequence[Path]) -> None:
-    """Make room for a run that goes another way from here on: without its logs, a later checkpoint
-    could not be continued any more. With copies of them it can, where it is put."""
-    aside = new_numbered_folder(folder / "set_aside")
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings that a resumed run keeps where its flags do not change them. The weights are
+    left on the disk. A file that is no checkpoint of a run has no settings; `read_resume` says what
+    is wrong with it."""
     try:
-        for path in _logs(folder):
-            _copy(path, aside / path.name)
-    except OSError:  # the disk is full; nothing was moved yet
-        shutil.rmtree(aside)
-        raise
-    _move(folder, later, aside, "goes on from before them")
+        settings = dict(load_mapped(path)["settings"])
+    except Exception:  # damaged bytes make torch.load raise almost anything
+        return {}
+    most = settings.get("max_pixels")
+    if isinstance(most, int) and most > MAX_PIXELS:
+        del settings["max_pixels"]  # only the flag may lift the limit, not a file from elsewhere
+    return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 
-def _copy(source: Path, target: Path) -> None:
-    size = in_words(source.stat().st_size)
-    with explained(target, lambda: size), source.open("rb") as old, target.open("wb") as new:
-        shutil.copyfileobj(old, new)
+def check_same_place(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
+    """Check that all processes go on from the same place of the run.
+
+    Raises:
+        InputError: they do not.
+    """
+    place = None if checkpoint is None else (checkpoint["epoch"], checkpoint.get("step", 0))
+    places = gather_objects(place)
+    if len(set(places)) > 1:
+        found = ", ".join("none" if place is None else "{}/{}".format(*place) for place in places)
+        raise InputError(
+            f"--resume {args.resume}: is not at the same epoch/batch for all processes ({found}); "
+            "do they all see the same files?"
+        )
 
 
-def _logs(folder: Path) -> list[Path]:
-    """What a checkpoint that is set aside needs beside it to be continued."""
-    names = ("clusters", METRICS, "images.txt")
-    return [folder / name for name in names if (folder / name).exists()]
+def _check_form(checkpoint: dict[str, Any], path: Path, method: type[Method]) -> None:
+    epoch = checkpoint.get("epoch")
+    if type(epoch) is not int or epoch < 0:
+        raise InputError(
+            f"--resume {path}: its epoch is {reprlib.repr(epoch)}, not a whole number from 0 on"
+        )
+    if "step" not in checkpoint:
+        return
+    for name, kind in {**FORM, **method.form}.items():
+        value = checkpoint.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"--resume {path}: its {name!r} is missing or malformed")
+    try:
+        fits = _is_sound(State.from_plain(checkpoint))
+        fits = fits and method.is_sound(checkpoint, checkpoint["step"])
+    except Exception:  # there is no end to what a malformed one may raise
+        fits = False
+    if not fits:
+        raise InputError(f"--resume {path}: its place in the run is malformed")
 
 
-def _move(folder: Path, paths: Sequence[Path], aside: Path, why: str) -> None:
-    for path in paths:
-        target = aside / path.relative_to(folder)
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
-    names = ", ".join(str(path.relative_to(folder)) for path in paths)
-    log.warning("set aside in %s, as the run %s: %s", aside, why, names)
+def _is_sound(state: State) -> bool:
+    near, loss = state.knn_top1 or {}, state.convnet_loss
+    return (
+        isinstance(loss.sum, int | float)
+        and type(loss.count) is int
+        and math.isfinite(loss.avg)
+        and min(state.step, state.iteration) >= 0
+        and all(isinstance(count, str) and 0 <= top1 <= 1 for count, top1 in near.items())
+    )
 
 
-def _later_checkpoints(folder: Path, resume: Path, checkpoint: dict[str, Any]) -> list[Path]:
-    now = checkpoint["epoch"], checkpoint.get("step", 0)
-    later = {path for path in checkpoints_of(folder) if (place_of(path) or now) > now}
-    newest = folder / NEWEST
-    if newest != resume and newest.exists() and not is_sound(newest):
-        later.add(newest)  # with the next one that is saved it would become the one before
-    return sorted(later)
+def _check_order(
+    args: argparse.Namespace, checkpoint: dict[str, Any], images: ImageList, method: type[Method]
+) -> None:
+    """Check that an epoch that was cut can go on with the same draws."""
+    before = {**checkpoint["settings"], "images": len(checkpoint["assignment"])}
+    now = {**vars(args), "images": len(images)}
+    for name in (*sorted({*ORDER_SETTINGS, *method.order_settings}), "images"):
+        if now[name] != before.get(name):
+            raise InputError(
+                f"--resume {args.resume}: stands in the middle of an epoch with {name} "
+                f"{before.get(name)}, which cannot go on with {now[name]}"
+            )
+    if checkpoint.get("images_digest") != images.digest:
+        raise InputError(
+            f"--resume {args.resume}: stands in the middle of an epoch over images of other "
+            f"names or in another order than those of {args.data}"
+        )
 
 
-def _later_assignments(
-    folder: Path, checkpoint: dict[str, Any], settings: dict[str, Any]
-) -> list[Path]:
-    epoch, clusters = checkpoint["epoch"], checkpoint.get("clusters")
-    # the network's own: within an epoch they are in use, at its begin they are found again, and
-    # are the same if nothing but the length of the run has changed
-    stays = clusters is not None and clusters["epoch"] == epoch
-    if checkpoint.get("step", 0) == 0:
-        changed = changed_settings(checkpoint.get("settings", {}), settings)
-        stays = stays and changed.keys() <= HARMLESS
-    first = f"epoch_{epoch + stays:04d}.npy"
-    return sorted(p for p in folder.glob("assignments/epoch_*.npy") if p.name >= first)
+def set_up(
+    args: argparse.Namespace, method: Method, compute: Compute, checkpoint: dict[str, Any] | None
+) -> tuple[State, torch.optim.SGD]:
+    """The state and the optimiser of the network's body: new ones, or the checkpoint's, whose
+    weights the network takes.
+
+    The network gets a top layer only if the checkpoint was saved within an epoch, or if nothing is
+    left to train: a new epoch makes a new one.
+
+    Raises:
+        InputError: the checkpoint does not fit.
+    """
+    state = State(args.start_epoch) if checkpoint is None else State.from_plain(checkpoint)
+    if checkpoint is not None:
+        with_heads = state.step > 0 or state.epoch >= args.epochs
+        method.load_state_dict(checkpoint, with_heads)
+        weights = checkpoint["state_dict"]
+        if not with_heads:
+            weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
+        load_weights(method.network, weights, args.resume)
+    method.trained.to(compute.device).to(memory_format=torch.channels_last)
+    (body,) = (group for group in method.groups() if not group.get("reset"))
+    optimizer = sgd(body)
+    state.scaler = compute.grad_scaler()
+    if checkpoint is not None:
+        load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
+    return state, optimizer

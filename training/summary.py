@@ -1,6 +1,5 @@
 """What a run says of itself: the numbers of an epoch, a few lines for each, and the end."""
 
-import math
 import resource
 import sys
 from pathlib import Path
@@ -9,60 +8,54 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.quality import describe_sizes, nmi, purity, size_metrics
+from cluster.quality import describe_sizes, nmi
 from training.logs import NUMBERS
 from training.state import State
 
 
 def epoch_metrics(
-    state: State, labels: np.ndarray | None, drawn: int, seconds: dict[str, float]
+    state: State, clusters: dict[str, Any], counts: tuple[int, int], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`.
 
     Args:
-        labels: `(N,) int64` folder labels, if there are any.
-        drawn: images trained on in the epoch.
+        clusters: what the method says of the epoch's clusters.
+        counts: images in the data set, and images trained on in the epoch.
         seconds: per stage.
     """
-    assignment, clusters = state.assignment, state.clusters
-    assert clusters is not None
-    kept = assignment >= 0
-    comparable = len(state.previous) == len(assignment)
+    images, drawn = counts
     return {
         "epoch": state.epoch,
-        "kmeans_loss": state.clustering_loss if clusters.algorithm == "Kmeans" else None,
         "convnet_loss": state.convnet_loss.avg,
-        "ln_k": math.log(state.k),
-        "nmi_previous": nmi(assignment, state.previous) if comparable else None,
-        "nmi_labels": None if labels is None else nmi(assignment, labels),
-        "purity": None if labels is None else purity(assignment, labels),
+        **clusters,
         "knn_top1": state.knn_top1,
-        **size_metrics(assignment[kept], state.k),
-        "unreadable": int((~kept).sum()),
         "iterations": state.iteration,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "images_per_second": {
-            "features": _rate(len(assignment), seconds["features"]),
+            "features": _rate(images, seconds["features"]),
             "training": _rate(drawn, seconds["training"]),
         },
         "peak_memory_gib": _peak_memory(),
     }
 
 
-def describe_clusters(assignment: np.ndarray, state: State, labels: np.ndarray | None) -> str:
+def describe_clusters(
+    assignment: np.ndarray,
+    before: np.ndarray,
+    labels: np.ndarray | None,
+    knn_top1: dict[str, float] | None,
+) -> str:
     """The clusters of the finished network in a line.
 
     Args:
-        assignment: `(N,) int64`, −1 for an image that is left out; `state` has the last epoch's.
+        assignment: `(N,) int64`, −1 for an image that is left out.
+        before: the same of the last epoch.
         labels: `(N,) int64` folder labels, if there are any.
+        knn_top1: see `State`.
     """
-    still = (
-        f"{nmi(assignment, state.assignment):.3f}"
-        if len(assignment) == len(state.assignment)
-        else "–"
-    )
+    still = f"{nmi(assignment, before):.3f}" if len(assignment) == len(before) else "–"
     known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
-    knn = "" if state.knn_top1 is None else f"; nearest neighbours: {_by_number(state.knn_top1)}"
+    knn = "" if knn_top1 is None else f"; nearest neighbours: {_by_number(knn_top1)}"
     return f"clusters of the finished network: NMI to the last epoch's {still}{known}{knn}"
 
 

@@ -1,1 +1,25 @@
-"""Pictures of networks, clusters and runs."""
+"""Pictures of runs, clusters, features and filters; docs/pictures.md shows them.
+
+In: an experiment folder, or a checkpoint and images. Out: JPEG and PNG sheets, HTML pages that
+need no other file. Imports any room but tools/ and benchmarks/.
+
+Scripts, run as `python visu/NAME.py`:
+    report.py            a run's report.html
+    clusters.py          contact sheets of clusters
+    feature_map.py       a data set's features in two dimensions, on one page
+    curves.py            the curves of several runs side by side
+    gradient_ascent.py   the picture that a filter responds to
+    activ_retrieval.py   the images that a filter responds to
+    activ-retrieval.py   the same, under the original's name
+
+Behind them:
+    report_page.py       the content of the report
+    gallery.py           the clusters that a page shows, and its search index
+    first_filters.py     the filters of the first conv layer as pictures
+    page.py              HTML pages from a template, JSON and small pictures
+    contact_sheet.py     many small pictures in rows, with captions
+    ascent.py            gradient ascent from noise
+    folded.py            a frozen network in fewer, larger operations
+    top_images.py        the best images of each filter, in one pass
+    receptive_field.py   the pixels that a place of a conv layer sees
+"""

@@ -19,7 +19,9 @@ Graph = tuple[np.ndarray, np.ndarray]
 
 
 def points(n: int, dim: int = 8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    """Random points in steps of 1/256, so that float32 does not round their squared distances."""
+    x = np.random.default_rng(seed).standard_normal((n, dim))
+    return (np.rint(256 * x) / 256).astype(np.float32)
 
 
 def with_duplicates(x: np.ndarray, copies: int, seed: int = 0) -> np.ndarray:

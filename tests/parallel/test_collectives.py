@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from arrays import sphere
+from kmeans_reference import kmeans_in_float64
+from sharded_clustering import SEED, K
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from clustering import Kmeans
+from clustering import preprocess_features
 from parallel.collectives import all_reduce, broadcast, gather_rows, rank, world_size
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:
     """Run tests/sharded_clustering.py under torchrun, with a process of one thread for each share.
-    Returns the loss and the assignment, in one array, by the kind of clustering."""
+    Returns what it has found."""
     processes = str(shares.count(",") + 1)
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", processes]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
@@ -43,29 +44,49 @@ def test_one_process_needs_no_group() -> None:
 
 
 def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
-    """Neither where the clusters are clear, nor, for k-means on given points, where there are none
-    and the slightest difference would grow from one iteration to the next."""
-    clear, _ = make_blobs(6000, 40, centers=12, cluster_std=2.0, random_state=0)
+    """Of 600 rows in 12 clear clusters, and in none: there the slightest difference would grow from
+    one iteration of k-means to the next."""
+    clear, truth = make_blobs(600, 40, centers=12, cluster_std=2.0, random_state=0)
+    none = sphere(600, 64)
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "clear.npy", clear.astype(np.float32))
-    np.save(tmp_path / "features" / "none.npy", sphere(6000, 64))
-    single, *others = (
-        cluster_on(tmp_path, shares) for shares in ("6000", "2500,3500", "1000,0,4600,400")
-    )
-    kinds = [kind for kind in single if kind.startswith("clear") or "k-means" in kind]
-    assert len(kinds) == 6
-    for kind in kinds:
-        for sharded in others:
-            assert sharded[kind][0] == pytest.approx(single[kind][0], rel=1e-4), kind
-            assert adjusted_rand_score(sharded[kind][1:], single[kind][1:]) > 0.999, kind
+    np.save(tmp_path / "features" / "none.npy", none)
+    sharded = [cluster_on(tmp_path, shares) for shares in ("600", "250,350", "100,0,460,40")]
+    for results in sharded:
+        equals_kmeans_in_float64(none, results["none, k-means"], results["none, loss"])
+        assert adjusted_rand_score(results["clear, k-means++, whitened"], truth) == 1
+    for name in ("clear", "none"):
+        are_the_same_clusters_of_pic([results[f"{name}, PIC"] for results in sharded])
+        for what in ("mean", "inverse covariance"):
+            are_equal_but_for_rounding([results[f"{name}, {what}"] for results in sharded])
+
+
+def equals_kmeans_in_float64(x: np.ndarray, assignment: np.ndarray, loss: np.ndarray) -> None:
+    nearest, expected = kmeans_in_float64(x, K, SEED)
+    np.testing.assert_array_equal(assignment, nearest)
+    assert loss[0] == pytest.approx(expected, rel=1e-6)
+
+
+def are_the_same_clusters_of_pic(assignments: list[np.ndarray]) -> None:
+    """To the last one, since one process computes them, of the graph of all points."""
+    single, *others = assignments
+    assert 1 < len(set(single.tolist())) < len(single) / 2
+    for other in others:
+        np.testing.assert_array_equal(other, single)
+
+
+def are_equal_but_for_rounding(arrays: list[np.ndarray]) -> None:
+    single, *others = arrays
+    for other in others:
+        np.testing.assert_allclose(other, single, rtol=0, atol=1e-5 * np.abs(single).max())
 
 
 def test_fewer_features_than_dimensions_are_clustered_as_in_one_process(tmp_path: Path) -> None:
     features, _ = make_blobs(300, 400, centers=12, cluster_std=2.0, random_state=0)
+    features = features.astype(np.float16)
     (tmp_path / "features").mkdir()
-    np.save(tmp_path / "features" / "few.npy", features.astype(np.float16))
-    kmeans = Kmeans(12, seed=4, device=torch.device("cpu"))
-    loss = kmeans.cluster(features.astype(np.float16))
-    sharded = cluster_on(tmp_path, "90,0,210")["few, Kmeans"]
-    assert sharded[0] == pytest.approx(loss, rel=1e-6)
-    np.testing.assert_array_equal(sharded[1:], kmeans.assignments)
+    np.save(tmp_path / "features" / "few.npy", features)
+    sharded = cluster_on(tmp_path, "90,0,210")
+    whitened = preprocess_features(features)
+    found = sharded["few, k-means, whitened"], sharded["few, loss, whitened"]
+    equals_kmeans_in_float64(whitened, *found)

@@ -243,10 +243,10 @@ def test_a_help_ends_with_the_example_as_it_is_typed(capsys: pytest.CaptureFixtu
     """However narrow the terminal is; other text is wrapped, paragraph by paragraph."""
     example = "python x.py " + " ".join(f"--flag-{number} value" for number in range(20))
     about = "One. " * 40 + "\n\nTwo."
-    parser = cli.Parser(prog="x.py", description=about, example=example, details="docs/x.md")
+    parser = cli.Parser(prog="x.py", description=about, example=example, details="docs/using.md")
     parser.print_help()
     text = capsys.readouterr().out
-    assert text.endswith(f"\n\nExample: {example}\nDetails: docs/x.md\n")
+    assert text.endswith(f"\n\nExample: {example}\nDetails: docs/using.md\n")
     one, two = text.split("\n\n")[1:3]
     assert " ".join(one.split()) == about.split("\n\n")[0].strip()
     assert one.count("\n") >= 1

@@ -4,11 +4,13 @@ import copyreg
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from old_numpy import NATIVE, array_of_python_2, text
 
 from system.errors import InputError
 from system.safe_pickle import load_plain, read_plain
@@ -59,28 +61,23 @@ def test_arrays_come_back(tmp_path: Path, protocol: int, encoding: str) -> None:
             assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_large_array_is_in_memory_once(tmp_path: Path, protocol: int) -> None:
+    array = np.ones((1000, 1000))
+    path = written(tmp_path, pickle.dumps(array, protocol))
+    tracemalloc.start()
+    found = read_plain(path, "thing")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, array)
+    assert peak < 1.1 * array.nbytes
+
+
 def test_scalars_of_numpy_are_numbers(tmp_path: Path) -> None:
     scalars = [np.int64(-3), np.float32(0.5), np.bool_(True), np.str_("a"), np.complex128(1j)]
     found = read_plain(written(tmp_path, pickle.dumps(scalars)), "thing")
     assert found == [-3, 0.5, True, "a", 1j]
     assert [type(each) for each in found] == [int, float, bool, str, complex]
-
-
-def text(value: bytes) -> bytes:
-    """A `str` of Python 2."""
-    return pickle.SHORT_BINSTRING + bytes([len(value)]) + value
-
-
-def array_of_python_2(kind: bytes, state: bytes, shape: bytes, data: bytes) -> bytes:
-    """As NumPy 1 pickled an array on Python 2: `kind` is the type's name, `state` its rest."""
-    made = (
-        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
-    )
-    dtype = b"cnumpy\ndtype\n" + text(kind) + b"K\x00K\x01\x87R" + state
-    return made + b"(K\x01" + shape + dtype + b"\x89" + data + b"tb"
-
-
-NATIVE = b"(K\x03" + text(b"<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 
 
 @pytest.mark.parametrize(("encoding", "name"), [("latin1", "caf\xe9"), ("bytes", b"caf\xe9")])
@@ -92,6 +89,12 @@ def test_a_pickle_of_python_2(tmp_path: Path, encoding: str, name: str | bytes) 
     assert found[0] == name
     assert found[1].dtype == np.int32
     assert found[1].tolist() == [5, -6]
+
+
+def test_texts_of_python_2_at_protocol_0(tmp_path: Path) -> None:
+    """Its default: bytes beyond ASCII as escapes, and things that are used again."""
+    content = b"(lp0\nS'caf\\xe9'\np1\na" + b"g1\na" * 100 + b"."
+    assert read_plain(written(tmp_path, content), "thing") == ["caf\xe9"] * 101
 
 
 class Call:
@@ -119,7 +122,10 @@ class Record:
         (Call(getattr, [], "append"), r"(__builtin__|builtins)\.getattr"),
         (Call(np.fromfile, "harm"), r"numpy\.fromfile"),
         (Call(np.load, "harm"), r"numpy\.load"),
-        (Record(), r"(copy_reg\._reconstructor|copyreg\._reconstructor|test_plain_pickle\.Record)"),
+        (
+            Record(),
+            r"(copy_reg\._reconstructor|copyreg\._reconstructor|.*test_safe_pickle\.Record)",
+        ),
         (set, r"(__builtin__|builtins)\.set"),
     ],
 )

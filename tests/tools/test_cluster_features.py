@@ -1,6 +1,8 @@
 """Features of any origin → clusters, through the files."""
 
 import csv
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from arrays import correlated
+from old_numpy import array_pickle, rows_pickle
 from safetensors.numpy import save_file
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
@@ -66,9 +69,33 @@ def save_safetensors_with_more(path: Path, x: np.ndarray) -> Path:
     return path.with_suffix(".safetensors")
 
 
+def save_pickle(path: Path, x: object) -> Path:
+    path.with_suffix(".pkl").write_bytes(pickle.dumps(x))
+    return path.with_suffix(".pkl")
+
+
+def save_pickle_of_rows(path: Path, x: np.ndarray) -> Path:
+    return save_pickle(path, [row.copy() for row in x])
+
+
+def save_pickle_of_python_2(path: Path, x: np.ndarray) -> Path:
+    path.with_suffix(".pkl").write_bytes(array_pickle(x))
+    return path.with_suffix(".pkl")
+
+
+def save_pickle_of_rows_of_python_2(path: Path, x: np.ndarray) -> Path:
+    path.with_suffix(".pickle").write_bytes(rows_pickle(x))
+    return path.with_suffix(".pickle")
+
+
+PICKLES = [
+    save_pickle, save_pickle_of_rows, save_pickle_of_python_2, save_pickle_of_rows_of_python_2,
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize(
-    "save", [save_npy, save_columns, save_safetensors, save_safetensors_with_more]
+    "save", [save_npy, save_columns, save_safetensors, save_safetensors_with_more, *PICKLES]
 )
 def test_every_kind_of_file_is_clustered_as_the_array_is(
     save: Callable[[Path, np.ndarray], Path], dtype: type, tmp_path: Path
@@ -80,6 +107,44 @@ def test_every_kind_of_file_is_clustered_as_the_array_is(
     found = np.load(tmp_path / "out.npy", allow_pickle=False)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, kmeans.assignments)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, list, tuple])
+def test_every_protocol_of_pickle_gives_rows_that_torch_takes(
+    form: Callable[[np.ndarray], object], protocol: int, tmp_path: Path
+) -> None:
+    x = correlated(60, 30)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(form(x), protocol))
+    count, rows = cluster_features.read_rows(tmp_path / "x.pkl")
+    assert (count, rows.dtype) == (60, np.float32)
+    np.testing.assert_array_equal(torch.from_numpy(rows).numpy(), x)
+
+
+@pytest.mark.parametrize("save", PICKLES)
+def test_of_a_pickle_a_process_keeps_its_share(
+    save: Callable[[Path, np.ndarray], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = correlated(50, 30)
+    path = save(tmp_path / "x", x)
+    for share in (range(10, 30), range(50, 50)):
+        monkeypatch.setattr(cluster_features, "shard_of", {50: share}.get)
+        count, rows = cluster_features.read_rows(path)
+        assert count == 50
+        assert rows.base is None, "the other rows stay in memory"
+        np.testing.assert_array_equal(rows, x[share.start : share.stop])
+
+
+def test_one_row_many_times_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """A file of 32 kB, for 128 MB."""
+    row = np.zeros(2000)
+    path = save_pickle(tmp_path / "x", [row] * 8000)
+    assert path.stat().st_size < 40_000
+    with pytest.raises(
+        InputError, match=r"x.pkl: holds rows of shape \(8000, 2000\), too many for"
+    ):
+        cluster_features.read_rows(path)
 
 
 @pytest.mark.parametrize("flags", ["--k 8 --kmeans_init kmeans++", "--clustering PIC --sigma 1"])
@@ -166,7 +231,8 @@ BAD = {
     "x.npy": "--nmb_cluster 10000: more clusters than the 20 rows of {}/x.npy",
     "x.npy --clustering PIC --nnn 20": "--nnn 20: each has only 19 neighbours among the 20 rows of",
     "none.npy --k 2": "{}/none.npy: cannot read these features: No such file or directory",
-    "x.txt --k 2": "{}/x.txt: give features in a file that ends in .npy or .safetensors",
+    "x.txt --k 2": "{}/x.txt: give features in a file that ends in .npy or .safetensors or .pkl or "
+    ".pickle",
     "cube.npy --k 2": "{}/cube.npy: holds an array of shape (4, 3, 2); give (N, D), a row for each",
     "row.npy --k 2": "{}/row.npy: holds an array of shape (20,); give (N, D)",
     "whole.npy --k 2": "{}/whole.npy: holds int64; give float16, float32 or float64",
@@ -178,6 +244,22 @@ BAD = {
     "text.safetensors --k 2": "{}/text.safetensors: cannot read these features: ",
     "two.safetensors --k 2": "{}/two.safetensors: holds a, b; give a file with one tensor, or one",
     "bf16.safetensors --k 2": "{}/bf16.safetensors: holds BF16; give float16, float32 or float64",
+    "none.pkl --k 2": "{}/none.pkl: cannot read this feature file: No such file or directory",
+    "cube.pkl --k 2": "{}/cube.pkl: holds an array of shape (4, 3, 2); give (N, D), a row for each",
+    "tables.pkl --k 2": "{}/tables.pkl: holds an array of shape (4, 3, 2); give (N, D), a row for",
+    "whole.pkl --k 2": "{}/whole.pkl: holds int64; give float16, float32 or float64",
+    "number.pkl --k 2": "{}/number.pkl: holds 7; give an array (N, D), or a list of N arrays (D,)",
+    "empty.pkl --k 2": "{}/empty.pkl: holds []; give an array (N, D), or a list of N arrays (D,)",
+    "dict.pkl --k 2": "{}/dict.pkl: holds {'features': array([0.])}; give an array (N, D), or a",
+    "ragged.pkl --k 2": "{}/ragged.pkl: row 1 is an array of float32 and shape (5,); give arrays",
+    "mixed.pkl --k 2": "{}/mixed.pkl: row 1 is an array of float64 and shape (6,); give arrays "
+    "(D,) of one type and length",
+    "pairs.pkl --k 2": "{}/pairs.pkl: row 0 is ('a.jpg', array([",
+    "lists.pkl --k 2": "{}/lists.pkl: row 0 is [0.5, 1.5]; give arrays (D,) of one type and length",
+    "call.pkl --k 2": "{}/call.pkl: not a feature file, or a damaged one: it refers to "
+    f"{os.system.__module__}.system",
+    "cut.pkl --k 2": "{}/cut.pkl: not a feature file, or a damaged one: it ends too early",
+    "nan.pkl --k 2": "{}/nan.pkl: row 13 is not finite (NaN, infinite or too large)",
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
     "x.npy --k 2 --pca 0": "argument --pca: '0' is not a whole number of 1 or more",
@@ -209,6 +291,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         np.save(tmp_path / f"{name}.npy", array)
     np.save(tmp_path / "pickled.npy", np.array([{}, {}]), allow_pickle=True)
     shutil.copy(tmp_path / "x.npy", tmp_path / "x.txt")
+    for name, content in (
+        ("cube", x[:4].reshape(4, 3, 2)), ("tables", list(x[:4].reshape(4, 3, 2))), ("number", 7),
+        ("whole", x.astype(np.int64)), ("empty", []), ("nan", nan), ("pairs", [("a.jpg", x[0])]),
+        ("dict", {"features": np.zeros(1)}), ("ragged", [x[0], x[0, :5]]), ("call", [os.system]),
+        ("mixed", [x[0], np.zeros(6)]), ("lists", [[0.5, 1.5]]),
+    ):  # fmt: skip
+        save_pickle(tmp_path / name, content)
+    (tmp_path / "cut.pkl").write_bytes((tmp_path / "nan.pkl").read_bytes()[:300])
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:300])
     (tmp_path / "empty.npy").touch()
     for name in ("text.npy", "text.safetensors", "short.txt"):

@@ -16,7 +16,7 @@ from cluster.pickles import Logger
 from data.images import ImageList, find_images
 from system.errors import InputError
 from training.experiment import RESULTS, Experiment
-from training.state import AUTO
+from training.resume import AUTO
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
 CLUSTERS = [[0, 1], [], [2]]
@@ -166,16 +166,17 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
     names = ["a.png", "a\ttab.png", "two\nlines.png", "no\udcff UTF-8.png"]
     images = ImageList(tmp_path, names + [f"{n}.png" for n in range(400)], ["."] * 404)
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
-        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        experiment.unreadable.report(dict.fromkeys((0, 1, 3), "cannot be read"))
         saved = checkpoint(0, experiment)
     caplog.clear()
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
-        experiment.report_unreadable(dict.fromkeys((0, 1, 3), "cannot be read"))
+        experiment.unreadable.report(dict.fromkeys((0, 1, 3), "cannot be read"))
         assert not any("unreadable" in message for message in caplog.messages)
-        experiment.report_unreadable({2: "cannot be read"})
+        experiment.unreadable.report({2: "cannot be read"})
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
-        assert set(experiment.named) == {0, 1, 2, 3}, "whatever the name"
+        experiment.unreadable.leave_out({0, 1, 2, 3})
+        assert set(experiment.unreadable.now) == {0, 1, 2, 3}, "whatever the name"
 
 
 def test_an_image_that_can_be_read_again_is_named_no_more(
@@ -186,16 +187,16 @@ def test_an_image_that_can_be_read_again_is_named_no_more(
     bad = tmp_path / "exp" / "bad_images.txt"
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         for away in range(190, 200, 2):  # in all more than 1 %, in each pass not
-            experiment.begin_pass()
-            experiment.report_unreadable(dict.fromkeys((away, away + 1), "Stale file handle"))
-            experiment.gather_unreadable()
+            experiment.unreadable.begin_pass()
+            experiment.unreadable.report(dict.fromkeys((away, away + 1), "Stale file handle"))
+            experiment.unreadable.gather()
         assert bad.read_text() == "198.png\tStale file handle\n199.png\tStale file handle\n"
-        experiment.begin_pass()
-        experiment.report_unreadable(dict.fromkeys((198, 199), "Stale file handle"))
-        experiment.gather_unreadable()
+        experiment.unreadable.begin_pass()
+        experiment.unreadable.report(dict.fromkeys((198, 199), "Stale file handle"))
+        experiment.unreadable.gather()
         assert caplog.text.count("199.png") == 1, "said once while it stays so"
-        experiment.begin_pass()
-        experiment.gather_unreadable()
+        experiment.unreadable.begin_pass()
+        experiment.unreadable.gather()
         assert not bad.exists()
 
 
@@ -205,14 +206,14 @@ def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
 ) -> None:
     images = ImageList(tmp_path, [f"{n}.png" for n in range(200)], ["."] * 200)
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
-        experiment.report_unreadable({7: "empty"})
+        experiment.unreadable.report({7: "empty"})
         saved = checkpoint(0, experiment) | {"step": step}
         saved["assignment"] = torch.where(torch.arange(200) == 7, -1, 0)
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
-        assert set(experiment.unreadable) == ({7} if step else set())
-        experiment.begin_pass()
-        assert not experiment.unreadable
+        assert set(experiment.unreadable.now) == ({7} if step else set())
+        experiment.unreadable.begin_pass()
+        assert not experiment.unreadable.now
 
 
 def test_an_unreadable_image_may_have_any_name(
@@ -223,7 +224,7 @@ def test_an_unreadable_image_may_have_any_name(
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         console = io.TextIOWrapper(io.BytesIO(), "ascii", errors="backslashreplace")
         with contextlib.redirect_stdout(console):
-            experiment.report_unreadable({150: "empty"})
+            experiment.unreadable.report({150: "empty"})
     assert capfd.readouterr().err == "", "no traceback from logging"
     log = (tmp_path / "exp" / "log.txt").read_text(encoding="utf-8")
     assert "left out, unreadable: no\\udcff UTF-8.png: empty" in log
@@ -246,9 +247,9 @@ def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCapt
     write_images(tmp_path / "images", 200)
     with Experiment(tmp_path / "exp", find_images(tmp_path / "images"), SETTINGS) as experiment:
         with caplog.at_level(logging.WARNING, "deepcluster"):
-            experiment.report_unreadable({7: "cut short"})
-            experiment.report_unreadable({7: "cut short", 3: "empty"})
-            experiment.report_unreadable({})
+            experiment.unreadable.report({7: "cut short"})
+            experiment.unreadable.report({7: "cut short", 3: "empty"})
+            experiment.unreadable.report({})
         assert caplog.messages == [
             "left out, unreadable: 007.png: cut short",
             "left out, unreadable: 003.png: empty",
@@ -256,4 +257,4 @@ def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCapt
         bad = (tmp_path / "exp" / "bad_images.txt").read_text()
         assert bad == "003.png\tempty\n007.png\tcut short\n"
         with pytest.raises(InputError, match="3 of 200 images are unreadable, more than 1%"):
-            experiment.report_unreadable({9: "empty"})
+            experiment.unreadable.report({9: "empty"})

@@ -9,10 +9,10 @@ import torch
 from runs import load_metrics
 from torch import nn
 
-import main
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.folder import is_sound
 from data.images import find_images
+from methods import deepcluster
 from models import ConvNet
 from system.errors import InputError
 from training.finite import MOST_SKIPPED, STEPS_BETWEEN_LOOKS, PendingLosses, name_some
@@ -47,7 +47,7 @@ def listed(folder: Path) -> dict[str, float]:
 def test_a_loss_stops_the_run_and_is_blamed_on_its_image(
     tree: Path, train: Train, good: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    cross_entropy, steps, taken = main.F.cross_entropy, [], []
+    cross_entropy, steps, taken = deepcluster.F.cross_entropy, [], []
 
     def spoil(logits: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
         steps.append(len(logits))
@@ -66,7 +66,7 @@ def test_a_loss_stops_the_run_and_is_blamed_on_its_image(
         SGD_STEP(optimizer)
 
     monkeypatch.setattr(PendingLosses, "add", remember)
-    monkeypatch.setattr(main.F, "cross_entropy", spoil)
+    monkeypatch.setattr(deepcluster.F, "cross_entropy", spoil)
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     with pytest.raises(InputError, match=r"loss became (nan|inf) in step 2 of epoch 1") as error:
         go_on(train, tree, good)

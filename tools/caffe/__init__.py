@@ -1,1 +1,10 @@
-"""Reading the files of Caffe."""
+"""Caffe's files as our networks: `python -m tools.caffe.import_model`.
+
+In: model.prototxt and model.caffemodel. Out: a checkpoint whose network has the same outputs.
+
+    import_model.py   the command: a Caffe network as a checkpoint
+    proto.py          the two files as messages
+    net.py            messages as the steps that the network computes
+    layers.py         one layer as a step, with its weights
+    pixels.py         mean, scale and colour order, moved into the first convolution
+"""

@@ -1,0 +1,223 @@
+"""DeepCluster: a convnet and its own clusters train each other.
+
+Caron, Bojanowski, Joulin and Douze, "Deep Clustering for Unsupervised Learning of Visual Features",
+ECCV 2018, section 3. Before an epoch the features of all images are clustered (`relabel`); the
+cluster ids are the labels of the epoch, for a new top layer (`losses`); images are drawn so that
+each cluster is met equally often (`draw`).
+"""
+
+import argparse
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from cluster.clusters import Clusters
+from cluster.quality import nmi, purity, size_metrics
+from cluster.sampler import ORDERS, cluster_weights
+from clustering import (
+    CLUSTERINGS,
+    add_clustering_flags,
+    check_clustering,
+    cluster_steps,
+    make_clustering,
+)
+from data.loading import Batch
+from data.transforms import TRAINING_VIEWS, to_input
+from methods.frozen import frozen_features
+from methods.method import Running
+from models import untrained
+from models.convnet import initialise
+from parallel.collectives import gather_rows
+from system import cli
+from system.device import Compute
+from system.errors import InputError
+from system.seeding import derive_seed
+
+MOST_DRAWN = 2**31  # images an epoch, whose order is in memory
+
+
+class DeepCluster:
+    """The method, with a network of its own.
+
+    Args:
+        args: the flags of `main.py`.
+        compute: device and precision.
+
+    Attributes:
+        previous: the assignment before `assignment`.
+        clustering_loss: the k-means loss of `assignment`.
+        Others: see `methods.method.Method`.
+    """
+
+    order_settings: ClassVar[tuple[str, ...]] = ("nmb_cluster", "reassign", "sampler")
+    form: ClassVar[dict[str, Any]] = {
+        "assignment": torch.Tensor,
+        "previous": torch.Tensor,
+        "clusters": (dict, type(None)),
+        "clustering_loss": (int, float),
+    }
+
+    def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
+        self.args, self.compute = args, compute
+        self.network = untrained(args.arch, args.sobel, args.nmb_cluster, args.seed)
+        self.network.top_layer = None
+        self.assignment = self.previous = np.empty(0, np.int64)
+        self.clusters: Clusters | None = None
+        self.clustering_loss = 0.0
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        """Clustering, sampling and the loss."""
+        add_clustering_flags(parser)
+        add = parser.add_argument_group("DeepCluster").add_argument
+        reassign_help = "epochs of training between two reassignments of clusters"
+        add("--reassign", type=cli.positive_number, default=1.0, help=reassign_help)
+        sampler_help = (
+            "paper: all clusters equally often; released: unbalanced, as in the released code"
+        )
+        add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
+        views_help = "how training images are drawn: paper: crop and flip; modelzoo: and colours"
+        add("--transforms", choices=list(TRAINING_VIEWS), default="paper", help=views_help)
+        reweight_help = "let a cluster count in the loss by the root of one over its size"
+        add("--reweight", action="store_true", help=reweight_help)
+
+    @staticmethod
+    def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
+        """Fail early on flags that do not fit each other or the number of images.
+
+        Raises:
+            InputError: naming the flag, its value and what would be right.
+        """
+        check_clustering(args, images, f"images of {args.data}")
+        if args.reassign * images > MOST_DRAWN:
+            raise InputError(
+                f"--reassign {args.reassign:g}: of {images:,} images that would be more than "
+                f"{MOST_DRAWN:,} an epoch; give less, and more --epochs"
+            )
+        make_clustering(args, 0, device)
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    @property
+    def k(self) -> int:
+        """Width of the top layer: the number of clusters, empty ones included."""
+        return self.args.nmb_cluster if self.clusters is None else len(self.clusters.centroids)
+
+    def view(self, size: int) -> v2.Transform:
+        return TRAINING_VIEWS[self.args.transforms](size)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The body, with momentum; the top layer, without any, since it is new in each epoch."""
+        sgd = {"lr": self.args.lr, "weight_decay": 10**self.args.wd}
+        body = {"params": self.network.body(), "momentum": self.args.momentum, **sgd}
+        top = self.network.top_layer
+        return [body] if top is None else [body, {"params": top.parameters(), "reset": True, **sgd}]
+
+    def relabel(self, run: Running) -> None:
+        """Features → whitening → clusters → pseudo-labels, and a new top layer: cluster numbers
+        mean nothing from one epoch to the next."""
+        self.previous = self.assignment
+        self.assignment, self.clustering_loss, self.clusters = self._cluster(run)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
+            self.network.top_layer = self._new_top_layer().to(self.compute.device)
+        self._set_targets()
+
+    def draw(self, epoch: int) -> np.ndarray:
+        length = max(int(self.args.reassign * (self.assignment >= 0).sum()), 1)
+        rng = np.random.default_rng(derive_seed(self.args.seed, "sampler", epoch))
+        return ORDERS[self.args.sampler](self.assignment, length, rng)
+
+    def before_step(self) -> None: ...
+
+    def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
+        """Cross-entropy with the pseudo-labels."""
+        target = self._targets[batch.index.to(self.compute.device, non_blocking=True)]
+        with self.compute.autocast():
+            logits = forward(to_input(batch.pixels, self.compute.device))
+            return F.cross_entropy(logits, target, self._weights, reduction="none")
+
+    def after_step(self, batch: Batch) -> None: ...
+
+    def finish(self, run: Running) -> np.ndarray:
+        assignment, _, self.clusters = self._cluster(run)
+        return assignment
+
+    def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
+        assignment, clusters = self.assignment, self.clusters
+        assert clusters is not None
+        kept = assignment >= 0
+        comparable = len(self.previous) == len(assignment)
+        return {
+            "kmeans_loss": self.clustering_loss
+            if CLUSTERINGS[clusters.algorithm].has_loss
+            else None,
+            "ln_k": math.log(self.k),
+            "nmi_previous": nmi(assignment, self.previous) if comparable else None,
+            "nmi_labels": None if labels is None else nmi(assignment, labels),
+            "purity": None if labels is None else purity(assignment, labels),
+            **size_metrics(assignment[kept], self.k),
+            "unreadable": int((~kept).sum()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "assignment": torch.from_numpy(self.assignment),
+            "previous": torch.from_numpy(self.previous),
+            "clusters": self.clusters and self.clusters.to_plain(),
+            "clustering_loss": self.clustering_loss,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
+        if "assignment" in state:  # the released checkpoints have none
+            self.assignment = state["assignment"].numpy()
+            self.previous = state["previous"].numpy()
+            self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+            self.clustering_loss = state["clustering_loss"]
+        if with_heads:
+            self.network.top_layer = self._new_top_layer()
+            self._set_targets()
+
+    @staticmethod
+    def is_sound(state: dict[str, Any], step: int) -> bool:
+        labels, previous = state["assignment"].numpy(), state["previous"].numpy()
+        clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+        return (
+            labels.dtype == previous.dtype == np.int64
+            and labels.ndim == previous.ndim == 1
+            and (not clusters or clusters.is_whole())
+            and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
+        )
+
+    def _cluster(self, run: Running) -> tuple[np.ndarray, float, Clusters]:
+        """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and
+        the clusters."""
+        features = frozen_features(run, self.network, self.compute)
+        total, unit = cluster_steps(self.args, run.image_count, "images")
+        with run.stage("clustering", total, unit) as advance:
+            present = gather_rows(features.present)
+            check_clustering(self.args, int(present.sum()), "images with features")
+            seed = derive_seed(self.args.seed, "k-means", run.epoch)
+            clustering = make_clustering(self.args, seed, self.compute.device)
+            loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+        assignment = np.full(len(present), -1, np.int64)
+        assignment[present] = clustering.assignments
+        return assignment, loss, Clusters.of(clustering, run.epoch)
+
+    def _new_top_layer(self) -> nn.Linear:
+        return nn.Linear(self.network.embedding_dim, self.k).apply(initialise)
+
+    def _set_targets(self) -> None:
+        device, self._weights = self.compute.device, None
+        # image 0, which may be left out, is also the number of a blank image
+        self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(device)
+        if self.args.reweight:
+            found = cluster_weights(self.assignment, self.k)
+            self._weights = torch.from_numpy(found).to(device)

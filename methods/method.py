@@ -1,0 +1,165 @@
+"""What a run asks of a method, and what a method may ask of a run: two protocols.
+
+`main.py` has the loop that brings the two together.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from cluster.clusters import Clusters
+from data.loading import Batch
+from models import ConvNet
+from system.device import Compute
+
+
+class FrozenPass(NamedTuple):
+    """A pass over this process's images with the network frozen.
+
+    Attributes:
+        loader: batches of central crops, in data-set order.
+        images: numbers of the images in the data set.
+        report: called with images that cannot be read, and the reason for each.
+        refuse: called with the number of a batch and `(b,)` images whose features are not finite;
+            raises InputError.
+        advance: called with the number of images done in each step; raises Stopped after a signal.
+    """
+
+    loader: DataLoader[Batch]
+    images: range
+    report: Callable[[dict[int, str]], None]
+    refuse: Callable[[int, np.ndarray], None]
+    advance: Callable[[int], None]
+
+
+class Running(Protocol):
+    """What a method may ask of the run that trains it."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that comes next, or is under way."""
+        ...
+
+    @property
+    def image_count(self) -> int:
+        """Number of images in the data set, over all processes."""
+        ...
+
+    def frozen_pass(self) -> AbstractContextManager[FrozenPass]:
+        """A timed pass over this process's images, with a progress bar."""
+        ...
+
+    def stage(
+        self, name: str, total: int, unit: str
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """A timed stage with a progress bar. Gives a function to call with the number of units done
+        in each step; it raises Stopped after a signal."""
+        ...
+
+    def inspect(self, features: Any) -> None:
+        """Take a look at the network's `Features`: health checks, and the probe of `--probe`."""
+        ...
+
+
+class Method(Protocol):
+    """A way to train a network without labels.
+
+    Attributes:
+        network: the network that a checkpoint's `state_dict` holds and the probes judge.
+        trained: all that is trained, network and heads.
+        assignment: `(N,) int64`, the clusters that the epoch trains on; −1 for an image left out.
+        k: number of clusters, empty ones included.
+        clusters: the last clustering, with what it takes to assign new images.
+        order_settings: flags that the order of an epoch's draws depends on.
+        form: keys of `state_dict()` and the types of their values.
+    """
+
+    network: ConvNet
+    assignment: np.ndarray
+    clusters: Clusters | None
+    order_settings: ClassVar[tuple[str, ...]]
+    form: ClassVar[dict[str, Any]]
+
+    def __init__(self, args: argparse.Namespace, compute: Compute) -> None: ...
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        """The method's own flags of `main.py`."""
+        ...
+
+    @staticmethod
+    def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
+        """Check the method's flags against the number of images; raises InputError."""
+        ...
+
+    @staticmethod
+    def is_sound(state: dict[str, Any], step: int) -> bool:
+        """Whether `load_state_dict` can take a state saved after `step` steps of an epoch; may
+        raise anything where it cannot."""
+        ...
+
+    @property
+    def trained(self) -> nn.Module: ...
+
+    @property
+    def k(self) -> int: ...
+
+    def view(self, size: int) -> v2.Transform:
+        """What a training image looks like: the random crop, flip and colours."""
+        ...
+
+    def groups(self) -> Sequence[dict[str, Any]]:
+        """Groups of parameters with their `lr`, `momentum` and `weight_decay`. A group with `reset`
+        gets a new optimiser at the beginning of each epoch, since its parameters are new."""
+        ...
+
+    def relabel(self, run: Running) -> None:
+        """New targets and new heads, before an epoch."""
+        ...
+
+    def draw(self, epoch: int) -> np.ndarray:
+        """`(M,) int64`: the images that the epoch trains on, in order."""
+        ...
+
+    def before_step(self) -> None:
+        """Called before the forward pass of each step."""
+        ...
+
+    def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
+        """The loss of each image of a batch, `(B,)`. `forward` is `trained`, wrapped for several
+        processes where there are any."""
+        ...
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after the update of each step."""
+        ...
+
+    def finish(self, run: Running) -> np.ndarray:
+        """The finished network's clusters, for new images. Returns the assignment `(N,) int64`;
+        `assignment` stays that of the last epoch."""
+        ...
+
+    def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
+        """Numbers of the epoch's clusters for `metrics.jsonl`, beside labels `(N,) int64` if there
+        are any."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the method, beside the network's weights."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
+        """Take a state over.
+
+        Args:
+            with_heads: make heads, whose weights are loaded next. Else the next `relabel` makes
+                new ones.
+        """
+        ...

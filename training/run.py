@@ -1,0 +1,298 @@
+"""A run: the network's optimisers, its data, its place and its folder, and what happens between two
+steps: checkpoints, signals, NaN, progress.
+
+`main.py` has the loop. A method sees a run through `methods.method.Running`.
+"""
+
+import argparse
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from checkpoints.folder import NEWEST
+from cluster.quality import group_by_cluster
+from data.images import ImageList
+from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
+from data.transforms import central_crop
+from methods.method import FrozenPass, Method
+from parallel.collectives import (
+    broadcast_buffers,
+    data_parallel,
+    rank,
+    shard_of,
+    weighted,
+    world_size,
+)
+from parallel.signals import Stopping
+from system.device import Compute
+from system.progress import progress
+from system.results import plain_settings
+from system.seeding import derive_seed
+from training import health
+from training.experiment import open_experiment
+from training.finite import PendingLosses, check_weights, refuse_features
+from training.optimizers import sgd
+from training.resume import set_up
+from training.summary import describe_clusters, describe_epoch, epoch_metrics
+
+log = logging.getLogger("deepcluster")
+
+STAGES = ("features", "clustering", "training")
+
+# The network's features → accuracy by the number of nearest neighbours, as `--probe` asks for it
+Probe = Callable[[Any], dict[str, float]]
+
+
+class Run:
+    """A run of a method, new or resumed. Entering it opens the experiment folder.
+
+    Args:
+        args: the flags of `main.py`.
+        images: all images.
+        method: with a new network, which takes the checkpoint's weights.
+        checkpoint: contents of the file `--resume`.
+        probe: called with the features every `--probe` epochs.
+
+    Raises:
+        InputError: the checkpoint does not fit; or the folder holds another run's results, or
+            cannot be written.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        images: ImageList,
+        method: Method,
+        compute: Compute,
+        stopping: Stopping,
+        checkpoint: dict[str, Any] | None = None,
+        probe: Probe | None = None,
+    ) -> None:
+        self.args, self.images, self.method = args, images, method
+        self.compute, self.stopping, self.probe = compute, stopping, probe
+        self.state, self.optimizer = set_up(args, method, compute, checkpoint)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.shard = shard_of(len(images))
+        self.central, self.augmented, self._draws = self._make_loaders()
+        self._training: Iterator[Batch] | None = None
+        self.folder = open_experiment(args, images, checkpoint)
+
+    def __enter__(self) -> "Run":
+        self.folder.__enter__()
+        processes = f"{world_size()} processes, " if world_size() > 1 else ""
+        log.info(
+            "%s, %d images, %son %s in %s",
+            self.args.arch, len(self.images), processes,
+            self.compute.device, self.compute.precision,
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._training = None  # an epoch that was cut ends its progress bar
+        self.folder.__exit__(kind, error, trace)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that comes next, or is under way."""
+        return self.state.epoch
+
+    @property
+    def step(self) -> int:
+        """Batches of the epoch that are trained on already."""
+        return self.state.step
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs in all."""
+        return self.args.epochs
+
+    @property
+    def image_count(self) -> int:
+        return len(self.images)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        with self._timed(name, total, unit) as advance:
+            yield self.stopping.checked(advance)
+
+    @contextlib.contextmanager
+    def frozen_pass(self) -> Iterator[FrozenPass]:
+        unreadable = self.folder.unreadable
+        unreadable.begin_pass()
+        with self.stage("features", len(self.shard), self._unit) as advance:
+            yield FrozenPass(self.central, self.shard, unreadable.report, self._refuse, advance)
+            unreadable.gather()
+
+    def inspect(self, features: Any) -> None:
+        warn(health.check_features(features.rows))
+        self.state.knn_top1 = None
+        if self.probe is not None and self.epoch % self.args.probe == 0:
+            self.state.knn_top1 = self.probe(features)
+
+    def batches(self, order: np.ndarray) -> Iterator[Batch]:
+        """The epoch's batches from `step` on, as far as they are this process's. After each, when
+        the next is asked for, the step counts as done: a checkpoint may be saved, or the run stop.
+
+        Args:
+            order: `(M,) int64`, the images that the whole epoch trains on.
+
+        Raises:
+            InputError: a loss, a gradient or a weight is NaN or infinite.
+            Stopped: a signal came; the epoch can go on from the checkpoint.
+        """
+        self._training = self._batches(order)
+        return self._training
+
+    def update(self, losses: Tensor) -> None:
+        """Backward and SGD on the losses `(B,)` of the last batch."""
+        optimizers, scaler = (self.optimizer, *self._head_optimizers), self.state.scaler
+        size = len(self._index)  # 0: a blank image, which does not count
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        scaler.scale(weighted(losses.mean(), size)).backward()
+        self._pending.add(losses[:size], self._index)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+
+    def finish_epoch(self) -> None:
+        """Metrics, assignments, checkpoint."""
+        method, state = self.method, self.state
+        clusters = method.metrics(self.images.labels)
+        counts = len(self.images), self._drawn
+        metrics = epoch_metrics(state, clusters, counts, self.seconds)
+        warn(health.check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"], self.epoch))
+        log.info(describe_epoch(metrics, self.epochs))
+        lists = group_by_cluster(method.assignment, method.k)
+        self.folder.log_epoch(metrics, method.assignment, lists)
+        state.finish_epoch()
+        self.save(NEWEST)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def finish(self, assignment: np.ndarray) -> None:
+        """Keep the finished network's clusters, `(N,) int64`."""
+        before, labels = self.method.assignment, self.images.labels
+        log.info(describe_clusters(assignment, before, labels, self.state.knn_top1))
+        self.folder.save_assignment(self.epoch, assignment)
+        self.save(NEWEST)
+
+    def save(self, name: str) -> None:
+        """Save a checkpoint (`checkpoints/__init__.py` has its layout)."""
+        check_weights(self.method.trained, self.state, self.folder)
+        self.folder.save(name, self.to_checkpoint())
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """All that a run needs to go on, bit for bit, but for where its logs end."""
+        return {
+            **self.state.to_plain(),
+            "method": self.args.method,
+            "arch": self.args.arch,
+            "state_dict": self.method.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            **self.method.state_dict(),
+            "images_digest": self.images.digest,
+            "settings": plain_settings(vars(self.args)),
+        }
+
+    def _make_loaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch], EpochBatches]:
+        args, device = self.args, self.compute.device
+        central = ImageDataset(self.images, central_crop(args.size), args.seed, args.decode)
+        augmented = ImageDataset(self.images, self.method.view(args.size), args.seed, args.decode)
+        draws = EpochBatches(args.batch, rank(), world_size())
+        in_order = load_in_order(central, args.batch, args.workers, device, self.shard)
+        return in_order, make_loader(augmented, draws, args.workers, device), draws
+
+    def _batches(self, order: np.ndarray) -> Iterator[Batch]:
+        self._begin_epoch()
+        self._draws.start_epoch(self.epoch, order, first_batch=self.step)
+        self._drawn = max(len(order) - self.step * self.args.batch, 0)  # the last may be small
+        with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
+            for batch in self.augmented:
+                self.folder.unreadable.report(batch.unreadable)
+                if (ready := self._prepare(batch)) is not None:
+                    yield ready
+                self._finish_step()
+                advance(len(batch.index) + len(batch.unreadable))
+            self._pending.flush()
+            check_weights(self.method.trained, self.state, self.folder)
+            broadcast_buffers(self.method.trained)
+            self.folder.unreadable.gather()
+
+    def _begin_epoch(self) -> None:
+        method = self.method
+        if self.step == 0:
+            self.state.convnet_loss.reset()
+            warn(health.check_assignment(method.assignment, method.k))
+        self._head_optimizers = [sgd(group) for group in method.groups() if group.get("reset")]
+        self.forward = data_parallel(method.trained, self.compute.device)
+        if world_size() > 2 and self.compute.device.type == "cpu":
+            # After its first step DDP sums gradients in another order, and of three numbers the sum
+            # depends on it. This pass comes first, so that all steps of an epoch are alike.
+            method.trained.eval()
+            method.losses(self.forward, blank_batch(self.args.size)).sum().backward()
+        method.trained.train()
+        self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
+
+    def _prepare(self, batch: Batch) -> Batch | None:
+        """A batch as the method takes it; None where there is nothing to do."""
+        self._index = batch.index
+        size = len(batch.index)
+        self.method.trained.train(size > 0)  # batch norm's statistics are not for a blank image
+        # dropout, too, is a function of (seed, epoch, step), another in each process
+        draw = self.step * world_size() + rank()
+        torch.manual_seed(derive_seed(self.args.seed, "dropout", self.epoch, draw))
+        if size == 0:  # the other processes wait for this one's gradients
+            return blank_batch(self.args.size) if world_size() > 1 else None
+        return batch
+
+    def _finish_step(self) -> None:
+        self.state.step += 1
+        self.state.iteration += 1
+        if self.state.iteration % self.args.checkpoints == 0:
+            self._pending.flush()
+            number = self.state.iteration // self.args.checkpoints
+            self.save(f"checkpoints/checkpoint_{number}.pth.tar")
+        if self.stopping.agreed():
+            self._pending.flush()
+            self.save(NEWEST)
+            self.stopping.check()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        start = time.perf_counter()
+        with progress(name, total, unit, self.args.verbose and rank() == 0) as advance:
+            yield advance
+        self.seconds[name] = time.perf_counter() - start
+
+    @property
+    def _unit(self) -> str:
+        return "images of process 0" if world_size() > 1 else "images"
+
+    def _refuse(self, batch: int, bad: np.ndarray) -> None:
+        refuse_features(batch, [self.images.paths[i] for i in bad], self.epoch)
+
+
+def blank_batch(size: int) -> Batch:
+    """What a process puts through the network when it has no images of a batch; it does not
+    count."""
+    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1).long(), {})
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Log warnings about the run's health, in the first process."""
+    if rank() == 0:
+        for warning in warnings:
+            log.warning("unhealthy: %s", warning)

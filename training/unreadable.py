@@ -1,0 +1,112 @@
+"""The images that a run cannot read: named in its log and in `bad_images.txt`, and counted."""
+
+import logging
+from pathlib import Path
+
+from data.images import MOST_UNREADABLE, ImageList
+from parallel.collectives import gather_objects, together, world_size
+from system.errors import InputError
+from system.files import write_text
+from system.names import from_reasons, printable, read_text, to_reasons
+
+log = logging.getLogger("deepcluster")
+
+
+class Unreadable:
+    """The unreadable images of a run, in the process that writes its folder.
+
+    Args:
+        folder: the experiment folder.
+        images: all images.
+        continues: take over the names that are in the folder.
+
+    Attributes:
+        now: the reasons by index, of the images that this pass could not read.
+    """
+
+    def __init__(self, folder: Path, images: ImageList, continues: bool) -> None:
+        self.path, self.images = folder / "bad_images.txt", images
+        self.now: dict[int, str] = {}
+        self._named = self._listed() if continues else {}
+
+    def leave_out(self, indices: set[int]) -> None:
+        """Go on within an epoch without the named images that it has left out."""
+        self.now = {index: reason for index, reason in self._named.items() if index in indices}
+
+    def begin_pass(self) -> None:
+        """Read all images anew: a disk that was away for a moment costs its images one pass."""
+        self.now = {}
+
+    def report(self, unreadable: dict[int, str]) -> None:
+        """Name each unreadable image, in the log and in `bad_images.txt`; once, if it stays
+        unreadable from one pass to the next.
+
+        Args:
+            unreadable: the reason, by image index.
+
+        Raises:
+            InputError: more than 1 % of the images are unreadable in this pass. (With several
+                processes `gather` raises it, in all of them.)
+        """
+        new = {index: reason for index, reason in unreadable.items() if index not in self.now}
+        if not new:
+            return
+        self.now |= new
+        for index, reason in new.items():
+            if index not in self._named:
+                name = printable(self.images.paths[index])
+                log.warning("left out, unreadable: %s: %s", name, reason)
+        self._write(self._named | new)
+        if world_size() == 1:
+            self._check()
+
+    def gather(self) -> None:
+        """Name the unreadable images of all processes; each process calls it.
+
+        Raises:
+            InputError: as `report`.
+        """
+        for unreadable in gather_objects(self.now):
+            self.report(unreadable)
+        self._write(dict(self.now))
+        with together():
+            self._check()
+
+    def _check(self) -> None:
+        if len(self.now) > MOST_UNREADABLE * len(self.images):
+            *_, last = self.now.values()
+            raise InputError(
+                f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
+                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); mend or remove "
+                f"those in {self.path}"
+            )
+
+    def _write(self, named: dict[int, str]) -> None:
+        if named.keys() != self._named.keys():
+            if named:
+                write_text(self.path, to_reasons(self.images.paths, named))
+            else:
+                self.path.unlink(missing_ok=True)
+        self._named = named
+
+    def _listed(self) -> dict[int, str]:
+        reasons = from_reasons(read_text(self.path)) if self.path.exists() else {}
+        return {i: reasons[p] for i, p in enumerate(self.images.paths) if p in reasons}
+
+
+class UnreadableElsewhere:
+    """The same in the other processes, which write nothing."""
+
+    def __init__(self) -> None:
+        self.now: dict[int, str] = {}
+
+    def begin_pass(self) -> None:
+        self.now = {}
+
+    def report(self, unreadable: dict[int, str]) -> None:
+        self.now |= unreadable
+
+    def gather(self) -> None:
+        gather_objects(self.now)
+        with together():
+            pass  # the process that writes raises where they are too many
