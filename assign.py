@@ -23,8 +23,9 @@ from data.images import ImageList
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
-from parallel.collectives import gather_rows, process_group, rank, together
-from system import cli
+from parallel import script
+from parallel.collectives import gather_rows, rank, together
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
 from system.progress import progress
@@ -35,11 +36,6 @@ COLUMNS, SIDE = 10, 96  # pictures of a cluster on it, and their size in pixels
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then assign."""
     with together():
         if rank() == 0:
@@ -192,8 +188,9 @@ def strips_of(assignment: Assignment, images: ImageList) -> list[Strip]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Assign images to the clusters of a trained network.",
-        epilog="Example: python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
+        example="python assign.py exp/001/checkpoint.pth.tar /new/images --out new.csv "
         "--contact-sheet new.png",
+        details="docs/using.md",
     )
     network.add_flags(parser)
     assignment_files.add_flags(parser)
@@ -207,11 +204,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
-    add("--seed", type=cli.whole_number(0), default=31, help="of --recluster's first centroids")
-    save_help = "file for the clusters, to assign other images with --clusters"
-    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    flags.add_seed(parser, "of --recluster's first centroids")
+    flags.add_save_clusters(parser)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

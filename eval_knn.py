@@ -12,25 +12,24 @@ accuracy, as fractions of 1. A val image that cannot be read counts as a mistake
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.flags import add_max_pixels_flag
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
-from data.loading import ImageDataset, load_in_order
+from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import central_crop
 from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.forward import compute_features
 from features.network import SIZE, add_size_flag, input_size
 from models import ConvNet, check_size
 from models.frozen import frozen
-from parallel.collectives import gather_rows, process_group, rank, shard_of, together, world_size
-from system import cli, device
+from parallel import script
+from parallel.collectives import gather_rows, rank, shard_of, together, world_size
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.files import make_experiment_folder
 from system.progress import progress
@@ -93,11 +92,6 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
@@ -139,29 +133,26 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Classify val images by their nearest neighbours among the train images.",
-        epilog="Example: python eval_knn.py --data /imagenet --model exp/001/checkpoint.pth.tar",
+        example="python eval_knn.py --data /imagenet --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/knn.md",
     )
     add = parser.add_argument
-    data_help = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's"
-    add("--data", type=Path, required=True, help=data_help)
-    add("--model", type=Path, required=True, help="checkpoint of the network")
+    flags.add_data(parser)
+    flags.add_model(parser)
     k_help = "numbers of neighbours"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
-    untrained_help = "also evaluate the network as it was before training, to compare"
-    add("--untrained", action="store_true", help=untrained_help)
-    seed_help = "of the untrained network, where the checkpoint does not tell its own"
-    add("--seed", type=cli.whole_number(0), default=31, help=seed_help)
+    flags.add_untrained(parser)
+    flags.add_seed(parser, "of the untrained network, where the checkpoint does not tell its own")
     exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
-    add("--exp", type=Path, help=exp_help)
+    flags.add_exp(parser, exp_help)
     add_size_flag(parser)
-    add("--batch", type=cli.whole_number(1), default=256, help="images at a time, in each process")
-    workers_help = "processes that read images, for each process that computes"
-    add("--workers", type=cli.whole_number(0), default=4, help=workers_help)
-    add("--verbose", action="store_true", help="show progress")
+    flags.add_batch(parser, 256, "images at a time, in each process")
+    flags.add_workers(parser, help=flags.READERS_OF_EACH)
+    flags.add_verbose(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

@@ -43,16 +43,17 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.flags import add_max_pixels_flag
 from data.labelled import Labelled, find_train_and_val
+from data.loading import add_max_pixels_flag
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES
 from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
 from models import ConvNet, check_size
 from models.frozen import frozen
-from models.layers import AVGPOOL, Layer, layers_or_avgpool, name_of
-from parallel.collectives import process_group, rank, together, world_size
-from system import cli, device
+from models.layers import AVGPOOL, Layer, add_conv_flag, layers_or_avgpool, name_of
+from parallel import script
+from parallel.collectives import rank, together, world_size
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
@@ -112,11 +113,6 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
@@ -228,27 +224,26 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Train linear classifiers on the layers of a frozen network.",
-        epilog="Example: python eval_linear.py --data /imagenet --model exp/001/checkpoint.pth.tar "
+        example="python eval_linear.py --data /imagenet --model exp/001/checkpoint.pth.tar "
         "--conv all --verbose",
+        details="docs/evaluation/linear.md",
     )
     add, paper = parser.add_argument, RECIPES["paper"]
-    data_help = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's"
-    add("--data", type=Path, required=True, help=data_help)
-    add("--model", type=Path, required=True, help="checkpoint of the network")
+    flags.add_data(parser)
+    flags.add_model(parser)
     protocol_help = "what the paper does, or the model zoos; the flags' defaults are those of paper"
     add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
     conv_help = (
         "layers to put a classifier on: conv layers from 1 on, or all, and "
         f"{AVGPOOL}, the last one's average; several cost little more"
     )
-    add("--conv", nargs="+", default=["all"], metavar="LAYER", help=conv_help)
+    add_conv_flag(parser, "all", conv_help)
     add("--tencrops", action="store_true", help="classify val images by the mean of ten crops")
     exp_help = (
         "folder for the results; left out: one beside the checkpoint, by its epoch and the protocol"
     )
-    add("--exp", type=Path, help=exp_help)
-    workers_help = "processes that read images, for each process that trains"
-    add("--workers", type=cli.whole_number(0), default=Settings.workers, help=workers_help)
+    flags.add_exp(parser, exp_help)
+    flags.add_workers(parser, Settings.workers, flags.READERS_OF_EACH)
     add("--epochs", type=cli.whole_number(1), default=paper.epochs, help="number of epochs")
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
@@ -258,12 +253,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
     wd_help = "weight decay, as a power of ten"
     add("--weight_decay", "--wd", type=cli.number, default=paper.wd, dest="wd", help=wd_help)
-    add("--seed", type=cli.whole_number(0), default=Settings.seed, help="random seed")
-    add("--verbose", action="store_true", help="show progress and each epoch's accuracy")
+    flags.add_seed(parser, default=Settings.seed)
+    flags.add_verbose(parser, "show progress and each epoch's accuracy")
     size_help = "side of the input in pixels; 256 and 224 in the protocol scale with it"
-    add("--size", type=cli.whole_number(1), default=Settings.size, help=size_help)
-    untrained_help = "also evaluate the network as it was before training, to compare"
-    add("--untrained", action="store_true", help=untrained_help)
+    flags.add_size(parser, Settings.size, size_help)
+    flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
     parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
@@ -274,4 +268,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

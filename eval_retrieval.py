@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import load_model
-from data.flags import add_max_pixels_flag
+from data.loading import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
 from evaluation.retrieval import Stages, Store
 from evaluation.retrieval_ranking import (
@@ -31,7 +31,7 @@ from evaluation.rmac import get_rmac_region_coordinates, rmac
 from models import ConvNet
 from models.frozen import frozen
 from models.pretrained import pretrained_vgg16
-from system import cli, device
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.results import save_results
@@ -241,12 +241,17 @@ def _line(name: str, cells: Sequence[str | float | None]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Oxford5k, Paris6k and their revisited versions with R-MAC.")
+    parser = cli.Parser(
+        description="Oxford5k, Paris6k and their revisited versions with R-MAC.",
+        example="python eval_retrieval.py --dataset /data/retrieval --dataset_name Oxford "
+        "--model exp/001/checkpoint.pth.tar --temp_dir exp/retrieval/Oxford",
+        details="docs/evaluation/retrieval.md",
+    )
     add, at_least = parser.add_argument, cli.whole_number
-    add("--model", type=Path, required=True, help="checkpoint, or pretrained: torchvision's VGG-16")
+    flags.add_model(parser, "checkpoint, or pretrained: torchvision's VGG-16")
     add("--dataset", type=Path, required=True, help="folder of the data set, or of both data sets")
     add("--dataset_name", choices=("Oxford", "Paris"), required=True, help="which is ranked")
-    other_help = "folder with the other one's images, for the whitening; None: beside the first"
+    other_help = "folder with the other one's images, for the whitening; left out: beside the first"
     add("--train_dataset", type=Path, help=other_help)
     add("--temp_dir", type=Path, required=True, help="for stages' outputs and retrieval.json")
     add("--S", type=at_least(1), default=1024, help="long side of the images in pixels")
@@ -256,10 +261,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--multires", action="store_true", help=multires_help)
     add("--aqe", type=at_least(0), default=0, metavar="K", help="expand queries by the K best")
     add("--dbe", type=at_least(0), default=0, metavar="K", help="expand images by the K nearest")
-    add("--stage", choices=STAGES, help="run this one only; None: all, but those that are stored")
+    add(
+        "--stage",
+        choices=STAGES,
+        help="run this one only; left out: all, but those that are stored",
+    )
     binary_help = "the Oxford buildings' compute_ap, to check every AP with"
     add("--eval_binary", type=Path, help=binary_help)
-    add("--workers", type=at_least(0), default=4, help="processes that read images")
+    flags.add_workers(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)

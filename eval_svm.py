@@ -34,15 +34,15 @@ import torch
 
 from checkpoints.checkpoint import digest_of, load_model
 from checkpoints.folder import folder_of
-from data.flags import add_max_pixels_flag
-from data.voc import CLASSES, VocSplit, find_voc
+from data.loading import add_max_pixels_flag
+from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
 from evaluation.svm_rows import layer_rows
 from models import ConvNet, check_size
 from models.frozen import frozen
-from models.layers import layers_of
-from system import cli, device
+from models.layers import add_conv_flag, layers_of
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.results import save_results
@@ -187,28 +187,28 @@ def table(results: dict[str, Any]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Linear SVMs and low-shot SVMs on VOC 2007, on frozen conv layers.",
-        epilog="Example: python eval_svm.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        example="python eval_svm.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/svm.md",
     )
     add = parser.add_argument
-    add("--vocdir", type=Path, required=True, help="VOCdevkit/VOC2007, or a folder that holds it")
-    add("--model", type=Path, required=True, help="checkpoint")
-    add("--conv", nargs="+", default=["all"], help="conv layers, from 1 on, or all")
+    add_vocdir_flag(parser)
+    flags.add_model(parser)
+    add_conv_flag(parser, "all")
     costs_help = "costs C of the SVMs to choose from"
     add("--costs", nargs="+", type=cli.positive_number, default=COSTS, help=costs_help)
     k_help = "numbers of positives of low-shot; --k alone leaves low-shot out"
     add("--k", nargs="*", type=cli.whole_number(1), default=SHOTS, help=k_help)
     add("--samples", type=cli.whole_number(1), default=5, help="low-shot samples for each k")
-    add("--seed", type=cli.whole_number(0), default=31, help="random seed")
+    flags.add_seed(parser)
     exp_help = "folder of the results, where a cut run goes on; left out: svm/ beside the model"
-    add("--exp", type=Path, help=exp_help)
-    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    flags.add_exp(parser, exp_help)
+    flags.add_workers(parser)
     jobs_help = "processes that train SVMs, half a GB each; left out: one for each core"
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
-    size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
-    add("--size", type=cli.whole_number(1), default=224, help=size_help)
+    flags.add_size(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
-    add("--verbose", action="store_true", help="show progress")
+    flags.add_verbose(parser)
     return parser.parse_args(argv)
 
 

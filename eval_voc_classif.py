@@ -19,18 +19,17 @@ from torch import Tensor
 
 from checkpoints.checkpoint import digest_of, load_model
 from checkpoints.folder import folder_of
-from data.flags import add_max_pixels_flag
 from data.images import RefuseUnreadable
-from data.loading import ImageDataset, load_in_order
+from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import object_crops, ten_crops
-from data.voc import CLASSES, VocSplit, find_voc
+from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.metrics import average_precision
 from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
 from features.forward import forward_pass
 from models import ConvNet, check_size
 from models.frozen import check_unchanged
-from system import cli, device
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
@@ -252,19 +251,21 @@ def _cell(mean: float, deviation: float | None) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The original's flags, then ours."""
-    parser = cli.Parser(description="Train a network's classifier on VOC 2007, or all of it.")
-    add = parser.add_argument
-    add("--vocdir", type=Path, required=True, help="VOCdevkit/VOC2007, or a folder that holds it")
+    parser = cli.Parser(
+        description="Train a network's classifier on VOC 2007, or all of it.",
+        example="python eval_voc_classif.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
+        details="docs/evaluation/voc.md",
+    )
+    add_vocdir_flag(parser)
     split_help = "what to train on; train is tested on val, trainval on test"
-    add("--split", choices=list(TESTED_ON), default="train", help=split_help)
-    add("--model", type=Path, required=True, help="checkpoint")
+    parser.add_argument("--split", choices=list(TESTED_ON), default="train", help=split_help)
+    flags.add_model(parser)
     add_settings(parser)
     seeds_help = "random seed; of several, a run for each, their mean and standard deviation"
-    seed = cli.whole_number(0)
-    add("--seed", "--seeds", dest="seeds", type=seed, nargs="+", default=[31], help=seeds_help)
+    flags.add_seeds(parser, seeds_help)
     exp_help = "folder of results, and of what to go on from; left out: one beside the checkpoint"
-    add("--exp", type=Path, help=exp_help)
-    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    flags.add_exp(parser, exp_help)
+    flags.add_workers(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)

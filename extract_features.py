@@ -41,7 +41,8 @@ from features.rows import (
     check_settings,
     write_rows,
 )
-from parallel.collectives import gather_objects, process_group, rank, together, world_size
+from parallel import script
+from parallel.collectives import gather_objects, rank, together, world_size
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
@@ -55,11 +56,6 @@ LOCK = ".extract_features.lock"
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Extract, with all processes that work together, and none beside them."""
     with contextlib.ExitStack() as until_done:
         check_and_extract(args, until_done)
@@ -241,8 +237,9 @@ def components(text: str) -> int | str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write the features of images to a file, and beside it which row is whose.",
-        epilog="Example: python extract_features.py exp/001/checkpoint.pth.tar /your/images "
+        example="python extract_features.py exp/001/checkpoint.pth.tar /your/images "
         "--out features --whiten",
+        details="docs/using.md",
     )
     add = parser.add_argument
     network.add_flags(parser)
@@ -263,4 +260,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

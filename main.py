@@ -13,8 +13,8 @@ from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode_gpu import check_decode
-from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, find_images
+from data.loading import add_decode_flag, add_max_pixels_flag
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
@@ -22,7 +22,7 @@ from methods.method import Method
 from models import MODELS, check_size
 from parallel.collectives import process_group, rank, together, world_size
 from parallel.signals import Stopping, stop_on_signals
-from system import cli, device
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError, Stopped
 from system.files import remove_leftovers_of
@@ -159,7 +159,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The original's flags, then ours."""
     parser = cli.Parser(
         description="Train a convnet on unlabelled images by clustering its own features.",
-        epilog="Example: python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
+        example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
+        details="docs/training.md",
     )
     add = parser.add_argument
     data_help = "images: a folder, nested or flat, or a text file with a path on each line"
@@ -170,11 +171,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
-    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    flags.add_workers(parser)
     add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")
     start_help = "number of the first epoch; --resume knows it by itself"
     add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
-    add("--batch", type=cli.whole_number(2), default=256, help="mini-batch size over all devices")
+    flags.add_batch(parser, 256, "mini-batch size over all devices", least=2)
     add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
     resume_help = (
         "checkpoint to go on from; auto: the newest in --exp, or from the start if there is none"
@@ -184,16 +185,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
     keep_help = "numbered checkpoints that are kept, the last ones; left out: all"
     add("--keep", metavar="N", type=cli.whole_number(1), help=keep_help)
-    add("--seed", type=cli.whole_number(0), default=31, help="random seed")
+    flags.add_seed(parser)
     exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"
-    add("--exp", type=Path, help=exp_help)
-    add("--verbose", action="store_true", help="show progress and what each epoch came to")
+    flags.add_exp(parser, exp_help)
+    flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
     probe_help = "classify by nearest neighbours, where there are labels, every so many epochs"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
-    size_help = "side of the input in pixels; the short side is resized to 256/224 of it first"
-    add("--size", type=cli.whole_number(1), default=224, help=size_help)
+    flags.add_size(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
     add("--no-report", action="store_true", help="write no report.html at the end")

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import clustering, probe, scaling, training, visu
 from system import cli
-from system.device import DEVICES
+from system.device import add_device_flag
 from system.errors import InputError
 from system.files import write_text
 
@@ -46,13 +46,19 @@ def without_nan(value: Any) -> Any:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__.split("\n")[0] if __doc__ else None)
+    page = "docs/performance.md"
+    parser = cli.Parser(description=__doc__, example="python -m benchmarks training", details=page)
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, (benchmark, description) in BENCHMARKS.items():
-        command = commands.add_parser(name, help=description, description=benchmark.__doc__)
+        command = commands.add_parser(
+            name,
+            help=description,
+            description=benchmark.__doc__,
+            example=f"python -m benchmarks {name}",
+            details=page,
+        )
         benchmark.add_flags(command)
-        device_help = "auto: a GPU where there is one"
-        command.add_argument("--device", choices=DEVICES, default="auto", help=device_help)
+        add_device_flag(command)
         json_help = "write the figures to this file, too"
         command.add_argument("--json", metavar="FILE", type=Path, help=json_help)
     return parser.parse_args(argv)

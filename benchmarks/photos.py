@@ -1,14 +1,28 @@
 """A tree of real photographs to time: crops of the two that scikit-learn ships."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from system import cli
+
 WIDTH, HEIGHT = 500, 375  # ImageNet's typical size
 QUALITY = 95  # 60 to 100 KB then
 FOLDERS = 10
+
+
+def add_images_flag(
+    parser: argparse.ArgumentParser,
+    default: int | list[int] = 512,
+    help: str = "photographs",
+    nargs: str | None = None,
+) -> None:
+    """`--images`: how many of them."""
+    number = cli.whole_number(20)
+    parser.add_argument("--images", type=number, nargs=nargs, default=default, help=help)
 
 
 def write_photos(folder: Path, count: int) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.photos import write_photos
-from benchmarks.timing import number, timed
+from benchmarks.photos import add_images_flag, write_photos
+from benchmarks.timing import add_rounds_flag, number, timed
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import probe_crop
 from evaluation.linear import Heads, train_epoch
-from models import MODELS, untrained
+from models import add_arch_flag, untrained
 from models.frozen import frozen
-from system import cli
-from system.device import PRECISIONS, Compute, select_compute
+from system import cli, flags
+from system.device import Compute, add_precision_flag, select_compute
 
 SIZE = 224
 
@@ -78,11 +78,11 @@ class _Epoch:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`, but for the device."""
-    add = parser.add_argument
-    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
-    add("--images", type=cli.whole_number(20), default=512, help="photographs")
-    add("--classes", type=cli.whole_number(2), default=1000, help="number of classes")
-    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size")
-    add("--workers", type=cli.whole_number(0), default=2, help="processes that read images")
-    add("--rounds", type=cli.whole_number(1), default=3, help="of which the median counts")
-    add("--precision", choices=PRECISIONS, default="auto", help="as in eval_linear.py")
+    add_arch_flag(parser)
+    add_images_flag(parser)
+    classes_help = "number of classes"
+    parser.add_argument("--classes", type=cli.whole_number(2), default=1000, help=classes_help)
+    flags.add_batch(parser, 64, least=2)
+    flags.add_workers(parser, 2)
+    add_rounds_flag(parser)
+    add_precision_flag(parser)

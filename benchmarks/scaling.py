@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.photos import write_photos
+from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import number
-from models import MODELS
-from system import cli
+from models import add_arch_flag
+from system import cli, flags
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -98,18 +98,11 @@ def line(done: Run) -> str:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`, but for the device."""
     add = parser.add_argument
-    images_help = "photographs, one run for each"
-    add(
-        "--images",
-        type=cli.whole_number(20),
-        nargs="+",
-        default=[512, 1024, 2048],
-        help=images_help,
-    )
-    workers_help = "processes that read images, in all; one run for each, with the most images"
-    add("--workers", type=cli.whole_number(0), nargs="+", default=[0, 1, 2], help=workers_help)
+    add_images_flag(parser, [512, 1024, 2048], "photographs, one run for each", nargs="+")
+    workers_help = f"{flags.READERS}, in all; one run for each, with the most images"
+    flags.add_workers(parser, [0, 1, 2], workers_help, nargs="+")
     processes_help = "processes that train, one run for each above 1, with the most images"
     add("--processes", type=cli.whole_number(1), nargs="+", default=[1, 2], help=processes_help)
-    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add_arch_flag(parser)
     add("--k", type=cli.whole_number(2), default=20, help="number of clusters")
-    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size of all processes")
+    flags.add_batch(parser, 64, "mini-batch size of all processes", least=2)

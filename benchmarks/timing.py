@@ -1,5 +1,6 @@
 """Time, memory and the hardware's own rate, measured alike by all benchmarks."""
 
+import argparse
 import math
 import time
 from collections.abc import Callable
@@ -8,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from system import cli
+
+
+def add_rounds_flag(parser: argparse.ArgumentParser) -> None:
+    """`--rounds`, of which the median counts."""
+    rounds_help = "of which the median counts"
+    parser.add_argument("--rounds", type=cli.whole_number(1), default=3, help=rounds_help)
 
 
 @dataclass(frozen=True)

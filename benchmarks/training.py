@@ -23,20 +23,20 @@ from torchvision.transforms import v2
 
 import main
 from benchmarks.clustering import arriving, store
-from benchmarks.photos import write_photos
-from benchmarks.timing import matmul_rate, number, timed
+from benchmarks.photos import add_images_flag, write_photos
+from benchmarks.timing import add_rounds_flag, matmul_rate, number, timed
 from cluster.whitening import Moments
 from clustering import Kmeans
 from data.decode_gpu import check_decode
 from data.images import find_images
-from data.loading import DECODE, EpochBatches, ImageDataset, make_loader
+from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
 from features.forward import compute_features
 from methods.deepcluster import DeepCluster
-from models import MODELS, untrained
+from models import add_arch_flag, untrained
 from parallel.signals import Stopping
-from system import cli
-from system.device import AUTOCAST, PRECISIONS, Compute, select_compute
+from system import flags
+from system.device import AUTOCAST, Compute, add_precision_flag, select_compute
 from training.experiment import Bystander
 from training.run import Run
 
@@ -260,13 +260,12 @@ def describe_epoch(seconds: dict[str, float]) -> str:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`, but for the device."""
-    add = parser.add_argument
-    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
-    add("--images", type=cli.whole_number(20), default=512, help="photographs")
-    add("--batch", type=cli.whole_number(2), default=64, help="mini-batch size")
-    add("--workers", type=cli.whole_number(0), default=2, help="processes that read images")
-    add("--rounds", type=cli.whole_number(1), default=3, help="of which the median counts")
-    add("--precision", choices=PRECISIONS, default="auto", help="of ours; the naive way is in fp32")
-    add("--decode", choices=DECODE, default="auto", help="as in main.py")
+    add_arch_flag(parser)
+    add_images_flag(parser)
+    flags.add_batch(parser, 64, least=2)
+    flags.add_workers(parser, 2)
+    add_rounds_flag(parser)
+    add_precision_flag(parser, "of ours; the naive way is in fp32")
+    add_decode_flag(parser)
     project_help = "also project an epoch of ImageNet, for which clustering is timed, too"
-    add("--project", action="store_true", help=project_help)
+    parser.add_argument("--project", action="store_true", help=project_help)

@@ -14,12 +14,12 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.timing import number, timed
+from benchmarks.timing import add_rounds_flag, number, timed
 from data.transforms import to_input
-from models import MODELS, ConvNet, untrained
+from models import ConvNet, add_arch_flag, untrained
 from models.frozen import frozen
-from system import cli
-from system.device import PRECISIONS, Compute, select_compute
+from system import cli, flags
+from system.device import Compute, add_precision_flag, select_compute
 from visu.ascent import Ascent, ascend, noise_of
 
 
@@ -103,10 +103,10 @@ def row(name: str, rate: dict[str, float]) -> str:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`, but for the device."""
     add, at_least = parser.add_argument, cli.whole_number
-    add("--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add_arch_flag(parser)
     add("--conv", nargs="+", type=at_least(1), help="conv layers; left out: all")
-    add("--batch", type=at_least(2), default=8, help="pictures at once")
+    flags.add_batch(parser, 8, "pictures at once", least=2)
     add("--alone", type=at_least(1), default=4, help="pictures that are made one at a time")
     add("--niter", type=at_least(1), default=20, help="iterations")
-    add("--rounds", type=at_least(1), default=3, help="of which the median counts")
-    add("--precision", choices=PRECISIONS, default="auto", help="of ours; the plain way is in fp32")
+    add_rounds_flag(parser)
+    add_precision_flag(parser, "of ours; the plain way is in fp32")

@@ -10,9 +10,8 @@ network input. Imports system/ and parallel/.
     decode.py                from bytes to RGB pixels: the one place that decodes on the CPU
     decode_gpu.py            `--decode gpu`: JPEGs decoded, cropped and resized on an NVIDIA GPU
     transforms.py            every crop, once; pixels to network input
-    loading.py               workers, batches, the order of an epoch
+    loading.py               workers, batches, the order of an epoch; `--decode`, `--max-pixels`
     batch.py                 Batch: pixels, indices, reasons for unreadable images
-    flags.py                 `--decode` and `--max-pixels`
     labelled.py              train/ and val/ with labels, for evaluations
     resized.py               whole images at a given long side, one to a batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes

@@ -5,6 +5,7 @@ what a batch means never depends on its place in the loop. The workers live as l
 so that a new epoch with new labels and another order costs no restart.
 """
 
+import argparse
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,15 +17,29 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
-from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.decode import MAX_PIXELS, UnreadableImageError, read_image, read_jpeg, read_pixels
 from data.decode_gpu import GpuDecodingLoader, Jpeg
 from data.images import ImageList
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
+from system import cli
 from system.seeding import derive_seed
 
 DECODE = ("auto", "pil", "gpu")
 LEAST_AHEAD = 8  # batches; they ride out a slow read, and more would only take memory
+
+
+def add_decode_flag(parser: argparse.ArgumentParser) -> None:
+    """`--decode`, which `ImageDataset` takes."""
+    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
+    parser.add_argument("--decode", choices=DECODE, default="auto", help=decode_help)
+
+
+def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
+    """`--max-pixels`, which `ImageList` takes."""
+    max_help = "an image of more pixels counts as unreadable: a few bytes may claim any number"
+    add = parser.add_argument
+    add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
 
 
 class Draw(NamedTuple):

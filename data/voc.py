@@ -1,5 +1,6 @@
 """PASCAL VOC 2007, classification: images and what is in them."""
 
+import argparse
 import hashlib
 import os
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ class VocSplit:
     def digest(self) -> str:
         """SHA-256 of the names and the targets, by which results are known to be this split's."""
         return hashlib.sha256(self.images.digest.encode() + self.targets.tobytes()).hexdigest()
+
+
+def add_vocdir_flag(parser: argparse.ArgumentParser) -> None:
+    """`--vocdir`, which `find_voc` takes."""
+    voc_help = "VOCdevkit/VOC2007, or a folder that holds it"
+    parser.add_argument("--vocdir", type=Path, required=True, help=voc_help)
 
 
 def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> VocSplit:

@@ -14,42 +14,46 @@ from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
 from data.decode_gpu import check_decode
-from data.flags import add_decode_flag, add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_all_images
-from data.loading import Batch, ImageDataset, load_in_order
+from data.loading import (
+    Batch,
+    ImageDataset,
+    add_decode_flag,
+    add_max_pixels_flag,
+    load_in_order,
+)
 from data.transforms import central_crop
 from features.forward import Features, compute_features
 from models import ConvNet, check_size
 from parallel.collectives import shard_of
-from system import cli, device
+from system import device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 
 SIZE = 224  # side of the input, where the checkpoint does not say
 LARGEST = 10_000
+DATA_HELP = "images: folders, nested or flat, or text files with a path on each line"
+SIZE_HELP = f"side of the input in pixels; left out: as in training, or {SIZE}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`MODEL DIR…`, and how the images are read and go through the network."""
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
-    data_help = "images: folders, nested or flat, or text files with a path on each line"
-    add("data", metavar="DIR", type=Path, nargs="+", help=data_help)
+    add("data", metavar="DIR", type=Path, nargs="+", help=DATA_HELP)
     add_size_flag(parser)
     add_pass_flags(parser)
 
 
 def add_size_flag(parser: argparse.ArgumentParser) -> None:
     """`--size`, which `input_size` takes."""
-    size_help = f"side of the input in pixels; left out: as in training, or {SIZE}"
-    parser.add_argument("--size", type=cli.whole_number(1), help=size_help)
+    flags.add_size(parser, None, SIZE_HELP)
 
 
 def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     """How images are read and go through the network, but for their size."""
-    add = parser.add_argument
-    add("--batch", type=cli.whole_number(1), default=256, help="images at a time")
-    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    flags.add_batch(parser, 256, "images at a time")
+    flags.add_workers(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)

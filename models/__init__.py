@@ -13,6 +13,7 @@ system/.
     pretrained.py   torchvision's VGG-16 as one of ours, for retrieval
 """
 
+import argparse
 import itertools
 from collections.abc import Callable
 
@@ -34,6 +35,16 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
 }
 
 MOST_SIZE = 2**14  # pixels, of `--size`
+
+
+def add_arch_flag(
+    parser: argparse.ArgumentParser,
+    *names: str,
+    default: str | None = "alexnet",
+    help: str = "architecture",
+) -> None:
+    """`--arch`, one of `MODELS`; `names` are others for it, such as `-a`."""
+    parser.add_argument(*names, "--arch", choices=list(MODELS), default=default, help=help)
 
 
 def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:

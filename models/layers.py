@@ -1,6 +1,7 @@
 """Which layers are judged, and how the activations of one become the vector that a linear
 classifier sees."""
 
+import argparse
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -19,6 +20,14 @@ FEWEST, MOST = 9_000, 10_000  # dimensions that other networks are to come near
 
 AVGPOOL = "avgpool"
 Layer = int | str  # a conv layer, 1 for the first, or AVGPOOL: the last one's global average pool
+
+
+def add_conv_flag(
+    parser: argparse.ArgumentParser, default: str, help: str = "conv layers, from 1 on, or all"
+) -> None:
+    """`--conv`, which `layers_of` and `layers_or_avgpool` take: words, of which one is the
+    default."""
+    parser.add_argument("--conv", nargs="+", default=[default], metavar="LAYER", help=help)
 
 
 def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:

@@ -6,5 +6,6 @@ of the ranks. In a single process every collective is a no-op. Imports system/.
     collectives.py   the process group, shares of the data, all-reduce, gather, DDP
     heartbeat.py     a process that dies ends the others within a minute, on every machine
     launch.py        `python -m parallel.launch`: torchrun, one-line errors, signals passed on
+    script.py        how a script begins that torchrun may start
     signals.py       SIGTERM, SIGUSR1, SIGINT: the first stops after the step, the second at once
 """

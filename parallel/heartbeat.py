@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from system.cli import program
 from system.errors import InputError
 
 OTHER_DIED = 3  # the exit status of a process that ends because another one has died
@@ -168,8 +169,7 @@ def _place() -> str:
 
 def _end(verdict: str) -> None:
     if os.environ["LOCAL_RANK"] == "0":
-        program = Path(sys.argv[0]).name
-        sys.stderr.write(f"{program}: error: {verdict}; so this run ends\n")
+        sys.stderr.write(f"{program()}: error: {verdict}; so this run ends\n")
         sys.stderr.flush()
     else:
         time.sleep(BEAT)  # the first one's end is the end of the others

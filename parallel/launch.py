@@ -11,6 +11,7 @@ reaches the processes, which may take the time they need (see `signals.py`); whe
 does this.
 """
 
+import argparse
 import contextlib
 import logging
 import os
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     launched = _Launched()
     launched.forward_signals()
     try:
-        run.run(run.parse_args(argv))
+        run.run(_parse_args(argv))
     except ChildFailedError as failed:
         rank, first = _first_of(failed.failures)
         status = first.exitcode if first.exitcode > 0 else 128 - first.exitcode  # as a shell has it
@@ -50,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report_death(launched.environment(), death)
         return status
     return 0
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """torchrun's flags, and the script with its own."""
+    parser = run.get_args_parser()
+    parser.usage = "python -m parallel.launch [torchrun's flags] SCRIPT [its flags]"
+    parser.epilog = "Details: docs/distributed.md"
+    return parser.parse_args(argv)
 
 
 class _Launched:

@@ -4,9 +4,10 @@ In: paths, bytes, flags, a seed. Out: files that are whole or absent, parsed arg
 errors, the device and the precision. Knows no images and no networks. Imports no other room;
 every other room imports it.
 
-    cli.py           command lines: types of flags, one-line errors, exit status 2
+    cli.py           command lines: types of flags, the help, one-line errors, exit status 2
     device.py        `--device` and `--precision`: what computes, and in which numbers
     errors.py        InputError (bad input, in one line) and Stopped (a signal came)
+    flags.py         `--workers`, `--seed`, `--exp` and others that many scripts take
     files.py         atomic writes, fsync, new folders; messages about full disks
     locks.py         one process at a time in a folder
     names.py         any file name on one line of a text file or a terminal

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from system.errors import InputError
@@ -21,18 +22,35 @@ LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machin
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Says the default where there is one to say."""
+    """Gives defaults, keeps paragraphs, and does not wrap the example, which is to be copied."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         without = action.default is None or action.default is False
         return action.help if without else super()._get_help_string(action)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(("Example: ", "Details: ")):
+            return text
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage text in front."""
+    """An argument parser whose errors are one line, without the usage text in front.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Args:
+        example: a command with these flags. The help ends with it, and with
+        details: the page of docs/ about the script.
+    """
+
+    def __init__(
+        self, *, example: str | None = None, details: str | None = None, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("formatter_class", _Help)
+        kwargs.setdefault("prog", _command())
+        ending = {"Example": example, "Details": details}
+        if lines := [f"{name}: {text}" for name, text in ending.items() if text is not None]:
+            kwargs["epilog"] = "\n".join(lines)
         super().__init__(**kwargs)
 
     def print_help(self, file: Any = None) -> None:
@@ -67,7 +85,8 @@ class Parser(argparse.ArgumentParser):
         return converted
 
     def error(self, message: str) -> NoReturn:
-        complain(f"{self.prog}: error: {message} (see --help)")
+        name = self.prog.replace(_command(), program(), 1)
+        complain(f"{name}: error: {message} (see --help)")
         self.exit(2)
 
 
@@ -82,27 +101,38 @@ def run(
     141 where nobody reads what is printed any more.
     """
     print_any_text()
-    program = sys.argv[0].rsplit("/", 1)[-1]
     try:
         main(parse_args(argv))
         sys.stdout.flush()
     except InputError as error:
-        complain(f"{program}: error: {error}")
+        complain(f"{program()}: error: {error}")
         return 2
     except BrokenPipeError:
         close_stdout()
         return 141
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        complain(f"{program}: error: {where}{error.strerror or error}")
+        complain(f"{program()}: error: {where}{error.strerror or error}")
         close_stdout()
         return 2
     except KeyboardInterrupt:
-        complain(f"{program}: interrupted")
+        complain(f"{program()}: interrupted")
         return 130
     finally:
         _end_workers()
     return 0
+
+
+def program() -> str:
+    """The name of the program in its messages: that of its file, or of its package."""
+    file = Path(sys.argv[0])
+    return file.parent.name if file.name == "__main__.py" else file.name
+
+
+def _command() -> str:
+    """What starts the program: `python -m` and its module, or the name of its file."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {module.name.removesuffix('.__main__')}" if module else program()
 
 
 def _end_workers() -> None:

@@ -17,14 +17,21 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--precision`, which `select_compute` takes."""
     add_device_flag(parser)
-    precision_help = "auto takes bf16 where the hardware computes in it natively"
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision_help)
+    add_precision_flag(parser)
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
     """`--device` alone, where no network runs."""
     device_help = "auto takes a GPU where there is one"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=device_help)
+
+
+def add_precision_flag(
+    parser: argparse.ArgumentParser,
+    help: str = "auto takes bf16 where the hardware computes in it natively",
+) -> None:
+    """`--precision` alone."""
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=help)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ def main(folder: Path) -> None:
     device = ["--device", "cpu"]
     images = [str(folder / "released.pth.tar"), str(folder / "images"), "--workers", "0", *device]
     files = ["--clusters", str(folder / "clusters.pth"), "--out", str(folder / "two.csv")]
-    assign.run(assign.parse_args([*images, "--precision", "fp32", *files]))
+    assign.main(assign.parse_args([*images, "--precision", "fp32", *files]))
 
     flags = ["--k", "8", "--kmeans_init", "kmeans++", *device, "--out", str(folder)]
     flags[-1] += "/assignment.npy"
     for name in ("features.npy", "broken.npy"):
         try:
-            cluster_features.run(cluster_features.parse_args([str(folder / name), *flags]))
+            cluster_features.main(cluster_features.parse_args([str(folder / name), *flags]))
         except InputError as error:
             (folder / f"refusal_{rank()}.txt").write_text(str(error))
 

@@ -9,18 +9,17 @@ import sys
 
 from conftest import tiny
 
-from extract_features import parse_args, run
+import extract_features
 from models import MODELS
-from parallel.collectives import process_group
-from system import cli
+from parallel import script
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group("cpu"):
-        run(args)
-        run(argparse.Namespace(**{**vars(args), "out": args.out / "white", "whiten": 6}))
+    extract_features.main(args)
+    white = {"out": args.out / "white", "whiten": 6}
+    extract_features.main(argparse.Namespace(**{**vars(args), **white}))
 
 
 if __name__ == "__main__":
     MODELS["tiny"] = tiny
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, extract_features.parse_args))

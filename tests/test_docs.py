@@ -26,8 +26,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SCRIPT = re.compile(r"(?<![\w/.*<>{-])(?:\./)?((?:[\w-]+/)*[\w-]+\.(?:py|sh))\b")
 TEST = re.compile(r"`(tests/[\w/]+\.py)?(?:::(test_\w+))?`")
 WITH_COMMANDS = [page for page in PAGES if page.name != "CHANGELOG.md"]  # that one has old names
-# Files that come or go at the same time as these tests.
-IN_MOTION = {"data/folder.py", "clustering_flags.py", "clustering.arrange_clustering"}
 
 
 def named(path: Path) -> str:
@@ -68,7 +66,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def exists(name: str) -> bool:
-    return (ROOT / name).exists() or name in IN_MOTION
+    return (ROOT / name).exists()
 
 
 def files_of(room: Path) -> list[str]:
@@ -143,7 +141,7 @@ def test_modules_and_names_that_snippets_import_exist(page: Path) -> None:
                 found = importlib.import_module(node.module)
                 for each in node.names:
                     name = f"{node.module}.{each.name}"
-                    assert hasattr(found, each.name) or name in IN_MOTION, name
+                    assert hasattr(found, each.name), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -169,7 +167,7 @@ def test_the_readmes_tree_names_every_room_and_script() -> None:
     parts = re.findall(r"[\w-]+(?:/|\.py|\.sh)", tree)
     assert {f"{path.name}/" for path in ROOMS} <= set(parts)
     scripts = {path.name for pattern in ("*.py", "*.sh") for path in ROOT.glob(pattern)}
-    assert scripts <= set(parts) | IN_MOTION
+    assert scripts <= set(parts)
 
 
 @pytest.mark.parametrize("room", [*ROOMS, ROOT / "tools/caffe"], ids=named)

@@ -136,9 +136,9 @@ def test_two_processes_are_as_one(
     script.write_text(
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
         "from conftest import read_file, tiny; from models import MODELS\n"
-        "from system import cli\nimport data.labelled, eval_knn\n"
+        "from parallel import script\nimport data.labelled, eval_knn\n"
         "MODELS['tiny'] = tiny; data.labelled.MOST_UNREADABLE = 0.1\n"
-        "sys.exit(cli.run(eval_knn.main, eval_knn.parse_args))\n"
+        "sys.exit(script.run(eval_knn.main, eval_knn.parse_args))\n"
     )
     command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]

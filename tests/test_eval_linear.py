@@ -317,7 +317,7 @@ def test_two_processes_are_as_one(
         "with process_group('cpu'):\n"
         f"    for name in {protocols}:\n"
         "        flags = [*sys.argv[1:], '--protocol', name, '--exp', f'two/{name}']\n"
-        "        eval_linear.run(eval_linear.parse_args(flags))\n"
+        "        eval_linear.main(eval_linear.parse_args(flags))\n"
     )
     command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]

@@ -22,8 +22,9 @@ from cluster.tables import TABLES, Assignment, write_table
 from cluster.whitening import BLOCK, PCA
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
-from parallel.collectives import process_group, rank, shard_of, together
-from system import cli, device
+from parallel import script
+from parallel.collectives import rank, shard_of, together
+from system import cli, device, flags
 from system.device import select_compute
 from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
@@ -35,11 +36,6 @@ DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names
 
 
 def main(args: argparse.Namespace) -> None:
-    with process_group(args.device):
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then cluster."""
     with together():
         on = select_compute(args.device).device
@@ -239,8 +235,9 @@ def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Cluster features from a file.",
-        epilog="Example: python -m tools.cluster_features features.npy --k 1000 --names images.txt "
+        example="python -m tools.cluster_features features.npy --k 1000 --names images.txt "
         "--out clusters.csv",
+        details="docs/using.md",
     )
     add = parser.add_argument
     features_help = (
@@ -255,16 +252,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--no-pca", action="store_const", const=None, default=suppress, dest="pca", help=no_pca_help
     )
-    add("--seed", type=cli.whole_number(0), default=31, help="of the first centroids")
+    flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)
     names_help = "text file with a line for each row, such as the path of its image"
     add("--names", metavar="FILE.txt", type=Path, help=names_help)
-    save_help = "file for PCA and centroids, for the --clusters of assign.py"
-    add("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+    flags.add_save_clusters(parser)
     device.add_device_flag(parser)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args))
+    sys.exit(script.run(main, parse_args))

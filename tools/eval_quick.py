@@ -24,13 +24,12 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.quality import nmi
 from cluster.whitening import fit_whitening
 from clustering import run_kmeans
-from data.flags import add_max_pixels_flag
 from data.images import ImageList, NameUnreadable, find_images
-from data.loading import ImageDataset, load_in_order
+from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import central_crop
 from features.forward import compute_features
 from models import ConvNet, untrained
-from system import cli, device
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import write_text
@@ -148,15 +147,17 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="NMI to the labels and a quick linear probe, beside the untrained network."
+        description="NMI to the labels and a quick linear probe, beside the untrained network.",
+        example="python -m tools.eval_quick --data datasets/digits "
+        "--model exp/001/checkpoint.pth.tar",
+        details="docs/own-images.md",
     )
-    add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder with train/ and val/, a folder per label")
-    add("--model", type=Path, required=True, help="checkpoint of a run of main.py")
-    add("--workers", type=cli.whole_number(0), default=4, help="processes that read images")
+    flags.add_data(parser, "folder with train/ and val/, a folder for each label in both")
+    flags.add_model(parser, "checkpoint of a run of main.py")
+    flags.add_workers(parser)
     add_max_pixels_flag(parser)
     device.add_flags(parser)
-    add("--verbose", action="store_true", help="show progress")
+    flags.add_verbose(parser)
     return parser.parse_args(argv)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.safetensors_file import save_weights
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from features.network import input_size
+from features.network import SIZE_HELP, input_size
 from models import ConvNet, check_size
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, make_folder
 
@@ -178,16 +178,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Export a network to ONNX, which is checked with onnxruntime, or its weights "
         "to safetensors, which all scripts here read as they read a checkpoint.",
-        epilog="Example: python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx "
-        "--normalise",
+        example="python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx --normalise",
+        details="docs/using.md",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
     add("out", metavar="OUT", type=Path, help="a file; its name ends in .onnx or .safetensors")
     output_help = "ONNX: embedding, logits, or a conv layer such as conv3; left out: embedding"
     add("--output", help=output_help)
-    size_help = "ONNX: side of the input in pixels; left out: as in training, or 224"
-    add("--size", type=cli.whole_number(1), help=size_help)
+    flags.add_size(parser, None, f"ONNX: {SIZE_HELP}")
     normalise_help = "ONNX: take images from 0 to 1, and normalise them within"
     add("--normalise", action="store_true", help=normalise_help)
     return parser.parse_args(argv)

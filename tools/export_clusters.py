@@ -15,7 +15,7 @@ from cluster import tables as assignment_files
 from cluster.pickles import read_clusters
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from training.finished_run import read_run
 
@@ -96,17 +96,13 @@ def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Which of a run's images was in which cluster.",
-        epilog="Example: python -m tools.export_clusters exp/001 --epoch 2 --out epoch_2.csv",
+        example="python -m tools.export_clusters exp/001 --epoch 2 --out epoch_2.csv",
+        details="docs/using.md",
     )
-    add = parser.add_argument
-    add("exp", metavar="EXP", type=Path, help="experiment folder")
-    epoch_help = (
-        "the clusters that this epoch began with; left out: the last ones, which of a finished run "
-        "are the finished network's"
-    )
-    add("--epoch", metavar="N", type=cli.whole_number(0), help=epoch_help)
+    parser.add_argument("exp", metavar="EXP", type=Path, help="experiment folder")
+    flags.add_epoch(parser)
     data_help = "the run's images, where they lie elsewhere now, or the folder has no images.txt"
-    add("--data", metavar="DIR", type=Path, help=data_help)
+    flags.add_run_data(parser, data_help)
     assignment_files.add_flags(parser)
     return parser.parse_args(argv)
 

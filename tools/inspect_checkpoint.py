@@ -135,7 +135,8 @@ def _network_in_words(card: Card) -> dict[str, str]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Say what is in checkpoints, released ones and your own.",
-        epilog="Example: python -m tools.inspect_checkpoint exp/001/checkpoint.pth.tar",
+        example="python -m tools.inspect_checkpoint exp/001/checkpoint.pth.tar",
+        details="docs/checkpoints.md",
     )
     path_help = "checkpoint, or state dict alone"
     parser.add_argument("paths", metavar="PATH", type=Path, nargs="+", help=path_help)

@@ -57,7 +57,11 @@ def _write_tree(tree: Path) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Write scikit-learn's handwritten digits as an image tree.")
+    parser = cli.Parser(
+        description="Write scikit-learn's handwritten digits as an image tree.",
+        example="python -m tools.make_digits datasets/digits",
+        details="docs/data.md",
+    )
     parser.add_argument("folder", metavar="DIR", type=Path, help="where to write train/ and val/")
     return parser.parse_args(argv)
 

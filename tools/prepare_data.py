@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, read_pixels
-from data.flags import add_max_pixels_flag
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from system import cli
+from data.loading import add_max_pixels_flag
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers, write_text
 from system.locks import sole_user
@@ -213,28 +213,21 @@ class Sums:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    description, details = (__doc__ or "").split("\n\n", 1)
     parser = cli.Parser(
-        description=description,
-        epilog=f"{details}\nExample: python -m tools.prepare_data /imagenet/train /fast/train256",
-        formatter_class=Help,
+        description=__doc__,
+        example="python -m tools.prepare_data /imagenet/train /fast/train256",
+        details="docs/data.md",
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="folder of images, nested or flat")
     add("target", metavar="TARGET", type=Path, help="new folder for the copy, or one begun before")
-    size_help = "short side in pixels; 256/224 of the --size that is trained at"
-    add("--size", type=cli.whole_number(1), default=256, help=size_help)
+    flags.add_size(parser, 256, "short side in pixels; 256/224 of the --size that is trained at")
     # Photos at 256: 17, 23, 30, 44 kB and on average 4.3, 3.5, 3.0, 2.1 grey levels off
     quality_help = "of resized JPEGs, 1 to 100; 85 takes a quarter less room, 95 half as much again"
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
-    workers_help = "processes; left out: one for each core"
-    add("--workers", type=cli.whole_number(0), default=os.cpu_count(), help=workers_help)
+    flags.add_workers(parser, os.cpu_count(), "processes; left out: one for each core")
     add_max_pixels_flag(parser)
     return parser.parse_args(argv)
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with defaults, and the text's own lines."""
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from data.transforms import central_crop
 from features import network
 from features.network import open_inputs
 from models import ConvNet
-from models.layers import layers_of
-from system import cli
+from models.layers import add_conv_flag, layers_of
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, make_experiment_folder
 from system.progress import progress
@@ -180,17 +180,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="The images that filters respond to most: copies in EXP/conv<l>/layer<l>-"
         "channel<c>/, best first, and contact sheets EXP/conv<l>/images-*.jpeg.",
-        epilog="Example: python visu/activ-retrieval.py --data datasets/digits/train --model "
-        "exp/001/checkpoint.pth.tar --conv 1 5 --exp exp/001/visu",
+        example="python visu/activ-retrieval.py --data /imagenet/train "
+        "--model exp/001/checkpoint.pth.tar --conv 1 5 --exp exp/001/visu",
+        details="docs/pictures.md",
     )
-    add = parser.add_argument
-    data_help = "images: folders, nested or flat, or text files with a path on each line"
-    add("--data", metavar="DIR", type=Path, nargs="+", required=True, help=data_help)
-    add("--model", type=Path, required=True, help="checkpoint of the network")
+    flags.add_data(parser, network.DATA_HELP, metavar="DIR", nargs="+")
+    flags.add_model(parser)
     conv_help = "conv layers, from 1 on, or all; several take one pass over the data"
-    add("--conv", nargs="+", default=["1"], metavar="LAYER", help=conv_help)
-    add("--exp", type=Path, required=True, help="folder for the images and sheets")
-    add("--count", type=cli.whole_number(1), default=9, help="images of each filter")
+    add_conv_flag(parser, "1", conv_help)
+    flags.add_exp(parser, "folder for the images and sheets", required=True)
+    parser.add_argument(
+        "--count", type=cli.whole_number(1), default=9, help="images of each filter"
+    )
     network.add_size_flag(parser)
     network.add_pass_flags(parser)
     parser.set_defaults(batch=64)  # maps take far more memory than features

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
 from cluster.quality import group_by_cluster, nmi
 from features import network
 from features.network import open_inputs
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
 from system.progress import progress
@@ -204,17 +204,17 @@ def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Contact sheets of a run's clusters, and how they moved.",
-        epilog="Example: python visu/clusters.py exp/001 --count 20",
+        example="python visu/clusters.py exp/001 --count 20",
+        details="docs/pictures.md",
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, help="experiment folder of a run")
-    add("--epoch", type=cli.whole_number(0), help="whose clusters; left out: the last there are")
+    flags.add_epoch(parser)
     add("--count", type=cli.whole_number(1), default=10, help="clusters on each sheet")
     add("--images", type=cli.whole_number(1), default=20, help="images of a cluster")
     add("--out", type=Path, help="folder for the sheets; left out: clusters_epoch_NNNN in EXP")
-    data_help = "the run's images, where they are not found: its DIR"
-    add("--data", metavar="DIR", type=Path, help=data_help)
-    add("--seed", type=cli.whole_number(0), default=0, help="of the clusters and images chosen")
+    flags.add_run_data(parser)
+    flags.add_seed(parser, "of the clusters and images chosen", default=0)
     distances_help = "spare the pass over the images that mean distances need"
     add("--no-distances", action="store_true", help=distances_help)
     network.add_pass_flags(parser)

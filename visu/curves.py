@@ -107,7 +107,8 @@ def _read(folder: Path) -> Metrics:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Draw the curves of runs side by side.",
-        epilog="Example: python visu/curves.py exp/001 exp/002 --names 'lr 0.03' 'lr 0.3'",
+        example="python visu/curves.py exp/001 exp/002 --names 'lr 0.03' 'lr 0.3'",
+        details="docs/own-images.md",
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, nargs="+", help="experiment folders of main.py")

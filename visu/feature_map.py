@@ -25,7 +25,7 @@ from cluster.clusters import Clusters
 from data.images import ImageList, find_all_images
 from features import network
 from features.network import open_inputs
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from system.files import make_folder, write_text
 from system.progress import progress
@@ -153,7 +153,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="A map of a network's features on one HTML page, with the images under the "
         "pointer.",
-        epilog="Example: python visu/feature_map.py exp/001",
+        example="python visu/feature_map.py exp/001",
+        details="docs/pictures.md",
     )
     add = parser.add_argument
     source_help = "experiment folder of a run, or checkpoint of a network"
@@ -164,7 +165,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
     method_help = "tsne keeps neighbours together; pca is quicker, and plainer"
     add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
-    add("--seed", type=cli.whole_number(0), default=0, help="of the images chosen and of t-SNE")
+    flags.add_seed(parser, "of the images chosen and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
     add("--out", metavar="FILE", type=Path, help=out_help)
     network.add_pass_flags(parser)

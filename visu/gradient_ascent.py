@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 
 from checkpoints.checkpoint import load_model
-from models import MODELS, ConvNet
-from models.layers import layers_of
-from system import cli, device
+from models import ConvNet, add_arch_flag
+from models.layers import add_conv_flag, layers_of
+from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder
@@ -170,17 +170,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Pictures that filters respond to: EXP/conv<l>/layer<l>-channel<c>.jpeg, and a "
         "contact sheet EXP/conv<l>/filters.jpeg.",
-        epilog="Example: python visu/gradient_ascent.py --model exp/001/checkpoint.pth.tar "
-        "--conv 1 --exp exp/001/visu --preset conv1",
+        example="python visu/gradient_ascent.py --model exp/001/checkpoint.pth.tar --conv 1 "
+        "--exp exp/001/visu --preset conv1",
+        details="docs/pictures.md",
     )
     add, at_least, positive = parser.add_argument, cli.whole_number, cli.positive_number
-    add("--model", type=Path, required=True, help="checkpoint of the network")
-    add("--arch", choices=list(MODELS), help="optional, and checked: the checkpoint knows")
-    conv_help = "conv layers, from 1 on, or all"
-    add("--conv", nargs="+", default=["1"], metavar="LAYER", help=conv_help)
+    flags.add_model(parser)
+    add_arch_flag(parser, default=None, help="optional, and checked: the checkpoint knows")
+    add_conv_flag(parser, "1")
     filters_help = "numbers from 0 on and ranges as in 0-31; left out: all of the layer"
     add("--filters", nargs="+", metavar="N", help=filters_help)
-    add("--exp", type=Path, required=True, help="folder for the pictures")
+    flags.add_exp(parser, "folder for the pictures", required=True)
     presets = "; ".join(
         f"{name} is --lr {p['lr']:g} --niter {p['niter']}" for name, p in PRESETS.items()
     )
@@ -198,8 +198,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f"another way); left out: {BATCH['cpu']} on a CPU, whose caches hold no more, "
         f"{BATCH['cuda']} on a GPU"
     )
-    add("--batch", type=at_least(1), help=batch_help)
-    add("--seed", type=at_least(0), default=0, help="of the noise that pictures start from")
+    flags.add_batch(parser, None, batch_help)
+    flags.add_seed(parser, "of the noise that pictures start from", default=0)
     device.add_flags(parser)
     chosen, _ = parser.parse_known_args(argv)
     parser.set_defaults(**PRESETS.get(chosen.preset, {}))

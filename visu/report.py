@@ -11,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started by its path, from wherever
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from system import cli
+from system import cli, flags
 from visu.report_page import CLUSTERS, IMAGES, write_report
 
 
@@ -24,7 +24,8 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write EXP/report.html: a run on one page that needs nothing else.",
-        epilog="Example: python visu/report.py exp/001",
+        example="python visu/report.py exp/001",
+        details="docs/runs.md",
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, help="experiment folder of main.py")
@@ -34,8 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--images", type=cli.whole_number(1), default=IMAGES, help=images_help)
     also_help = "clusters, by number, and images, by name as in EXP/images.txt, to picture as well"
     add("--also", nargs="+", metavar="WHICH", default=[], help=also_help)
-    data_help = "the run's images, where they are not found: its DIR"
-    add("--data", metavar="DIR", type=Path, help=data_help)
+    flags.add_run_data(parser)
     return parser.parse_args(argv)
 
 

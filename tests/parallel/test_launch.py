@@ -39,6 +39,14 @@ def launch(script: Path, source: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(launcher.args, launcher.returncode, output, error)
 
 
+def test_the_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        launch_module._parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m parallel.launch [")
+    assert text.endswith("Details: docs/distributed.md\n")
+
+
 def test_all_is_well(tmp_path: Path) -> None:
     source = "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # at once
     done = launch(tmp_path / "script.py", source)

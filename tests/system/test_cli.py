@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,56 @@ def test_a_help_says_defaults_where_there_are_any(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "pixels (default: 3)" in text
     assert text.count("default") == 1
+
+
+def test_a_help_ends_with_the_example_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """However narrow the terminal is; other text is wrapped, paragraph by paragraph."""
+    example = "python x.py " + " ".join(f"--flag-{number} value" for number in range(20))
+    about = "One. " * 40 + "\n\nTwo."
+    parser = cli.Parser(prog="x.py", description=about, example=example, details="docs/using.md")
+    parser.print_help()
+    text = capsys.readouterr().out
+    assert text.endswith(f"\n\nExample: {example}\nDetails: docs/using.md\n")
+    one, two = text.split("\n\n")[1:3]
+    assert " ".join(one.split()) == about.split("\n\n")[0].strip()
+    assert one.count("\n") >= 1
+    assert two == "Two."
+
+
+@pytest.mark.parametrize(
+    ("file", "module", "command", "name"),
+    [
+        ("/x/eval_knn.py", None, "eval_knn.py", "eval_knn.py"),
+        ("/x/tools/export.py", "tools.export", "python -m tools.export", "export.py"),
+        ("/x/benchmarks/__main__.py", "benchmarks.__main__", "python -m benchmarks", "benchmarks"),
+    ],
+)
+def test_the_usage_can_be_typed_and_errors_name_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    module: str | None,
+    command: str,
+    name: str,
+) -> None:
+    spec = None if module is None else ModuleSpec(module, None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", [file])
+    parser = cli.Parser()
+    parser.add_subparsers().add_parser("part")
+    parser.print_help()
+    assert capsys.readouterr().out.startswith(f"usage: {command} [-h]")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["part", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {command} part [-h]")
+    for argv in (["--what"], ["part", "--what"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(argv)
+        error = f"{name}: error: unrecognized arguments: --what (see --help)\n"
+        assert capsys.readouterr().err == error
+
+    def fail(args: argparse.Namespace) -> None:
+        raise InputError("bad")
+
+    assert cli.run(fail, parser.parse_args, ["part"]) == 2
+    assert capsys.readouterr().err == f"{name}: error: bad\n"

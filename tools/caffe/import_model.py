@@ -255,9 +255,9 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Make a checkpoint of a released Caffe network.",
-        epilog="Example: python -m tools.caffe.import_model "
-        "~/deepcluster_models/alexnet/model.prototxt "
-        "~/deepcluster_models/alexnet/model.caffemodel alexnet.pth.tar",
+        example="python -m tools.caffe.import_model model.prototxt model.caffemodel "
+        "alexnet.pth.tar",
+        details="docs/checkpoints.md",
     )
     add = parser.add_argument
     add("prototxt", metavar="MODEL.prototxt", type=Path, help="its layers, as text")

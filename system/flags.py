@@ -1,0 +1,115 @@
+"""Flags that several scripts take, each defined once; scripts differ in defaults and help.
+
+A flag that chooses something of a room is defined in that room: `--device` and `--precision` in
+system/device.py, `--decode` and `--max-pixels` in data/loading.py, `--vocdir` in data/voc.py,
+`--arch` and `--conv` in models/, those of a network that is applied in features/network.py.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from system import cli
+
+READERS = "processes that read images"
+READERS_OF_EACH = f"{READERS}, for each process that computes"
+
+
+def add_data(
+    parser: argparse.ArgumentParser,
+    help: str = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's",
+    required: bool = True,
+    **options: Any,
+) -> None:
+    """`--data`: where the images are.
+
+    Args:
+        options: `metavar` and `nargs`, as argparse takes them.
+    """
+    parser.add_argument("--data", type=Path, required=required, help=help, **options)
+
+
+def add_run_data(
+    parser: argparse.ArgumentParser,
+    help: str = "the run's images, where they are not found: its DIR",
+) -> None:
+    """`--data`, of a run whose folder says where its images were."""
+    add_data(parser, help, required=False, metavar="DIR")
+
+
+def add_model(parser: argparse.ArgumentParser, help: str = "checkpoint of the network") -> None:
+    """`--model`."""
+    parser.add_argument("--model", type=Path, required=True, help=help)
+
+
+def add_exp(parser: argparse.ArgumentParser, help: str, required: bool = False) -> None:
+    """`--exp`: the folder of the results; without it None, where it is not required."""
+    parser.add_argument("--exp", type=Path, required=required, help=help)
+
+
+def add_epoch(parser: argparse.ArgumentParser) -> None:
+    """`--epoch`, of a run's clusters; None for the last ones."""
+    epoch_help = (
+        "the clusters that this epoch began with; left out: the last ones, which of a finished run "
+        "are the finished network's"
+    )
+    parser.add_argument("--epoch", metavar="N", type=cli.whole_number(0), help=epoch_help)
+
+
+def add_save_clusters(parser: argparse.ArgumentParser) -> None:
+    """`--save-clusters`; None to save none."""
+    save_help = "file for the PCA and the centroids, which assign.py takes as --clusters"
+    parser.add_argument("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
+
+
+def add_size(
+    parser: argparse.ArgumentParser,
+    default: int | None = 224,
+    help: str = "side of the input in pixels; the short side is resized to 256/224 of it first",
+) -> None:
+    """`--size` in pixels."""
+    parser.add_argument("--size", type=cli.whole_number(1), default=default, help=help)
+
+
+def add_batch(
+    parser: argparse.ArgumentParser,
+    default: int | None,
+    help: str = "mini-batch size",
+    least: int = 1,
+) -> None:
+    """`--batch`: images at a time."""
+    parser.add_argument("--batch", type=cli.whole_number(least), default=default, help=help)
+
+
+def add_workers(
+    parser: argparse.ArgumentParser,
+    default: int | list[int] | None = 4,
+    help: str = READERS,
+    nargs: str | None = None,
+) -> None:
+    """`--workers`: the processes of a loader; 0 reads in the process that computes."""
+    number = cli.whole_number(0)
+    parser.add_argument("--workers", type=number, nargs=nargs, default=default, help=help)
+
+
+def add_seed(parser: argparse.ArgumentParser, help: str = "random seed", default: int = 31) -> None:
+    """`--seed`."""
+    parser.add_argument("--seed", type=cli.whole_number(0), default=default, help=help)
+
+
+def add_seeds(parser: argparse.ArgumentParser, help: str, default: int = 31) -> None:
+    """`--seed`, of which there may be several: `seeds`, a list."""
+    number = cli.whole_number(0)
+    add = parser.add_argument
+    add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[default], help=help)
+
+
+def add_untrained(parser: argparse.ArgumentParser) -> None:
+    """`--untrained`."""
+    untrained_help = "also evaluate the network as it was before training, to compare"
+    parser.add_argument("--untrained", action="store_true", help=untrained_help)
+
+
+def add_verbose(parser: argparse.ArgumentParser, help: str = "show progress") -> None:
+    """`--verbose`."""
+    parser.add_argument("--verbose", action="store_true", help=help)

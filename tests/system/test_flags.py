@@ -1,0 +1,103 @@
+"""What all command lines have in common: a help that ends with an example and a page, and flags
+that are defined once."""
+
+import argparse
+import ast
+import importlib
+import re
+import shlex
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from system import cli
+
+ROOT = Path(__file__).parents[2]
+MODULES = [
+    *ROOT.glob("*.py"),
+    *(path for init in ROOT.glob("[!.]*/__init__.py") for path in init.parent.rglob("*.py")),
+]
+# main.py is rewritten at the same time as these tests, and joins the others afterwards.
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in MODULES
+    if path.name != "main.py" and "\ndef parse_args(" in path.read_text()
+)
+SUBCOMMANDS = {
+    "benchmarks/__main__.py": ["clustering", "training", "probe", "visu", "scaling"],
+    "tools/make_packaged.py": ["digits", "emoji"],
+}
+HELPS = [pytest.param(script, [], id=script) for script in SCRIPTS]
+HELPS += [
+    pytest.param(script, [command], id=f"{script} {command}")
+    for script, commands in SUBCOMMANDS.items()
+    for command in commands
+]
+# Flags that mean something else in each file that defines them.
+HOMONYMS = {
+    "--clusters", "--conv", "--count", "--epochs", "--graph", "--images", "--json", "--k", "--lr",
+    "--momentum", "--names", "--niter", "--out", "--wd",
+}  # fmt: skip
+
+
+def parse(script: str, argv: list[str]) -> argparse.Namespace:
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    found = module.parse_args(argv)
+    assert isinstance(found, argparse.Namespace)
+    return found
+
+
+@pytest.fixture
+def parser(
+    script: str, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> argparse.ArgumentParser:
+    """The parser whose help a script prints."""
+    printed: list[argparse.ArgumentParser] = []
+    monkeypatch.setattr(cli.Parser, "print_help", lambda self: printed.append(self))
+    with pytest.raises(SystemExit):
+        parse(script, [*command, "--help"])
+    return printed[0]
+
+
+@pytest.mark.parametrize(("script", "command"), HELPS)
+def test_a_help_ends_with_an_example_that_works_and_the_page_about_the_script(
+    parser: argparse.ArgumentParser, script: str, command: list[str]
+) -> None:
+    ending = re.search(r"\n\nExample: (.+)\nDetails: (docs/\S+\.md)\n$", parser.format_help())
+    assert ending is not None
+    example, page = ending.groups()
+    if script.startswith(("tools/", "benchmarks/")):
+        module = script.removesuffix(".py").removesuffix("/__main__").replace("/", ".")
+        start, name = f"python -m {module}", module
+    else:
+        name = script.replace("activ_", "activ-")  # the original's
+        start = f"python {name}"
+    assert example.startswith(f"{start} ")
+    assert name in (ROOT / page).read_text()
+    words = shlex.split(example.removeprefix(start))
+    assert words[: len(command)] == command
+    parse(script, words)
+
+
+@pytest.mark.parametrize(("script", "command"), HELPS)
+def test_a_help_has_the_defaults(parser: argparse.ArgumentParser) -> None:
+    text = " ".join(parser.format_help().split())
+    for flag in parser._actions:
+        if flag.option_strings:
+            assert flag.help, flag.dest
+            shown = f"(default: {flag.default})" in text
+            assert shown or flag.default in (None, False, argparse.SUPPRESS), flag.dest
+
+
+def test_a_flag_is_defined_once() -> None:
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and any(word.arg == "help" for word in call.keywords):
+                for name in call.args:
+                    if isinstance(name, ast.Constant) and str(name.value).startswith("--"):
+                        found[str(name.value)].add(str(path.relative_to(ROOT)))
+    assert found["--workers"] >= {"system/flags.py"}
+    recurring = {name: files - {"main.py"} for name, files in found.items() if name not in HOMONYMS}
+    assert {name: files for name, files in recurring.items() if len(files) > 1} == {}
