@@ -1,7 +1,7 @@
 """PASCAL VOC 2007 classification: a network's classifier trained anew on it, or all of the network
 (the paper's Table 3); mean average precision over the 20 classes.
 
-`voc_protocol.in_words` says what is done. The reference of the released code: 72.0 mAP for its
+`evaluation.voc.in_words` says what is done. The reference of the released code: 72.0 mAP for its
 AlexNet, with the classifier and batch norm's scales trained, and 70.4 with the scales frozen.
 """
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test suite, after lint and types, in two processes of one thread each. Arguments go to
-# pytest: ./test.sh tests/test_data.py; ./test.sh --long runs the campaigns of many minutes, too.
+# pytest: ./test.sh tests/test_assign.py; ./test.sh --long runs the campaigns of many minutes, too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 

@@ -14,7 +14,7 @@ from system.names import from_line, read_text
 
 @dataclass(frozen=True)
 class Files:
-    """Image files by index, see `data.images.Source`.
+    """Image files by index, see `data.source.Source`.
 
     Attributes:
         root: the folder that the names are relative to.

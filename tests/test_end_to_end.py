@@ -250,7 +250,7 @@ def test_a_run_cut_before_its_report_gets_it(
         os.utime(page, (0, 0))
     (folder / ".report.html.abcd_123.tmp").touch()
     train(tree, "--resume", "auto")
-    assert "nothing left to do" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert len(page.read_text()) == pytest.approx(len(whole), rel=0.01)
     assert not list(folder.glob(".*"))
     written = page.stat().st_mtime_ns
@@ -384,7 +384,7 @@ def test_nothing_is_left_to_do(
     folder = train(tree)
     before = (folder / "log.txt").read_text()
     train(tree, "--resume", str(folder / "checkpoint.pth.tar"))
-    assert "nothing left to do: " in capsys.readouterr().out
+    assert "nothing to do: " in capsys.readouterr().out
     assert (folder / "log.txt").read_text() == before
 
 

@@ -31,9 +31,8 @@ HELPS += [
     for script, commands in SUBCOMMANDS.items()
     for command in commands
 ]
-# Flags that mean something else in each file that defines them; and main.py's --arch, or -a.
+# Flags that mean something else in each file that defines them.
 HOMONYMS = {
-    "--arch",
     "--clusters", "--conv", "--count", "--epochs", "--graph", "--images", "--json", "--k", "--lr",
     "--method", "--momentum", "--names", "--niter", "--out", "--wd",
 }  # fmt: skip
