@@ -258,7 +258,7 @@ BAD = {
     "lists.pkl --k 2": "{}/lists.pkl: row 0 is [0.5, 1.5]; give arrays (D,) of one type and length",
     "call.pkl --k 2": "{}/call.pkl: not a feature file, or a damaged one: it refers to "
     f"{os.system.__module__}.system",
-    "cut.pkl --k 2": "{}/cut.pkl: not a feature file, or a damaged one: it ends too early",
+    "cut.pkl --k 2": "{}/cut.pkl: not a feature file, or a damaged one: pickle data was truncated",
     "nan.pkl --k 2": "{}/nan.pkl: row 13 is not finite (NaN, infinite or too large)",
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
