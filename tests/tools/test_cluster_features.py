@@ -203,7 +203,7 @@ def test_without_a_pca_the_rows_are_taken_as_they_are(blobs: np.ndarray, tmp_pat
 
 def test_rows_have_names_in_a_table(blobs: np.ndarray, tmp_path: Path) -> None:
     names = [f"images/{number}, {number}.png" for number in range(298)]
-    names += ["two\nlines.png", "caf\udce9.png"]
+    names += ["\\back\\nslash.png", "caf\udce9.png"]
     text = to_lines(names)
     (tmp_path / "images.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
     flags = [tmp_path / "blobs.npy", "--k", 8]
