@@ -48,7 +48,10 @@ def load_old_file(file: io.BufferedReader) -> tuple[Any, bool]:
     by_python2 = b"protocol_version" in load_plain(file, encoding="bytes")
     unpickler = _OldUnpickler(file, size)
     content = unpickler.load()
-    for key in load_plain(file):
+    keys = load_plain(file)
+    if set(keys) != set(unpickler.storages):
+        raise ValueError("storages are missing")
+    for key in keys:
         _fill(unpickler.storages[key], file)
     return content, by_python2
 

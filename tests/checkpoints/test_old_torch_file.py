@@ -62,10 +62,13 @@ def tensor(stored: bytes, shape: bytes = b"K\x02\x85") -> bytes:
     return b"ctorch._utils\n_rebuild_tensor\n(" + stored + b"K\x00" + shape + b"K\x01\x85tR"
 
 
-def write(path: Path, content: bytes, count: int = 2, entries: bytes = bytes(8)) -> Path:
-    """A file with one storage."""
+def write(
+    path: Path, content: bytes, count: int = 2, entries: bytes = bytes(8), keys: str = "0"
+) -> Path:
+    """A file with a storage for each of some keys."""
     head = old_file_of(b"\x80\x02" + content + b".")[: -len(pickle.dumps([], 2))]
-    path.write_bytes(head + pickle.dumps(["0"], 2) + struct.pack("<q", count) + entries)
+    rest = (struct.pack("<q", count) + entries) * len(keys)
+    path.write_bytes(head + pickle.dumps(list(keys), 2) + rest)
     return path
 
 
@@ -103,6 +106,12 @@ def test_a_storage_that_the_file_does_not_hold(tmp_path: Path, count: int) -> No
 def test_odd_storages_are_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match=r"c\.pth: not a checkpoint, or a damaged one$"):
         load_torch_file(write(tmp_path / "c.pth", content))
+
+
+@pytest.mark.parametrize("keys", ["", "1", "01"])
+def test_a_storage_that_is_missing_or_not_used(tmp_path: Path, keys: str) -> None:
+    with pytest.raises(InputError, match=r"c\.pth: not a checkpoint, or a damaged one$"):
+        load_torch_file(write(tmp_path / "c.pth", tensor(storage(2)), keys=keys))
 
 
 @pytest.mark.parametrize(("count", "entries"), [(1, bytes(8)), (3, bytes(12)), (2, bytes(7))])
