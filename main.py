@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
-from data.decode_gpu import check_decode
 from data.images import ImageList, find_images
 from data.loading import add_decode_flag, add_max_pixels_flag
 from evaluation.knn import classify_each_other
@@ -61,7 +60,6 @@ def main(args: argparse.Namespace) -> None:
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
             compute = select_compute(args.device, args.precision)
-            check_decode(args.decode, compute.device)
             images = find_images(args.data, args.max_pixels)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)

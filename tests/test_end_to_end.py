@@ -671,11 +671,6 @@ def test_the_way_of_decoding_is_recorded(
     assert json.loads((folder / "config.json").read_text())["settings"]["decode"] == decode
 
 
-def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
-        train(tree, "--decode", "gpu")
-
-
 def test_a_checkpoint_of_before_there_were_methods_goes_on(tree: Path, train: Train) -> None:
     whole = train(tree, "--epochs", "2", exp="whole")
     cut = train(tree, "--epochs", "2", "--checkpoints", "7", exp="cut")
