@@ -24,7 +24,7 @@ from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
 from evaluation.retrieval_ranking import unit_rows
 from evaluation.rmac import aggregate, regional_vectors
-from features.forward import NOT_FINITE, forward_pass
+from features.forward import forward_pass, refuse_infinite
 from models import MODELS, ConvNet
 from system.device import Compute
 from system.errors import InputError, shorten
@@ -221,12 +221,10 @@ class Stages:
         dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
         with progress(f"{label} at {size} pixels", len(images), "images") as advance:
-            for index, _, on_its_way in forward_pass(
-                loader, forward, self.compute, refuse, advance
-            ):
-                regions, finite = on_its_way.fetch()
-                if not finite.all():
-                    raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
+            for index, regions, _ in forward_pass(
+                loader, forward, self.compute, refuse, advance,
+                on_infinite=refuse_infinite(images),
+            ):  # fmt: skip
                 yield int(index[0]), regions[0]
 
 

@@ -22,7 +22,6 @@ from system.errors import InputError
 from system.progress import progress
 
 SECONDS_BETWEEN_COMMITS = 10.0
-NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -93,12 +92,9 @@ def extract(
     dtype = torch.float16 if rows.form.dtype.itemsize == 2 else torch.float32
     with progress("features", len(order), "images", rank() == 0) as advance:
         steps = forward_pass(load(order), forward, compute, leave_out, advance, dtype)
-        for index, _, on_its_way in steps:
-            found, finite = on_its_way.fetch()
-            rows.write(index[finite], found[finite])
-            if not finite.all():
-                leave_out(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
-            if time.monotonic() - last >= SECONDS_BETWEEN_COMMITS:
+        for index, found, _ in steps:
+            rows.write(index, found)
+            if len(index) > 0 and time.monotonic() - last >= SECONDS_BETWEEN_COMMITS:
                 stop = (int(np.searchsorted(order, index[0])) // batch + 1) * batch
                 commit(committed, stop)
                 last, committed = time.monotonic(), stop

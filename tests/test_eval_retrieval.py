@@ -60,9 +60,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = retrieval.forward_pass
 
-    def counting(loader: Any, *args: Any) -> Any:
+    def counting(loader: Any, *args: Any, **options: Any) -> Any:
         counts.append(len(loader))
-        return original(loader, *args)
+        return original(loader, *args, **options)
 
     monkeypatch.setattr(retrieval, "forward_pass", counting)
     return counts
