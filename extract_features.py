@@ -38,7 +38,6 @@ from features.rows import (
     PartialRows,
     RowFormat,
     begin,
-    check_settings,
     write_rows,
 )
 from parallel import script
@@ -46,6 +45,7 @@ from parallel.collectives import gather_objects, rank, together, world_size
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
+from system.kept import check_key, continuing
 from system.locks import sole_user
 from system.names import to_lines, to_reasons
 from system.results import save_results
@@ -164,11 +164,9 @@ def is_done(out: Path, form: RowFormat, key: dict[str, Any]) -> bool:
     results, cut = out / RESULTS, (out / PARTIAL).exists()
     finished = (out / form.name).exists()
     if results.exists() and (finished or not cut):
-        try:
-            before = dict(json.loads(results.read_text())["settings"]["key"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{results}: is of other origin; give another --out") from error
-        check_settings(results, before, key)
+        with continuing(results, "give another --out"):
+            before = json.loads(results.read_text())["settings"]["key"]
+            check_key(results, dict(before), key, "give another --out")
         return finished
     names = ["images.txt", "bad_images.txt", "whitening.npz"]
     there = [

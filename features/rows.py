@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from system import kept
 from system.errors import InputError
-from system.files import write_text
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 FORMATS = ("npy", "safetensors")
@@ -72,11 +72,7 @@ def begin(folder: Path, form: RowFormat, shape: tuple[int, int], settings: dict[
     """
     about = folder / "settings.json"
     if about.exists():
-        try:
-            before = dict(json.loads(about.read_text()))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{about}: is damaged; remove {folder}") from error
-        check_settings(about, before, settings)
+        kept.begin(about, settings, "give another --out")
         return
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"rows"}:
         shutil.rmtree(folder)  # cut before it had begun
@@ -93,18 +89,7 @@ def begin(folder: Path, form: RowFormat, shape: tuple[int, int], settings: dict[
     with (folder / "rows").open("wb") as file:
         file.write(header)
         file.truncate(len(header) + needed)
-    write_text(about, json.dumps(settings) + "\n")
-
-
-def check_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that what a file rests on is what is asked for now.
-
-    Raises:
-        InputError: naming the file and all that differs.
-    """
-    changed = [f"{n} {before.get(n)} → {v}" for n, v in now.items() if before.get(n) != v]
-    if changed:
-        raise InputError(f"{path}: is of other settings ({', '.join(changed)}); give another --out")
+    kept.begin(about, settings, "give another --out")
 
 
 class PartialRows:
