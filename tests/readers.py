@@ -186,8 +186,7 @@ def resumed(folder: Path) -> Reader:
     run.optimizer.step()
     samples = []
     for run.state.step in (0, 1):
-        contents = run.to_checkpoint()
-        samples.append(saved({**contents, "clusters_end": 3, "clusters_digest": "a"}))
+        samples.append(saved(run.to_checkpoint()))
     return Reader(path, read, samples, OPCODES, zipped=True)
 
 

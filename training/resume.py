@@ -37,8 +37,6 @@ FORM: dict[str, Any] = {
     "iteration": int,
     "convnet_loss": list,
     "knn_top1": (dict, type(None)),
-    "clusters_end": (int, type(None)),
-    "clusters_digest": (str, type(None)),
     "settings": dict,
 }
 
