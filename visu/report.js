@@ -15,7 +15,7 @@ const cards = [...document.querySelectorAll("#gallery article")].map((card) => (
 }));
 
 // Shows what a text finds of a card, and returns the number of images whose names have it.
-function searchIn({ card, number, label, names, pictures, shownFirst }, wanted) {
+function searchList({ card, number, label, names, pictures, shownFirst }, wanted) {
   const matches = (text) => wanted !== "" && text.toLowerCase().includes(wanted);
   const hits = names.filter((name) => matches(name.textContent));
   const shown = new Set(hits.length ? hits.slice(0, MOST_NAMES) : names);
@@ -35,7 +35,7 @@ function search() {
   let images = 0;
   let clusters = 0;
   for (const each of cards) {
-    images += searchIn(each, text.toLowerCase());
+    images += searchList(each, text.toLowerCase());
     if (each.number !== undefined && !each.card.hidden) clusters++;
   }
   const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
