@@ -6,7 +6,8 @@ and what the file says of it, without running anything that may be in the file.
     checkpoint.py         save, read, `load_model`
     folder.py             the checkpoints of an experiment folder: where each was saved, which are sound
     released.py           the layouts of released checkpoints, translated to ours
-    torch_file.py         torch's files, new and old, read safely and checked for flipped bits
+    torch_file.py         torch's files, read safely and checked for flipped bits
+    old_torch_file.py     those of before torch 1.6, by a restricted unpickler
     safetensors_file.py   weights as safetensors
     clusters.py           the clusters in a checkpoint or a file of their own
 

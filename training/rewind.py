@@ -35,9 +35,8 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
     listing = folder / "images.txt"
     before = read_text(listing) if listing.exists() else ""
     now = images.names
-    # runs of before there were escapes have names with line breaks as they are
-    if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
-        change = describe_change(from_lines(before), now)
+    if before != to_lines(now):
+        change = describe_change(from_lines(before), from_lines(to_lines(now)))
         raise InputError(
             f"--resume: the images are not those of {listing} ({change}); "
             "give another --exp to go on with these"
