@@ -31,7 +31,6 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
-| `clusters_end`, `clusters_digest` | int, str | where the folder's file `clusters` ends, and the SHA-256 of it up to there |
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. `assignment`,
 `previous`, `clusters` and `clustering_loss` are DeepCluster's state (`methods/deepcluster.py`).

@@ -16,7 +16,7 @@ LINE_BREAK = "its name has a line break"
 
 @dataclass(frozen=True)
 class Files:
-    """Image files by index, see `data.images.Source`.
+    """Image files by index, see `data.source.Source`.
 
     Attributes:
         root: the folder that the names are relative to.

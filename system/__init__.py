@@ -9,6 +9,7 @@ every other room imports it.
     errors.py        InputError (bad input, in one line) and Stopped (a signal came)
     flags.py         `--workers`, `--seed`, `--exp` and others that many scripts take
     files.py         atomic writes, fsync, new folders; messages about full disks
+    kept.py          work kept under its settings, so that the same command continues it
     locks.py         one process at a time in a folder
     names.py         any file name on one line of a text file or a terminal
     progress.py      a bar on a terminal, plain lines elsewhere

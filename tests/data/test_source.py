@@ -178,7 +178,7 @@ def test_no_script_that_is_given_images_needs_a_file(
     assert outputs(exp, tree) == expected
     galleries.append(make_gallery(feature_map.read_run(exp), 1, 10, 10))
     assert galleries[0] == galleries[1]
-    assert galleries[0]["readable"] > 8
+    assert sum(picture.webp is not None for picture in galleries[0].pictures) > 8
 
 
 def test_messages_name_the_image_and_where_it_is(
