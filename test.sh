@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test suite, after lint, spelling and types, in two processes of one thread each.
-# Arguments go to pytest: ./test.sh tests/test_data.py; ./test.sh --long runs the campaigns of many
+# Arguments go to pytest: ./test.sh tests/test_assign.py; ./test.sh --long runs the campaigns of many
 # minutes, too. The tests of pages need a browser (Debian: apt install chromium); without one they
 # are skipped.
 set -euo pipefail

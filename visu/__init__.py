@@ -14,7 +14,8 @@ Scripts, run as `python visu/NAME.py`:
 
 Behind them:
     report_page.py       the content of the report
-    gallery.py           the clusters that a page shows, and its search index
+    charts.py            the curves of a run, as SVG or in a figure
+    gallery.py           the clusters that a page shows, and the names to search in
     first_filters.py     the filters of the first conv layer as pictures
     page.py              HTML pages from a template, JSON and small pictures
     contact_sheet.py     many small pictures in rows, with captions

@@ -1,9 +1,9 @@
-"""A run's clusters for a page: which to picture, their pictures, and an index to search in."""
+"""A run's clusters for a page: which to picture, their pictures, and the names to search in."""
 
 import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ImageOps
@@ -11,7 +11,6 @@ from PIL import ImageOps
 from data.decode import UnreadableImageError, read_image
 from data.images import ImageList
 from system.errors import InputError
-from system.names import from_line
 from system.seeding import derive_seed
 from training.finished_run import ClusterView, Run, clusters_at
 from visu.page import to_webp
@@ -24,10 +23,60 @@ MOST_IMAGES = 20_000
 MOST_CHARACTERS = 1_500_000  # of all names
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image by its name, as a WebP file in base64; None where it cannot be read."""
+
+    name: str
+    webp: str | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A cluster that is not empty.
+
+    Attributes:
+        number, size, label, purity, stayed, before: as in `ClusterView`.
+        pictures: some of its images; none of a cluster that only the search finds.
+        names: of its images; if the gallery is not complete, of those that are pictured.
+    """
+
+    number: int
+    size: int
+    label: str | None
+    purity: float | None
+    stayed: float | None
+    before: int | None
+    pictures: list[Picture]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The clusters of an epoch.
+
+    Attributes:
+        cards: the largest first.
+        how: which clusters are pictured, in words.
+        complete: whether every image's name is in it.
+        left_out: names of the images without a cluster; none if the gallery is not complete.
+    """
+
+    cards: list[Card]
+    how: str
+    complete: bool
+    left_out: list[str]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Of all clusters."""
+        return [picture for card in self.cards for picture in card.pictures]
+
+
 def make_gallery(
     run: Run, epoch: int, most: int, pictures: int, also: Sequence[str] = ()
-) -> dict[str, Any]:
-    """What the page needs to show and search the clusters of an epoch, as JSON takes it.
+) -> Gallery:
+    """All that a page needs to show and search the clusters of an epoch.
 
     Args:
         most: clusters with pictures, beside those of `also`.
@@ -41,30 +90,29 @@ def make_gallery(
     views = clusters_at(run, epoch)
     asked = _find(run, epoch, views, also)
     chosen, how = choose_clusters(views, most)
-    taken = {view.number for view in chosen}
-    chosen += [view for view in views if view.number in set(asked) - taken]
-    drawn = [_draw(view.members, pictures, asked.get(view.number, [])) for view in chosen]
-    shown = np.unique(np.concatenate(drawn or [np.empty(0, np.int64)]))
-    draw = functools.partial(encode, run.images)
-    with ThreadPoolExecutor(THREADS) as threads:
-        encoded = dict(zip(shown.tolist(), threads.map(draw, shown.tolist()), strict=True))
-    known, complete = _searchable(run, shown)
-    position = {image: place for place, image in enumerate(known.tolist())}
-    assignment = run.assignment(epoch)
-    return {
-        "clusters": _columns(views),
-        "images": {
-            "name": [run.images.names[image] for image in known],
-            "cluster": assignment[known].tolist(),
-        },
-        "complete": complete,
-        "pictures": {
-            view.number: [[position[image], encoded[image]] for image in images.tolist()]
-            for view, images in zip(chosen, drawn, strict=True)
-        },
-        "how": how,
-        "readable": sum(data is not None for data in encoded.values()),
+    numbers = {view.number for view in chosen} | set(asked)
+    drawn = {
+        view.number: _draw(view.members, pictures, asked.get(view.number, [])).tolist()
+        for view in views
+        if view.number in numbers
     }
+    names, complete = run.images.names, _few_names(run.images)
+    images = [image for some in drawn.values() for image in some]
+    with ThreadPoolExecutor(THREADS) as threads:
+        encode_one = functools.partial(encode, run.images)
+        encoded = dict(zip(images, threads.map(encode_one, images), strict=True))
+    cards = []
+    for view in sorted(views, key=lambda view: -view.size):
+        shown = drawn.get(view.number, [])
+        cards.append(
+            Card(
+                view.number, view.size, view.label, view.purity, view.stayed, view.before,
+                pictures=[Picture(names[image], encoded[image]) for image in shown],
+                names=[names[image] for image in (view.members if complete else shown)],
+            )
+        )  # fmt: skip
+    left_out = np.flatnonzero(run.assignment(epoch) < 0)
+    return Gallery(cards, how, complete, [names[image] for image in left_out if complete])
 
 
 def choose_clusters(views: Sequence[ClusterView], most: int) -> tuple[list[ClusterView], str]:
@@ -111,8 +159,8 @@ def _find(
     for text in also:
         if text.isdecimal() and int(text) in numbers:
             found.setdefault(int(text), [])
-        elif (name := from_line(text)) in run.images.names:
-            image = run.images.names.index(name)
+        elif text in run.images.names:
+            image = run.images.names.index(text)
             if assignment[image] < 0:
                 raise InputError(f"--also {text}: this image was left out of the clusters")
             found.setdefault(int(assignment[image]), []).append(image)
@@ -132,24 +180,6 @@ def _draw(members: np.ndarray, count: int, first: Sequence[int]) -> np.ndarray:
     return np.concatenate([np.array(first, np.int64), rng.choice(others, size, replace=False)])
 
 
-def _searchable(run: Run, shown: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The images that the page knows by name, and whether they are all."""
-    few = len(run.images) <= MOST_IMAGES
-    complete = few and sum(map(len, run.images.names)) <= MOST_CHARACTERS
-    return (np.arange(len(run.images)) if complete else shown), complete
-
-
-def _columns(views: Sequence[ClusterView]) -> dict[str, list[Any]]:
-    """The clusters' facts, a list for each kind: ten thousand clusters take less room so."""
-
-    def rounded(share: float | None) -> float | None:
-        return None if share is None else round(share, 4)
-
-    return {
-        "number": [view.number for view in views],
-        "size": [view.size for view in views],
-        "label": [view.label for view in views],
-        "purity": [rounded(view.purity) for view in views],
-        "stayed": [rounded(view.stayed) for view in views],
-        "before": [view.before for view in views],
-    }
+def _few_names(images: ImageList) -> bool:
+    """Whether the names of all images have room in a page."""
+    return len(images) <= MOST_IMAGES and sum(map(len, images.names)) <= MOST_CHARACTERS

@@ -30,6 +30,13 @@ def to_webp(picture: Image.Image, quality: int = 60) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def to_png(picture: Image.Image) -> str:
+    """A picture as PNG in base64."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 OPTIONS = {"quality": 95, "subsampling": 0}  # fine textures and their colours suffer below
 
 

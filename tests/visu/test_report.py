@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,48 +20,58 @@ from run_folder import epoch_line, make_run
 
 from data.images import find_images
 from system.errors import InputError
-from training.finished_run import ClusterView
+from training.finished_run import ClusterView, read_run
 from visu import gallery
 from visu.first_filters import through_sobel, view_filters
 from visu.gallery import choose_clusters
 from visu.report import main, parse_args
-from visu.report_page import write_report
+from visu.report_page import CLUSTERS, IMAGES, count_sizes, describe_run, write_report
 
 ROOT = Path(__file__).parents[2]
 
 
-def content_of(page: Path) -> dict[str, Any]:
-    """What a page shows, read from its HTML."""
-    match = re.search(r'<script type="application/json" id="run">(.*?)</script>', page.read_text())
-    assert match
-    return json.loads(match[1])
+def content_of(exp: Path, data: Path | None = None, **flags: Any) -> dict[str, Any]:
+    """The content of a run's page."""
+    flags = {"clusters": CLUSTERS, "images": IMAGES, "also": (), **flags}
+    return describe_run(read_run(exp, data), **flags)
 
 
 def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
-    content = content_of(write_report(finished))
-    assert content["epochs"] == [
-        json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()
-    ]
+    content = content_of(finished)
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    names, *rows = content["numbers"]
+    for row, line in zip(rows, lines, strict=True):
+        shown = dict(zip(names, row, strict=True))
+        assert shown["convnet loss"] == str(line["convnet_loss"])
+        assert shown["seconds training"] == str(line["seconds"]["training"])
+        assert shown["cluster size largest"] == "30"
+    assert rows[0][names.index("nmi previous")] == "–"
+    assert content["overview"] == [
+        ("1.100", "convnet loss; ln k is 1.386"), ("0.520", "NMI to the epoch before"),
+        ("0.440", "NMI to the folder labels"), ("0.670", "purity"),
+        ("3", "of 4 clusters not empty"), ("40", "images"),
+    ]  # fmt: skip
     assert "finished, 3 of 3 epochs" in content["status"]
-    assert ["nmb_cluster", "4"] in content["settings"]
-    assert ["resume", "–"] in content["settings"]
+    assert ("nmb_cluster", "4") in content["settings"]
+    assert ("resume", "–") in content["settings"]
 
+
+def test_the_page_has_the_clusters_of_the_run(finished: Path) -> None:
+    cards = content_of(finished)["gallery"].cards
     names = (finished / "images.txt").read_text().splitlines()
     last = np.load(finished / "assignments" / "epoch_0003.npy").tolist()
-    assert content["gallery"]["images"] == {"name": names, "cluster": last}
-    facts = content["gallery"]["clusters"]
-    assert facts["number"] == [0, 1, 3]
-    for number, size, label, purity in zip(
-        facts["number"], facts["size"], facts["label"], facts["purity"], strict=True
-    ):
-        folders = Counter(n[0] for n, c in zip(names, last, strict=True) if c == number)
-        assert size == folders.total()
-        assert folders[label] == max(folders.values())
-        assert purity == pytest.approx(folders[label] / size, abs=1e-4)
+    assert sorted(card.number for card in cards) == [0, 1, 3]
+    assert [card.size for card in cards] == sorted((card.size for card in cards), reverse=True)
+    for card in cards:
+        assert card.names == [n for n, c in zip(names, last, strict=True) if c == card.number]
+        folders = Counter(name[0] for name in card.names)
+        assert card.size == folders.total()
+        assert folders[card.label] == max(folders.values())
+        assert card.purity == folders[card.label] / card.size
 
 
 def test_the_histograms_count_every_cluster_once(finished: Path) -> None:
-    histogram = content_of(write_report(finished))["histogram"]
+    histogram = count_sizes(read_run(finished))
     assert [e["name"] for e in histogram["epochs"]] == [
         "epoch 0", "epoch 1", "epoch 2", "the finished network",
     ]  # fmt: skip
@@ -77,14 +86,12 @@ def test_the_histograms_count_every_cluster_once(finished: Path) -> None:
 
 
 def test_pictures_are_members_of_their_cluster(finished: Path, tree: Path) -> None:
-    shown, images = content_of(write_report(finished, images=4))["gallery"], find_images(tree)
-    assert set(shown["pictures"]) == {"0", "1", "3"}
-    for number, pictures in shown["pictures"].items():
-        assert len(pictures) == min(4, shown["images"]["cluster"].count(int(number)))
-        for place, data in pictures:
-            assert shown["images"]["cluster"][place] == int(number)
-            image = images.names.index(shown["images"]["name"][place])
-            assert data == gallery.encode(images, image)
+    images = find_images(tree)
+    for card in content_of(finished, images=4)["gallery"].cards:
+        assert len({picture.name for picture in card.pictures}) == min(4, card.size)
+        for picture in card.pictures:
+            assert picture.name in card.names
+            assert picture.webp == gallery.encode(images, images.names.index(picture.name))
 
 
 def test_what_is_asked_for_is_pictured(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,9 +99,12 @@ def test_what_is_asked_for_is_pictured(finished: Path, capsys: pytest.CaptureFix
     few = ["--clusters", "1", "--images", "2"]
     main(parse_args([str(finished), *few, "--also", "3", image]))
     assert f"written to {finished / 'report.html'}" in capsys.readouterr().out
-    shown = content_of(finished / "report.html")["gallery"]
-    assert set(shown["pictures"]) == {"0", "1", "3"}, "the largest, and those asked for"
-    assert shown["images"]["name"][shown["pictures"]["1"][0][0]] == image
+    page = (finished / "report.html").read_text()
+    assert page.count('<div class="pictures">') == 3, "the largest, and those asked for"
+    assert page.count("data:image/webp") == 6
+    shown = content_of(finished, clusters=1, images=2, also=["3", image])["gallery"].cards
+    assert {card.number for card in shown if card.pictures} == {0, 1, 3}
+    assert [card.pictures[0].name for card in shown if card.number == 1] == [image]
 
     with pytest.raises(InputError, match=r"--also nothing\.png: neither"):
         write_report(finished, also=["nothing.png"])
@@ -106,10 +116,10 @@ def test_a_large_run_names_only_the_images_that_are_pictured(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gallery, "MOST_IMAGES", 39)
-    content = content_of(write_report(finished, clusters=2, images=3))
-    shown = content["gallery"]
-    assert len(shown["images"]["name"]) == 6
-    assert shown["clusters"]["number"] == [0, 1, 3], "every cluster is found by its number"
+    content = content_of(finished, clusters=2, images=3)
+    shown = content["gallery"].cards
+    assert [len(card.names) for card in shown] == [3, 3, 0]
+    assert {card.number for card in shown} == {0, 1, 3}, "every cluster is found by its number"
     assert "by name only the 6 images that are pictured, of 40" in content["chosen"]
 
 
@@ -164,12 +174,12 @@ def test_a_run_under_way_has_a_page(finished: Path) -> None:
     (finished / "assignments" / "epoch_0003.npy").unlink()
     (finished / "assignments" / "epoch_0002.npy").unlink()
     (finished / "checkpoint.pth.tar").write_bytes(b"half of it")
-    content = content_of(write_report(finished))
+    content = content_of(finished)
     assert "not finished, 2 of 3 epochs in 0.3 min, the last on " in content["status"]
-    assert [line["epoch"] for line in content["epochs"]] == [0, 1]
+    assert [row[0] for row in content["numbers"]] == ["epoch", "0", "1"]
     assert content["chosen"].startswith("The clusters of epoch 1.")
-    assert content["histogram"]["epochs"][-1]["name"] == "epoch 1"
-    assert "not a checkpoint, or a damaged one" in content["filters"]["why"]
+    assert content["histograms"][-1]["name"] == "epoch 1"
+    assert "not a checkpoint, or a damaged one" in content["no_filters"]
 
 
 def test_the_clusters_of_a_run_that_was_cut_are_an_epochs(finished: Path) -> None:
@@ -177,14 +187,14 @@ def test_the_clusters_of_a_run_that_was_cut_are_an_epochs(finished: Path) -> Non
     lines = (finished / "metrics.jsonl").read_text()
     (finished / "metrics.jsonl").write_text(lines[: lines.rindex('{"epoch": 2')])
     (finished / "assignments" / "epoch_0003.npy").unlink()
-    content = content_of(write_report(finished))
+    content = content_of(finished)
     assert content["chosen"].startswith("The clusters of epoch 2.")
 
 
 def test_a_run_in_its_first_epoch_has_a_page(tmp_path: Path, tree: Path) -> None:
     exp = make_run(tmp_path / "exp", tree, ["a/000.png"], epochs=0)
     (exp / "metrics.jsonl").unlink()
-    content = content_of(write_report(exp))
+    content = content_of(exp)
     assert "no epoch is done yet" in content["status"]
     assert content["gallery"] is None
     with pytest.raises(InputError, match="--also 1: the run has no clusters yet"):
@@ -194,17 +204,24 @@ def test_a_run_in_its_first_epoch_has_a_page(tmp_path: Path, tree: Path) -> None
 def test_images_that_are_gone_leave_their_names(finished: Path, tree: Path) -> None:
     moved = tree.with_name("moved")
     tree.rename(moved)
-    content = content_of(write_report(finished))
-    assert {data for some in content["gallery"]["pictures"].values() for _, data in some} == {None}
+    content = content_of(finished)
+    assert {picture.webp for picture in content["gallery"].pictures} == {None}
     assert f"No image is where it was (looked for {tree}/a/000.png" in content["chosen"]
-    found = content_of(write_report(finished, data=moved))
-    assert all(data for some in found["gallery"]["pictures"].values() for _, data in some)
+    found = content_of(finished, moved)
+    assert all(picture.webp for picture in found["gallery"].pictures)
 
 
-def test_no_number_is_left_out_for_being_infinite(finished: Path) -> None:
+def test_a_value_that_is_not_finite_is_a_dash(finished: Path) -> None:
     with (finished / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({**epoch_line(3), "kmeans_loss": math.nan}) + "\n")
-    assert content_of(write_report(finished))["epochs"][3]["kmeans_loss"] is None
+    names, *rows = content_of(finished)["numbers"]
+    assert rows[3][names.index("kmeans loss")] == "–"
+
+
+def test_a_name_that_is_not_utf_8_has_a_replacement_character(finished: Path) -> None:
+    text = (finished / "images.txt").read_bytes()
+    (finished / "images.txt").write_bytes(text.replace(b"a/000.png", b"a/\xff.png"))
+    assert "<li>a/\ufffd.png</li>" in write_report(finished).read_text()
 
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -229,10 +246,13 @@ def test_main_writes_the_page_and_says_where(
 ) -> None:
     exp = train(tree)
     assert f"report                          {exp}/report.html" in capsys.readouterr().out
-    content = content_of(exp / "report.html")
-    assert len(content["epochs"]) == 1
-    assert [len(view["pictures"]) for view in content["filters"]["views"]] == [8, 8]
-    assert all(data for some in content["gallery"]["pictures"].values() for _, data in some)
+    content = content_of(exp)
+    assert len(content["numbers"]) == 1 + 1
+    assert [len(view.pictures) for view in content["filters"]] == [8, 8]
+    assert all(picture.webp for picture in content["gallery"].pictures)
+    page = (exp / "report.html").read_text()
+    assert page.count("data:image/png") == 16
+    assert page.count("data:image/webp") == len(content["gallery"].pictures)
 
     assert not (train(tree, "--no-report", exp="without") / "report.html").exists()
     assert "report" not in capsys.readouterr().out

@@ -1,0 +1,211 @@
+"""The curves of runs, drawn by matplotlib: for a picture of several runs, or as SVG for a page."""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+Metrics = list[dict[str, Any]]
+Series = tuple[str, str, str, str]  # name, colour, line style, keys in a line of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over the epochs that share a scale.
+
+    Attributes:
+        title: names the y-axis.
+        note: what the values mean, in a line.
+        scale: the y-axis; "zero" is linear from 0.
+        series: a curve each.
+    """
+
+    title: str
+    note: str = field(kw_only=True, default="")
+    scale: Literal["linear", "zero", "log"] = field(kw_only=True, default="linear")
+    series: list[Series] = field(kw_only=True)
+
+
+LEARNING = [
+    Chart(
+        "loss",
+        note="mean cross-entropy of the epoch; guessing gives ln k",
+        series=[("convnet loss", "C0", "-", "convnet_loss"), ("ln k", "C7", "--", "ln_k")],
+    ),
+    Chart(
+        "NMI of the clusters",
+        note="normalised mutual information: how much two groupings have in common",
+        series=[
+            ("to the epoch before's", "C0", "-", "nmi_previous"),
+            ("to the labels", "C1", "--", "nmi_labels"),
+        ],
+    ),
+    Chart(
+        "share of the images",
+        note="purity: in the most frequent folder of their cluster; neighbours: classified right "
+        "by the 10 nearest",
+        series=[
+            ("purity", "C2", "-", "purity"),
+            ("10 neighbours are right", "C3", "--", "knn_top1.10"),
+        ],
+    ),
+]
+DETAILS = [
+    Chart(
+        "loss of the clustering",
+        note="sum of squared distances to the centroids",
+        series=[("k-means loss", "C0", "-", "kmeans_loss")],
+    ),
+    Chart(
+        "clusters that are not empty",
+        scale="zero",
+        series=[
+            ("not empty", "C0", "-", "nonempty_clusters"),
+            ("k", "C7", "--", "clusters"),
+        ],
+    ),
+    Chart(
+        "sizes of the clusters",
+        note="images, of those that are not empty",
+        scale="log",
+        series=[
+            ("largest", "C1", "-", "cluster_size.largest"),
+            ("median", "C0", "-", "cluster_size.median"),
+            ("smallest", "C2", "--", "cluster_size.smallest"),
+        ],
+    ),
+    Chart(
+        "seconds per stage",
+        scale="zero",
+        series=[
+            ("training", "C0", "-", "seconds.training"),
+            ("clustering", "C1", "--", "seconds.clustering"),
+            ("features", "C2", "-", "seconds.features"),
+        ],
+    ),
+]
+MOST_POINTS = 40  # that are marked one by one
+LARGEST = 1e100  # matplotlib cannot scale an axis to the largest floats
+
+# In a page, the colours come from its style sheet, so that they follow its dark mode.
+VARIABLES = {
+    "#1f77b4": "blue",
+    "#ff7f0e": "orange",
+    "#2ca02c": "green",
+    "#d62728": "red",
+    "#7f7f7f": "grey",
+    "#000000": "soft",
+}
+SIZE = (5, 2.5)  # of a chart in a page, in inches of 72 pixels
+STYLE: Any = {
+    "font.size": 12,
+    "legend.fontsize": 12,
+    "lines.linewidth": 2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+def keep_known(charts: Iterable[Chart], lines: Metrics) -> list[Chart]:
+    """The charts with the series that have a value in some line; without those that have none."""
+    kept = []
+    for chart in charts:
+        series = [s for s in chart.series if any(number(line, s[3]) is not None for line in lines)]
+        if series:
+            kept.append(Chart(chart.title, note=chart.note, scale=chart.scale, series=series))
+    return kept
+
+
+def number(line: dict[str, Any], keys: str) -> float | None:
+    """A value of a line by its keys, with dots between; None unless it is a finite number."""
+    value: Any = line
+    for key in keys.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) and abs(value) < LARGEST else None
+
+
+def draw_chart(ax: Axes, chart: Chart, metrics: Metrics) -> None:
+    """Draw one run's curves. An epoch without a value is left out, and the curve goes on."""
+    for name, colour, style, keys in chart.series:
+        points = [(number(line, "epoch"), number(line, keys)) for line in metrics]
+        there = [point for point in points if None not in point]
+        marker = "." if len(there) <= MOST_POINTS else ""
+        xs, ys = zip(*there, strict=True) if there else ((), ())
+        ax.plot(xs, ys, color=colour, linestyle=style, marker=marker, label=name)
+    if chart.scale == "log":
+        ax.set_yscale("log")
+        _mark_powers(ax.yaxis, *ax.get_ylim())
+    elif chart.scale == "zero":
+        ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def chart_svg(chart: Chart, metrics: Metrics, name: str) -> str:
+    """One run's curves as SVG, see `_to_svg`."""
+    with mpl.rc_context(STYLE):
+        figure, ax = _make_figure()
+        draw_chart(ax, chart, metrics)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+        return _to_svg(figure, name, chart.title)
+
+
+def histogram_svgs(edges: Sequence[int], counts: Sequence[Sequence[int]], name: str) -> list[str]:
+    """Histograms of cluster sizes on one scale, as SVG, see `_to_svg`.
+
+    Args:
+        edges: of the bins, whole numbers from 1 on; each is the least size of its bin.
+        counts: clusters in each bin, for each histogram.
+    """
+    with mpl.rc_context(STYLE):
+        figure, ax = _make_figure()
+        ax.set_xscale("log")
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_ylim(0, 1.05 * max(1, *(max(row) for row in counts)))
+        ax.set(xlabel="images", ylabel="clusters")
+        _mark_powers(ax.xaxis, edges[0], edges[-1])
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+        bars = ax.stairs(counts[0], edges, fill=True)
+        drawn = []
+        for place, row in enumerate(counts):
+            bars.set_data(row)
+            drawn.append(_to_svg(figure, f"{name}{place}", "histogram of the cluster sizes"))
+            figure.set_layout_engine("none")  # found once, it is right for all
+        return drawn
+
+
+def _make_figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _mark_powers(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis: 1, 10, 100 and, if there is room, 2, 5, 20, 50."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low <= 1000 else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+
+
+def _to_svg(figure: Figure, name: str, title: str) -> str:
+    """A figure as an SVG element for a page: it has the page's font, its colours are the page's CSS
+    variables, and its ids begin with `name`, so that several charts can be in one page."""
+    file = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": name}):  # the same ids each time
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub("font-family: [^;]*; ", "", svg)
