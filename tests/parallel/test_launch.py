@@ -121,7 +121,6 @@ def test_a_signal_reaches_the_processes_and_where_they_end_well_all_is_well(tmp_
 def test_a_signal_that_comes_while_the_processes_start_reaches_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")
     monkeypatch.setattr(PContext, "start", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
     before = {number: signal.getsignal(number) for number in SIGNALS}
     child = subprocess.Popen(["sleep", "60"])
