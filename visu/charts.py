@@ -208,4 +208,4 @@ def _to_svg(figure: Figure, name: str, title: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    return re.sub("font-family: [^;]*; ", "", svg)
+    return re.sub(r"font-family: [^;]*; |(?<=\n) +", "", svg)

@@ -1,47 +1,60 @@
 // The search box and the epoch slider of a run's page. All that they show is in the page.
 "use strict";
 
-const MOST_NAMES = 500; // that a search shows of a card
+// that a search shows: cards, and names in each
+const MOST_CARDS = 100;
+const MOST_NAMES = 500;
 
 const place = (id) => document.getElementById(id);
+const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
 const cards = [...document.querySelectorAll("#gallery article")].map((card) => ({
   card,
+  shownFirst: !card.hidden,
   number: card.dataset.number, // none for the images without a cluster
   label: card.querySelector(".label")?.textContent.toLowerCase() ?? "",
   names: [...card.querySelectorAll("li")],
   pictures: [...card.querySelectorAll(".pictures > *")],
-  shownFirst: !card.hidden,
 }));
 
-// Shows what a text finds of a card, and returns the number of images whose names have it.
-function searchList({ card, number, label, names, pictures, shownFirst }, wanted) {
-  const matches = (text) => wanted !== "" && text.toLowerCase().includes(wanted);
-  const hits = names.filter((name) => matches(name.textContent));
+// The cards in which a text is found, the best first, each with the names that have the text.
+function find(wanted) {
+  const found = cards.map((each) => {
+    const hits = each.names.filter((name) => name.textContent.toLowerCase().includes(wanted));
+    const ranks = [each.number === wanted, hits.length > 0, each.label.includes(wanted)];
+    return { ...each, hits, rank: ranks.indexOf(true) };
+  });
+  return found.filter((each) => each.rank >= 0).sort((a, b) => a.rank - b.rank);
+}
+
+// Shows a card, of its names only the hits, if there are any.
+function show({ card, names, pictures, hits, rank }) {
   const shown = new Set(hits.length ? hits.slice(0, MOST_NAMES) : names);
   for (const name of names) name.hidden = !shown.has(name);
-  for (const picture of pictures) picture.classList.toggle("hit", matches(picture.title));
+  const wanted = new Set(hits.map((name) => name.textContent));
+  for (const picture of pictures) picture.classList.toggle("hit", wanted.has(picture.title));
   const list = card.querySelector("details");
   if (list) list.open = hits.length > 0;
-
-  const isNumber = number === wanted;
-  card.hidden = wanted === "" ? !shownFirst : !isNumber && !matches(label) && !hits.length;
-  card.style.order = isNumber ? -2 : hits.length ? -1 : 0;
-  return hits.length;
+  card.style.order = rank;
+  card.hidden = false;
 }
 
 function search() {
   const text = place("search").value.trim();
-  let images = 0;
-  let clusters = 0;
-  for (const each of cards) {
-    images += searchList(each, text.toLowerCase());
-    if (each.number !== undefined && !each.card.hidden) clusters++;
+  for (const { card } of cards) card.hidden = true;
+  place("found").textContent = "";
+  if (!text) {
+    for (const each of cards) if (each.shownFirst) show({ ...each, hits: [], rank: 0 });
+    return;
   }
-  const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
-  place("found").textContent = text
-    ? `${count(images, "image")} with “${text}” in the name; ${count(clusters, "cluster")} in all`
-    : "";
+  const found = find(text.toLowerCase());
+  found.slice(0, MOST_CARDS).forEach(show);
+  const images = found.reduce((sum, each) => sum + each.hits.length, 0);
+  const clusters = found.filter((each) => each.number !== undefined).length;
+  const rest = found.length > MOST_CARDS ? `; the first ${MOST_CARDS} are shown` : "";
+  place("found").textContent =
+    `${count(images, "image")} with “${text}” in the name; ${count(clusters, "cluster")} in all` +
+    rest;
 }
 
 place("search")?.addEventListener("input", search);

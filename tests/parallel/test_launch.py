@@ -149,7 +149,7 @@ def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: P
     command = [sys.executable, "-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
     command += [str(ROOT / "main.py"), str(tree), *flags.split(), "--resume", "auto"]
-    command += ["--device", "cpu", "--exp", str(exp), "--epochs"]
+    command += ["--device", "cpu", "--precision", "fp32", "--exp", str(exp), "--epochs"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [*command, "500"], env=environment, text=True,

@@ -123,6 +123,19 @@ def test_a_cluster_without_pictures_is_found(finished: Path, browser: "Browser")
         assert shown_clusters(page)[0] == other
 
 
+def test_a_search_shows_the_first_hundred_clusters(tmp_path: Path, browser: "Browser") -> None:
+    paths = [f"{number}.png" for number in range(240)]
+    exp = make_run(tmp_path / "exp", tmp_path, paths, epochs=1, planned=1)
+    np.save(exp / "assignments" / "epoch_0001.npy", np.arange(240) // 2)
+    with open_page(browser, write_report(exp, images=1)) as page:
+        page.get_by_label("Find").fill("7")
+        assert shown_clusters(page)[0] == "Cluster 7"
+        page.get_by_label("Find").fill("png")
+        assert page.locator("article:visible").count() == 100
+        said = "240 images with “png” in the name; 120 clusters in all; the first 100 are shown"
+        assert page.locator("#found").inner_text() == said
+
+
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_a_run_that_has_just_begun_is_shown(
     tmp_path: Path, browser: "Browser", epochs: int
@@ -161,7 +174,7 @@ def test_names_are_never_html(tmp_path: Path, browser: "Browser") -> None:
         for path in paths:
             page.get_by_label("Find").fill(path)
             assert shown_names(page) == [path]
-            assert page.locator(".hit").get_attribute("title") == path
+            assert page.locator(".hit:visible").get_attribute("title") == path
         assert f"% in folder {folder.name}" in page.locator("#gallery").inner_text()
         page.get_by_label("Find").fill("<img src=x onerror=document.title=3>")
         page.wait_for_timeout(100)
