@@ -19,7 +19,7 @@ import torch
 from checkpoints.checkpoint import load_model
 from data.loading import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
-from evaluation.retrieval import Stages, Store
+from evaluation.retrieval import Stages
 from evaluation.retrieval_ranking import (
     average_precision,
     expand_database,
@@ -109,7 +109,7 @@ def evaluate(
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
         sizes = MULTIRES if multires else (S,)
-        stages = Stages(Store(temp_dir), model, data, sizes, L, n_pca, compute, workers, stage)
+        stages = Stages(temp_dir, model, data, sizes, L, n_pca, compute, workers, stage)
         if stage not in (None, "eval"):
             stages.get(stage)
             return {}

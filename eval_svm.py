@@ -84,8 +84,9 @@ def evaluate(
     plan = Plan(sorted(set(costs)), sorted(set(shots)), samples, seed)
     pieces = Pieces(folder, describe(model, splits, size, compute), jobs, verbose)
     parts = {layer: pieces.below(f"conv{layer}", layer=layer) for layer in sorted(set(layers))}
-    found = {layer: part.kept("all", vars(plan)) for layer, part in parts.items()}
-    left = [layer for layer, result in found.items() if result is None]
+    kept = {layer: part.kept("all", vars(plan)) for layer, part in parts.items()}
+    found = {layer: result for layer, (result, _) in kept.items()}
+    left = [layer for layer, (_, why) in kept.items() if why]
     rows: dict[str, dict[int, np.ndarray]] = {}
     if left:
         model.to(compute.device).to(memory_format=torch.channels_last)
@@ -102,7 +103,7 @@ def evaluate(
         result = {"dims": dims, **judge(data, parts[layer], plan)}
         parts[layer].keep("all", vars(plan), result)
         found[layer] = result
-    named = {f"conv{layer}": result for layer, result in found.items() if result is not None}
+    named = {f"conv{layer}": result for layer, result in found.items()}
     best = max(named, key=lambda name: named[name]["svm"]["map"])
     return {"layers": named, "best_layer": best}
 

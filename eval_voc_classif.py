@@ -1,7 +1,7 @@
 """PASCAL VOC 2007 classification: a network's classifier trained anew on it, or all of the network
 (the paper's Table 3); mean average precision over the 20 classes.
 
-`voc_protocol.in_words` says what is done. The reference of the released code: 72.0 mAP for its
+`evaluation.voc.in_words` says what is done. The reference of the released code: 72.0 mAP for its
 AlexNet, with the classifier and batch norm's scales trained, and 70.4 with the scales frozen.
 """
 
@@ -26,7 +26,7 @@ from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.metrics import average_precision
 from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
-from features.forward import forward_pass
+from features.forward import forward_pass, refuse_infinite
 from models import ConvNet, check_size
 from models.frozen import check_unchanged
 from system import cli, device, flags
@@ -152,13 +152,11 @@ def score_images(
 
     network.eval()
     scores = np.empty((len(voc.images), len(CLASSES)), np.float32)
-    for index, _, on_its_way in forward_pass(
-        loader, forward, compute, RefuseUnreadable(voc.images), advance, torch.float32
-    ):
-        scores[index], finite = on_its_way.fetch()
-        if not finite.all():
-            path = voc.images.where(int(index[~finite][0]))
-            raise InputError(f"{path}: its scores are not finite; try --precision fp32")
+    for index, found, _ in forward_pass(
+        loader, forward, compute, RefuseUnreadable(voc.images), advance, torch.float32,
+        refuse_infinite(voc.images),
+    ):  # fmt: skip
+        scores[index] = found
     return scores
 
 

@@ -9,19 +9,5 @@
 # Any GPU. Without one about two days: 0.89 s an iteration on one busy core, in bf16.
 # Expect of the paper's AlexNet: 73.7 mAP on test (its Table 3).
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
-
-[ -n "${VOCDIR:-}" ] || fail "VOCDIR: name the folder of VOC 2007: VOCDIR=/data/VOCdevkit $0"
-[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-SPLIT=${SPLIT:-trainval}
-LR=${LR:-0.001}
-STEPSIZE=${STEPSIZE:-20000}
-NIT=${NIT:-150000}
-BATCH=${BATCH:-16}
-WORKERS=${WORKERS:-4}
-if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
-
-absolute VOCDIR MODEL
-launch 1 eval_voc_classif.py --vocdir "$VOCDIR" --model "$MODEL" \
-    --split "$SPLIT" --fc6_8 0 --lr "$LR" --stepsize "$STEPSIZE" --nit "$NIT" --batch "$BATCH" \
-    --workers "$WORKERS" "$@"
+FC6_8=0 LR=${LR:-0.001} STEPSIZE=${STEPSIZE:-20000}
+. "$(dirname "${BASH_SOURCE[0]}")/eval_voc_classif_fc6_8.sh"

@@ -23,5 +23,5 @@ if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
 
 absolute VOCDIR MODEL
 launch 1 eval_voc_classif.py --vocdir "$VOCDIR" --model "$MODEL" \
-    --split "$SPLIT" --fc6_8 1 --lr "$LR" --stepsize "$STEPSIZE" --nit "$NIT" --batch "$BATCH" \
+    --split "$SPLIT" --fc6_8 "${FC6_8:-1}" --lr "$LR" --stepsize "$STEPSIZE" --nit "$NIT" --batch "$BATCH" \
     --workers "$WORKERS" "$@"

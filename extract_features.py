@@ -30,22 +30,15 @@ from cluster.whitening import PCA, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from features import network
-from features.extraction import blocks_of, dimensions, extract, features_of, fit
+from features.extraction import dimensions, extract, features_of, fit
 from features.network import Applied, open_inputs
-from features.rows import (
-    DTYPES,
-    FORMATS,
-    PartialRows,
-    RowFormat,
-    begin,
-    check_settings,
-    write_rows,
-)
+from features.rows import DTYPES, FORMATS, Shards, join, shard_length
 from parallel import script
 from parallel.collectives import gather_objects, rank, together, world_size
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
+from system.kept import check_key, continuing
 from system.locks import sole_user
 from system.names import to_lines, to_reasons
 from system.results import save_results
@@ -67,14 +60,14 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
     Args:
         until_done: keeps the folder from other processes.
     """
-    form = RowFormat(args.format, DTYPES[args.dtype])
-    partial = args.out / PARTIAL
+    file = args.out / f"features.{args.format}"
     with together():
         inputs = open_inputs(args)
         compute, images = inputs.compute, inputs.images
         forward = features_of(inputs.model, args.conv, args.pool)
-        shape = (len(images), dimensions(forward, inputs.size, compute.device))
-        whitening = own_whitening(args, inputs, shape[1])
+        dim, length = dimensions(forward, inputs.size, compute.device), shard_length(args.batch)
+        shards = Shards(args.out / PARTIAL, len(images), dim, DTYPES[args.dtype], length)
+        whitening = own_whitening(args, inputs, dim)
         key = key_of(args, inputs, whitening)
         if args.whiten not in (None, "checkpoint") and len(images) < 2:
             raise InputError(f"--whiten {args.whiten}: needs 2 images or more; there is 1")
@@ -82,35 +75,37 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
         if rank() == 0:
             busy = f"--out {args.out}: another process writes there; wait for it, or give another"
             until_done.enter_context(sole_user(args.out / LOCK, busy))
-        done = is_done(args.out, form, key)
+        done = is_done(file, key)
         if not done and rank() == 0:
-            rows_rest_on = {name: value for name, value in key.items() if name != "whiten"}
-            begin(partial, form, shape, rows_rest_on)
+            of_rows = {name: value for name, value in key.items() if name != "whiten"}
+            copies = 2 if args.format == "npy" else 3
+            shards.begin({**of_rows, "images in a shard (by --batch)": length}, copies)
     if gather_objects(done)[0]:
         if rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)  # if it was cut just before
-        say(f"{args.out / form.name}: is there already, of these images and settings")
+            shutil.rmtree(shards.folder, ignore_errors=True)  # if it was cut just before
+        say(f"{file}: is there already, of these images and settings")
         return
-    with together():
-        rows = PartialRows(partial, form, shape, str(rank()))
-    if rows.done.any():
-        say(f"going on after {np.count_nonzero(rows.done):,} of {len(images):,} images")
+    # as process 0 has it: others may see a network's disk as it was a moment ago
+    missing = gather_objects(shards.missing() if rank() == 0 else [])[0]
+    left = sum(len(shards.images_of(number)) for number in missing)
+    if left < len(images):
+        say(f"going on after {len(images) - left:,} of {len(images):,} images")
     load = functools.partial(
         load_in_order, inputs.dataset, args.batch, args.workers, compute.device
     )
-    bad = extract(rows, images, args.batch, load, forward, compute)
-    present = np.delete(np.arange(len(images)), list(bad))
+    bad = extract(shards, missing, images, load, forward, compute)
+    count = len(images) - len(bad)
     with together():
-        if len(present) == 0:
+        if count == 0:
             if rank() == 0:
-                shutil.rmtree(partial)  # it would only be found again
+                shutil.rmtree(shards.folder)  # it would only be found again
             raise InputError(f"{args.data[0]}: none of the images can be read")
         if whitening is None and args.whiten is not None:
-            whitening = fit(rows.rows(), present, args.whiten, compute.device)
+            whitening = fit(shards, count, args.whiten, compute.device)
             if (found := whitening.matrix.shape[1]) < args.whiten:
                 say(f"--whiten {args.whiten}: the rows have only {found} directions")
         if rank() == 0:
-            finish(args, inputs, rows, key, whitening, present, bad)
+            finish(args, inputs, shards, key, whitening, bad)
 
 
 def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whitening | None:
@@ -155,20 +150,18 @@ def key_of(
     }
 
 
-def is_done(out: Path, form: RowFormat, key: dict[str, Any]) -> bool:
-    """Whether the folder has these very features.
+def is_done(file: Path, key: dict[str, Any]) -> bool:
+    """Whether the folder has these very features, in this file.
 
     Raises:
         InputError: it has other ones, or files of other origin that would be overwritten.
     """
+    out, finished = file.parent, file.exists()
     results, cut = out / RESULTS, (out / PARTIAL).exists()
-    finished = (out / form.name).exists()
     if results.exists() and (finished or not cut):
-        try:
-            before = dict(json.loads(results.read_text())["settings"]["key"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{results}: is of other origin; give another --out") from error
-        check_settings(results, before, key)
+        with continuing(results, "give another --out"):
+            before = json.loads(results.read_text())["settings"]["key"]
+            check_key(results, dict(before), key, "give another --out")
         return finished
     names = ["images.txt", "bad_images.txt", "whitening.npz"]
     there = [
@@ -182,22 +175,23 @@ def is_done(out: Path, form: RowFormat, key: dict[str, Any]) -> bool:
 def finish(
     args: argparse.Namespace,
     inputs: Applied,
-    rows: PartialRows,
+    shards: Shards,
     key: dict[str, Any],
     whitening: Whitening | None,
-    present: np.ndarray,
     bad: dict[int, str],
 ) -> None:
-    """Give all files their names, the features last."""
-    out, form, paths = args.out, rows.form, inputs.images.names
-    shape = (len(present), rows.shape[1] if whitening is None else whitening.matrix.shape[1])
-    whole = rows.folder / "rows"
-    if whitening is not None or bad:
-        whole, blocks = rows.folder / "whole", blocks_of(rows.rows(), present)
-        if whitening is not None:
-            blocks = (whitening.apply(block, inputs.compute.device) for block in blocks)
-        write_rows(whole, form, shape, blocks)
-    write_text(out / "images.txt", to_lines(paths[index] for index in present))
+    """Join the shards, and give all files their names, the features last."""
+    out, paths = args.out, inputs.images.names
+    final = out / f"features.{args.format}"
+    blocks, dim = shards.blocks(range(len(shards))), shards.none.shape[1]
+    if whitening is not None:
+        blocks = (whitening.apply(block, inputs.compute.device) for block in blocks)
+        dim = whitening.matrix.shape[1]
+    shape = len(paths) - len(bad), dim
+    joined = shards.folder / final.name
+    join(joined, args.format, DTYPES[args.dtype], shape, blocks)
+    present = (path for index, path in enumerate(paths) if index not in bad)
+    write_text(out / "images.txt", to_lines(present))
     if bad:
         write_text(out / "bad_images.txt", to_reasons(paths, bad))
     if whitening is not None:
@@ -209,12 +203,12 @@ def finish(
     }
     used |= {"size": inputs.size, "arch": inputs.model.arch, "processes": world_size()}
     settings = {**vars(args), "data": [str(each) for each in args.data], **used, "key": key}
-    results = {"file": form.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
+    results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
     save_results(out / RESULTS, __doc__ or "", settings, results)
-    whole.replace(out / form.name)
-    shutil.rmtree(rows.folder)
+    joined.replace(final)
+    shutil.rmtree(shards.folder)
     say(
-        f"{out / form.name}: {shape[0]:,} rows of {shape[1]:,} dimensions, {args.dtype}; "
+        f"{final}: {shape[0]:,} rows of {shape[1]:,} dimensions, {args.dtype}; "
         f"their images: {out / 'images.txt'}; unreadable: {len(bad)}"
     )
 

@@ -1,4 +1,4 @@
-"""Entry points for `torch.hub.load`: the networks, untrained or from a checkpoint.
+"""Entry points for `torch.hub.load`: the networks of `models`, untrained or from a checkpoint.
 
 The modules of this folder have plain names, `models`, `data`, `files`, that a user's own program
 may well have, too. While one of the functions here runs, the names are this folder's; before and
@@ -14,25 +14,29 @@ import types
 
 import torch
 
-dependencies = ["torch", "numpy", "safetensors"]
+dependencies = ["torch", "torchvision", "numpy", "safetensors"]
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 _Path = str | pathlib.Path
 
 
-def alexnet(
-    checkpoint: _Path | None = None,
-    *,
-    sobel: bool | None = None,
-    out: int | None = None,
-) -> torch.nn.Module:
-    """AlexNet with batch norm.
+def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
+    """The function that `torch.hub.load(…, arch)` calls."""
+
+    def load(
+        checkpoint: _Path | None = None, *, sobel: bool | None = None, out: int | None = None
+    ) -> torch.nn.Module:
+        return _network(arch, checkpoint, sobel, out)
+
+    load.__name__ = load.__qualname__ = arch
+    load.__doc__ = f"""The network `{arch}`.
 
     Args:
-        checkpoint: file of a trained network; architecture, Sobel and outputs are what it says.
-        sobel: put the Sobel filters in front (default: no); with a checkpoint, what it has to have.
-        out: outputs of the top layer (default: 1000); with a checkpoint, what it has to have.
+        checkpoint: file of a trained network, which has its architecture, Sobel and outputs.
+        sobel: put the Sobel filters in front (default: no). With a checkpoint: its network must
+            have them (True) or not (False).
+        out: outputs of the top layer (default: 1000). With a checkpoint: its number of outputs.
 
     Returns:
         A network from `(N, 3, H, W)` images, normalised with ImageNet's mean and deviation, to
@@ -40,49 +44,9 @@ def alexnet(
         `each_conv_features(x, layers)`. Call `eval()` on it before you use it.
 
     Raises:
-        ValueError: the checkpoint is none, or of another network.
+        ValueError: the file is no checkpoint, or one of another network.
     """
-    return _network("alexnet", checkpoint, sobel, out)
-
-
-def vgg16(
-    checkpoint: _Path | None = None,
-    *,
-    sobel: bool | None = None,
-    out: int | None = None,
-) -> torch.nn.Module:
-    """VGG-16 with batch norm; otherwise as `alexnet`."""
-    return _network("vgg16", checkpoint, sobel, out)
-
-
-def resnet50(
-    checkpoint: _Path | None = None,
-    *,
-    sobel: bool | None = None,
-    out: int | None = None,
-) -> torch.nn.Module:
-    """ResNet-50; otherwise as `alexnet`."""
-    return _network("resnet50", checkpoint, sobel, out)
-
-
-def resnet18(
-    checkpoint: _Path | None = None,
-    *,
-    sobel: bool | None = None,
-    out: int | None = None,
-) -> torch.nn.Module:
-    """ResNet-18; otherwise as `alexnet`."""
-    return _network("resnet18", checkpoint, sobel, out)
-
-
-def resnet18_small(
-    checkpoint: _Path | None = None,
-    *,
-    sobel: bool | None = None,
-    out: int | None = None,
-) -> torch.nn.Module:
-    """ResNet-18 for images of 32 to 64 pixels; otherwise as `alexnet`."""
-    return _network("resnet18_small", checkpoint, sobel, out)
+    return load
 
 
 def _network(arch: str, path: _Path | None, sobel: bool | None, out: int | None) -> torch.nn.Module:
@@ -137,3 +101,10 @@ def _is_in_the_way(name: str, module: types.ModuleType) -> bool:
 def _has_a_name_of_ours(name: str) -> bool:
     top = _FOLDER / name.partition(".")[0]
     return top.with_suffix(".py").exists() or (top / "__init__.py").exists()
+
+
+with _own_modules():
+    import models
+
+    globals().update({arch: _entry_point(arch) for arch in models.MODELS})
+    del models

@@ -5,6 +5,7 @@ Visual Features", ECCV 2018.
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
-from data.decode_gpu import check_decode
 from data.images import ImageList, find_images
 from data.loading import add_decode_flag, add_max_pixels_flag
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
 from methods.method import Method
-from models import MODELS, check_size
+from models import add_arch_flag, check_size
 from parallel.collectives import process_group, rank, together, world_size
 from parallel.signals import Stopping, stop_on_signals
 from system import cli, device, flags
@@ -35,6 +35,7 @@ from visu.report_page import write_report
 log = logging.getLogger("deepcluster")
 
 METHODS: dict[str, type[Method]] = {"deepcluster": DeepCluster}
+DEFAULT_METHOD = "deepcluster"
 
 
 def train(method: Method, run: Run) -> None:
@@ -59,7 +60,6 @@ def main(args: argparse.Namespace) -> None:
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
             compute = select_compute(args.device, args.precision)
-            check_decode(args.decode, compute.device)
             images = find_images(args.data, args.max_pixels)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)
@@ -79,11 +79,13 @@ def start(
     stopping: Stopping,
 ) -> None:
     """Train until the end, and say how it went, or until a signal comes."""
-    with together():
-        method = METHODS[args.method](args, compute)
-        run = Run(args, images, method, compute, stopping, checkpoint, probe(args, images, compute))
+    probed = probe(args, images, compute)
     try:
-        with run:
+        with contextlib.ExitStack() as stack:
+            with together():
+                method = METHODS[args.method](args, compute)
+                run = Run(args, images, method, compute, stopping, checkpoint, probed)
+                stack.enter_context(run)
             train(method, run)
             if isinstance(run.folder, Experiment):
                 folder = run.folder.folder
@@ -112,8 +114,8 @@ def say_finished(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
     """Say that nothing is left to do. Write the page of a run that was cut between its last
     checkpoint and the page's end."""
     sys.stdout.write(
-        f"nothing left to do: {args.resume} is at epoch {checkpoint['epoch']} of "
-        f"--epochs {args.epochs}; give more to go on\n"
+        f"nothing to do: {args.resume} has finished {checkpoint['epoch']} epochs of --epochs "
+        f"{args.epochs}; raise --epochs to continue\n"
     )
     folder = folder_of(args.resume)
     page = folder / "report.html"
@@ -155,8 +157,8 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
     METHODS[args.method].check_flags(args, len(images), compute.device)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The original's flags, then ours."""
+def make_parser(method: str) -> cli.Parser:
+    """The flags of every run, and those of a method: the original's, then ours."""
     parser = cli.Parser(
         description="Train a convnet on unlabelled images by clustering its own features.",
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
@@ -165,8 +167,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     data_help = "images: a folder, nested or flat, or a text file with a path on each line"
     add("data", metavar="DIR", type=Path, help=data_help)
-    add("--method", choices=list(METHODS), default="deepcluster", help="training method")
-    add("-a", "--arch", choices=list(MODELS), default="alexnet", help="architecture")
+    add("--method", choices=list(METHODS), default=method, help="training method")
+    add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
@@ -197,13 +199,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
     add("--no-report", action="store_true", help="write no report.html at the end")
-    for method in METHODS.values():
-        method.add_flags(parser)
-    return with_resumed_settings(parser, argv)
+    METHODS[method].add_flags(parser)
+    return parser
 
 
-def with_resumed_settings(parser: cli.Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse; a resumed run keeps the settings of its checkpoint that are not given as flags."""
+    method = named_method(argv)
+    parser = make_parser(method or DEFAULT_METHOD)
     args = parser.parse_args(argv)
     resume = args.resume
     if resume == AUTO:
@@ -213,10 +216,21 @@ def with_resumed_settings(parser: cli.Parser, argv: Sequence[str] | None) -> arg
     elif resume is not None:
         resume = instead_of_damaged(resume)
     if resume not in (None, AUTO):
-        parser.set_defaults(**parser.checked(settings_of(resume), f"--resume {resume}"))
+        settings = settings_of(resume)
+        if method is None and settings.get("method") in METHODS:
+            parser = make_parser(settings["method"])
+        parser.set_defaults(**parser.checked(settings, f"--resume {resume}"))
         args = parser.parse_args(argv)
     args.resume = resume
     return args
+
+
+def named_method(argv: Sequence[str] | None) -> str | None:
+    """The method that `--method` names, if it is one: it decides which other flags there are."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--method")
+    name = parser.parse_known_args(argv)[0].method
+    return name if name in METHODS else None
 
 
 if __name__ == "__main__":

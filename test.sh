@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole test suite, after lint and types, in two processes of one thread each. Arguments go to
-# pytest: ./test.sh tests/test_data.py; ./test.sh --long runs the campaigns of many minutes, too.
+# The whole test suite, after lint, spelling and types, in two processes of one thread each.
+# Arguments go to pytest: ./test.sh tests/test_assign.py; ./test.sh --long runs the campaigns of many
+# minutes, too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
@@ -21,5 +22,6 @@ install_chromium() {  # for the tests of pages, which skip where there is none; 
 install_chromium
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+"$PYTHON" -m codespell_lib
 "$PYTHON" -m mypy
 OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n 2 "$@"

@@ -27,7 +27,6 @@ from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import add_rounds_flag, matmul_rate, number, timed
 from cluster.whitening import Moments
 from clustering import Kmeans
-from data.decode_gpu import check_decode
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
@@ -50,7 +49,6 @@ NORMALIZE = v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print the table; the same as a dict."""
     compute = select_compute(args.device, args.precision)
-    check_decode(args.decode, compute.device)
     gemm = matmul_rate(compute.device, AUTOCAST.get(compute.precision, torch.float32))
     sys.stdout.write(
         f"{args.arch}, {args.images} photos of 500 × 375, batch {args.batch}, "

@@ -6,7 +6,8 @@ and what the file says of it, without running anything that may be in the file.
     checkpoint.py         save, read, `load_model`
     folder.py             the checkpoints of an experiment folder: where each was saved, which are sound
     released.py           the layouts of released checkpoints, translated to ours
-    torch_file.py         torch's files, new and old, read safely and checked for flipped bits
+    torch_file.py         torch's files, read safely and checked for flipped bits
+    old_torch_file.py     those of before torch 1.6, by a restricted unpickler
     safetensors_file.py   weights as safetensors
     clusters.py           the clusters in a checkpoint or a file of their own
 
@@ -30,7 +31,6 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
-| `clusters_end`, `clusters_digest` | int, str | where the folder's file `clusters` ends, and the SHA-256 of it up to there |
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. `assignment`,
 `previous`, `clusters` and `clustering_loss` are DeepCluster's state (`methods/deepcluster.py`).

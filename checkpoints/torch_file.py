@@ -1,19 +1,11 @@
-"""What `torch.save` has written, of every age, loaded without running what is in it.
+"""Files that `torch.save` wrote, of every age, loaded without running anything in them.
 
-Since 1.6 torch writes zip archives. Before, it wrote pickles one after the other (a magic number,
-a version, the machine's properties, the object, the keys of its storages) and behind them the bytes
-of the storages. Its first versions wrote tar archives, which cannot be loaded safely.
-
-Python 2 pickled texts and large numbers (such as the addresses by which the optimisers of those
-years know their parameters) in ways that torch's safe loader does not know. They are put in today's
-way in front of it; nothing is run for that.
+Since 1.6 torch writes zip archives, which its own safe loader reads; `old_torch_file` reads the
+format of before. The first versions wrote tar archives, which cannot be loaded safely.
 """
 
 import io
-import pickle
-import pickletools
 import re
-import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -22,15 +14,13 @@ from typing import IO, Any
 
 import torch
 
+from checkpoints.old_torch_file import MAGIC_BYTES, load_old_file
 from checkpoints.safetensors_file import read_weights
 from system.errors import InputError, shorten
 from system.names import utf8_name
-from system.pickle_scan import check_pickle
 
 ZIP, OLD, PYTHON2 = "zip", "not zip, of before torch 1.6", "not zip, written by Python 2"
 SAFETENSORS = "safetensors"
-MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)[2:-1]
-PICKLES = 5  # in front of the storages
 OF_TAR = {"pickle", "storages", "tensors"}
 
 
@@ -56,23 +46,21 @@ def load_torch_file(path: str | Path) -> tuple[Any, str]:
     return loaded, container
 
 
-def _load(file: IO[bytes], start: bytes, path: str | Path) -> tuple[Any, str]:
+def _load(file: io.BufferedReader, start: bytes, path: str | Path) -> tuple[Any, str]:
     try:
         if start.startswith(b"PK\x03\x04"):
             _check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
         if start[8:9] == b"{":  # behind the length of a header in JSON
             return read_weights(path), SAFETENSORS
-        if MAGIC not in start:
+        if MAGIC_BYTES not in start:
             raise ValueError("neither of torch's formats")
-        pickles, by_python2 = _translate(file)
-        whole = io.BufferedReader(_Spliced(pickles, file))
-        loaded = torch.load(whole, map_location="cpu", weights_only=True)
+        loaded, by_python2 = load_old_file(file)
         return loaded, PYTHON2 if by_python2 else OLD
     except ChecksumError as error:
         raise InputError(f"{path}: damaged: {error}") from error
     except Exception as error:  # damaged bytes make torch.load raise almost anything
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        wanted = re.search(r"(?:GLOBAL|it refers to) (\S+)", str(error))
         reason = f": it refers to {shorten(wanted[1])}, which might run" if wanted else ""
         raise InputError(f"{path}: not a checkpoint, or a damaged one{reason}") from error
 
@@ -108,7 +96,7 @@ class ChecksumError(ValueError):
 
 def _check_archive(file: IO[bytes], sums: bool = True) -> None:
     """Check that a zip archive has no more in it than its bytes, as torch writes it (one of a few
-    bytes could fill the memory), and that they are those that were written; and look at its pickle.
+    bytes could fill the memory), and that they are those that were written.
 
     Of each record torch writes the CRC-32 and does not read it: it would load a flipped bit as
     another weight.
@@ -123,11 +111,6 @@ def _check_archive(file: IO[bytes], sums: bool = True) -> None:
         with_sums = any(member.CRC for member in members)  # torch can be told to write none
         if with_sums and sums:
             _check_sums(archive)
-        for member in members:
-            if not with_sums:
-                member.CRC = None  # type: ignore[assignment]  # to zipfile: there is none
-            if member.filename.endswith(".pkl"):
-                check_pickle(archive.read(member))
     file.seek(0)
 
 
@@ -181,63 +164,3 @@ def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
     if names:
         named = shorten(names[0])
         raise InputError(f"{path}: a tar archive of {named!r} and the like; unpack it")
-
-
-def _translate(file: IO[bytes]) -> tuple[bytes, bool]:
-    """The pickles in today's opcodes, and whether some were Python 2's; the file then stands behind
-    them."""
-    translated, by_python2 = [], False
-    for _ in range(PICKLES):
-        start = file.tell()
-        opcodes = [(o.name, value, place or 0) for o, value, place in pickletools.genops(file)]
-        ends = [*(place for _, _, place in opcodes[1:]), file.tell()]
-        file.seek(start)
-        content = file.read(ends[-1] - start)
-        check_pickle(content)
-        for (name, value, place), end in zip(opcodes, ends, strict=True):
-            as_it_was = content[place - start : end - start]
-            today = _today(name, value, as_it_was)
-            by_python2 |= today is not as_it_was
-            translated.append(today)
-    return b"".join(translated), by_python2
-
-
-def _today(name: str, value: Any, as_it_was: bytes) -> bytes:
-    """An opcode of Python 2 as Python 3 writes it; any other as it was."""
-    if name in ("SHORT_BINSTRING", "BINSTRING"):
-        text = value.encode()
-        return pickle.BINUNICODE + struct.pack("<I", len(text)) + text
-    return pickle.dumps(value, protocol=2)[2:-1] if name == "INT" else as_it_was
-
-
-class _Spliced(io.RawIOBase):
-    """A file with other bytes in the place of those before where it stands."""
-
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head, self._file = head, file
-        self._shift = file.tell() - len(head)
-        self._size = file.seek(0, io.SEEK_END) - self._shift
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place}.get(whence, self._size)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        if self._place < len(self._head):
-            piece = self._head[self._place : self._place + len(buffer)]
-        else:
-            self._file.seek(self._place + self._shift)
-            piece = self._file.read(len(buffer))
-        buffer[: len(piece)] = piece
-        self._place += len(piece)
-        return len(piece)

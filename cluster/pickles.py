@@ -1,6 +1,5 @@
 """Clusters as pickles: a run's `clusters`, and the released `*_cluster_assignment.pickle`."""
 
-import hashlib
 import operator
 import pickle
 import reprlib
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from system.errors import InputError, shorten
-from system.files import atomic_write, explained, in_words, sha256_of, sync
+from system.files import atomic_write, explained, in_words, sync
 from system.safe_pickle import load_plain, read_plain
 
 
@@ -112,9 +111,6 @@ def _short(value: Any) -> str:
     return shorten(reprlib.repr(value))
 
 
-EMPTY = pickle.dumps([], protocol=2)  # what a `Logger` begins with
-
-
 class Logger:
     """A pickle file that holds a list, and to which an item is appended at the item's own cost.
 
@@ -126,7 +122,6 @@ class Logger:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._end: int | None = None
-        self._hash = hashlib.sha256()  # of the file up to `_end`
 
     @property
     def data(self) -> list[Any]:
@@ -138,28 +133,14 @@ class Logger:
 
     @property
     def end(self) -> int:
-        """Where the list's STOP byte stands in the file; `cut` takes the list back to it."""
+        """The place of the list's STOP byte in the file, which is made where it is missing."""
         if self._end is None:
             if not self.path.exists():
-                with atomic_write(self.path, needed=lambda: len(EMPTY)) as file:
-                    file.write(EMPTY)
+                self.rewrite([])
             with self.path.open("rb") as file:
                 load_plain(file)
                 self._end = file.tell() - 1
-            self._hash = sha256_of(self.path, self._end)
         return self._end
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file up to `end`: what `ended_at` knows the list by."""
-        _ = self.end
-        return self._hash.hexdigest()
-
-    def ended_at(self, end: int, digest: str) -> bool:
-        """Whether this list, when it was shorter, had this end and this digest."""
-        if not self.path.exists() or not 0 <= end < self.path.stat().st_size:
-            return False
-        return sha256_of(self.path, end).hexdigest() == digest
 
     def log(self, item: Any) -> None:
         """Append an item made of lists, dicts, strings and numbers.
@@ -167,7 +148,7 @@ class Logger:
         Raises:
             OSError: the disk is full, for example; the list is as it was before.
         """
-        opcodes = pickle.dumps(item, protocol=2)[2:-1] + pickle.APPEND + pickle.STOP
+        opcodes = _appending(item) + pickle.STOP
         end = self.end
         with explained(self.path, lambda: in_words(len(opcodes))), self.path.open("r+b") as file:
             file.truncate(end + 1)  # a crash may have left half an item
@@ -178,13 +159,21 @@ class Logger:
             file.write(opcodes[:1])
             sync(file)
         self._end = end + len(opcodes) - 1
-        self._hash.update(opcodes[:-1])
 
-    def cut(self, end: int) -> None:
-        """Forget the items that were logged after `end` was the list's end."""
-        with explained(self.path, lambda: in_words(1)), self.path.open("r+b") as file:
-            file.seek(end)
+    def rewrite(self, items: Iterable[Any]) -> None:
+        """Replace the list by another, with the bytes that `log` would have written.
+
+        Raises:
+            OSError: the disk is full, for example; the list is as it was before.
+        """
+        self._end = None
+        with atomic_write(self.path) as file:
+            file.write(pickle.dumps([], protocol=2)[:-1])
+            for item in items:
+                file.write(_appending(item))
             file.write(pickle.STOP)
-            file.truncate(end + 1)
-            sync(file)
-        self._end, self._hash = end, sha256_of(self.path, end)
+
+
+def _appending(item: Any) -> bytes:
+    """The opcodes that append an item to the list under way."""
+    return pickle.dumps(item, protocol=2)[2:-1] + pickle.APPEND

@@ -7,8 +7,7 @@ network input. Imports system/ and parallel/.
     images.py                ImageList: images by index, and their labels; from `DIR` to a source
     source.py                Source, which opens images by index; several of them as one
     folder.py                the source for files: a folder, nested or flat, or a list
-    decode.py                from bytes to RGB pixels: the one place that decodes on the CPU
-    decode_gpu.py            `--decode gpu`: JPEGs decoded, cropped and resized on an NVIDIA GPU
+    decode.py                from bytes to RGB pixels: the one place that decodes
     transforms.py            every crop, once; pixels to network input
     loading.py               workers, batches, the order of an epoch; `--decode`, `--max-pixels`
     batch.py                 Batch: pixels, indices, reasons for unreadable images

@@ -77,23 +77,6 @@ def read_pixels(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor:
         return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
 
 
-def read_jpeg(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor | None:
-    """The bytes `(L,) uint8` of a JPEG that nvJPEG can be trusted with; None for any other file.
-
-    It takes three channels for YCbCr, and may return part of a file that was cut off.
-
-    Raises:
-        UnreadableImageError: as for `read_image`, as far as the header shows it.
-    """
-    with _open(file, max_pixels) as image:
-        if not _is_plain_jpeg(image) or image.info.get("adobe_transform", 1) != 1:
-            return None
-        if image.mode == "RGB" and not {"jfif", "exif", "adobe_transform"} & set(image.info):
-            return None  # libjpeg then guesses from the names of the channels
-        data = _bytes(file)
-        return data if data[-2:].tolist() == [0xFF, 0xD9] else None  # ends with its end marker
-
-
 def image_extensions() -> frozenset[str]:
     """Extensions of all that Pillow can read, in lower case, with the dot."""
     return frozenset(

@@ -9,12 +9,14 @@ from typing import BinaryIO, NoReturn
 
 from data.decode import EMPTY, UnreadableImageError, image_extensions
 from system.errors import InputError
-from system.names import from_line, read_text
+from system.names import has_line_break, read_text
+
+LINE_BREAK = "its name has a line break"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files by index, see `data.images.Source`.
+    """Image files by index, see `data.source.Source`.
 
     Attributes:
         root: the folder that the names are relative to.
@@ -35,9 +37,11 @@ class Files:
         """The file, opened.
 
         Raises:
-            UnreadableImageError: it is no regular file, or empty.
+            UnreadableImageError: it is no regular file, or empty, or its name has a line break.
             OSError: it is missing, or may not be read.
         """
+        if has_line_break(self.names[index]):
+            raise UnreadableImageError(LINE_BREAK)
         return open_file(self.path(index))
 
     def take(self, indices: Sequence[int]) -> "Files":
@@ -101,7 +105,7 @@ def read_list(source: Path) -> Files:
     if "\0" in text:
         raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
     lines = (line.strip("\r") for line in text.split("\n"))
-    files = listed(source.parent, [from_line(line) for line in lines if line.strip()])
+    files = listed(source.parent, [line for line in lines if line.strip()])
     if not any(os.path.isfile(files.path(i)) for i in range(len(files.names))):  # noqa: PTH113
         raise InputError(
             f"{source}: none of its {len(files.names)} lines names an image file "

@@ -17,21 +17,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
-from data.decode import MAX_PIXELS, UnreadableImageError, read_image, read_jpeg, read_pixels
-from data.decode_gpu import GpuDecodingLoader, Jpeg
+from data.decode import MAX_PIXELS, UnreadableImageError, read_image, read_pixels
 from data.images import ImageList
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
 from system import cli
 from system.seeding import derive_seed
 
-DECODE = ("auto", "pil", "gpu")
+DECODE = ("auto", "pil")
 LEAST_AHEAD = 8  # batches; they ride out a slow read, and more would only take memory
 
 
 def add_decode_flag(parser: argparse.ArgumentParser) -> None:
     """`--decode`, which `ImageDataset` takes."""
-    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow; gpu: JPEGs on the GPU"
+    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow"
     parser.add_argument("--decode", choices=DECODE, default="auto", help=decode_help)
 
 
@@ -55,8 +54,7 @@ class ImageDataset(Dataset[Any]):
 
     Args:
         seed: of the random crops.
-        decode: "auto" decodes JPEGs and resizes everything the quick way; "pil" has Pillow do all;
-            "gpu" gives a JPEG as (index, `Jpeg`), for `make_loader` to decode on the GPU.
+        decode: "auto" decodes JPEGs and resizes everything the quick way; "pil" has Pillow do all.
     """
 
     def __init__(
@@ -67,14 +65,12 @@ class ImageDataset(Dataset[Any]):
         self.seed = seed
         self.decode = decode
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
-        most = self.images.max_pixels
+        read = read_image if self.decode == "pil" else read_pixels
         try:
             with self.images.open(draw.image) as file:
-                if self.decode == "gpu" and (data := read_jpeg(file, most)) is not None:
-                    return draw.image, Jpeg(data, seed)
-                image = (read_image if self.decode == "pil" else read_pixels)(file, most)
+                image = read(file, self.images.max_pixels)
         except UnreadableImageError as error:
             return draw.image, str(error)
         return draw.image, apply_seeded(self.transform, image, seed)
@@ -122,8 +118,6 @@ def make_loader(
         "worker_init_fn": ignore_signals,
         "generator": torch.Generator(),  # the loader must not draw from the global one
     }
-    if dataset.decode == "gpu":
-        return GpuDecodingLoader(dataset, device, **options)
     return DataLoader(dataset, collate_fn=collate, **options)
 
 

@@ -28,6 +28,7 @@ from evaluation.voc import LARGEST_GRADIENT, MOMENTUM, Settings
 from models import ConvNet
 from system.device import Compute
 from system.errors import InputError
+from system.kept import check_key, continuing
 from system.seeding import derive_seed
 
 STEPS_BETWEEN_LOSSES = 20  # whose losses are fetched from the device together
@@ -81,25 +82,17 @@ class Run:
         """Go on from what `save` wrote.
 
         Raises:
-            InputError: it is of another run, or malformed.
+            InputError: it is of other settings, or malformed.
         """
         state = read_checkpoint(path)
-        before = state.get("settings", {})
-        for name, value in identity.items():
-            if before.get(name) != value:
-                raise InputError(
-                    f"{path}: is of a run with {name} {before.get(name)}, not {value}; "
-                    "give another --exp"
-                )
-        load_weights(self.network, state["state_dict"], path)
-        try:
+        with continuing(path, "give another --exp"):
+            check_key(path, dict(state["settings"]), identity, "give another --exp")
+            load_weights(self.network, state["state_dict"], path)
             self.iteration, self.results = int(state["iteration"]), state["results"]
             self.loss_sums = [float(value) for value in state["loss_sums"]]
             if self.results is None:
                 self.optimizer.load_state_dict(state["optimizer"])
                 self.scaler.load_state_dict(state["grad_scaler"])
-        except Exception as error:  # there is no end to what a malformed one may raise
-            raise InputError(f"{path}: its place in the run is missing or malformed") from error
 
 
 def begin(model: ConvNet, settings: Settings, seed: int, compute: Compute) -> Run:

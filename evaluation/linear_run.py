@@ -24,7 +24,7 @@ from models import ConvNet
 from models.layers import Layer
 from parallel.collectives import rank, shard_of, world_size
 from system.device import Compute
-from system.errors import InputError
+from system.kept import check_key, continuing
 from system.progress import progress
 from system.seeding import derive_seed
 
@@ -165,25 +165,17 @@ def go_on(
     after them.
 
     Raises:
-        InputError: the file is damaged, or another run's.
+        InputError: the file is damaged, or of other settings.
     """
     if path is None or not path.exists():
         return []
-    try:
+    with continuing(path, "give another --exp"):
         state = torch.load(path, map_location="cpu", weights_only=True)
         before = {"protocol": "paper", "steps": None, **state["settings"]}  # once the only one
-        if before == key:
-            heads.load_state_dict(state["heads"])
-            optimizer.load_state_dict(state["optimizer"])
-            return list(state["history"])
-    except Exception as error:  # damaged bytes make torch.load raise almost anything
-        raise InputError(f"{path}: cannot be continued; remove it to begin anew") from error
-    changed = [
-        f"{n} {before.get(n)} → {value}" for n, value in key.items() if before.get(n) != value
-    ]
-    raise InputError(
-        f"{path}: holds classifiers of other settings ({', '.join(changed)}); give another --exp"
-    )
+        check_key(path, before, key, "give another --exp")
+        heads.load_state_dict(state["heads"])
+        optimizer.load_state_dict(state["optimizer"])
+        return list(state["history"])
 
 
 def learning_rate_decay(optimizer: torch.optim.Optimizer, t: int, lr_0: float) -> None:

@@ -8,11 +8,8 @@ import functools
 import hashlib
 import json
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,75 +21,20 @@ from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
 from evaluation.retrieval_ranking import unit_rows
 from evaluation.rmac import aggregate, regional_vectors
-from features.forward import NOT_FINITE, forward_pass
+from features.forward import forward_pass, refuse_infinite
 from models import MODELS, ConvNet
 from system.device import Compute
-from system.errors import InputError, shorten
-from system.files import atomic_write, remove_leftovers_of
+from system.errors import InputError
+from system.files import make_folder
+from system.kept import Arrays, Key, load_arrays, save_arrays
 from system.progress import progress
-
-Arrays = dict[str, np.ndarray]
-
-
-class Store:
-    """Outputs of stages in a folder, each with the settings that it belongs to.
-
-    Raises:
-        InputError: the folder cannot be made.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise InputError(f"{folder}: cannot write there: {error.strerror}") from error
-
-    def path(self, stage: str) -> Path:
-        return self.folder / f"{stage}.npz"
-
-    def lacks(self, stage: str, settings: dict[str, Any]) -> str:
-        """What is wrong with the stored output of a stage, as that of these settings; empty where
-        nothing is."""
-        path = self.path(stage)
-        if not path.exists():
-            return "is not there"
-        try:
-            with zipfile.ZipFile(path) as members:
-                if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
-                    return "is compressed, which no output here is"  # and might fill the memory
-                damaged = members.testzip()
-            with np.load(path, allow_pickle=False) as stored:
-                told = dict(json.loads(str(stored["settings"])))
-        except Exception:  # there is no end to what damaged bytes may raise
-            damaged = "settings"
-        if damaged is not None:
-            return "is damaged, or no output of this stage"
-        other = [name for name in settings if told.get(name) != settings[name]]
-        return f"is of other settings ({', '.join(other)})" if other else ""
-
-    def load(self, stage: str) -> Arrays:
-        """The arrays of a stage's output."""
-        try:
-            with np.load(self.path(stage), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files if name != "settings"}
-        except Exception as error:  # damaged bytes make np.load raise almost anything
-            reason = f"damaged ({shorten(error)}); remove it"
-            raise InputError(f"{self.path(stage)}: {reason}") from error
-
-    def save(self, stage: str, settings: dict[str, Any], arrays: Arrays) -> None:
-        """Write them, whole or not at all."""
-        remove_leftovers_of(self.path(stage))
-        content: dict[str, Any] = {**arrays, "settings": np.array(json.dumps(settings))}
-        with atomic_write(self.path(stage)) as file:
-            np.savez(file, **content)
 
 
 class Stages:
     """What each stage makes, of what the one before it has made.
 
     Args:
+        folder: keeps the outputs; made if missing.
         sizes: the long sides in pixels that each image is taken at.
         scales: R-MAC's L.
         n_pca: components of the whitening; no more than the map has channels.
@@ -100,11 +42,14 @@ class Stages:
 
     Attributes:
         query_rows: the row in `q_features` of each query, by its image and box.
+
+    Raises:
+        InputError: the folder cannot be made.
     """
 
     def __init__(
         self,
-        store: Store,
+        folder: Path,
         model: ConvNet,
         data: RetrievalData,
         sizes: Sequence[int],
@@ -114,7 +59,8 @@ class Stages:
         workers: int,
         only: str | None = None,
     ) -> None:
-        self.store, self.model, self.data = store, model, data
+        make_folder(folder, "--temp_dir")
+        self.folder, self.model, self.data = folder, model, data
         self.sizes, self.scales, self.n_pca = sizes, scales, n_pca
         self.compute, self.workers, self.only = compute, workers, only
         self.query_rows = _distinct(data)
@@ -124,29 +70,29 @@ class Stages:
             "db_features": self._db_features,
             "q_features": self._q_features,
         }
-        self._settings = self._describe()
+        self._keys = self._describe()
 
     @torch.inference_mode()
     def get(self, stage: str) -> Arrays:
-        """A stage's output: the stored one, or where its settings are others, made and stored.
+        """A stage's output: the stored one, or if its settings differ, made and stored.
 
         Raises:
             InputError: an image cannot be read; or the stage is lacking, and may not run.
         """
-        why = self.store.lacks(stage, self._settings[stage])
-        path = self.store.path(stage)
+        path, key = self.folder / f"{stage}.npz", self._keys[stage]
+        found, why = load_arrays(path, key)
         if not why:
             sys.stderr.write(f"{stage}: {path}, stored before\n")
-            return self.store.load(stage)
+            return found
         if self.only not in (None, stage):
             raise InputError(f"{path} {why}; first run --stage {stage}, or all without --stage")
         made = self._makers[stage]()
-        self.store.save(stage, self._settings[stage], made)
+        save_arrays(path, key, made)
         sys.stderr.write(f"{stage}: {path} written, as it {why.replace('is', 'was', 1)}\n")
         return made
 
-    def _describe(self) -> dict[str, dict[str, Any]]:
-        """The settings that each stage's output depends on."""
+    def _describe(self) -> dict[str, Key]:
+        """All that each stage's output depends on."""
         common = {
             "weights": digest_of(self.model),
             "sizes": list(self.sizes),
@@ -221,12 +167,10 @@ class Stages:
         dataset = ResizedImages(images, size, boxes, smallest_input(self.model.arch))
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
         with progress(f"{label} at {size} pixels", len(images), "images") as advance:
-            for index, _, on_its_way in forward_pass(
-                loader, forward, self.compute, refuse, advance
-            ):
-                regions, finite = on_its_way.fetch()
-                if not finite.all():
-                    raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
+            for index, regions, _ in forward_pass(
+                loader, forward, self.compute, refuse, advance,
+                on_infinite=refuse_infinite(images),
+            ):  # fmt: skip
                 yield int(index[0]), regions[0]
 
 

@@ -1,6 +1,6 @@
 """Long work in pieces: many at a time, and each result in a file, so that none is done twice."""
 
-import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from system.files import remove_leftovers, write_text
+from system.files import remove_leftovers
+from system.kept import ABSENT, Key, load_result, save_result
 from system.progress import progress
 
-Settings = dict[str, Any]
 Result = dict[str, Any]
 
 
@@ -21,29 +21,29 @@ class Pieces:
 
     Attributes:
         folder: made with the first result; None keeps nothing.
-        about: what all the results rest on. A result that is about something else does not count.
+        key: settings of all results. A result of other settings is computed again.
         jobs: processes.
         verbose: show progress.
         name: what progress calls them.
     """
 
     folder: Path | None
-    about: Settings
+    key: Key
     jobs: int
     verbose: bool
     name: str = ""
 
-    def below(self, name: str, **about: Any) -> "Pieces":
-        """The same in a folder below this one, on what is said here too."""
+    def below(self, name: str, **settings: Any) -> "Pieces":
+        """The same in a folder below this one, with more settings."""
         folder = None if self.folder is None else self.folder / name
-        return replace(self, folder=folder, about={**self.about, **about}, name=name)
+        return replace(self, folder=folder, key={**self.key, **settings}, name=name)
 
     def results(
         self,
         label: str,
         work: Callable[..., Result],
         data: Any,
-        pieces: dict[str, Settings],
+        pieces: dict[str, Key],
         **common: Any,
     ) -> list[Result]:
         """What `work(data, **settings)` returns for each piece, in their order.
@@ -57,8 +57,16 @@ class Pieces:
         pieces = {name: {**settings, **common} for name, settings in pieces.items()}
         if self.folder is not None and self.folder.is_dir():
             remove_leftovers(self.folder)
-        found = {name: self.kept(name, settings) for name, settings in pieces.items()}
-        missing = [name for name, result in found.items() if result is None]
+        found: dict[str, Result] = {}
+        why: dict[str, str] = {}
+        for name, settings in pieces.items():
+            found[name], why[name] = self.kept(name, settings)
+        missing = [name for name in pieces if why[name]]
+        if unusable := [name for name in missing if why[name] != ABSENT]:
+            sys.stderr.write(
+                f"{self.folder}: {len(unusable)} results are computed again; {unusable[0]}.json "
+                f"{why[unusable[0]]}\n"
+            )
         parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
         tasks = (delayed(_named)(name, work, data, pieces[name]) for name in missing)
         with progress(f"{self.name} {label}", len(missing), "pieces", self.verbose) as advance:
@@ -66,31 +74,19 @@ class Pieces:
                 self.keep(name, pieces[name], result)
                 found[name] = result
                 advance(1)
-        return [result for result in found.values() if result is not None]
+        return list(found.values())
 
-    def kept(self, name: str, settings: Settings) -> Result | None:
-        """The result of a piece, if it is there."""
+    def kept(self, name: str, settings: Key) -> tuple[Result, str]:
+        """The result of a piece, and why it has to be computed; one of them is empty."""
         if self.folder is None:
-            return None
-        try:
-            told = json.loads((self.folder / f"{name}.json").read_text())
-            return told["result"] if told["about"] == self._about(settings) else None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
+            return {}, ABSENT
+        return load_result(self.folder / f"{name}.json", {**self.key, **settings})
 
-    def keep(self, name: str, settings: Settings, result: Result) -> None:
+    def keep(self, name: str, settings: Key, result: Result) -> None:
         """Write the result of a piece."""
         if self.folder is not None:
-            path = self.folder / f"{name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            told = {"about": self._about(settings), "result": result}
-            write_text(path, json.dumps(told) + "\n")
-
-    def _about(self, settings: Settings) -> Settings:
-        return json.loads(json.dumps({**self.about, **settings}))
+            save_result(self.folder / f"{name}.json", {**self.key, **settings}, result)
 
 
-def _named(
-    name: str, work: Callable[..., Result], data: Any, settings: Settings
-) -> tuple[str, Result]:
+def _named(name: str, work: Callable[..., Result], data: Any, settings: Key) -> tuple[str, Result]:
     return name, work(data, **settings)

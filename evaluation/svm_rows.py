@@ -11,11 +11,10 @@ from torch import Tensor
 from data.images import ImageList, RefuseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
-from features.forward import forward_pass
+from features.forward import forward_pass, refuse_infinite
 from models import ConvNet
 from models.layers import probe_pool
 from system.device import Compute
-from system.errors import InputError
 from system.progress import progress
 
 BATCH = 64  # images; in float32, conv layers of VGG-16 take 200 MB of a GPU for each 16
@@ -35,7 +34,7 @@ def layer_rows(
     """The rows `(N, D) float32` of N images by layer, with one pass over them.
 
     Raises:
-        InputError: an image cannot be read, or what the network makes of it is not finite.
+        InputError: an image cannot be read, or its features are not finite.
     """
 
     def forward(pixels: Tensor) -> Tensor:
@@ -47,15 +46,10 @@ def layer_rows(
     loader = load_in_order(ImageDataset(images, warped(size)), BATCH, workers, compute.device)
     with progress(f"features of {label}", len(images), "images", verbose) as advance:
         steps = forward_pass(
-            loader, forward, compute, RefuseUnreadable(images), advance, torch.float32
-        )
-        for index, _, on_its_way in steps:
-            rows, finite = on_its_way.fetch()
-            if not finite.all():
-                raise InputError(
-                    f"{images.where(index[~finite][0])}: what the network makes of this image is "
-                    "not finite; try --precision fp32"
-                )
+            loader, forward, compute, RefuseUnreadable(images), advance, torch.float32,
+            refuse_infinite(images),
+        )  # fmt: skip
+        for index, rows, _ in steps:
             for whole, part in zip(found, np.split(rows, np.cumsum(dims)[:-1], 1), strict=True):
                 whole[index] = part
     return dict(zip(layers, found, strict=True))

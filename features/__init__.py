@@ -5,6 +5,6 @@ images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and 
 
     forward.py      the pass itself; features of a process's share of the images, for clustering
     extraction.py   features written to disk as they come, and whitened there
-    rows.py         the file that many processes fill, and continue to fill after an interruption
+    rows.py         shards that many processes write, also after an interruption; joined in one file
     network.py      MODEL and DIR of a script: a trained network and images to apply it to
 """

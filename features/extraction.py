@@ -1,8 +1,8 @@
-"""Features of a network, written to disk as they come, and their whitening from there: memory
+"""Features of a network, written to disk shard by shard, and their whitening from there: memory
 does not grow with the number of images."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,17 +12,14 @@ from torch.utils.data import DataLoader
 from cluster.whitening import Moments, Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
-from features.forward import BLOCK, forward_pass
-from features.rows import PartialRows
+from features.forward import forward_pass
+from features.rows import Shards
 from models import ConvNet
 from models.layers import probe_pool
-from parallel.collectives import broadcast, gather_objects, rank, shard_of
+from parallel.collectives import gather_objects, rank, shard_of, together
 from system.device import Compute
 from system.errors import InputError
 from system.progress import progress
-
-SECONDS_BETWEEN_COMMITS = 10.0
-NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -61,76 +58,75 @@ def dimensions(forward: Forward, size: int, device: torch.device) -> int:
 
 @torch.inference_mode()
 def extract(
-    rows: PartialRows,
+    shards: Shards,
+    missing: Sequence[int],
     images: ImageList,
-    batch: int,
     load: Callable[[np.ndarray], DataLoader[Batch]],
     forward: Forward,
     compute: Compute,
 ) -> dict[int, str]:
-    """Fill in the rows that are missing, this process its share of them.
+    """Compute the shards that are missing, this process its share of them.
 
     Args:
-        load: gives a loader of batches of `batch` of some images, in their order.
+        missing: their numbers, ascending, the same for all processes.
+        load: gives a loader of some images, in their order, whose batches divide the shards.
         forward: as in `forward_pass`, to `(B, D)`.
 
     Returns the images, of all, that have no row, with the reasons.
     """
-    # as process 0 has it: others may see a network's disk as it was a moment ago
-    done, known_bad = broadcast(rows.done), gather_objects(rows.bad)[0]
-    order = own_share(np.flatnonzero(~done), batch)
+    own = [missing[i] for i in shard_of(len(missing))]
+    order = np.concatenate([np.arange(0), *map(shards.images_of, own)])
     name, bad = NameUnreadable(images), dict[int, str]()
-    last, committed = time.monotonic(), 0  # images of `order`
 
     def leave_out(unreadable: dict[int, str]) -> None:
         name(unreadable)
         bad.update(unreadable)
 
-    def commit(start: int, stop: int) -> None:
-        part = order[start:stop]
-        rows.commit(part, {index: bad[index] for index in part.tolist() if index in bad})
-
-    dtype = torch.float16 if rows.form.dtype.itemsize == 2 else torch.float32
+    dtype = torch.float16 if shards.none.dtype.itemsize == 2 else torch.float32
     with progress("features", len(order), "images", rank() == 0) as advance:
         steps = forward_pass(load(order), forward, compute, leave_out, advance, dtype)
-        for index, _, on_its_way in steps:
-            found, finite = on_its_way.fetch()
-            rows.write(index[finite], found[finite])
-            if not finite.all():
-                leave_out(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
-            if time.monotonic() - last >= SECONDS_BETWEEN_COMMITS:
-                stop = (int(np.searchsorted(order, index[0])) // batch + 1) * batch
-                commit(committed, stop)
-                last, committed = time.monotonic(), stop
-    commit(committed, len(order))
-    every = dict(known_bad)
-    for part in gather_objects(bad):
+        for number, rows in by_shard(steps, shards, own):
+            here = shards.images_of(number)
+            shards.write(number, rows, {image: bad[image] for image in here if image in bad})
+    every: dict[int, str] = {}
+    with together():
+        for number in sorted(set(range(len(shards))) - set(missing)) if rank() == 0 else ():
+            every |= shards.bad(number)
+    for part in gather_objects(every | bad):
         every |= part
     return every
 
 
-def own_share(images: np.ndarray, batch: int) -> np.ndarray:
-    """This process's share of images `(M,)`, ascending: whole batches of the data set, so that the
-    images of a batch, and with them every bit of a row, are the same for any number of processes
-    and after an interruption."""
-    batches = np.unique(images // batch)
-    return images[np.isin(images // batch, batches[shard_of(len(batches))])]
+def by_shard(
+    steps: Iterable[tuple[np.ndarray, np.ndarray, Tensor]], shards: Shards, own: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Collect what `forward_pass` gives for the images of some shards, in their order: for each of
+    these shards its number and the rows of those of its images that have one."""
+    left, parts = deque(own), [shards.none]
+    for index, rows, _ in steps:
+        while len(index) > 0 and index[0] not in shards.images_of(left[0]):
+            yield left.popleft(), np.concatenate(parts)
+            parts = [shards.none]
+        parts.append(rows)
+    for number in left:
+        yield number, np.concatenate(parts)
+        parts = [shards.none]
 
 
-def fit(rows: np.ndarray, present: np.ndarray, components: int, device: torch.device) -> Whitening:
-    """The whitening of those of rows `(N, D)` that are there, with as many components as are
-    wanted, or as they have directions.
+def fit(shards: Shards, count: int, components: int, device: torch.device) -> Whitening:
+    """The whitening of all `count` rows, with as many components as are wanted, or as the rows have
+    directions.
 
     Raises:
         InputError: they have no whitening.
     """
-    own, dim = present[shard_of(len(present))], rows.shape[1]
+    own, dim = shards.blocks(shard_of(len(shards))), shards.none.shape[1]
     try:
-        if len(present) <= dim:
-            whitening = fit_whitening(rows[own], components, device)
+        if count <= dim:
+            whitening = fit_whitening(np.concatenate([shards.none, *own]), components, device)
         else:
             moments = Moments(dim, device)
-            for block in blocks_of(rows, own):
+            for block in own:
                 moments.add(torch.from_numpy(block))
             whitening = fit_whitening(moments, components)
     except ValueError as error:
@@ -139,9 +135,3 @@ def fit(rows: np.ndarray, present: np.ndarray, components: int, device: torch.de
     if directions == 0:
         raise InputError(f"--whiten {components}: all rows are the same")
     return Whitening(whitening.mean, np.ascontiguousarray(whitening.matrix[:, :directions]))
-
-
-def blocks_of(rows: np.ndarray, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """`rows[wanted]`, in memory block by block."""
-    for start in range(0, len(wanted), BLOCK):
-        yield np.asarray(rows[wanted[start : start + BLOCK]])

@@ -1,5 +1,6 @@
 """Data set → features: the one place that runs a frozen network over a data set."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,14 +10,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cluster.whitening import Moments
+from data.images import ImageList
 from data.loading import Batch
 from data.transforms import to_input
 from models import ConvNet
 from parallel.collectives import all_reduce
 from system.device import Compute
+from system.errors import InputError
 
 BLOCK = 4096  # rows that are moved at a time
-NOT_FINITE = "its features are NaN or infinite; if many are, try a lower --lr"
+NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
+
+OnInfinite = Callable[[int, np.ndarray], None]
 
 
 class ToHost:
@@ -61,7 +66,7 @@ def compute_features(
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
-    on_infinite: Callable[[int, np.ndarray], None] | None = None,
+    on_infinite: OnInfinite | None = None,
 ) -> Features:
     """The embedding of each of some images, with the network in eval mode.
 
@@ -71,11 +76,7 @@ def compute_features(
     Args:
         loader: goes through each of them once, in any order.
         images: their N numbers in the data set.
-        on_unreadable: told the images that cannot be decoded or whose features are not finite, with
-            the reasons.
-        advance: told how many images each step has done.
-        on_infinite: told, instead, the number of the batch and `(b,)` those of its images whose
-            features are not finite.
+        on_unreadable, advance, on_infinite: as in `forward_pass`.
     """
     dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
     rows = np.zeros((len(images), dim), np.float16)
@@ -83,16 +84,12 @@ def compute_features(
     moments = Moments(dim, compute.device) if all_images > dim else None
     was_training = model.training
     model.eval()
-    steps = forward_pass(loader, model.embedding, compute, on_unreadable, advance)
-    for number, (index, embedding, on_its_way) in enumerate(steps):
-        kept, finite = on_its_way.fetch()
-        rows[index[finite] - images.start] = kept[finite]
-        present[index[finite] - images.start] = True
-        if not finite.all():
-            if on_infinite is not None:
-                on_infinite(number, index[~finite])
-            on_unreadable(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
-            embedding = embedding[torch.from_numpy(finite).to(embedding.device)]
+    steps = forward_pass(
+        loader, model.embedding, compute, on_unreadable, advance, on_infinite=on_infinite
+    )
+    for index, found, embedding in steps:
+        rows[index - images.start] = found
+        present[index - images.start] = True
         if moments is not None:
             moments.add(embedding)
     model.train(was_training)
@@ -106,20 +103,39 @@ def forward_pass(
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
     dtype: torch.dtype = torch.float16,
-) -> Iterator[tuple[np.ndarray, Tensor, ToHost]]:
+    on_infinite: OnInfinite | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
     """Run a frozen network over batches.
 
     Args:
         forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results; where
             a transform gives many crops of an image, from those of all images one after the other.
+        on_unreadable: called with the images that are left out, and the reason for each: those
+            that cannot be decoded, and those whose results are NaN or infinite.
+        advance: called with the number of images done in each step.
         dtype: of the results; half precision is enough for features.
+        on_infinite: called first with the number of a batch and `(b,)` those of its images whose
+            results are NaN or infinite; `refuse_infinite` raises, so that none is left out.
 
-    Yields for each batch the images' numbers `(B,)`, the results, and on their way from the device
-    those and `(B,) bool`, whether all of a result is finite. A batch is given when the next one is
-    under way, so that one is put away while the device works on the other.
+    Yields for each batch the images' numbers `(B,)`, and their results as an array and on the
+    device. A batch is given when the next one is under way, so that one is put away while the
+    device works on the other.
     """
-    before: list[tuple[np.ndarray, Tensor, ToHost]] = []
-    largest = torch.finfo(dtype).max
+
+    def arrived(
+        number: int, index: np.ndarray, result: Tensor, on_its_way: ToHost
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        found, finite = on_its_way.fetch()
+        if finite.all():
+            return index, found, result
+        if on_infinite is not None:
+            on_infinite(number, index[~finite])
+        on_unreadable(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
+        kept = torch.from_numpy(finite).to(result.device)
+        return index[finite], found[finite], result[kept]
+
+    before: list[tuple[int, np.ndarray, Tensor, ToHost]] = []
+    number, largest = 0, torch.finfo(dtype).max
     for batch in loader:
         if batch.unreadable:
             on_unreadable(batch.unreadable)
@@ -128,11 +144,20 @@ def forward_pass(
                 result = forward(to_input(batch.pixels, compute.device)).float()
             finite = torch.isfinite(result).flatten(1).all(dim=1)
             result = result.clamp(-largest, largest).to(dtype)
-            step = batch.index.numpy(), result, ToHost(result, finite)
-            yield from before
-            before = [step]
+            step = number, batch.index.numpy(), result, ToHost(result, finite)
+            yield from itertools.starmap(arrived, before)
+            before, number = [step], number + 1
         advance(len(batch.index) + len(batch.unreadable))
-    yield from before
+    yield from itertools.starmap(arrived, before)
+
+
+def refuse_infinite(images: ImageList) -> OnInfinite:
+    """An `on_infinite` for protocols whose figures need every image: it raises InputError."""
+
+    def refuse(_: int, index: np.ndarray) -> None:
+        raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
+
+    return refuse
 
 
 def _compact(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:

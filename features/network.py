@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
-from data.decode_gpu import check_decode
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import (
     Batch,
@@ -115,7 +114,6 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
         InputError: naming the flag or file that is wrong.
     """
     compute = select_compute(args.device, args.precision)
-    check_decode(args.decode, compute.device)
     checkpoint = read_checkpoint(args.model)
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)

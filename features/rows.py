@@ -1,211 +1,150 @@
-"""Feature rows in one file that many processes fill, and go on filling where they were cut.
-
-What is not whole yet lies in a folder of its own: `rows`, with the header that the final file has
-if all images get a row; `settings.json`, what the rows rest on; and for each process
-`journal_<rank>.jsonl`, which names images only after their rows have reached the disk.
-"""
+"""Feature rows in shards, `features_00042.npy`: an extraction that was cut computes those that are
+missing. At the end all are joined into one file."""
 
 import contextlib
-import io
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
+from system import kept
 from system.errors import InputError
-from system.files import write_text
+from system.files import atomic_write, remove_leftovers, sync, write_text
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 FORMATS = ("npy", "safetensors")
 TENSOR = "features"  # its name in a safetensors file
+LENGTH = 1024  # images of a shard, to the nearest whole batch below
 
 
-@dataclass(frozen=True)
-class RowFormat:
-    """How rows are laid out in a file: one of FORMATS, one of DTYPES."""
-
-    kind: str
-    dtype: np.dtype
-
-    @property
-    def name(self) -> str:
-        """Of the final file."""
-        return f"features.{self.kind}"
-
-    def header(self, shape: tuple[int, int]) -> bytes:
-        """What stands before the rows `(N, D)`, which follow in C order to the end of the file."""
-        if self.kind == "npy":
-            buffer = io.BytesIO()
-            about = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(buffer, about)
-            return buffer.getvalue()
-        # The library writes only arrays that are in memory, whole. The format is public: the
-        # length of the JSON in eight bytes, the JSON (padded, so that rows are aligned), the rows.
-        tensor = {
-            "dtype": f"F{8 * self.dtype.itemsize}",
-            "shape": shape,
-            "data_offsets": [0, self.size(shape)],
-        }
-        told = json.dumps({TENSOR: tensor}).encode()
-        told += b" " * (-len(told) % 8)
-        return len(told).to_bytes(8, "little") + told
-
-    def size(self, shape: tuple[int, int]) -> int:
-        """Bytes of the rows."""
-        return shape[0] * shape[1] * self.dtype.itemsize
+def shard_length(batch: int) -> int:
+    """Images of a shard: whole batches, so that the images of a batch, and with them every bit of a
+    row, are the same for any number of processes and after an interruption."""
+    return batch * max(LENGTH // batch, 1)
 
 
-def begin(folder: Path, form: RowFormat, shape: tuple[int, int], settings: dict[str, Any]) -> None:
-    """Make the folder of rows that are to come, or find one with the same settings; to be called
-    by one process, before any makes a `PartialRows`.
+class Shards:
+    """The rows of N images, a file for every so many of them. A file that is there is whole.
 
     Args:
-        settings: what all rows rest on, as JSON has it.
-
-    Raises:
-        InputError: the folder's rows rest on something else, or the disk has no room for them.
-    """
-    about = folder / "settings.json"
-    if about.exists():
-        try:
-            before = dict(json.loads(about.read_text()))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{about}: is damaged; remove {folder}") from error
-        check_settings(about, before, settings)
-        return
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"rows"}:
-        shutil.rmtree(folder)  # cut before it had begun
-    elif folder.exists():
-        raise InputError(f"{folder}: is of other origin; remove it, or give another --out")
-    free, needed = shutil.disk_usage(folder.parent).free, form.size(shape)
-    if free < needed:
-        raise InputError(
-            f"{folder.parent}: {shape[0]:,} rows need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
-            "GB are free"
-        )
-    folder.mkdir()
-    header = form.header(shape)
-    with (folder / "rows").open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + needed)
-    write_text(about, json.dumps(settings) + "\n")
-
-
-def check_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that what a file rests on is what is asked for now.
-
-    Raises:
-        InputError: naming the file and all that differs.
-    """
-    changed = [f"{n} {before.get(n)} → {v}" for n, v in now.items() if before.get(n) != v]
-    if changed:
-        raise InputError(f"{path}: is of other settings ({', '.join(changed)}); give another --out")
-
-
-class PartialRows:
-    """The rows of N images, some of which are done.
-
-    Args:
-        folder: that `begin` has made, with the same format and shape.
-        name: of this process's journal.
-
-    Attributes:
-        done: `(N,) bool`, the images that were done when this was made: those with a row, and the
-            bad ones.
-        bad: why, by image, for those of them that have none.
-
-    Its methods raise InputError where the disk does not take what they write.
-
-    Raises:
-        InputError: the folder's files cannot be read.
+        folder: that `begin` has made.
+        images: N.
+        dim: D.
+        length: images of a shard; the last one may have fewer.
     """
 
-    def __init__(self, folder: Path, form: RowFormat, shape: tuple[int, int], name: str) -> None:
-        self.folder, self.form, self.shape = folder, form, shape
-        self.done = np.zeros(shape[0], bool)
-        self.bad: dict[int, str] = {}
-        self._start = len(form.header(shape))
-        try:
-            for journal in sorted(folder.glob("journal_*.jsonl")):
-                self._take(journal.read_text())
-            self._rows = (folder / "rows").open("r+b")
-            self._journal = (folder / f"journal_{name}.jsonl").open("ab")
-        except OSError as error:
-            raise InputError(f"{folder}: cannot go on with it: {error.strerror}") from error
+    def __init__(self, folder: Path, images: int, dim: int, dtype: np.dtype, length: int) -> None:
+        self.folder, self.images, self.length = folder, images, length
+        self.none = np.empty((0, dim), dtype)
 
-    def write(self, index: np.ndarray, rows: np.ndarray) -> None:
-        """Put rows `(B, D)` into the places of images `(B,)`, ascending."""
-        # Written, and not mapped into memory: of a page at the edge of two processes' shares, on a
-        # network's disk, each would write all.
-        offset = 0
-        with _refusing(self.folder):
-            for first, stop in runs(index):
-                part = rows[offset : offset + stop - first]
-                self._rows.seek(self._start + first * self.form.size((1, self.shape[1])))
-                self._rows.write(np.ascontiguousarray(part, self.form.dtype).data)
-                offset += len(part)
+    def __len__(self) -> int:
+        return -(-self.images // self.length)
 
-    def commit(self, done: np.ndarray, bad: dict[int, str]) -> None:
-        """Take down that images `(M,)`, ascending, are done, and which of them are bad; their rows
-        reach the disk before."""
-        record = json.dumps({"done": runs(done), "bad": bad})
-        with _refusing(self.folder):
-            _sync(self._rows)
-            # a line of its own, also after one that was cut
-            self._journal.write(f"\n{record}\n".encode())
-            _sync(self._journal)
+    def images_of(self, number: int) -> range:
+        """The images of a shard, by their numbers in the data set."""
+        return range(number * self.length, min((number + 1) * self.length, self.images))
 
-    def rows(self) -> np.memmap:
-        """All rows `(N, D)`, to be read; those of bad images are zero."""
-        path = self.folder / "rows"
-        return np.memmap(path, self.form.dtype, "r", offset=self._start, shape=self.shape)
+    def begin(self, key: kept.Key, copies: int) -> None:
+        """Make the folder, or find the one that was begun with the same key; to be called by one
+        process.
 
-    def _take(self, journal: str) -> None:
-        for line in journal.split("\n"):
-            # blank, or cut
-            with contextlib.suppress(
-                ValueError, TypeError, KeyError, AttributeError, RecursionError
-            ):
-                record = json.loads(line)
-                bad = {int(index): str(reason) for index, reason in record["bad"].items()}
-                for first, stop in record["done"]:
-                    self.done[first:stop] = True
-                self.bad |= bad
+        Args:
+            copies: of all rows that the disk needs room for.
+
+        Raises:
+            InputError: the folder's rows are of other settings, or the disk has no room.
+        """
+        record = self.folder / "settings.json"
+        remove_leftovers(self.folder)
+        if not record.exists():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise InputError(f"{self.folder}: is of other origin; give another --out")
+            free = shutil.disk_usage(self.folder.parent).free
+            needed = copies * self.images * self.none.shape[1] * self.none.dtype.itemsize
+            if free < needed:
+                raise InputError(
+                    f"{self.folder.parent}: {self.images:,} rows need {needed / 1e9:.1f} GB, and "
+                    f"{free / 1e9:.1f} GB are free"
+                )
+            self.folder.mkdir(exist_ok=True)
+        kept.begin(record, key, "give another --out")
+
+    def missing(self) -> list[int]:
+        """The shards that are not there yet."""
+        there = {path.name for path in self.folder.iterdir()}
+        return [number for number in range(len(self)) if self._path(number).name not in there]
+
+    def write(self, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
+        """Write a shard: the rows `(n, D)` of its images in their order, and by image the reason
+        why it has none.
+
+        Raises:
+            InputError: the disk does not take it.
+        """
+        with refusing(self.folder):
+            write_text(self._bad(number), json.dumps(bad) + "\n")
+            with atomic_write(self._path(number)) as file:
+                np.save(file, rows)
+
+    def bad(self, number: int) -> dict[int, str]:
+        """The images of a shard that have no row, and why."""
+        with kept.continuing(self._bad(number), self._advice(number)):
+            told = json.loads(self._bad(number).read_text())
+            return {int(index): str(reason) for index, reason in told.items()}
+
+    def blocks(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """The rows of some shards, `(n, D)` at a time."""
+        for number in numbers:
+            with kept.continuing(self._path(number), self._advice(number)):
+                rows = np.load(self._path(number), allow_pickle=False)
+            if len(rows) > 0:
+                yield rows
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"features_{number:05d}.npy"
+
+    def _advice(self, number: int) -> str:
+        return f"remove {self._path(number)}: the same command computes it again"
+
+    def _bad(self, number: int) -> Path:
+        return self.folder / f"bad_{number:05d}.json"
 
 
-def write_rows(
-    path: Path, form: RowFormat, shape: tuple[int, int], blocks: Iterable[np.ndarray]
+def join(
+    path: Path, kind: str, dtype: np.dtype, shape: tuple[int, int], blocks: Iterable[np.ndarray]
 ) -> None:
-    """Write a file of rows that come in blocks `(n, D)`, N in all, and let them reach the disk."""
-    with _refusing(path.parent), path.open("wb") as file:
-        file.write(form.header(shape))
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, form.dtype).data)
-        _sync(file)
+    """Write a file of all rows `(N, D)` and let it reach the disk. Memory does not grow with N.
 
+    Args:
+        kind: one of FORMATS.
+        blocks: the rows, `(n, D)` at a time.
 
-def runs(index: np.ndarray) -> list[tuple[int, int]]:
-    """Ascending numbers as ranges: `[3, 4, 5, 9]` → `[(3, 6), (9, 10)]`."""
-    if len(index) == 0:
-        return []
-    parts = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
-    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+    Raises:
+        InputError: the disk does not take it.
+    """
+    with refusing(path.parent):
+        array = path if kind == "npy" else path.with_name("joined.npy")
+        about: dict[str, Any] = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        with array.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, about)
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, dtype).data)
+            sync(file)
+        if kind == "safetensors":
+            safetensors.numpy.save_file({TENSOR: np.load(array, mmap_mode="r")}, path)
+            with path.open("rb+") as file:
+                sync(file)
 
 
 @contextlib.contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
+def refusing(folder: Path) -> Iterator[None]:
     """A disk that is full is bad input, too."""
     try:
         yield
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write there: {error.strerror}") from error
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: cannot write there: {reason}") from error

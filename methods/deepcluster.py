@@ -99,7 +99,7 @@ class DeepCluster:
                 f"--reassign {args.reassign:g}: of {images:,} images that would be more than "
                 f"{MOST_DRAWN:,} an epoch; give less, and more --epochs"
             )
-        make_clustering(args, 0, device)
+        make_clustering(args, 0, device)  # fail early on bad clustering flags
 
     @property
     def trained(self) -> nn.Module:
@@ -192,7 +192,7 @@ class DeepCluster:
         return (
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
-            and (not clusters or clusters.is_whole())
+            and (not clusters or (clusters.is_whole() and clusters.algorithm in CLUSTERINGS))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
 
@@ -216,7 +216,7 @@ class DeepCluster:
 
     def _set_targets(self) -> None:
         device, self._weights = self.compute.device, None
-        # image 0, which may be left out, is also the number of a blank image
+        # −1, the last one, is the number of a blank image; that image may be left out
         self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(device)
         if self.args.reweight:
             found = cluster_weights(self.assignment, self.k)

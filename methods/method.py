@@ -117,7 +117,8 @@ class Method(Protocol):
 
     def groups(self) -> Sequence[dict[str, Any]]:
         """Groups of parameters with their `lr`, `momentum` and `weight_decay`. A group with `reset`
-        gets a new optimiser at the beginning of each epoch, since its parameters are new."""
+        gets a new optimiser at the beginning of each epoch, since its parameters are new; it has no
+        momentum, which a checkpoint would not keep."""
         ...
 
     def relabel(self, run: Running) -> None:
@@ -133,12 +134,16 @@ class Method(Protocol):
         ...
 
     def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
-        """The loss of each image of a batch, `(B,)`. `forward` is `trained`, wrapped for several
-        processes where there are any."""
+        """The loss of each image of a batch, `(B,)`.
+
+        Args:
+            forward: `trained`, wrapped for several processes where there are any.
+            batch: of images, or of one blank image of number −1, in a process that has none.
+        """
         ...
 
     def after_step(self, batch: Batch) -> None:
-        """Called after the update of each step."""
+        """Called after the update of each step; a blank image (number −1) leaves no trace."""
         ...
 
     def finish(self, run: Running) -> np.ndarray:
@@ -152,7 +157,8 @@ class Method(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the method, beside the network's weights."""
+        """What a checkpoint keeps of the method, beside the network's weights. Two of its keys are
+        read by others, too: `assignment` and `clusters` (`Clusters.to_plain`, or None)."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:

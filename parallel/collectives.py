@@ -85,7 +85,7 @@ def uses_gpus() -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What one process refuses in this block, all refuse, and where one is stopped, all are.
+    """If any rank raises InputError or Stopped in this block, every rank raises it.
 
     Raises:
         InputError, Stopped: of the first process that raised one.

@@ -9,11 +9,11 @@ every other room imports it.
     errors.py        InputError (bad input, in one line) and Stopped (a signal came)
     flags.py         `--workers`, `--seed`, `--exp` and others that many scripts take
     files.py         atomic writes, fsync, new folders; messages about full disks
+    kept.py          work kept under its settings, so that the same command continues it
     locks.py         one process at a time in a folder
     names.py         any file name on one line of a text file or a terminal
-    pickle_scan.py   a look at a pickle before it is loaded: does it hold a bomb?
     progress.py      a bar on a terminal, plain lines elsewhere
     results.py       the JSON file of an evaluation, with settings and versions
-    safe_pickle.py   pickles of plain data and arrays, loaded without running anything
+    safe_pickle.py   pickles, loaded without running anything: only names of an allow list are given
     seeding.py       a seed as a function of its purpose, the epoch and the step
 """

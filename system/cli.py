@@ -137,7 +137,7 @@ def _command() -> str:
 
 def _end_workers() -> None:
     """End the workers of loaders that an error has left behind. Python would end them with a signal
-    that they do not hear (see `preemption.ignore_signals`), and wait for them for ever."""
+    that they do not hear (see `parallel.signals.ignore_signals`), and wait for them for ever."""
     # not those of joblib, which ends its own, and uses them again
     children = multiprocessing.active_children()
     workers = [child for child in children if isinstance(child, multiprocessing.Process)]

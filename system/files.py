@@ -196,14 +196,12 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(data)
 
 
-def sha256_of(path: Path, end: int | None = None) -> "hashlib._Hash":
-    """Of a file's bytes, all of them or those before `end`."""
+def sha256_of(path: Path) -> "hashlib._Hash":
+    """The SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        left = path.stat().st_size if end is None else end
-        while piece := file.read(min(left, 1 << 20)):
+        while piece := file.read(1 << 20):
             digest.update(piece)
-            left -= len(piece)
     return digest
 
 

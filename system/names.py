@@ -1,38 +1,23 @@
 """File names in text: one to a line of a file, and on a terminal.
 
-A name may hold any byte but "/" and NUL, line breaks among them. In `images.txt`, `bad_images.txt`
-and lists of images nearly every name is a line as it is. One that would break its line (any
-character that ends a line for `str.splitlines`), or that begins with a backslash, is written with a
-backslash in front and escapes behind it, as `sha256sum` does: `\\two\\nlines.png`. Bytes that are
-not UTF-8 stay as they are.
+A name may hold any byte but "/" and NUL. In `images.txt`, `bad_images.txt` and lists of images it
+is a line as it is; bytes that are not UTF-8 stay. An image whose name has a line break is left out
+(`data/folder.py`), and named with an escape in place of the break.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-# what `str.splitlines` takes for the end of a line
-_BREAKS = re.compile("[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
-_ESCAPE = re.compile(r"\\(\\|n|r|x[0-9a-f]{2}|u[0-9a-f]{4})")
-_LETTERS = {"\\": "\\", "n": "\n", "r": "\r"}
+
+def has_line_break(name: str) -> bool:
+    """Whether a name would take several lines."""
+    return "\n" in name or "\r" in name
 
 
 def to_line(name: str) -> str:
     """A name as a line, without its end."""
-    if not _BREAKS.search(name) and not name.startswith("\\"):
-        return name
-    doubled = name.replace("\\", "\\\\")
-    return "\\" + _BREAKS.sub(lambda found: _escaped(found[0]), doubled)
-
-
-def from_line(line: str) -> str:
-    """The name of a line. One that `to_line` cannot have written is a name as it stands, such as
-    of files from before there were escapes."""
-    if not line.startswith("\\"):
-        return line
-    name = _ESCAPE.sub(lambda found: _unescaped(found[1]), line[1:])
-    return name if to_line(name) == line else line
+    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def to_lines(names: Iterable[str]) -> str:
@@ -41,8 +26,8 @@ def to_lines(names: Iterable[str]) -> str:
 
 
 def from_lines(text: str) -> list[str]:
-    """The names that `to_lines` made a text of; what follows the last line's end is none."""
-    return [from_line(line) for line in text.split("\n")[:-1]]
+    """The lines that `to_lines` made; what follows the end of the last is none."""
+    return text.split("\n")[:-1]
 
 
 def to_reasons(names: Sequence[str], reasons: Mapping[int, str]) -> str:
@@ -51,10 +36,10 @@ def to_reasons(names: Sequence[str], reasons: Mapping[int, str]) -> str:
 
 
 def from_reasons(text: str) -> dict[str, str]:
-    """By name, the reasons that `to_reasons` made a text of."""
+    """By the line of the name, the reasons that `to_reasons` made a text of."""
     # from the right: a name may hold a tab, a reason has none
     lines = (line.rpartition("\t") for line in text.split("\n"))
-    return {from_line(line): reason for line, tab, reason in lines if tab}
+    return {line: reason for line, tab, reason in lines if tab}
 
 
 def read_text(path: Path) -> str:
@@ -73,12 +58,6 @@ def utf8_name(path: str | Path) -> Iterator[str]:
 def printable(text: str) -> str:
     """One line to be shown: line breaks, and what else a terminal would obey instead of showing,
     as escapes."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def _unescaped(code: str) -> str:
-    return _LETTERS.get(code) or chr(int(code[1:], 16))
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )

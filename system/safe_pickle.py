@@ -1,22 +1,20 @@
 """Pickles, read without running anything that may be in them.
 
-Only lists, tuples, dicts, texts, bytes, numbers and NumPy's arrays of numbers and texts are built.
-A pickle names what else it wants by module and name; whatever that is, it is refused.
+A pickle asks by module and name for all but lists, tuples, dicts, texts, bytes and numbers. It gets
+only the names of an allow list; `PLAIN` is enough for NumPy's arrays of numbers and texts.
 """
 
 import copyreg
 import math
-import mmap
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from system.errors import InputError, shorten
-from system.pickle_scan import check_pickle
 
 PLAIN_TYPES = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]*)")
 
@@ -48,34 +46,53 @@ def load_plain(file: IO[bytes], encoding: str = "latin1") -> Any:
         pickle.UnpicklingError: it asks for more than plain data; says for what.
         Exception: of almost any kind, for damaged bytes.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        check_pickle(content, file.tell())
-    copyreg.clear_extension_cache()  # what a number stands for there would not be asked for by name
-    return _PlainUnpickler(file, encoding=encoding).load()
+    return SafeUnpickler(file, encoding, PLAIN).load()
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in _NUMPY:  # 1 and 2 have them in other modules
-            return _NUMPY[name]
-        if (module, name) in _BYTES:
-            return _BYTES[module, name]
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+class Sealed:
+    """A value that a pickle can pass on, but not change or look into."""
 
+    __slots__ = ("value",)
 
-class _Maker:
-    """A function that a pickle may call, and do nothing else with."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
-
-    def __call__(self, *args: Any) -> Any:
-        return self._make(*args)
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("it changes what is not its own")
+
+
+class Maker(Sealed):
+    """A function that a pickle may call, and do nothing else with."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        return self.value(*args)
+
+
+class SafeUnpickler(pickle.Unpickler):
+    """Loads pickles that ask for names of an allow list only.
+
+    Args:
+        encoding: of the texts that Python 2 wrote.
+        allowed: by module and name.
+
+    Raises (from `load`):
+        pickle.UnpicklingError: a name is not on the list.
+        Exception: of almost any kind, for damaged bytes.
+    """
+
+    def __init__(
+        self, file: IO[bytes], encoding: str, allowed: Mapping[tuple[str, str], Sealed]
+    ) -> None:
+        super().__init__(file, encoding=encoding)
+        self._allowed = allowed
+        copyreg.clear_extension_cache()  # numbers in it stand for names, and skip `find_class`
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+        return self._allowed[module, name]
 
 
 class _Type:
@@ -146,15 +163,15 @@ def _bytes(data: Any) -> bytes:
     return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
 
 
-_NUMPY = {
-    "ndarray": _Maker(_ndarray),
-    "dtype": _Maker(_Type),
-    "_reconstruct": _Maker(_reconstruct),
-    "scalar": _Maker(_scalar),
-    "_frombuffer": _Maker(_frombuffer),
+PLAIN: dict[tuple[str, str], Sealed] = {
+    ("numpy", "ndarray"): Maker(_ndarray),
+    ("numpy", "dtype"): Maker(_Type),
+    # how Python 3 writes bytes for Python 2, and none of them
+    ("_codecs", "encode"): Maker(lambda text, encoding: text.encode("latin1")),
+    ("builtins", "bytes"): Maker(lambda: b""),
+    ("__builtin__", "bytes"): Maker(lambda: b""),
 }
-_BYTES = {  # how Python 3 writes bytes for Python 2, and none of them
-    ("_codecs", "encode"): _Maker(lambda text, encoding: text.encode("latin1")),
-    ("builtins", "bytes"): _Maker(lambda: b""),
-    ("__builtin__", "bytes"): _Maker(lambda: b""),
-}
+for _core in ("numpy.core", "numpy._core"):  # of NumPy 1 and 2
+    PLAIN[f"{_core}.multiarray", "_reconstruct"] = Maker(_reconstruct)
+    PLAIN[f"{_core}.multiarray", "scalar"] = Maker(_scalar)
+    PLAIN[f"{_core}.numeric", "_frombuffer"] = Maker(_frombuffer)

@@ -199,3 +199,4 @@ ODD = [
     "🐱" * 60,
     "\ufeffmark.png",
 ]
+ODD_LINES = [name.replace("\n", "\\n").replace("\r", "\\r") for name in ODD]

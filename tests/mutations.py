@@ -18,8 +18,8 @@ WORDS = (b"nan", b"inf", b"-1", b"0", b"1e999", b"1e-400", b"9999999999999999999
 # Opcodes of pickles that change what is on the stack, and some with what they ask for.
 OPCODES = (b"(", b")", b"0", b"1", b"2", b"N", b"]", b"}", b"a", b"b", b"d", b"e", b"l", b"o", b"s",
            b"t", b"u", b"R", b"Q", b"\x81", b"\x85", b"\x86", b"\x87", b"\x88", b"\x8f", b"\x90",
-           b"\x91", b"\x93", b"\x94", b"h\0", b"q\0", b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f",
-           b"p999999999\n", b"K\x07", b"I1\n", b"L9L\n", b"G\x7f\xf8\0\0\0\0\0\0", b"U\xff",
+           b"\x91", b"\x93", b"\x94", b"h\0", b"q\0", b"j\xff\xff\xff\x7f",
+           b"K\x07", b"I1\n", b"L9L\n", b"G\x7f\xf8\0\0\0\0\0\0", b"U\xff",
            b"X\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\0\0\0", b"\x95\xff\xff\0\0\0\0\0\0",
            b"\x82\x01", b"cos\nsystem\n", b"ios\ngetcwd\n", b"cbuiltins\nbytearray\n",
            b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cnumpy\ndtype\n",

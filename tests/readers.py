@@ -36,13 +36,13 @@ from data.images import find_images
 from data.labelled import find_train_and_val
 from data.retrieval import find_retrieval
 from data.voc import CLASSES, find_voc
-from evaluation.retrieval import Store
 from methods.deepcluster import DeepCluster
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
 from parallel.signals import Stopping
 from system.device import select_compute
 from system.errors import InputError
+from system.kept import load_arrays, save_arrays
 from system.safe_pickle import read_plain
 from tools.caffe.import_model import load_caffe
 from tools.cluster_features import check_finite, read_names, read_rows
@@ -186,8 +186,7 @@ def resumed(folder: Path) -> Reader:
     run.optimizer.step()
     samples = []
     for run.state.step in (0, 1):
-        contents = run.to_checkpoint()
-        samples.append(saved({**contents, "clusters_end": 3, "clusters_digest": "a"}))
+        samples.append(saved(run.to_checkpoint()))
     return Reader(path, read, samples, OPCODES, zipped=True)
 
 
@@ -447,15 +446,9 @@ def epoch_assignment(folder: Path) -> Reader:
 
 def stored_stage(folder: Path) -> Reader:
     """Which is never refused, but found to be damaged."""
-    store, settings = Store(folder / "stored"), {"size": 32}
-    store.save("features", settings, {"rows": np.arange(6.0).reshape(2, 3)})
-    path = store.path("features")
-
-    def read() -> None:
-        if not store.lacks("features", settings):
-            store.load("features")
-
-    return Reader(path, read, [path.read_bytes()], zipped=True)
+    path, key = folder / "features.npz", {"size": 32}
+    save_arrays(path, key, {"rows": np.arange(6.0).reshape(2, 3)})
+    return Reader(path, lambda: load_arrays(path, key), [path.read_bytes()], zipped=True)
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {

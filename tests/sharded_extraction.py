@@ -10,6 +10,7 @@ import sys
 from conftest import tiny
 
 import extract_features
+from features import rows
 from models import MODELS
 from parallel import script
 
@@ -22,4 +23,5 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     MODELS["tiny"] = tiny
+    rows.LENGTH = 8  # images of a shard, as in the test
     sys.exit(script.run(main, extract_features.parse_args))

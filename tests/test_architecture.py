@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"clustering", "util"}
-# Rooms, or modules of a room, that each room may import beside its own. `visu` and `tools` may
-# import all but scripts.
+# Rooms, or modules of a room, that each room may import beside its own. `benchmarks` may import
+# all, `visu` and `tools` all but scripts and what stands above them.
 MAY_IMPORT = {
     "system": set(),
     "parallel": {"system"},
@@ -25,7 +25,6 @@ MAY_IMPORT = {
     },
     "evaluation": {
         "features", "data", "models", "cluster", "checkpoints", "parallel", "system",
-        "training.schedules", "training.optimizers",
     },
     "clustering": {"cluster", "parallel", "system"},
     "util": {"checkpoints", "cluster", "evaluation", "training"},
@@ -69,8 +68,10 @@ def may_import(module: str, other: str) -> bool:
         return True
     if room(other) in SCRIPTS:  # benchmarks run what they measure
         return room(module) == "benchmarks" and other == "main"
-    allowed = MAY_IMPORT.get(room(module))
-    return allowed is None or bool({room(other), other} & allowed)
+    if room(module) in SCRIPTS or room(module) == "benchmarks":
+        return room(other) != "benchmarks"
+    below = MAY_IMPORT.keys() | ({"visu"} if room(module) == "tools" else set())
+    return bool({room(other), other} & MAY_IMPORT.get(room(module), below))
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -88,7 +89,7 @@ def test_every_room_is_in_the_table() -> None:
     assert rooms == MAY_IMPORT.keys() - {"clustering", "util"} | {"visu", "tools", "benchmarks"}
 
 
-@pytest.mark.parametrize("name", ["main.py", "clustering.py", "util.py", "README.md"])
+@pytest.mark.parametrize("name", ["main.py", "clustering.py", "util.py"])
 def test_what_a_newcomer_reads_first_is_short(name: str) -> None:
     lines = len((ROOT / name).read_text("utf-8").splitlines())
     assert lines <= {"util.py": 30, "clustering.py": 300}.get(name, 250)
@@ -102,10 +103,3 @@ def test_a_file_has_at_most_300_lines(module: str) -> None:
 def test_few_files_stand_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 13
     assert len(list(ROOT.glob("*.sh"))) <= 8
-
-
-def test_a_rooms_docstring_names_each_of_its_files() -> None:
-    for start in ROOT.glob("*/__init__.py"):
-        about = ast.get_docstring(ast.parse(start.read_text("utf-8"))) or ""
-        files = {path.name for path in start.parent.glob("*.py")} - {"__init__.py"}
-        assert {name for name in files if name not in about} == set(), start.parent.name

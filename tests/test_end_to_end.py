@@ -161,11 +161,10 @@ def test_a_run_cut_after_an_epochs_last_small_batch(tree: Path, train: Train) ->
     assert_same_weights(whole / "checkpoint.pth.tar", rest / "checkpoint.pth.tar")
 
 
-def test_going_on_from_before_the_end_loses_nothing(
+def test_going_back_in_place_removes_what_came_later_and_says_so(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The later part of the run is set aside, where it can be continued; and so can what is left,
-    also if the run stops again at once."""
+    """Also if the run stops again at once: `--resume auto` then goes on from there."""
     flags = ["--checkpoints", "7", "--epochs"]
     folder = train(tree, *flags, "3", exp="exp")
     whole = folder.with_name("whole")
@@ -179,45 +178,38 @@ def test_going_on_from_before_the_end_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(main, "train", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(tree, *flags, "3", "--lr", "0.02", "--resume", str(early))
-    aside = folder / "set_aside" / "001"
+            train(tree, *flags, "3", "--resume", str(early))
     kept = ["assignments/epoch_0000.npy", "assignments/epoch_0001.npy", "checkpoints/" + early.name]
-    moved = ["assignments/epoch_0002.npy", "assignments/epoch_0003.npy", "checkpoint.pth.tar"]
-    moved += ["checkpoint.previous.pth.tar", "checkpoints/checkpoint_2.pth.tar"]
-    for name in [*moved, "clusters", "metrics.jsonl"]:
-        assert (aside / name).read_bytes() == (whole / name).read_bytes(), name
+    gone = ["checkpoint.pth.tar", "checkpoint.previous.pth.tar", "checkpoints/checkpoint_2.pth.tar"]
+    gone += ["assignments/epoch_0003.npy", "assignments/epoch_0002.npy"]
     for name in kept:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-    assert not any((folder / name).exists() for name in moved)
-    assert "set aside in" in (folder / "log.txt").read_text()
-    assert len(load_clusters(folder)) == 1
+    assert not any((folder / name).exists() for name in gone)
+    said = "taken back to epoch 1, step 2, the place of checkpoint_1.pth.tar; removed: "
+    (line,) = (line for line in (folder / "log.txt").read_text().splitlines() if said in line)
+    assert set(line.split(said)[1].split(", ")) == set(gone)
+    assert load_clusters(folder) == load_clusters(whole)[:1]
+    assert [line["epoch"] for line in load_metrics(folder)] == [0]
 
-    train(tree, *flags, "3", "--lr", "0.01", "--resume", str(early))
+    train(tree, *flags, "3", "--resume", "auto")
     assert_same_weights(whole / "checkpoint.pth.tar", folder / "checkpoint.pth.tar")
+    assert load_clusters(whole) == load_clusters(folder)
     assert without_times(whole) == without_times(folder)
-    latest = aside / "checkpoint.pth.tar"
-    train(tree, *flags, "4", "--resume", str(latest), exp="exp/set_aside/001")
-    assert len(load_clusters(aside)) == 4
-    assert len(load_clusters(folder)) == 3
-    assert [path.name for path in aside.parent.iterdir()] == ["001"], "nothing was abandoned since"
 
 
-def test_going_on_from_the_end_sets_nothing_aside(tree: Path, train: Train) -> None:
+def test_going_on_from_the_end_removes_nothing(tree: Path, train: Train) -> None:
     folder = train(tree, "--checkpoints", "5")
     train(tree, "--epochs", "2", "--resume", str(folder / "checkpoint.pth.tar"))
-    assert not (folder / "set_aside").exists()
+    assert (folder / "checkpoints" / "checkpoint_1.pth.tar").exists()
+    assert "removed" not in (folder / "log.txt").read_text()
 
 
-def test_going_on_from_the_end_with_other_clusters_keeps_those_of_the_end(
-    tree: Path, train: Train
-) -> None:
+def test_going_on_from_the_end_with_other_clusters(tree: Path, train: Train) -> None:
     folder = train(tree)
-    found = (folder / "assignments" / "epoch_0001.npy").read_bytes()
     resume = ["--resume", str(folder / "checkpoint.pth.tar")]
     train(tree, *resume, "--epochs", "2", "--k", "3")
-    aside = folder / "set_aside" / "001"
-    assert (aside / "assignments" / "epoch_0001.npy").read_bytes() == found
     assert set(np.load(folder / "assignments" / "epoch_0001.npy")) == {0, 1, 2}
+    assert [len(lists) for lists in load_clusters(folder)] == [4, 3]
 
 
 def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
@@ -250,7 +242,7 @@ def test_a_run_cut_before_its_report_gets_it(
         os.utime(page, (0, 0))
     (folder / ".report.html.abcd_123.tmp").touch()
     train(tree, "--resume", "auto")
-    assert "nothing left to do" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert len(page.read_text()) == pytest.approx(len(whole), rel=0.01)
     assert not list(folder.glob(".*"))
     written = page.stat().st_mtime_ns
@@ -384,7 +376,7 @@ def test_nothing_is_left_to_do(
     folder = train(tree)
     before = (folder / "log.txt").read_text()
     train(tree, "--resume", str(folder / "checkpoint.pth.tar"))
-    assert "nothing left to do: " in capsys.readouterr().out
+    assert "nothing to do: " in capsys.readouterr().out
     assert (folder / "log.txt").read_text() == before
 
 
@@ -669,11 +661,6 @@ def test_the_way_of_decoding_is_recorded(
 ) -> None:
     folder = train(tree, "--decode", decode)
     assert json.loads((folder / "config.json").read_text())["settings"]["decode"] == decode
-
-
-def test_decoding_on_a_gpu_needs_one(tree: Path, train: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match=r"^--decode gpu: needs a CUDA GPU, and"):
-        train(tree, "--decode", "gpu")
 
 
 def test_a_checkpoint_of_before_there_were_methods_goes_on(tree: Path, train: Train) -> None:

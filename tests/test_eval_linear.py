@@ -258,19 +258,19 @@ def test_other_settings_in_the_same_folder_are_refused(
     command += ["--exp", str(network.parent / "linear")]
     assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
     error = capsys.readouterr().err
-    assert "holds classifiers of other settings (lr 0.001 → 0.2); give another --exp" in error
+    assert "is of other settings (lr 0.001 → 0.2); give another --exp" in error
     assert (network.parent / "linear" / "linear.json").read_text() == before
 
     kept = sorted((data / "train" / "a").iterdir())
     kept[0].rename(data / "train" / "b" / "new.png")
     again = [*command, "--lr", "0.001"]
     assert cli.run(eval_linear.main, eval_linear.parse_args, again) == 2
-    assert "holds classifiers of other settings (train " in capsys.readouterr().err
+    assert "is of other settings (train " in capsys.readouterr().err
 
     saved = network.parent / "linear" / "linear_trained.pth.tar"
     saved.write_bytes(b"no checkpoint")
     assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
-    assert "cannot be continued; remove it to begin anew" in capsys.readouterr().err
+    assert "linear_trained.pth.tar: is damaged; give another --exp" in capsys.readouterr().err
 
 
 def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:

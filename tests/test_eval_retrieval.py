@@ -60,9 +60,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = retrieval.forward_pass
 
-    def counting(loader: Any, *args: Any) -> Any:
+    def counting(loader: Any, *args: Any, **options: Any) -> Any:
         counts.append(len(loader))
-        return original(loader, *args)
+        return original(loader, *args, **options)
 
     monkeypatch.setattr(retrieval, "forward_pass", counting)
     return counts
@@ -251,7 +251,10 @@ def test_stages_are_skipped_while_their_settings_stay(
     assert "q_features.npz, stored before" in capsys.readouterr().err
     assert run(aqe=1, dbe=2) == []
     assert run(n_pca=5) == vectors
-    assert "db_features.npz written, as it was of other settings (n_pca)" in capsys.readouterr().err
+    assert (
+        "db_features.npz written, as it was of other settings (n_pca 6 → 5)"
+        in capsys.readouterr().err
+    )
     assert run(n_pca=5, L=1) == everything
     assert run(n_pca=5, S=56) == everything
     assert run(compute=select_compute("cpu", "bf16")) == everything
@@ -303,7 +306,7 @@ def test_a_single_stage_takes_what_those_before_it_left(
     whole = evaluate(model, data, tmp_path / "other", **SETTINGS)
     assert run("eval") == whole
     with pytest.raises(
-        InputError, match=r"extract_train.npz is of other settings \(L\); first run"
+        InputError, match=r"extract_train.npz is of other settings \(L 2 → 1\); first run"
     ):
         run("train_pca", L=1)
 

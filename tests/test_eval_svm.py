@@ -21,12 +21,11 @@ from voc_mixture import write_voc
 import eval_svm
 from checkpoints.checkpoint import save_checkpoint
 from data.voc import CLASSES, find_voc
-from evaluation import svm_jobs
 from evaluation.metrics import interpolated_average_precision
 from evaluation.svm_rows import layer_rows
 from models import MODELS
 from models.convnet import ConvNet
-from system import cli
+from system import cli, kept
 from system.device import select_compute
 from system.seeding import derive_seed
 
@@ -146,7 +145,7 @@ def test_a_run_that_was_cut_goes_on(place: Place, monkeypatch: pytest.MonkeyPatc
     files = sorted((place[1].parent / "e").rglob("*.json"))
     shutil.rmtree(place[1].parent / "e")
 
-    write, written = svm_jobs.write_text, []
+    write, written = kept.write_text, []
 
     def cut(path: Path, text: str) -> None:
         written.append(path)
@@ -154,7 +153,7 @@ def test_a_run_that_was_cut_goes_on(place: Place, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
         write(path, text)
 
-    monkeypatch.setattr(svm_jobs, "write_text", cut)
+    monkeypatch.setattr(kept, "write_text", cut)
     with pytest.raises(KeyboardInterrupt):
         run(place, *flags)
     assert not (place[1].parent / "e" / "svm.json").exists()

@@ -341,9 +341,9 @@ def test_what_is_finished_is_not_done_again(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("lr", "is of a run with lr 0.05, not 0.1; give another --exp"),
-        ("weights", "is of a run with weights of SHA-256 "),
-        ("labels", "is of a run with images and labels of SHA-256 "),
+        ("lr", r"is of other settings \(lr 0.05 → 0.1\); give another --exp"),
+        ("weights", r"is of other settings \(weights of SHA-256 "),
+        ("labels", r"is of other settings \(images and labels of SHA-256 "),
     ],
 )
 def test_another_run_in_the_folder_is_refused(
@@ -382,7 +382,7 @@ def test_a_malformed_place_in_the_run(
     state = torch.load(path)
     assert "optimizer" not in state, "half the size, once it is finished"
     torch.save({**state, "results": None}, path)
-    with pytest.raises(InputError, match="its place in the run is missing or malformed"):
+    with pytest.raises(InputError, match="is damaged; give another --exp"):
         evaluate(model, *splits, settings, **options)
 
 

@@ -23,7 +23,8 @@ import extract_features
 from checkpoints.checkpoint import load_model, save_checkpoint
 from cluster.clusters import Clusters
 from features import extraction
-from features import rows as row_file
+from features import rows as shard_files
+from features.rows import Shards
 from models import MODELS
 from models.convnet import ConvNet
 from system.errors import InputError
@@ -49,7 +50,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def extract(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
     """Run the script on CPU in float32; returns the folder."""
-    monkeypatch.setattr(extraction, "SECONDS_BETWEEN_COMMITS", 0)
+    monkeypatch.setattr(shard_files, "LENGTH", 8)  # images of a shard
 
     def run(data: Path, *flags: str, out: str = "out", model: Path = checkpoint) -> Path:
         folder = tmp_path / out
@@ -217,16 +218,19 @@ class CutError(Exception):
     """What ends an extraction in these tests."""
 
 
-def cut_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = row_file.PartialRows.write, list[np.ndarray]()
+def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many shards; the next one is half written."""
+    write, written = Shards.write, list[int]()
 
-    def cut(rows: row_file.PartialRows, index: np.ndarray, values: np.ndarray) -> None:
-        write(rows, index, values if len(written) < batches else values * 0 + 9)  # garbage
-        written.append(index)
-        if len(written) > batches:
+    def cut(shards: Shards, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
+        if len(written) == count:
+            (shards.folder / f".features_{number:05d}.npy.abcd_123.tmp").write_bytes(b"half")
+            (shards.folder / f"bad_{number:05d}.json").write_text('{"0": "once"}')
             raise CutError
+        write(shards, number, rows, bad)
+        written.append(number)
 
-    monkeypatch.setattr(row_file.PartialRows, "write", cut)
+    monkeypatch.setattr(Shards, "write", cut)
 
 
 @pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
@@ -239,13 +243,11 @@ def test_a_cut_extraction_goes_on_to_the_same_bytes(
     for index in (7, 15, 16, 23, 30):
         Path(paths[index]).write_bytes(b"no image")
     whole = extract(tree, *flag, out="whole")
-    for batches in (1, 2, 0, 1):  # four cuts, in the course of the same extraction
+    for shards in (1, 2, 0, 1):  # four cuts, in the course of the same extraction
         with pytest.MonkeyPatch.context() as patch:
-            cut_after(batches, patch)
+            cut_after(shards, patch)
             with pytest.raises(CutError):
                 extract(tree, *flag)
-        with (whole.parent / "out/features.part/journal_0.jsonl").open("a") as journal:
-            journal.write('{"done": [[0, 40')  # a line that was cut, too
         names = sorted(path.name for path in (whole.parent / "out").iterdir())
         assert names == ["features.part"], "nothing has its final name yet"
     capsys.readouterr()
@@ -257,7 +259,7 @@ def test_a_cut_extraction_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "step", ["write_rows", "write_text", "save_results", "the last name", "shutil.rmtree"]
+    "step", ["join", "write_text", "save_results", "the last name", "shutil.rmtree"]
 )
 def test_a_cut_while_the_files_get_their_names_does_no_harm(
     tree: Path, extract: Extract, step: str
@@ -331,6 +333,69 @@ def test_other_settings_network_or_images_are_refused(
         extract(tree)
 
 
+def test_rows_of_an_earlier_version_are_neither_taken_nor_removed(
+    tree: Path, extract: Extract
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(1, patch)
+        with pytest.raises(CutError):
+            extract(tree)
+    part = tree.parent / "out" / "features.part"
+    settings = json.loads((part / "settings.json").read_text())
+    del settings["images in a shard (by --batch)"]
+    (part / "settings.json").write_text(json.dumps(settings))
+    (part / "rows").write_bytes(b"rows")
+    with pytest.raises(
+        InputError, match=r"settings.json: is of other settings \(images in a shard"
+    ):
+        extract(tree)
+    assert (part / "rows").read_bytes() == b"rows"
+    (part / "settings.json").unlink()
+    with pytest.raises(InputError, match=r"features.part: is of other origin; give another --out"):
+        extract(tree)
+    assert (part / "rows").read_bytes() == b"rows"
+
+
+def test_a_cut_extraction_goes_on_with_another_batch_that_divides_its_shards(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(2, patch)
+        with pytest.raises(CutError):
+            extract(tree)
+    with pytest.raises(InputError, match=r"images in a shard \(by --batch\) 8 → 6\)"):
+        extract(tree, "--batch", "6")
+    capsys.readouterr()
+    folder = extract(tree, "--batch", "4")
+    assert capsys.readouterr().out.startswith("going on after 16 of 40 images\n")
+    np.testing.assert_allclose(rows_of(folder), rows_of(extract(tree, out="whole")), rtol=2e-3)
+
+
+def test_a_damaged_shard_is_one_line(tree: Path, extract: Extract) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(2, patch)
+        with pytest.raises(CutError):
+            extract(tree)
+    shard = tree.parent / "out" / "features.part" / "features_00001.npy"
+    shard.write_bytes(b"nothing")
+    with pytest.raises(
+        InputError, match=r"features_00001\.npy: is damaged; remove .*: the same command"
+    ):
+        extract(tree)
+    shard.unlink()
+    assert len(rows_of(extract(tree))) == 40
+
+
+def test_shards_whose_images_are_all_bad(tree: Path, extract: Extract) -> None:
+    paths = sorted(map(str, tree.rglob("*.png")))
+    whole = rows_of(extract(tree, "--dtype", "float32", out="whole"))
+    for path in [*paths[:8], *paths[16:32]]:
+        Path(path).write_bytes(b"no image")
+    folder = extract(tree, "--dtype", "float32")
+    assert named(folder) == [*paths[8:16], *paths[32:]]
+    np.testing.assert_allclose(rows_of(folder), whole[[*range(8, 16), *range(32, 40)]], rtol=1e-5)
+
+
 def test_files_of_other_origin_are_not_overwritten(tree: Path, train: Callable[..., Path]) -> None:
     exp = train(tree)
     before = (exp / "images.txt").read_bytes()
@@ -364,7 +429,7 @@ def test_bad_flags_are_one_line_before_anything_is_written(
 def test_a_disk_that_is_too_small_is_noticed_first(
     tree: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("Usage", (), {"free": 40 * 32 * 2 - 1})
+    usage = type("Usage", (), {"free": 2 * 40 * 32 * 2 - 1})  # shards, and all of them in one file
     monkeypatch.setattr("features.rows.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"40 rows need 0\.0 GB, and 0\.0 GB are free"):
         extract(tree)
@@ -379,12 +444,12 @@ def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
 
     def fill_up(handle: int) -> None:
         synced.append(handle)
-        if len(synced) > 6:  # settings, two batches, each with its rows and its line, rows
+        if len(synced) > 12:  # two for a file: settings, and for two shards the bad and the rows
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", fill_up)
-        with pytest.raises(InputError, match=r"part: cannot write there: No space left on device$"):
+        with pytest.raises(InputError, match=r"part: cannot write there: No space left on device"):
             extract(tree)
     capsys.readouterr()
     folder = extract(tree)

@@ -105,17 +105,17 @@ def test_the_download_takes_its_folder_as_it_is(tmp_path: Path, name: str) -> No
     """It fails, as there is no server; its folder is there."""
     root = tmp_path / name
     shutil.copy(ROOT / "download_model.sh", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sleep").symlink_to("/bin/true")  # between two attempts
     done = subprocess.run(
         ["bash", "./download_model.sh"],
         cwd=tmp_path,
         env={
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{tmp_path}/bin:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(tmp_path),
             "MODELROOT": str(root),
             "ARCHS": "alexnet",
             "BASE": "http://127.0.0.1:9/none",
-            "RETRIES": "1",
-            "WAIT": "0",
         },
         capture_output=True,
         text=True,

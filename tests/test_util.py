@@ -73,39 +73,25 @@ def test_an_item_costs_its_own_size_however_long_the_list_is(
     log.log(item)
 
 
-def test_the_list_can_be_cut_back(tmp_path: Path) -> None:
-    log = Logger(tmp_path / "clusters")
-    ends = [log.end]
+def test_a_rewritten_list_has_the_bytes_that_logging_gives(tmp_path: Path) -> None:
+    log, other = Logger(tmp_path / "clusters"), Logger(tmp_path / "other")
     for item in EPOCHS:
         log.log(item)
-        ends.append(log.end)
-    for count in (3, 1, 0):
-        Logger(log.path).cut(ends[count])
-        assert load(log.path) == EPOCHS[:count]
-        assert log.path.stat().st_size == ends[count] + 1
-    log = Logger(log.path)
-    log.log("new")
-    assert load(log.path) == ["new"]
+    other.log("an item that goes")
+    other.rewrite(iter(EPOCHS[:-1]))
+    assert load(other.path) == EPOCHS[:-1]
+    other.log(EPOCHS[-1])
+    assert other.path.read_bytes() == log.path.read_bytes()
 
 
-def test_the_list_knows_where_it_once_ended(tmp_path: Path) -> None:
+def test_a_list_that_is_not_rewritten_to_its_end_stays(tmp_path: Path) -> None:
     log = Logger(tmp_path / "clusters")
-    marks = [(log.end, log.digest)]
-    for item in EPOCHS:
-        log.log(item)
-        marks.append((log.end, log.digest))
-    assert (Logger(log.path).end, Logger(log.path).digest) == marks[-1]
-    assert all(log.ended_at(*mark) for mark in marks)
-    (end, digest), (other_end, _) = marks[1], marks[2]
-    assert not log.ended_at(other_end, digest)
-    assert not log.ended_at(end + 1, digest)
-    log.cut(marks[1][0])
-    assert (log.end, log.digest) == marks[1]
-    assert not log.ended_at(*marks[2]), "shorter"
-    log.log("another item")
-    log.log(EPOCHS[2])
-    assert log.ended_at(*marks[1])
-    assert not log.ended_at(*marks[2]), "another way"
+    log.log(EPOCHS[0])
+    with pytest.raises(ZeroDivisionError):
+        log.rewrite(1 / number for number in (1, 0))
+    assert log.data == EPOCHS[:1]
+    log.log(EPOCHS[1])
+    assert load(log.path) == EPOCHS[:2]
 
 
 def test_a_list_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from system import cli, device, flags
 from system.device import select_compute
 from system.errors import InputError, shorten
 from system.files import atomic_write, check_new_file
-from system.names import from_line, printable, read_text, utf8_name
+from system.names import printable, read_text, utf8_name
 from system.progress import progress
 from system.safe_pickle import read_plain
 
@@ -217,7 +217,7 @@ def read_names(path: Path | None, count: int) -> list[str] | None:
         text = read_text(path)
     except OSError as error:
         raise InputError(f"--names {path}: cannot read it: {error.strerror}") from error
-    names = [from_line(line.rstrip("\r")) for line in text.removesuffix("\n").split("\n")]
+    names = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
     if len(names) != count:
         raise InputError(f"--names {path}: has {len(names)} lines for {count} rows")
     return names

@@ -3,10 +3,11 @@
 Protocol. The network's embeddings of `--data`/train are PCA-whitened to 256 and L2-normalised, as
 for clustering, with the whitening fitted on them; those of `--data`/val go through the same
 whitening. NMI: k-means (k as in the run) of the train features against the folder labels, mean over
-five seeds. Linear probe: scikit-learn's logistic regression with its default settings on the train
-features, accuracy on the val features. The untrained network is the one that the run started from.
+five seeds; normalised by the geometric mean of the entropies, as in the paper. Linear probe:
+scikit-learn's logistic regression with its default settings on the train features, accuracy on the
+val features. The untrained network is the one that the run started from.
 
-It takes seconds on small data, and is no protocol of the paper: see docs/own-images.md.
+It takes seconds on small data, and is no protocol of the paper: see docs/using.md.
 """
 
 import argparse

@@ -12,13 +12,11 @@ interruption the same command goes on.
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -27,9 +25,9 @@ from torchvision.transforms.v2 import functional as F
 from data.decode import UnreadableImageError, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from data.loading import add_max_pixels_flag
-from system import cli, flags
+from system import cli, flags, kept
 from system.errors import InputError
-from system.files import atomic_write, remove_leftovers, write_text
+from system.files import atomic_write, remove_leftovers
 from system.locks import sole_user
 from system.names import printable
 from system.progress import progress
@@ -140,7 +138,7 @@ def check_apart(images: ImageList, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
+def begin(target: Path, settings: kept.Key) -> Iterator[None]:
     """Make the target, or go on with one that was begun with the same settings, source included;
     it is this process's alone until the block ends.
 
@@ -149,25 +147,12 @@ def begin(target: Path, settings: dict[str, Any]) -> Iterator[None]:
     """
     record = target / RECORD
     try:
-        if record.exists():
-            before = dict(json.loads(record.read_text(encoding="utf-8")))
-            if before != settings:
-                was, now = (
-                    ", ".join(f"{name} {value}" for name, value in each.items())
-                    for each in (before, settings)
-                )
-                raise InputError(f"{target}: is a copy of {was}, not of {now}; give another TARGET")
-        else:
-            target.mkdir(parents=True, exist_ok=True)
-            if any(target.iterdir()):
-                raise InputError(
-                    f"{target}: is neither empty nor a copy begun here; give another TARGET"
-                )
-            write_text(record, json.dumps(settings) + "\n")
-    except (ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{record}: damaged; give another TARGET") from error
+        target.mkdir(parents=True, exist_ok=True)
+        if not record.exists() and any(target.iterdir()):
+            raise InputError(
+                f"{target}: is neither empty nor a copy begun here; give another TARGET"
+            )
+        kept.begin(record, settings, "give another TARGET")
     except OSError as error:
         raise InputError(f"{target}: cannot write a copy there: {error.strerror}") from error
     with sole_user(target / LOCK, f"{target}: another process is copying there; wait for it"):

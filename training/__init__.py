@@ -10,7 +10,8 @@ methods/ only the two protocols.
     experiment.py     the experiment folder: every file that a run writes, and when
     unreadable.py     the images that cannot be read, named and counted
     resume.py         `--resume`: the checkpoint to go on from, and whether it fits
-    rewind.py         a folder taken back to its checkpoint; later results are set aside
+    rewind.py         a folder taken back to its checkpoint; later results are removed
+    assignments.py    the clusters of each epoch by image, in files
     logs.py           metrics.jsonl, log.txt, the console, TensorBoard's curves
     summary.py        an epoch in numbers and in words; the summary at the end
     health.py         warnings: equal features, one huge cluster, a loss that stays at ln k

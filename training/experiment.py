@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import io
 import json
 import logging
 import math
@@ -20,14 +19,15 @@ from cluster.pickles import Logger
 from data.images import ImageList
 from parallel.collectives import rank, world_size
 from system.errors import InputError
-from system.files import atomic_write, make_experiment_folder, new_numbered_folder, write_text
+from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
 from system.names import printable, to_line, to_lines
 from system.results import plain_settings, versions
+from training.assignments import assignment_path, write_assignment
 from training.finite import name_some
 from training.logs import METRICS, Curves, log_handlers, log_metrics, read_metrics
-from training.resume import AUTO
-from training.rewind import changed_settings, check_same_run, set_aside_all, take_back
+from training.resume import AUTO, OWN_SETTINGS
+from training.rewind import check_may_begin_again, check_same_run, remove_logs, take_back
 from training.unreadable import Unreadable, UnreadableElsewhere
 
 log = logging.getLogger("deepcluster")
@@ -44,10 +44,9 @@ class Experiment:
         images: what the run is over, written to `images.txt`.
         settings: the run's arguments, written to `config.json`.
         resume: the file of the checkpoint that the run continues from, if any; where it lies in
-            this folder, the folder's logs go on from where they were when it was saved, and what
-            the run did after that is set aside in `set_aside/NNN`. `AUTO` begins a run in a folder
-            without checkpoints, and sets aside what there may be of one that was cut before its
-            first.
+            this folder, the folder's logs go on from where they were when it was saved, and
+            results from after that are removed. `AUTO` begins a run in a folder without
+            checkpoints, and removes the logs of one that was cut before its first.
         checkpoint: its contents.
 
     Raises:
@@ -74,7 +73,9 @@ class Experiment:
         if self.continues:
             assert checkpoint is not None
             check_same_run(folder, images, checkpoint)
-        elif not self.begins_again:
+        elif self.begins_again:
+            check_may_begin_again(folder)
+        else:
             self._refuse_results()
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
@@ -107,10 +108,10 @@ class Experiment:
         if self.continues:
             assert self.checkpoint is not None
             assert self.resume is not None
-            take_back(self.folder, self.resume, self.checkpoint, self.settings)
+            take_back(self.folder, len(self.images), self.resume, self.checkpoint)
         else:
             if self.begins_again:
-                set_aside_all(self.folder)
+                remove_logs(self.folder)
             write_text(self.folder / "images.txt", to_lines(self.images.names))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
@@ -147,15 +148,13 @@ class Experiment:
         return f"{name_some(names)} (all {len(names)} with their losses: {path})"
 
     def save(self, name: str, contents: dict[str, Any]) -> None:
-        """Save a checkpoint, which remembers where the folder's `clusters` end.
+        """Save a checkpoint.
 
         The newest, `checkpoint.pth.tar`, leaves the one before it under another name; of the
         numbered ones, as many stay as `--keep` says.
         """
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
-        end, digest = self.clusters.end, self.clusters.digest
-        contents = {**contents, "clusters_end": end, "clusters_digest": digest}
         save_checkpoint(path, contents, self.folder / PREVIOUS if name == NEWEST else None)
         self.last_saved = path
         if name != NEWEST and self.settings.get("keep"):
@@ -176,13 +175,7 @@ class Experiment:
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None:
         """Write an assignment, the one that an epoch begins with, to `assignments/`."""
-        (self.folder / "assignments").mkdir(exist_ok=True)
-        content = io.BytesIO()  # NumPy, writing to a file, would not say why it cannot
-        np.save(content, assignment)
-        data = content.getbuffer()
-        path = self.folder / "assignments" / f"epoch_{epoch:04d}.npy"
-        with atomic_write(path, needed=lambda: len(data)) as file:
-            file.write(data)
+        write_assignment(assignment_path(self.folder, epoch), assignment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
@@ -205,8 +198,11 @@ class Experiment:
 
     def _log_changed_settings(self) -> None:
         before = (self.checkpoint or {}).get("settings", {})
-        changes = changed_settings(before, self.settings)
-        changed = [f"{name} {change}" for name, change in changes.items()]
+        changed = [
+            f"{name} {before[name]} → {value}"
+            for name, value in self.settings.items()
+            if name not in OWN_SETTINGS and name in before and before[name] != value
+        ]
         data = before.get("data")
         if data is not None and data != self.settings.get("data"):
             changed.insert(0, f"images of {data} → {self.settings['data']}")

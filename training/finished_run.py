@@ -6,7 +6,6 @@ Reads what the experiment folder holds, of a run that is over, under way, or was
 import contextlib
 import json
 import os
-import re
 import reprlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from data.decode import MAX_PIXELS, UnreadableImageError
 from data.images import ImageList, images_of_listing
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
+from training.assignments import assigned_epochs, assignment_path, read_assignment
 from training.logs import read_metrics
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None, where needed
@@ -46,9 +46,7 @@ class Run:
     def epochs(self) -> list[int]:
         """Those whose assignment is there, ascending; the last one of a finished run is the
         finished network's."""
-        names = (path.name for path in (self.folder / "assignments").glob("epoch_*.npy"))
-        found = (re.fullmatch(r"epoch_(\d+)\.npy", name) for name in names)
-        return sorted(int(match[1]) for match in found if match)
+        return assigned_epochs(self.folder)
 
     def assignment(self, epoch: int) -> np.ndarray:
         """The clusters `(N,) int64` that an epoch begins with, −1 for an image that is left out.
@@ -56,27 +54,11 @@ class Run:
         Raises:
             InputError: there are none of that epoch, or not of these images.
         """
-        path = self.folder / "assignments" / f"epoch_{epoch:04d}.npy"
+        path = assignment_path(self.folder, epoch)
         if epoch not in self.epochs:
             have = f"{self.epochs[0]} to {self.epochs[-1]}" if self.epochs else "none yet"
             raise InputError(f"{path}: no clusters of epoch {epoch}; there are those of: {have}")
-        try:
-            assignment = np.load(path, allow_pickle=False)
-            if not isinstance(assignment, np.ndarray):
-                raise ValueError("it is an archive of arrays")
-        except Exception as error:  # damaged bytes make np.load raise almost anything
-            raise InputError(f"{path}: cannot read this assignment: {shorten(error)}") from error
-        if assignment.shape != (len(self.images),) or assignment.dtype != np.int64:
-            raise InputError(
-                f"{path}: holds {assignment.dtype} of shape {assignment.shape}, not a cluster for "
-                f"each of the {len(self.images)} images of {self.folder / 'images.txt'}"
-            )
-        if not -1 <= assignment.min(initial=-1) <= assignment.max(initial=-1) < len(self.images):
-            raise InputError(
-                f"{path}: has clusters {assignment.min()} to {assignment.max()}, not of -1 to "
-                f"{len(self.images) - 1}: there are no more clusters than images"
-            )
-        return assignment
+        return read_assignment(path, len(self.images))
 
     def epoch_before(self, epoch: int) -> int | None:
         """The last epoch before this one whose assignment is there."""

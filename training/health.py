@@ -53,7 +53,7 @@ def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
 def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
     """Warnings about the mean convnet loss of an epoch over so many non-empty clusters.
 
-    The very first epoch is let off: a network takes a while to get going.
+    Skips the first epoch: the network has barely started to learn.
     """
     chance = math.log(clusters)
     if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:

@@ -1,5 +1,6 @@
 """The optimisers of a run: made from a method's groups of parameters, and resumed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,14 @@ from torch.amp import GradScaler
 from system.errors import InputError
 
 
-def sgd(group: dict[str, Any]) -> torch.optim.SGD:
-    """SGD on a group of parameters, with its `lr`, `weight_decay` and, if it has one, `momentum`.
+def sgd(groups: Sequence[dict[str, Any]]) -> torch.optim.SGD:
+    """SGD on groups of parameters, each with its `lr`, `weight_decay` and, if it has one,
+    `momentum`.
 
     Fused: one pass over the weights, which gives a third more images/s on a CPU.
     """
     return torch.optim.SGD(
-        group["params"],
-        lr=group["lr"],
-        momentum=group.get("momentum", 0.0),
-        weight_decay=group["weight_decay"],
+        [{name: value for name, value in group.items() if name != "reset"} for group in groups],
         fused=True,
     )
 

@@ -16,7 +16,7 @@ from data.images import ImageList
 from methods.method import Method
 from parallel.collectives import gather_objects
 from system.device import Compute
-from system.errors import InputError
+from system.errors import InputError, shorten
 from training.optimizers import load_optimizer, sgd
 from training.state import State
 
@@ -37,8 +37,6 @@ FORM: dict[str, Any] = {
     "iteration": int,
     "convnet_loss": list,
     "knn_top1": (dict, type(None)),
-    "clusters_end": (int, type(None)),
-    "clusters_digest": (str, type(None)),
     "settings": dict,
 }
 
@@ -54,13 +52,18 @@ def read_resume(
     if args.resume in (None, AUTO):
         return None
     checkpoint = read_checkpoint(args.resume)
+    method_of = checkpoint.get("method", "deepcluster")
+    if method_of != args.method:
+        raise InputError(
+            f"--resume {args.resume}: holds a run of --method {shorten(method_of)}, "
+            f"not of {args.method}"
+        )
     _check_form(checkpoint, args.resume, method)
-    for name, unit in (("method", "run"), ("arch", "network")):
-        found, wanted = checkpoint.get(name, getattr(args, name)), getattr(args, name)
-        if found != wanted:
-            raise InputError(
-                f"--resume {args.resume}: holds a {unit} of --{name} {found}, not of {wanted}"
-            )
+    if checkpoint["arch"] != args.arch:
+        raise InputError(
+            f"--resume {args.resume}: holds a network of --arch {checkpoint['arch']}, "
+            f"not of {args.arch}"
+        )
     if has_sobel(checkpoint["state_dict"]) != args.sobel:
         found, advice = ("no ", "leave out") if args.sobel else ("", "add")
         raise InputError(
@@ -150,13 +153,13 @@ def _check_order(
     for name in (*sorted({*ORDER_SETTINGS, *method.order_settings}), "images"):
         if now[name] != before.get(name):
             raise InputError(
-                f"--resume {args.resume}: stands in the middle of an epoch with {name} "
-                f"{before.get(name)}, which cannot go on with {now[name]}"
+                f"--resume {args.resume}: was saved mid-epoch with {_flag(name)} "
+                f"{before.get(name)} and can't resume with {now[name]}"
             )
     if checkpoint.get("images_digest") != images.digest:
         raise InputError(
-            f"--resume {args.resume}: stands in the middle of an epoch over images of other "
-            f"names or in another order than those of {args.data}"
+            f"--resume {args.resume}: was saved mid-epoch and can't resume with {args.data}, "
+            "whose images have other names or another order"
         )
 
 
@@ -181,9 +184,12 @@ def set_up(
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
-    (body,) = (group for group in method.groups() if not group.get("reset"))
-    optimizer = sgd(body)
+    optimizer = sgd([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
         load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
     return state, optimizer
+
+
+def _flag(name: str) -> str:
+    return name if name == "images" else f"--{name}"

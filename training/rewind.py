@@ -1,63 +1,52 @@
-"""The folder of a run that is resumed: whether it is this run's, and how it is taken back to where
-the checkpoint was saved. What the run did after that is set aside."""
+"""The folder of a run that is resumed: a check that it is this run's, and the way back to the
+checkpoint. Results from after the checkpoint are removed; the run makes them again."""
 
 import logging
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
-from cluster.pickles import EMPTY, Logger
+from cluster.pickles import Logger, read_clusters
+from cluster.quality import group_by_cluster
 from data.images import ImageList, describe_change
 from system.errors import InputError, shorten
-from system.files import explained, in_words, new_numbered_folder, remove_leftovers
+from system.files import remove_leftovers
 from system.names import from_lines, read_text, to_lines
+from training.assignments import assigned_epochs, assignment_path, read_assignment
 from training.logs import METRICS, cut_metrics, read_metrics
-from training.resume import OWN_SETTINGS
 
 log = logging.getLogger("deepcluster")
-
-EMPTY_END = len(EMPTY) - 1  # of `clusters` before the first epoch
-
-# Settings that change how long a run is, or what it keeps, but nothing of what it computes.
-HARMLESS = {"epochs", "checkpoints", "keep"}
 
 
 def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) -> None:
     """Check that a folder's logs can be continued from one of its checkpoints.
 
     Raises:
-        InputError: they have gone another way since, are over other images, or are damaged.
+        InputError: the logs are another run's, or over other images, or damaged.
     """
-    end, digest = (checkpoint.get(f"clusters_{name}") for name in ("end", "digest"))
-    if end is None or digest is None:
+    if "step" not in checkpoint:
         raise InputError(
             f"--exp {folder}: its checkpoint is the original code's, whose logs cannot be "
             "continued; give another --exp"
         )
-    clusters = Logger(folder / "clusters")
-    if clusters.path.exists() and not clusters.ended_at(end, digest):
-        raise InputError(
-            f"--resume: {clusters.path} does not begin as it was when the checkpoint was "
-            "saved: the run has gone another way since, or the file is damaged; "
-            "give another --exp to go on without it"
-        )
-    _check_metrics(folder, checkpoint["epoch"])
     listing = folder / "images.txt"
     before = read_text(listing) if listing.exists() else ""
     now = images.names
-    # runs of before there were escapes have names with line breaks as they are
-    if before not in (to_lines(now), "".join(f"{path}\n" for path in now)):
-        change = describe_change(from_lines(before), now)
+    if before != to_lines(now):
+        change = describe_change(from_lines(before), from_lines(to_lines(now)))
         raise InputError(
             f"--resume: the images are not those of {listing} ({change}); "
             "give another --exp to go on with these"
         )
+    _check_metrics(folder, checkpoint["epoch"])
+    _check_assignments(folder, len(images), checkpoint)
 
 
 def _check_metrics(folder: Path, epoch: int) -> None:
-    done = [line["epoch"] for line in read_metrics(folder) if line["epoch"] < epoch]
+    done = _logged_epochs(folder, epoch)
     if done != list(range(epoch - len(done), epoch)):
         raise InputError(
             f"--resume: {folder / METRICS} does not have a line for each epoch before {epoch}, in "
@@ -65,98 +54,112 @@ def _check_metrics(folder: Path, epoch: int) -> None:
         )
 
 
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Settings that are not what they were when the checkpoint was saved: by name, what each was
-    and is."""
-    return {
-        name: f"{before[name]} → {value}"
-        for name, value in now.items()
-        if name not in OWN_SETTINGS and name in before and before[name] != value
+def _check_assignments(folder: Path, images: int, checkpoint: dict[str, Any]) -> None:
+    """Check that `clusters` can be made again: each epoch in the logs has its assignment, and the
+    last one is the checkpoint's."""
+    epoch = checkpoint["epoch"]
+    found = _assigned_before(folder, epoch)
+    first = min([*found, *_logged_epochs(folder, epoch)], default=epoch)
+    for number in range(first, epoch):
+        path = assignment_path(folder, number)
+        if number not in found:
+            raise InputError(
+                f"--resume: {path} is missing; put it back, or give another --exp to go on "
+                "without it"
+            )
+        assignment = read_assignment(path, images)
+    last = checkpoint.get("assignment" if checkpoint["step"] == 0 else "previous")
+    if first < epoch and last is not None and not np.array_equal(assignment, last.numpy()):
+        raise InputError(
+            f"--resume: {path} is not as it was when the checkpoint was saved: the folder holds "
+            "another run's results; give another --exp to go on without them"
+        )
+
+
+def check_may_begin_again(folder: Path) -> None:
+    """Check that a folder without checkpoints holds no more than a run leaves that was cut before
+    its first: one epoch.
+
+    Raises:
+        InputError: there is more, or a log is damaged.
+    """
+    clusters = folder / "clusters"
+    logs: dict[str, Sized] = {
+        "assignments": assigned_epochs(folder),
+        METRICS: read_metrics(folder),
+        "clusters": read_clusters(clusters) if clusters.exists() else [],
     }
+    for name, epochs in logs.items():
+        if len(epochs) > 1:
+            raise InputError(
+                f"--exp {folder}: {name} has {len(epochs)} epochs of a run, and there is no "
+                "checkpoint to go on from; give another --exp, or put a checkpoint back"
+            )
 
 
-def take_back(
-    folder: Path, resume: Path, checkpoint: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """Take a folder back to where it was when a checkpoint of its own was saved, and set aside what
-    came later."""
-    later = [
-        *_later_checkpoints(folder, resume, checkpoint),
-        *_later_assignments(folder, checkpoint, settings),
-    ]
+def take_back(folder: Path, images: int, resume: Path, checkpoint: dict[str, Any]) -> None:
+    """Take a folder back to where it was when a checkpoint of its own was saved. A run that is
+    killed on the way can be resumed.
+
+    Args:
+        images: their number.
+        resume: the checkpoint's file.
+    """
+    epoch = checkpoint["epoch"]
+    later = _later_checkpoints(folder, resume, checkpoint) + _later_assignments(folder, checkpoint)
+    for path in later:
+        path.unlink()
     if later:
-        _set_aside_later(folder, later)
+        names = ", ".join(str(path.relative_to(folder)) for path in later)
+        place = f"epoch {epoch}, step {checkpoint['step']}"
+        log.warning("taken back to %s, the place of %s; removed: %s", place, resume.name, names)
     remove_leftovers(folder)
-    clusters = Logger(folder / "clusters")
-    if clusters.path.exists():
-        clusters.cut(checkpoint["clusters_end"])
-    left = cut_metrics(folder, checkpoint["epoch"])
-    if left == 0 and checkpoint["clusters_end"] > EMPTY_END:
+    epochs = _assigned_before(folder, epoch)
+    Logger(folder / "clusters").rewrite(_clusters(folder, images, epochs))
+    left = cut_metrics(folder, epoch)
+    if left == 0 and epochs:
         log.warning("%s was lost: it begins anew", folder / METRICS)
 
 
-def set_aside_all(folder: Path) -> None:
-    """Make room for a run that begins again, as the one here has no checkpoint."""
+def remove_logs(folder: Path) -> None:
+    """Make room for a run that begins again."""
     remove_leftovers(folder)
-    logs = _logs(folder)
-    assignments = sorted(folder.glob("assignments/epoch_*.npy"))
-    if assignments or len(logs) > 1:
-        aside = new_numbered_folder(folder / "set_aside")
-        _move(folder, [*assignments, *logs], aside, "begins again: there is no checkpoint")
+    assignments = [assignment_path(folder, epoch) for epoch in assigned_epochs(folder)]
+    for path in (*assignments, folder / "clusters", folder / METRICS):
+        path.unlink(missing_ok=True)
 
 
-def _set_aside_later(folder: Path, later: Sequence[Path]) -> None:
-    """Make room for a run that goes another way from here on: without its logs, a later checkpoint
-    could not be continued any more. With copies of them it can, where it is put."""
-    aside = new_numbered_folder(folder / "set_aside")
-    try:
-        for path in _logs(folder):
-            _copy(path, aside / path.name)
-    except OSError:  # the disk is full; nothing was moved yet
-        shutil.rmtree(aside)
-        raise
-    _move(folder, later, aside, "goes on from before them")
+def _clusters(folder: Path, images: int, epochs: list[int]) -> Iterator[list[list[int]]]:
+    """The items of `clusters`. How many clusters there were, empty ones included, only the metrics
+    know."""
+    counts = {line["epoch"]: int(line.get("clusters") or 0) for line in read_metrics(folder)}
+    for epoch in epochs:
+        assignment = read_assignment(assignment_path(folder, epoch), images)
+        yield group_by_cluster(assignment, max(counts.get(epoch, 0), assignment.max() + 1))
 
 
-def _copy(source: Path, target: Path) -> None:
-    size = in_words(source.stat().st_size)
-    with explained(target, lambda: size), source.open("rb") as old, target.open("wb") as new:
-        shutil.copyfileobj(old, new)
+def _logged_epochs(folder: Path, end: int) -> list[int]:
+    return [line["epoch"] for line in read_metrics(folder) if line["epoch"] < end]
 
 
-def _logs(folder: Path) -> list[Path]:
-    """What a checkpoint that is set aside needs beside it to be continued."""
-    names = ("clusters", METRICS, "images.txt")
-    return [folder / name for name in names if (folder / name).exists()]
-
-
-def _move(folder: Path, paths: Sequence[Path], aside: Path, why: str) -> None:
-    for path in paths:
-        target = aside / path.relative_to(folder)
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
-    names = ", ".join(str(path.relative_to(folder)) for path in paths)
-    log.warning("set aside in %s, as the run %s: %s", aside, why, names)
+def _assigned_before(folder: Path, end: int) -> list[int]:
+    return [epoch for epoch in assigned_epochs(folder) if epoch < end]
 
 
 def _later_checkpoints(folder: Path, resume: Path, checkpoint: dict[str, Any]) -> list[Path]:
-    now = checkpoint["epoch"], checkpoint.get("step", 0)
-    later = {path for path in checkpoints_of(folder) if (place_of(path) or now) > now}
+    """From the last one on: while one is left, `--resume auto` finds the logs that belong to it."""
+    now = checkpoint["epoch"], checkpoint["step"]
+    later = [path for path in checkpoints_of(folder) if (place_of(path) or now) > now]
     newest = folder / NEWEST
-    if newest != resume and newest.exists() and not is_sound(newest):
-        later.add(newest)  # with the next one that is saved it would become the one before
-    return sorted(later)
+    if newest not in (resume, *later) and newest.exists() and not is_sound(newest):
+        later.append(newest)  # with the next one that is saved it would become the one before
+    return later
 
 
-def _later_assignments(
-    folder: Path, checkpoint: dict[str, Any], settings: dict[str, Any]
-) -> list[Path]:
+def _later_assignments(folder: Path, checkpoint: dict[str, Any]) -> list[Path]:
+    """From the last one on. The checkpoint's own clusters stay: they may be the finished
+    network's."""
     epoch, clusters = checkpoint["epoch"], checkpoint.get("clusters")
-    # the network's own: within an epoch they are in use, at its begin they are found again, and
-    # are the same if nothing but the length of the run has changed
-    stays = clusters is not None and clusters["epoch"] == epoch
-    if checkpoint.get("step", 0) == 0:
-        changed = changed_settings(checkpoint.get("settings", {}), settings)
-        stays = stays and changed.keys() <= HARMLESS
-    first = f"epoch_{epoch + stays:04d}.npy"
-    return sorted(p for p in folder.glob("assignments/epoch_*.npy") if p.name >= first)
+    first = epoch + (clusters is not None and clusters["epoch"] == epoch)
+    later = [number for number in assigned_epochs(folder) if number >= first]
+    return [assignment_path(folder, number) for number in reversed(later)]

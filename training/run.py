@@ -82,7 +82,6 @@ class Run:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.shard = shard_of(len(images))
         self.central, self.augmented, self._draws = self._make_loaders()
-        self._training: Iterator[Batch] | None = None
         self.folder = open_experiment(args, images, checkpoint)
 
     def __enter__(self) -> "Run":
@@ -101,7 +100,6 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._training = None  # an epoch that was cut ends its progress bar
         self.folder.__exit__(kind, error, trace)
 
     @property
@@ -153,8 +151,20 @@ class Run:
             InputError: a loss, a gradient or a weight is NaN or infinite.
             Stopped: a signal came; the epoch can go on from the checkpoint.
         """
-        self._training = self._batches(order)
-        return self._training
+        self._begin_epoch()
+        self._draws.start_epoch(self.epoch, order, first_batch=self.step)
+        self._drawn = max(len(order) - self.step * self.args.batch, 0)  # the last may be small
+        with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
+            for batch in self.augmented:
+                self.folder.unreadable.report(batch.unreadable)
+                if (ready := self._prepare(batch)) is not None:
+                    yield ready
+                self._finish_step()
+                advance(len(batch.index) + len(batch.unreadable))
+            self._pending.flush()
+            check_weights(self.method.trained, self.state, self.folder)
+            broadcast_buffers(self.method.trained)
+            self.folder.unreadable.gather()
 
     def update(self, losses: Tensor) -> None:
         """Backward and SGD on the losses `(B,)` of the last batch."""
@@ -215,28 +225,12 @@ class Run:
         in_order = load_in_order(central, args.batch, args.workers, device, self.shard)
         return in_order, make_loader(augmented, draws, args.workers, device), draws
 
-    def _batches(self, order: np.ndarray) -> Iterator[Batch]:
-        self._begin_epoch()
-        self._draws.start_epoch(self.epoch, order, first_batch=self.step)
-        self._drawn = max(len(order) - self.step * self.args.batch, 0)  # the last may be small
-        with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
-            for batch in self.augmented:
-                self.folder.unreadable.report(batch.unreadable)
-                if (ready := self._prepare(batch)) is not None:
-                    yield ready
-                self._finish_step()
-                advance(len(batch.index) + len(batch.unreadable))
-            self._pending.flush()
-            check_weights(self.method.trained, self.state, self.folder)
-            broadcast_buffers(self.method.trained)
-            self.folder.unreadable.gather()
-
     def _begin_epoch(self) -> None:
         method = self.method
         if self.step == 0:
             self.state.convnet_loss.reset()
             warn(health.check_assignment(method.assignment, method.k))
-        self._head_optimizers = [sgd(group) for group in method.groups() if group.get("reset")]
+        self._head_optimizers = [sgd([group]) for group in method.groups() if group.get("reset")]
         self.forward = data_parallel(method.trained, self.compute.device)
         if world_size() > 2 and self.compute.device.type == "cpu":
             # After its first step DDP sums gradients in another order, and of three numbers the sum
@@ -286,9 +280,9 @@ class Run:
 
 
 def blank_batch(size: int) -> Batch:
-    """What a process puts through the network when it has no images of a batch; it does not
-    count."""
-    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1).long(), {})
+    """What a process puts through the network when it has no images of a batch: a black image of
+    number −1, which does not count."""
+    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})
 
 
 def warn(warnings: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from data.images import MOST_UNREADABLE, ImageList
 from parallel.collectives import gather_objects, together, world_size
 from system.errors import InputError
 from system.files import write_text
-from system.names import from_reasons, printable, read_text, to_reasons
+from system.names import from_reasons, printable, read_text, to_line, to_reasons
 
 log = logging.getLogger("deepcluster")
 
@@ -91,7 +91,8 @@ class Unreadable:
 
     def _listed(self) -> dict[int, str]:
         reasons = from_reasons(read_text(self.path)) if self.path.exists() else {}
-        return {i: reasons[p] for i, p in enumerate(self.images.names) if p in reasons}
+        lines = map(to_line, self.images.names)
+        return {i: reasons[line] for i, line in enumerate(lines) if line in reasons}
 
 
 class UnreadableElsewhere:

@@ -11,7 +11,6 @@ from PIL import ImageOps
 from data.decode import UnreadableImageError, read_image
 from data.images import ImageList
 from system.errors import InputError
-from system.names import from_line
 from system.seeding import derive_seed
 from training.finished_run import ClusterView, Run, clusters_at
 from visu.page import to_webp
@@ -160,8 +159,8 @@ def _find(
     for text in also:
         if text.isdecimal() and int(text) in numbers:
             found.setdefault(int(text), [])
-        elif (name := from_line(text)) in run.images.names:
-            image = run.images.names.index(name)
+        elif text in run.images.names:
+            image = run.images.names.index(text)
             if assignment[image] < 0:
                 raise InputError(f"--also {text}: this image was left out of the clusters")
             found.setdefault(int(assignment[image]), []).append(image)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loading import Batch
-from features.forward import NOT_FINITE, forward_pass
+from features.forward import forward_pass
 from models import ConvNet
 from models.frozen import frozen
 from system.device import Compute
@@ -76,9 +76,7 @@ def top_images(
     Args:
         loader: goes through each image once.
         count: images of each filter.
-        on_unreadable: told the images that cannot be decoded or whose activations are not finite,
-            with the reasons.
-        advance: told how many images each step has done.
+        on_unreadable, advance: as in `forward_pass`.
     """
     channels: dict[int, int] = {}
 
@@ -94,14 +92,10 @@ def top_images(
     top: TopImages | None = None
     with frozen(model), torch.inference_mode():
         steps = forward_pass(loader, summaries, compute, on_unreadable, advance, torch.float32)
-        for index, _, on_its_way in steps:
-            rows, finite = on_its_way.fetch()
-            if not finite.all():
-                on_unreadable(dict.fromkeys(index[~finite].tolist(), NOT_FINITE))
+        for index, rows, _ in steps:
             if top is None:
                 top = TopImages.none(rows.shape[2], count)
-            kept = rows[finite]
-            top = top.with_more(index[finite], kept[:, 0], kept[:, 1].astype(np.int64))
+            top = top.with_more(index, rows[:, 0], rows[:, 1].astype(np.int64))
     return {} if top is None else _by_layer(top, channels)
 
 

@@ -120,7 +120,6 @@ def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixt
     [
         ("clustering --json {}/none/x.json", "--json {}/none/x.json: give a file, in a folder"),
         ("clustering --json {}", "--json {}: give a file, in a folder that is there"),
-        ("training --decode gpu --device cpu", "--decode gpu: needs a CUDA GPU"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_measured(

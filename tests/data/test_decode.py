@@ -22,7 +22,6 @@ from data.decode import (
     UnreadableImageError,
     image_extensions,
     read_image,
-    read_jpeg,
     read_pixels,
 )
 from data.transforms import apply_seeded, central_crop, random_crop
@@ -124,7 +123,7 @@ def test_bytes_without_a_file_are_read_or_refused_alike() -> None:
     assert read_image(io.BytesIO(whole)).size == (50, 30)
     assert read_pixels(io.BytesIO(whole)).shape == (3, 30, 50)
     for content, reason in ((b"", EMPTY), (b"x" * 99, "cannot identify image file")):
-        for read in (read_image, read_pixels, read_jpeg):
+        for read in (read_image, read_pixels):
             with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
                 read(io.BytesIO(content))
 
@@ -253,7 +252,6 @@ def test_the_bytes_tell_the_format_not_the_name(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(encoded(gradient(), kind))
         path = str(tmp_path / name)
         assert torch.equal(read_file(read_pixels, path), as_tensor(read_file(read_image, path)))
-        assert (read_file(read_jpeg, path) is not None) == (kind == "JPEG")
 
 
 def test_plain_jpegs_take_the_quick_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,27 +259,3 @@ def test_plain_jpegs_take_the_quick_way(tmp_path: Path, monkeypatch: pytest.Monk
     for mode in ("RGB", "L"):
         gradient(mode).save(tmp_path / "image.jpg")
         assert read_file(read_pixels, tmp_path / "image.jpg").shape == (3, 30, 50)
-
-
-def test_only_sound_jpegs_in_ycbcr_or_grey_go_to_the_gpu(tmp_path: Path) -> None:
-    path = tmp_path / "image.jpg"
-    whole = encoded(gradient())
-    without_jfif = whole[:2] + whole[20:]  # the APP0 segment has 18 bytes
-    for content, taken in {
-        whole: True,
-        encoded(gradient("L")): True,
-        encoded(gradient(), progressive=True): True,
-        encoded(gradient("CMYK")): False,
-        encoded(gradient(), keep_rgb=True): False,
-        without_jfif: False,
-        whole[:-2]: False,
-        encoded(gradient(), "PNG"): False,
-    }.items():
-        path.write_bytes(content)
-        data = read_file(read_jpeg, path)
-        assert (data is not None) == taken
-        if data is not None:
-            assert bytes(data.tolist()) == content
-    path.write_bytes(b"nothing")
-    with pytest.raises(UnreadableImageError):
-        read_file(read_jpeg, path)

@@ -11,10 +11,9 @@ from conftest import write_images
 from torchvision.datasets import ImageFolder
 
 from data.decode import EMPTY, UnreadableImageError
-from data.folder import below_again, find_below, listed, open_file, read_list
+from data.folder import LINE_BREAK, below_again, find_below, listed, open_file, read_list
 from data.images import find_images
 from system.errors import InputError
-from system.names import to_lines
 
 
 def test_a_tree_is_listed_in_the_order_of_image_folder(tmp_path: Path) -> None:
@@ -167,15 +166,24 @@ def test_a_folder_that_is_closed_or_vanishes_is_named(
         find_images(tmp_path)
 
 
-def test_a_list_may_name_a_file_with_a_line_break(tmp_path: Path) -> None:
-    write_images(tmp_path, 2)
-    names = ["two\nlines.png", "\\odd.png"]
-    for number, name in enumerate(names):
-        (tmp_path / f"00{number}.png").rename(tmp_path / name)
-    (tmp_path / "list.txt").write_text(to_lines(names))
+@pytest.mark.parametrize("name", ["two\nlines.png", "end.png\r", "\n"])
+def test_an_image_whose_name_has_a_line_break_is_unreadable(tmp_path: Path, name: str) -> None:
+    (image,) = write_images(tmp_path, 1)
+    (tmp_path / "folder").mkdir()
+    image.rename(tmp_path / "folder" / f"{name}.png")
+    images = find_images(tmp_path)
+    assert images.names == [f"folder/{name}.png"]
+    with pytest.raises(UnreadableImageError, match=f"^{LINE_BREAK}$"):
+        images.open(0)
+
+
+def test_a_name_in_a_list_has_no_escapes(tmp_path: Path) -> None:
+    (image,) = write_images(tmp_path, 1)
+    image.rename(tmp_path / "\\odd\\n.png")
+    (tmp_path / "list.txt").write_text("\\odd\\n.png\n")
     images = find_images(tmp_path / "list.txt")
-    assert images.names == names
-    assert all(Path(images.where(i)).is_file() for i in range(2))
+    assert images.names == ["\\odd\\n.png"]
+    images.open(0).close()
 
 
 def test_files_open_by_index(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, read_image, read_jpeg, read_pixels
+from data.decode import UnreadableImageError, read_image, read_pixels
 from data.images import find_images
 from data.loading import Draw, ImageDataset
 from data.transforms import (
@@ -126,7 +126,7 @@ def test_the_limit_of_pixels_can_be_lowered_and_raised(
 ) -> None:
     count = HEIGHT * WIDTH
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count // 4)  # Pillow refuses more than twice it
-    readers: list[Callable[..., object]] = [read_image, read_pixels, read_jpeg]
+    readers: list[Callable[..., object]] = [read_image, read_pixels]
     for name in ("plain.png", "plain.jpg"):
         path = tmp_path / name
         path.write_bytes(ZOO[name].content)

@@ -11,7 +11,6 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import transforms
 
-from data.decode_gpu import Jpeg
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, make_loader
 from data.transforms import (
@@ -143,7 +142,7 @@ def test_the_ways_of_decoding_give_the_same_crops(tmp_path: Path) -> None:
 
 
 class ThreadsOfTheWorker(ImageDataset):
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str | Jpeg]:
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         return torch.get_num_threads(), torch.zeros(3, 1, 1, dtype=torch.uint8)
 
 

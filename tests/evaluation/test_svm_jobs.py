@@ -47,7 +47,9 @@ def test_results_come_in_order_and_no_piece_is_done_twice(tmp_path: Path) -> Non
     "change",
     ["about", "setting", "damaged", "not a table"],
 )
-def test_a_result_about_something_else_does_not_count(tmp_path: Path, change: str) -> None:
+def test_a_result_about_something_else_does_not_count(
+    tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     pieces = Pieces(tmp_path, {"seed": 1}, 1, False)
     pieces.results("", work, DATA, THREE, factor=0.5)
     factor, path = 0.5, tmp_path / "below" / "1.json"
@@ -63,6 +65,11 @@ def test_a_result_about_something_else_does_not_count(tmp_path: Path, change: st
     found = pieces.results("", work, DATA, THREE, factor=factor)
     assert found[1] == {"value": factor}
     assert done == ([3, 1, 2] if change == "setting" else [1])
+    said = {
+        "about": "1 results are computed again; below/1.json is of other settings (seed 2 → 1)",
+        "setting": "3 results are computed again; below/3.json is of other settings (factor 0.5 →",
+    }
+    assert said.get(change, "below/1.json is damaged") in capsys.readouterr().err
 
 
 def test_what_was_done_before_an_interruption_stays(tmp_path: Path) -> None:
@@ -83,8 +90,9 @@ def test_below_says_more(tmp_path: Path) -> None:
     below.keep("all", {"costs": (1, 2)}, {"x": 1})
     told = json.loads((tmp_path / "conv1" / "all.json").read_text())
     assert told["about"] == {"seed": 1, "layer": 1, "costs": [1, 2]}
-    assert below.kept("all", {"costs": (1, 2)}) == {"x": 1}
-    assert below.kept("all", {"costs": (1, 3)}) is None
+    assert below.kept("all", {"costs": (1, 2)}) == ({"x": 1}, "")
+    other = "is of other settings (costs [1, 2] → [1, 3])"
+    assert below.kept("all", {"costs": (1, 3)}) == (None, other)
 
 
 def test_nothing_is_kept_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

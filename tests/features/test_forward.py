@@ -18,9 +18,10 @@ from data.decode import read_image
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop, to_input
-from features.forward import NOT_FINITE, Features, compute_features
+from features.forward import NOT_FINITE, Features, OnInfinite, compute_features, refuse_infinite
 from models import ConvNet
 from system.device import select_compute
+from system.errors import InputError
 from tools.make_digits import write_digits
 
 CPU = torch.device("cpu")
@@ -31,6 +32,7 @@ def extract(
     model: ConvNet,
     unreadable: dict[int, str] | None = None,
     precision: str = "fp32",
+    on_infinite: OnInfinite | None = None,
 ) -> Features:
     images = find_images(folder)
     batches = EpochBatches(7)
@@ -38,7 +40,7 @@ def extract(
     loader = make_loader(ImageDataset(images, central_crop(32)), batches, 0, CPU)
     found = {} if unreadable is None else unreadable
     every, compute = range(len(images)), select_compute("cpu", precision)
-    return compute_features(loader, model, every, compute, found.update)
+    return compute_features(loader, model, every, compute, found.update, on_infinite=on_infinite)
 
 
 def by_hand(folder: Path, model: ConvNet) -> np.ndarray:
@@ -116,6 +118,22 @@ def test_an_image_whose_features_are_not_finite_counts_as_unreadable(
     assert unreadable == {11: NOT_FINITE}
     assert np.flatnonzero(~features.present).tolist() == [11]
     assert np.isfinite(features.rows).all()
+
+
+def test_a_protocol_that_needs_every_image_stops_at_features_that_are_not_finite(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = ConvNet.embedding
+
+    def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        result = embedding(model, x)
+        result[3, 1] = float("nan")
+        return result
+
+    monkeypatch.setattr(ConvNet, "embedding", spoil)
+    images = find_images(tree)
+    with pytest.raises(InputError, match=f"{images.where(3)}: {NOT_FINITE}"):
+        extract(tree, tiny(), on_infinite=refuse_infinite(images))
 
 
 def test_a_value_beyond_half_precision_stays_finite(

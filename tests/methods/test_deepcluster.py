@@ -152,13 +152,13 @@ def test_reweighted_losses_are_by_the_root_of_one_over_the_size(
     torch.testing.assert_close(ratio, torch.tensor([4 / 3, 2 / 3]))  # sizes 1 and 4, mean 1
 
 
-def test_a_blank_image_has_a_loss_where_image_0_is_left_out(
+def test_a_blank_image_has_a_loss_where_the_last_image_is_left_out(
     settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
-    """A process without images of a batch goes through the network with number 0."""
+    """A process without images of a batch goes through the network with number −1."""
     method = DeepCluster(settings(), compute)
-    labelled(method, [-1, 0, 1, 2, 3], 4)
-    blank = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1).long(), {})
+    labelled(method, [0, 1, 2, 3, -1], 4)
+    blank = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([-1]), {})
     assert method.losses(method.trained.eval(), blank).isfinite().all()
 
 

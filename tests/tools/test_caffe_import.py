@@ -1,11 +1,17 @@
-"""Caffe networks as ours: the same outputs as OpenCV computes from the same files."""
+"""Caffe networks as ours: the same outputs as OpenCV computes from the same files.
+
+`caffe_outputs.npz` has the outputs of OpenCV 4.14.0.94, one array for each test. To make it anew:
+
+    pip install "opencv-python-headless<5"   # version 5 reads no Caffe files
+    RECORD=1 python -m pytest tests/tools/test_caffe_import.py
+"""
 
 import copy
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -35,6 +41,10 @@ SIDE = 30  # of the input, at which the tiny network's maps need no rounding
 CLOSE = 1e-5  # relative to the largest value
 
 Files = tuple[Path, Path]
+ByOpenCV = Callable[..., np.ndarray]
+
+STORED = Path(__file__).with_name("caffe_outputs.npz")
+RECORD = "RECORD" in os.environ
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +58,40 @@ def random_pixels(side: int) -> Tensor:
     return torch.randint(256, (2, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def by_opencv(files: Files, pixels: Tensor, layer: str | None = None) -> np.ndarray:
-    """What the Caffe files make of the pixels, as BGR from 0 to 255."""
-    net = cv2.dnn.readNetFromCaffe(*map(str, files))
-    net.setInput(pixels.flip(1).numpy().astype(np.float32))
-    return net.forward(layer) if layer else net.forward()
+@pytest.fixture(scope="module")
+def stored() -> Iterator[dict[str, np.ndarray]]:
+    """OpenCV's outputs, by the name of the test."""
+    outputs: dict[str, np.ndarray] = {}
+    if not RECORD:
+        with np.load(STORED, allow_pickle=False) as file:
+            outputs = dict(file)
+    yield outputs
+    if RECORD:
+        np.savez_compressed(STORED, allow_pickle=False, **outputs)
+
+
+@pytest.fixture
+def by_opencv(stored: dict[str, np.ndarray], request: pytest.FixtureRequest) -> ByOpenCV:
+    """OpenCV's output for the Caffe files and `(B, 3, H, W) uint8` RGB pixels of a test: that of
+    the last layer, or of a named one."""
+
+    def outputs(files: Files, pixels: Tensor, layer: str | None = None) -> np.ndarray:
+        if RECORD:
+            import cv2
+
+            net = cv2.dnn.readNetFromCaffe(*map(str, files))
+            net.setInput(pixels.flip(1).numpy().astype(np.float32))  # BGR from 0 to 255
+            stored[request.node.name] = net.forward(layer) if layer else net.forward()
+        return stored[request.node.name]
+
+    return outputs
 
 
 @torch.inference_mode()
-def assert_same_outputs(files: Files, original: ConvNet, side: int = SIDE) -> ConvNet:
-    """Of the imported network, OpenCV's, and the one that was exported."""
+def assert_same_outputs(
+    files: Files, original: ConvNet, by_opencv: ByOpenCV, side: int = SIDE
+) -> ConvNet:
+    """Of the imported network, of OpenCV's, and of the one that was exported."""
     pixels = random_pixels(side)
     x = to_input(pixels, torch.device("cpu"))
     imported = load_caffe(*files).eval()
@@ -76,25 +110,32 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", ["scale", "power, batch norm", "mixture"])
 @pytest.mark.parametrize("sobel", [False, True])
 def test_outputs_are_those_of_opencv_and_of_the_exported_network(
-    tmp_path: Path, sobel: bool, kind: str, norm: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    sobel: bool,
+    kind: str,
+    norm: str,
+    caplog: pytest.LogCaptureFixture,
+    by_opencv: ByOpenCV,
 ) -> None:
     model = randomised(tiny(sobel, out=7))
     files = write_caffe(tmp_path, layers_of(model, kind, norm), SIDE)
-    imported = assert_same_outputs(files, model)
+    imported = assert_same_outputs(files, model, by_opencv)
     assert (imported.sobel is not None) == sobel
     assert caplog.messages == []
 
 
-def test_a_grey_filter_with_mean_and_scale_folded_in(tmp_path: Path) -> None:
+def test_a_grey_filter_with_mean_and_scale_folded_in(tmp_path: Path, by_opencv: ByOpenCV) -> None:
     model = randomised(tiny(sobel=True))
-    assert_same_outputs(write_caffe(tmp_path, layers_of(model, "grey"), SIDE), model)
+    assert_same_outputs(write_caffe(tmp_path, layers_of(model, "grey"), SIDE), model, by_opencv)
 
 
-def test_grey_and_sobel_filters_in_one_convolution(tmp_path: Path) -> None:
+def test_grey_and_sobel_filters_in_one_convolution(tmp_path: Path, by_opencv: ByOpenCV) -> None:
     model = randomised(tiny(sobel=True))
     assert model.sobel is not None
     model.sobel[0].load_state_dict({**model.sobel[0].state_dict(), "bias": torch.zeros(1)})
-    assert_same_outputs(write_caffe(tmp_path, layers_of(model, "one convolution"), SIDE), model)
+    assert_same_outputs(
+        write_caffe(tmp_path, layers_of(model, "one convolution"), SIDE), model, by_opencv
+    )
 
 
 def test_two_filters_of_different_colours_are_no_sobel_filters(tmp_path: Path) -> None:
@@ -105,11 +146,11 @@ def test_two_filters_of_different_colours_are_no_sobel_filters(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sobel", [False, True])
-def test_the_format_of_before_2014s_end(tmp_path: Path, sobel: bool) -> None:
+def test_the_format_of_before_2014s_end(tmp_path: Path, sobel: bool, by_opencv: ByOpenCV) -> None:
     model = randomised(tiny(sobel, out=7))
     kind = "grey" if sobel else "mixture"
     layers = [layer for layer in layers_of(model, kind, "folded") if layer.type != "Softmax"]
-    assert_same_outputs(write_caffe_v1(tmp_path, layers, SIDE), model)
+    assert_same_outputs(write_caffe_v1(tmp_path, layers, SIDE), model, by_opencv)
 
 
 def test_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
@@ -122,7 +163,7 @@ def test_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
 
 @torch.inference_mode()
 def test_a_mean_in_a_padded_convolution_differs_at_the_edges_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, by_opencv: ByOpenCV
 ) -> None:
     model = randomised(tiny())
     files = write_caffe(tmp_path, layers_of(model, "folded", "folded"), SIDE)
@@ -140,7 +181,7 @@ def test_a_mean_in_a_padded_convolution_differs_at_the_edges_and_says_so(
 
 
 @torch.inference_mode()
-def test_softmax_is_left_out(tmp_path: Path) -> None:
+def test_softmax_is_left_out(tmp_path: Path, by_opencv: ByOpenCV) -> None:
     model = randomised(tiny(out=7))
     files = write_caffe(tmp_path, layers_of(model, "scale", softmax=True), SIDE)
     pixels = random_pixels(SIDE)
@@ -148,17 +189,19 @@ def test_softmax_is_left_out(tmp_path: Path) -> None:
     assert error(logits.softmax(1).numpy(), by_opencv(files, pixels)) < CLOSE
 
 
-def test_without_a_top_layer(tmp_path: Path) -> None:
+def test_without_a_top_layer(tmp_path: Path, by_opencv: ByOpenCV) -> None:
     model = randomised(tiny(sobel=True))
     model.top_layer = None
     imported = assert_same_outputs(
-        write_caffe(tmp_path, layers_of(model, "grey", top=False), SIDE), model
+        write_caffe(tmp_path, layers_of(model, "grey", top=False), SIDE), model, by_opencv
     )
     assert imported.top_layer is None
 
 
 @torch.inference_mode()
-def test_a_net_that_ends_before_the_last_relu_gives_the_embedding(tmp_path: Path) -> None:
+def test_a_net_that_ends_before_the_last_relu_gives_the_embedding(
+    tmp_path: Path, by_opencv: ByOpenCV
+) -> None:
     model = randomised(tiny(sobel=True))
     files = write_caffe(tmp_path, layers_of(model, "grey", top=False)[:-1], SIDE)
     pixels = random_pixels(SIDE)
@@ -189,12 +232,12 @@ def thin(arch: str) -> Callable[..., ConvNet]:
 @pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
 @pytest.mark.parametrize("sobel", [False, True])
 def test_the_released_architectures_at_224_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, sobel: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, sobel: bool, by_opencv: ByOpenCV
 ) -> None:
     monkeypatch.setitem(MODELS, arch, thin(arch))
     model = randomised(MODELS[arch](sobel=sobel, out=9))
     files = write_caffe(tmp_path, layers_of(model, "mixture"), 224)
-    assert_same_outputs(files, model, 224)
+    assert_same_outputs(files, model, by_opencv, 224)
 
 
 def test_at_another_size_caffe_rounds_up_where_ours_rounds_down(

@@ -17,7 +17,7 @@ from system import cli
 from system.errors import InputError
 from tools import export_clusters
 
-ODD = ["a,b.png", 'a "b".png', "a\rb.png", "caf\udce9.png"]
+ODD = ["a,b.png", 'a "b".png', "a\u2028b.png", "caf\udce9.png"]
 
 
 def run(*rest: object) -> None:

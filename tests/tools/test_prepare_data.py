@@ -141,7 +141,10 @@ def test_another_source_is_not_mixed_in(
     run(source / "a", tmp_path / "target")
     before = contents(tmp_path / "target")
     assert run(source / "b", tmp_path / "target") == 2
-    assert "target: is a copy of source " in capsys.readouterr().err
+    assert (
+        f"is of other settings (source {source / 'a'} → {source / 'b'}); give another TARGET"
+        in (capsys.readouterr().err)
+    )
     assert contents(tmp_path / "target") == before
 
 
@@ -196,7 +199,7 @@ def test_source_and_target_must_be_apart(
     ("flags", "message"),
     [
         (["--quality", "101"], "--quality 101: give a number from 1 to 100"),
-        (["--size", "32"], "/source, size 64, quality 90, not of source "),
+        (["--size", "32"], "prepare_data.json: is of other settings (size 64 → 32); give"),
     ],
 )
 def test_bad_settings_are_one_line(

@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import image_list, write_images
 
-from cluster.pickles import Logger
 from data.images import ImageList, find_images
 from system.errors import InputError
 from training.experiment import RESULTS, Experiment
@@ -32,10 +31,9 @@ def epoch(number: int) -> dict[str, Any]:
     return {"epoch": number, "convnet_loss": 2.5, "nmi_labels": None, "seconds": {"training": 1.0}}
 
 
-def checkpoint(number: int, experiment: Experiment) -> dict[str, Any]:
-    """What the experiment reads of a checkpoint that is saved now."""
-    clusters = experiment.clusters
-    return {"epoch": number, "clusters_end": clusters.end, "clusters_digest": clusters.digest}
+def checkpoint(number: int) -> dict[str, Any]:
+    """What the experiment reads of a checkpoint that is saved before an epoch."""
+    return {"epoch": number, "step": 0, "assignment": torch.tensor([0, 0, 2])}
 
 
 def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, Any]]:
@@ -44,7 +42,7 @@ def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, An
     with Experiment(folder, images, SETTINGS) as experiment:
         for number in range(count):
             experiment.log_epoch(epoch(number), np.array([0, 0, 2]), CLUSTERS)
-            saved.append(checkpoint(number + 1, experiment))
+            saved.append(checkpoint(number + 1))
     return saved
 
 
@@ -81,21 +79,54 @@ def test_another_runs_results_are_not_overwritten(
     assert [p.name for p in (tmp_path / "exp").iterdir()] == [result]
 
 
-@pytest.mark.parametrize("clusters", [[], [[[0], [1], [2]]], [[[0, 1], [2]], [[0, 1, 2]]]])
-def test_another_runs_clusters_are_noticed_at_resume(
-    tmp_path: Path, images: ImageList, clusters: list[list[list[int]]]
+def go_on(folder: Path, images: ImageList, saved: dict[str, Any]) -> Experiment:
+    return Experiment(folder, images, SETTINGS, folder / "checkpoint.pth.tar", saved)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_another_runs_assignments_are_noticed_at_resume(
+    tmp_path: Path, images: ImageList, step: int
 ) -> None:
-    """Cut where the checkpoint says, these would not be a list any more."""
-    (saved,) = run_epochs(tmp_path, images, 1)
-    (tmp_path / "clusters").unlink()
-    other = Logger(tmp_path / "clusters")
-    for item in clusters:
-        other.log(item)
-    _ = other.end  # makes the file
-    before = other.path.read_bytes()
-    with pytest.raises(InputError, match=r"does not begin as it was when .*; give another --exp"):
-        Experiment(tmp_path, images, SETTINGS, tmp_path / "c", saved)
-    assert other.path.read_bytes() == before
+    run_epochs(tmp_path, images, 2)
+    others = checkpoint(2) | {"assignment": torch.tensor([0, 1, 2])}
+    if step:
+        others |= {"step": step, "previous": others["assignment"]}
+    message = r"epoch_0001\.npy is not as it was when .* another run's results; give another --exp"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=message):
+        go_on(tmp_path, images, others)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_not_continued_without_its_assignments(tmp_path: Path, images: ImageList) -> None:
+    *_, saved = run_epochs(tmp_path, images, 3)
+    lost = tmp_path / "assignments" / "epoch_0000.npy"
+    whole = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(InputError, match=r"epoch_0000\.npy is missing; put it back, or give anoth"):
+        go_on(tmp_path, images, saved)
+    lost.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=r"epoch_0000\.npy: cannot read this assignment: "):
+        go_on(tmp_path, images, saved)
+
+
+@pytest.mark.parametrize("content", [None, b"no pickle", b""])
+def test_clusters_are_made_again_from_the_assignments(
+    tmp_path: Path, images: ImageList, content: bytes | None
+) -> None:
+    """With the same bytes, empty clusters included."""
+    clusters = tmp_path / "clusters"
+    with Experiment(tmp_path, images, SETTINGS) as experiment:
+        for number in range(3):
+            metrics = {**epoch(number), "clusters": 3}
+            experiment.log_epoch(metrics, np.array([-1, 1, 1]), [[], [1, 2], []])
+    whole = clusters.read_bytes()
+    if content is None:
+        clusters.unlink()
+    else:
+        clusters.write_bytes(content)
+    with go_on(tmp_path, images, checkpoint(3) | {"assignment": torch.tensor([-1, 1, 1])}):
+        assert clusters.read_bytes() == whole
 
 
 def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
@@ -126,20 +157,28 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
 def test_a_run_cut_before_its_first_checkpoint_begins_again(
     tmp_path: Path, images: ImageList
 ) -> None:
-    """With `--resume auto`; what it left is kept, as whoever deleted checkpoints may miss it."""
     folder = tmp_path / "exp"
-    run_epochs(folder, images, 2)
+    run_epochs(folder, images, 1)
     (folder / ".checkpoint.pth.tar.abcd_123.tmp").touch()
-    left = ("clusters", "metrics.jsonl", "images.txt", "assignments/epoch_0001.npy")
-    before = {name: (folder / name).read_bytes() for name in left}
-    for _ in range(2):  # the second time there is nothing to keep
-        with Experiment(folder, images, SETTINGS, AUTO) as experiment:
-            assert experiment.read_metrics() == experiment.clusters.data == []
-            assert "begins again" in experiment.how_to_go_on()
+    with Experiment(folder, images, SETTINGS, AUTO) as experiment:
+        assert experiment.read_metrics() == experiment.clusters.data == []
+        assert "begins again" in experiment.how_to_go_on()
     assert not list(folder.glob("assignments/*"))
     assert not list(folder.rglob("*.tmp"))
-    assert {name: (folder / "set_aside/001" / name).read_bytes() for name in left} == before
-    assert [path.name for path in (folder / "set_aside").iterdir()] == ["001"]
+
+
+@pytest.mark.parametrize("name", ["assignments", "metrics.jsonl", "clusters"])
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(
+    tmp_path: Path, images: ImageList, name: str
+) -> None:
+    """A run saves after each epoch: with two of them, somebody has removed the checkpoints."""
+    run_epochs(tmp_path / "whole", images, 2)
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    (tmp_path / "whole" / name).rename(folder / name)
+    with pytest.raises(InputError, match=f"{name} has 2 epochs of a run, and there is no checkpoi"):
+        Experiment(folder, images, SETTINGS, AUTO)
+    assert (folder / name).exists()
 
 
 def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -> None:
@@ -167,7 +206,7 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
     images = image_list(*names, *(f"{n}.png" for n in range(400)))
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         experiment.unreadable.report(dict.fromkeys((0, 1, 3), "cannot be read"))
-        saved = checkpoint(0, experiment)
+        saved = checkpoint(0)
     caplog.clear()
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
@@ -207,7 +246,7 @@ def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
     images = image_list(*(f"{n}.png" for n in range(200)))
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
         experiment.unreadable.report({7: "empty"})
-        saved = checkpoint(0, experiment) | {"step": step}
+        saved = checkpoint(0) | {"step": step}
         saved["assignment"] = torch.where(torch.arange(200) == 7, -1, 0)
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:

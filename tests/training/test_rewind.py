@@ -1,12 +1,13 @@
-"""The folder of a run that is resumed: what does not fit is refused, what came later set aside."""
+"""The folder of a run that is resumed: logs that are damaged, lost, or cannot be written."""
 
 import errno
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import load_metrics
+import torch
+from runs import assert_same_weights, load_metrics
 
 import main
 from system import cli
@@ -46,21 +47,33 @@ def test_lost_metrics_are_begun_anew_and_the_log_says_so(tree: Path, train: Trai
     assert "metrics.jsonl was lost: it begins anew" in (folder / "log.txt").read_text()
 
 
-def test_a_disk_without_room_for_what_is_set_aside_is_told_of_that(
+def test_a_checkpoint_that_knows_where_clusters_ended_is_continued(
+    tree: Path, train: Train
+) -> None:
+    """As those of versions before do; what they say is not needed."""
+    whole = train(tree, "--epochs", "2", exp="whole")
+    cut = train(tree, exp="cut")
+    newest = cut / "checkpoint.pth.tar"
+    checkpoint = torch.load(newest, weights_only=True)
+    torch.save({**checkpoint, "clusters_end": 7, "clusters_digest": "of others"}, newest)
+    train(tree, "--resume", str(newest), "--epochs", "2", exp="cut")
+    assert_same_weights(whole / "checkpoint.pth.tar", newest)
+    assert (whole / "clusters").read_bytes() == (cut / "clusters").read_bytes()
+
+
+def test_a_disk_without_room_leaves_the_logs_as_they_were(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = train(tree, "--checkpoints", "3")
+    folder = train(tree)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfileobj", full)
-    early = folder / "checkpoints" / "checkpoint_1.pth.tar"
-    with pytest.raises(OSError, match=r"No space left on device: it needs [\d,]+ bytes") as error:
-        train(tree, "--resume", str(early))
-    assert error.value.filename == str(folder / "set_aside" / "001" / "clusters")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: it needs .*bytes") as error:
+        train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2")
+    assert error.value.filename == str(folder / "clusters")
     del before[folder / "log.txt"]
     for path, content in before.items():
         assert path.read_bytes() == content
-    assert not (folder / "set_aside" / "001").exists()

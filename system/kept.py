@@ -1,0 +1,120 @@
+"""Work that is kept under a key, so that the same command continues it.
+
+A key is a dict of settings and digests: all that the work depends on. Work under another key is
+never taken for it: a run is not continued (`check_key`, `begin`), a result is computed again
+(`load_result`, `load_arrays`).
+"""
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from system.errors import InputError
+from system.files import atomic_write, remove_leftovers_of, write_text
+
+Key = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+KEY = "settings"  # its name among the arrays of a file
+ABSENT = "is not there"
+
+
+def differences(before: Key, key: Key) -> str:
+    """How a key differs from the one before: `lr 0.1 → 0.2, size 32 → 64`; empty if it does not."""
+    before, key = _plain(before), _plain(key)
+    changed = (name for name in {**key, **before} if before.get(name) != key.get(name))
+    return ", ".join(f"{name} {before.get(name)} → {key.get(name)}" for name in changed)
+
+
+def check_key(path: Path, before: Key, key: Key, advice: str) -> None:
+    """Check that a file's work may be continued.
+
+    Args:
+        advice: how to start over, `give another --exp` for example.
+
+    Raises:
+        InputError: it has another key; the message names the differences.
+    """
+    if changed := differences(before, key):
+        raise InputError(f"{path}: is of other settings ({changed}); {advice}")
+
+
+@contextlib.contextmanager
+def continuing(path: Path, advice: str) -> Iterator[None]:
+    """Turn what damaged content of a file raises, which may be anything, into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: is damaged; {advice}") from error
+
+
+def begin(path: Path, key: Key, advice: str) -> bool:
+    """Continue the work of a folder whose key is in a JSON file, or begin it with this file.
+
+    Returns whether it was begun before.
+
+    Raises:
+        InputError: the file is damaged, or has another key.
+        OSError: it cannot be written.
+    """
+    if not path.exists():
+        write_text(path, json.dumps(key) + "\n")
+        return False
+    with continuing(path, advice):
+        check_key(path, dict(json.loads(path.read_text(encoding="utf-8"))), key, advice)
+    return True
+
+
+def save_result(path: Path, key: Key, result: Any) -> None:
+    """Write a result that fits into JSON, whole or not at all; its folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"about": key, "result": result}) + "\n")
+
+
+def load_result(path: Path, key: Key) -> tuple[Any, str]:
+    """The result in a file of `save_result`, and why it cannot be used; one of them is empty."""
+    if not path.exists():
+        return None, ABSENT
+    try:
+        told = json.loads(path.read_text())
+        changed, result = differences(told["about"], key), told["result"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, "is damaged"
+    return (None, f"is of other settings ({changed})") if changed else (result, "")
+
+
+def save_arrays(path: Path, key: Key, arrays: Arrays) -> None:
+    """Write arrays as `.npz`, whole or not at all."""
+    remove_leftovers_of(path)
+    content: dict[str, Any] = {**arrays, KEY: np.array(json.dumps(key))}
+    with atomic_write(path) as file:
+        np.savez(file, **content)
+
+
+def load_arrays(path: Path, key: Key) -> tuple[Arrays, str]:
+    """The arrays in a file of `save_arrays`, and why they cannot be used; one of them is empty."""
+    if not path.exists():
+        return {}, ABSENT
+    try:
+        with zipfile.ZipFile(path) as members:
+            if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
+                return {}, "is compressed"  # by someone else, and might fill the memory
+            if members.testzip() is not None:
+                return {}, "is damaged"
+        with np.load(path, allow_pickle=False) as stored:
+            if changed := differences(dict(json.loads(str(stored[KEY]))), key):
+                return {}, f"is of other settings ({changed})"
+            return {name: stored[name] for name in stored.files if name != KEY}, ""
+    except Exception:  # damaged bytes make np.load raise almost anything
+        return {}, "is damaged"
+
+
+def _plain(key: Key) -> Key:
+    """As JSON gives it back: tuples are lists there."""
+    return dict(json.loads(json.dumps(key, default=repr)))

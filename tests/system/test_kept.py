@@ -1,0 +1,100 @@
+"""Work that is kept under a key: continued with the same key, and never taken for other work."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from system.errors import InputError
+from system.kept import (
+    begin,
+    check_key,
+    continuing,
+    load_arrays,
+    load_result,
+    save_arrays,
+    save_result,
+)
+
+KEY = {"lr": 0.1, "layers": (1, 2), "weights": "ab12"}
+
+
+def test_the_same_key_continues_also_where_json_made_lists_of_tuples() -> None:
+    check_key(Path("x"), json.loads(json.dumps(KEY)), KEY, "--exp")
+
+
+@pytest.mark.parametrize(
+    ("before", "changed"),
+    [
+        ({**KEY, "lr": 0.2}, "lr 0.2 → 0.1"),
+        ({"lr": 0.1, "layers": [1]}, "layers [1] → [1, 2], weights None → ab12"),
+        ({**KEY, "once": 1}, "once 1 → None"),
+    ],
+)
+def test_another_key_is_named_with_its_differences(before: dict[str, object], changed: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_key(Path("there"), before, KEY, "give another --exp")
+    assert str(error.value) == f"there: is of other settings ({changed}); give another --exp"
+
+
+def test_a_folder_is_begun_once_and_continued_with_its_key(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    assert not begin(record, KEY, "give another --out")
+    assert begin(record, KEY, "give another --out")
+    with pytest.raises(InputError, match=r"record\.json: is of other settings \(lr 0.1 → 5\)"):
+        begin(record, {**KEY, "lr": 5}, "give another --out")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "5", '{"lr": 0.1', "[" * 100_000, "\udcff"])
+def test_a_damaged_record_is_one_line(tmp_path: Path, content: str) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(content, errors="surrogateescape")
+    with pytest.raises(InputError, match=r"record\.json: is damaged; give another --out$"):
+        begin(record, KEY, "give another --out")
+
+
+def test_whatever_damaged_content_raises_is_one_line() -> None:
+    with (
+        pytest.raises(InputError, match=r"there: is damaged; give another --exp$"),
+        continuing(Path("there"), "give another --exp"),
+    ):
+        raise ZeroDivisionError
+    with pytest.raises(InputError, match="mine"), continuing(Path("there"), "give another --exp"):
+        raise InputError("mine")
+
+
+def test_a_result_comes_back_under_its_key_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "result.json"
+    assert load_result(path, KEY) == (None, "is not there")
+    save_result(path, KEY, {"ap": 0.1 + 0.2})
+    assert load_result(path, KEY) == ({"ap": 0.1 + 0.2}, "")
+    other = "is of other settings (lr 0.1 → 0.2)"
+    assert load_result(path, {**KEY, "lr": 0.2}) == (None, other)
+    path.write_bytes(b"\xff")
+    assert load_result(path, KEY) == (None, "is damaged")
+
+
+def test_arrays_come_back_under_their_key_alone(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows.npz", np.arange(6, dtype=np.float16).reshape(2, 3)
+    assert load_arrays(path, KEY) == ({}, "is not there")
+    save_arrays(path, KEY, {"rows": rows})
+    found, why = load_arrays(path, KEY)
+    assert (list(found), why) == (["rows"], "")
+    assert found["rows"].dtype == np.float16
+    np.testing.assert_array_equal(found["rows"], rows)
+    other = "is of other settings (weights ab12 → cd34)"
+    assert load_arrays(path, {**KEY, "weights": "cd34"}) == ({}, other)
+
+
+def test_arrays_that_are_compressed_pickled_or_damaged_are_not_loaded(tmp_path: Path) -> None:
+    path, told = tmp_path / "rows.npz", np.array(json.dumps(KEY))
+    np.savez_compressed(path, rows=np.zeros(1000), settings=told)
+    assert load_arrays(path, KEY) == ({}, "is compressed")
+    np.savez(path, rows=np.array([print], dtype=object), settings=told)
+    assert load_arrays(path, KEY) == ({}, "is damaged")
+    save_arrays(path, KEY, {"rows": np.zeros(1000)})
+    damaged = bytearray(path.read_bytes())
+    damaged[500] ^= 1
+    path.write_bytes(damaged)
+    assert load_arrays(path, KEY) == ({}, "is damaged")
