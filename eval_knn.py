@@ -18,6 +18,7 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
+from data.decode import limit_pixels
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
@@ -100,7 +101,8 @@ def main(args: argparse.Namespace) -> None:
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
-        train, val = find_train_and_val(args.data, args.max_pixels)
+        limit_pixels(args.max_pixels)
+        train, val = find_train_and_val(args.data)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
     if args.untrained:

@@ -43,6 +43,7 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
+from data.decode import limit_pixels
 from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from evaluation import linear as probe
@@ -121,7 +122,8 @@ def main(args: argparse.Namespace) -> None:
         model = model_of(checkpoint, args.model)
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
-        train, val = find_train_and_val(args.data, args.max_pixels)
+        limit_pixels(args.max_pixels)
+        train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import load_model
+from data.decode import limit_pixels
 from data.loading import add_max_pixels_flag
 from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
 from evaluation.retrieval import Stages
@@ -187,7 +188,8 @@ def check_precision(binary: Path, truth: Path, names: list[str], ours: float) ->
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     torch.backends.cudnn.benchmark = False  # it would time every convolution anew for every size
-    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset, args.max_pixels)
+    limit_pixels(args.max_pixels)
+    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset)
     if args.eval_binary is not None and all(b.lab is None for b in data.benchmarks):
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
     if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):

@@ -34,6 +34,7 @@ import torch
 
 from checkpoints.checkpoint import digest_of, load_model
 from checkpoints.folder import folder_of
+from data.decode import limit_pixels
 from data.loading import add_max_pixels_flag
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
@@ -133,7 +134,8 @@ def describe(
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    splits = {name: find_voc(args.vocdir, name, args.max_pixels) for name in ("trainval", "test")}
+    limit_pixels(args.max_pixels)
+    splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
     model = load_model(args.model)
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)

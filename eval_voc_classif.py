@@ -19,6 +19,7 @@ from torch import Tensor
 
 from checkpoints.checkpoint import digest_of, load_model
 from checkpoints.folder import folder_of
+from data.decode import limit_pixels
 from data.images import RefuseUnreadable
 from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import object_crops, ten_crops
@@ -204,8 +205,9 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     if len(set(args.seeds)) < len(args.seeds):
         raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one of them is there twice")
-    train = find_voc(args.vocdir, args.split, args.max_pixels)
-    test = find_voc(args.vocdir, TESTED_ON[args.split], args.max_pixels)
+    limit_pixels(args.max_pixels)
+    train = find_voc(args.vocdir, args.split)
+    test = find_voc(args.vocdir, TESTED_ON[args.split])
     model = load_model(args.model)
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
+from data.decode import limit_pixels
 from data.images import ImageList, find_images
 from data.loading import add_decode_flag, add_max_pixels_flag
 from evaluation.knn import classify_each_other
@@ -59,8 +60,9 @@ def main(args: argparse.Namespace) -> None:
     """Join the other processes, if there are any; check everything; train."""
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
+            limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
-            images = find_images(args.data, args.max_pixels)
+            images = find_images(args.data)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)
         check_same_place(args, checkpoint)

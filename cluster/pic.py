@@ -158,7 +158,8 @@ class _SmallWorld:
         self.index: Any = faiss.IndexHNSWSQ(xb.shape[1], half, LINKS)
         self.index.hnsw.efSearch = SEARCHED
         for start in range(0, len(xb), BLOCK):  # gives the same graph on any number of threads
-            self.index.add(xb[start : start + BLOCK] / self.scale)
+            scaled: Any = xb[start : start + BLOCK] / self.scale
+            self.index.add(scaled)
 
     def search(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """As a Faiss index: distances and neighbours, the nearest first."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from cluster.pickles import write_assignment
 from system.cli import close_stdout
 from system.errors import InputError
+from system.extras import check_installed
 from system.files import atomic_folder, atomic_write, check_new_file, check_new_folder
 
 TABLES = (".csv", ".parquet")
@@ -65,10 +64,21 @@ def check_outputs(args: argparse.Namespace) -> None:
     """
     if args.out is not None:
         check_new_file("--out", args.out, TABLES)
+        check_table("--out", args.out)
     if args.pickle is not None:
         check_new_file("--pickle", args.pickle, (".pickle", ".pkl"))
     if args.folders is not None:
         check_new_folder("--folders", args.folders)
+
+
+def check_table(flag: str, path: Path) -> None:
+    """Check that the package for a table's format is installed.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    if path.suffix.lower() == ".parquet":
+        check_installed(f"{flag} {path}", "pyarrow")
 
 
 def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path]:
@@ -87,7 +97,7 @@ def write_table(path: Path, assignment: Assignment) -> None:
     """Write CSV or Parquet, by the file's ending: path, cluster and, where known, distance."""
     with atomic_write(path) as file:
         if path.suffix.lower() == ".parquet":
-            pyarrow.parquet.write_table(_parquet(assignment), file)
+            _write_parquet(file, assignment)
         else:
             _write_csv(file, assignment)
 
@@ -149,13 +159,16 @@ def _write_csv(file: IO[bytes], assignment: Assignment) -> None:
     text.detach()
 
 
-def _parquet(assignment: Assignment) -> pyarrow.Table:
+def _write_parquet(file: IO[bytes], assignment: Assignment) -> None:
     """A table whose paths are UTF-8, as Parquet's texts are: of names that are not, the odd bytes
     become `\\xNN`."""
+    import pyarrow
+    import pyarrow.parquet
+
     arrays = [pyarrow.array([_utf8(path) for path in assignment.paths], pyarrow.string())]
     numbers = (assignment.clusters, assignment.distances)
     arrays += [pyarrow.array(each) for each in numbers if each is not None]
-    return pyarrow.table(arrays, _columns(assignment))
+    pyarrow.parquet.write_table(pyarrow.table(arrays, _columns(assignment)), file)
 
 
 def _utf8(path: str) -> str:

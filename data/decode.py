@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import math
 import os
 import re
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-MAX_PIXELS = 178_956_970  # of an image; what Pillow refuses, and 0.5 GB of RGB
+MAX_PIXELS = 178_956_970  # of an image: 0.5 GB of RGB, and Pillow's own limit
 
 # Formats that Pillow has no decoder of its own for. EPS is a program, which it has Ghostscript run.
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
@@ -26,6 +26,21 @@ EMPTY = "the file is empty"
 
 class UnreadableImageError(Exception):
     """An image that cannot be decoded; the message says why."""
+
+
+def limit_pixels(most: int, worker: int = 0) -> None:
+    """Set the pixels that an image of this process may have; without a call they are `MAX_PIXELS`.
+
+    Args:
+        worker: the number of a worker, with which a `DataLoader` calls its `worker_init_fn`.
+    """
+    # Pillow raises above twice its own limit, which may be odd
+    Image.MAX_IMAGE_PIXELS = Fraction(most, 2)  # type: ignore[assignment]
+
+
+def pixel_limit() -> int:
+    """The pixels that an image may have in this process."""
+    return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else int(2 * Image.MAX_IMAGE_PIXELS)
 
 
 @contextlib.contextmanager
@@ -41,7 +56,7 @@ def name_failure() -> Iterator[None]:
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
 
 
-def read_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(file: BinaryIO) -> Image.Image:
     """Decode any image that Pillow reads to an RGB image; of many pictures the first one.
 
     As torchvision's loader does, an alpha channel is dropped and the EXIF orientation is left
@@ -50,16 +65,15 @@ def read_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         file: the image's bytes, as a file that can be sought; it stays open.
-        max_pixels: that an image may have by its header, before memory is taken for them.
 
     Raises:
         UnreadableImageError: the file is empty, damaged, too large, or of no format that is read.
     """
-    with _open(file, max_pixels) as image:
+    with _open(file) as image:
         return _to_rgb(image)
 
 
-def read_pixels(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_pixels(file: BinaryIO) -> Tensor:
     """The same pixels as `(3, H, W) uint8`, sooner where the file is a JPEG.
 
     Pillow reads the header and says what the file is, whatever its name; torchvision decodes grey
@@ -70,7 +84,7 @@ def read_pixels(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         UnreadableImageError: as for `read_image`.
     """
-    with _open(file, max_pixels) as image:
+    with _open(file) as image:
         if _is_plain_jpeg(image):
             with contextlib.suppress(RuntimeError):
                 return decode_jpeg(_bytes(file), mode=ImageReadMode.RGB)
@@ -87,37 +101,22 @@ def image_extensions() -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def _open(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+def _open(file: BinaryIO) -> Iterator[Image.Image]:
     """The image with its header read; what fails here or in the block is named in one line."""
-    _allow_pixels(max_pixels)
     with name_failure(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
         try:
             # one file for Pillow and torchvision, whose own takes no name that is not UTF-8
             with Image.open(file, formats=_formats()) as image:
-                _check_pixels(math.prod(image.size), max_pixels)
                 yield image
         except UnidentifiedImageError as error:
             empty = file.seek(0, os.SEEK_END) == 0
             raise UnreadableImageError(EMPTY if empty else "cannot identify image file") from error
-        except Image.DecompressionBombError as error:  # Pillow looks before we can
+        except Image.DecompressionBombError as error:  # by the header, before memory is taken
             count = re.search(r"\d+", str(error))
-            _check_pixels(int(count[0]) if count else max_pixels + 1, max_pixels)
-            raise
-
-
-def _check_pixels(count: int, max_pixels: int) -> None:
-    if count > max_pixels:
-        raise UnreadableImageError(f"{count:,} pixels, more than --max-pixels {max_pixels}")
-
-
-def _allow_pixels(max_pixels: int) -> None:
-    """Let Pillow, whose own limit is the whole program's, read images as large as that. Its limit
-    is only ever raised, so that threads do not disturb each other; those that are read here with a
-    lower one are checked against it all the same."""
-    own = Image.MAX_IMAGE_PIXELS  # it refuses above twice that
-    if own is not None and 2 * own < max_pixels:
-        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+            assert count is not None
+            reason = f"{int(count[0]):,} pixels, more than --max-pixels {pixel_limit()}"
+            raise UnreadableImageError(reason) from error
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.decode import MAX_PIXELS, name_failure
+from data.decode import name_failure
 from data.folder import below_again, find_below, listed, read_list
 from data.source import Source, join, where
 from system.errors import InputError
@@ -22,14 +22,9 @@ MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images of a data set; an image's index is its place in the source.
-
-    Attributes:
-        max_pixels: that an image may have and still be read.
-    """
+    """The images of a data set; an image's index is its place in the source."""
 
     source: Source
-    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.source.names)
@@ -50,7 +45,7 @@ class ImageList:
 
     def take(self, indices: Sequence[int]) -> "ImageList":
         """Some of the images, in that order."""
-        return ImageList(self.source.take(indices), self.max_pixels)
+        return ImageList(self.source.take(indices))
 
     @property
     def root(self) -> Path:
@@ -112,24 +107,24 @@ class RefuseUnreadable:
             raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
 
 
-def find_images(source: str | Path, max_pixels: int = MAX_PIXELS) -> ImageList:
+def find_images(source: str | Path) -> ImageList:
     """List the images of a folder (nested or flat) or of a list file. Whether an image can be read
     is found out when it is.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
     """
-    return ImageList(find_source(Path(source)), max_pixels)
+    return ImageList(find_source(Path(source)))
 
 
-def find_all_images(sources: Sequence[str | Path], max_pixels: int = MAX_PIXELS) -> ImageList:
+def find_all_images(sources: Sequence[str | Path]) -> ImageList:
     """List the images of one or several folders or list files, one after the other. The names are
     the files to open, as they are reached from where the program was started.
 
     Raises:
         InputError: as `find_images`.
     """
-    return ImageList(join([find_source(Path(source)) for source in sources]), max_pixels)
+    return ImageList(join([find_source(Path(source)) for source in sources]))
 
 
 def find_source(path: Path) -> Source:
@@ -145,15 +140,13 @@ def find_source(path: Path) -> Source:
     raise InputError(f"{path}: no such folder or list file")
 
 
-def images_of_listing(
-    source: str | Path, names: list[str], max_pixels: int = MAX_PIXELS
-) -> ImageList:
+def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
     """What `find_images` has once found in a source, from its names alone. A source that is not
     there any more is taken for a folder."""
     source = Path(source)
     if os.path.isfile(source):  # noqa: PTH113  # of a text that can be no name, too
-        return ImageList(listed(source.parent, names), max_pixels)
-    return ImageList(below_again(source, names), max_pixels)
+        return ImageList(listed(source.parent, names))
+    return ImageList(below_again(source, names))
 
 
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import MAX_PIXELS
 from data.folder import Files, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from system.errors import InputError, shorten
@@ -40,7 +39,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
@@ -50,8 +49,7 @@ def find_train_and_val(data: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
-    found = (_find_split(Path(data), split) for split in ("train", "val"))
-    train, val = (replace(split, max_pixels=max_pixels) for split in found)
+    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))

@@ -6,6 +6,7 @@ so that a new epoch with new labels and another order costs no restart.
 """
 
 import argparse
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
-from data.decode import MAX_PIXELS, UnreadableImageError, read_image, read_pixels
+from data.decode import (
+    MAX_PIXELS,
+    UnreadableImageError,
+    limit_pixels,
+    pixel_limit,
+    read_image,
+    read_pixels,
+)
 from data.images import ImageList
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
@@ -35,7 +43,7 @@ def add_decode_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
-    """`--max-pixels`, which `ImageList` takes."""
+    """`--max-pixels`, which `data.decode.limit_pixels` takes."""
     max_help = "an image of more pixels counts as unreadable: a few bytes may claim any number"
     add = parser.add_argument
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
@@ -70,7 +78,7 @@ class ImageDataset(Dataset[Any]):
         read = read_image if self.decode == "pil" else read_pixels
         try:
             with self.images.open(draw.image) as file:
-                image = read(file, self.images.max_pixels)
+                image = read(file)
         except UnreadableImageError as error:
             return draw.image, str(error)
         return draw.image, apply_seeded(self.transform, image, seed)
@@ -115,10 +123,15 @@ def make_loader(
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
-        "worker_init_fn": ignore_signals,
+        "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
         "generator": torch.Generator(),  # the loader must not draw from the global one
     }
     return DataLoader(dataset, collate_fn=collate, **options)
+
+
+def _start_worker(most_pixels: int, worker: int) -> None:
+    ignore_signals()
+    limit_pixels(most_pixels)
 
 
 def load_in_order(

@@ -34,7 +34,7 @@ class ResizedImages(ImageDataset):
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         try:
             with self.images.open(draw.image) as file:
-                pixels = read_pixels(file, self.images.max_pixels)
+                pixels = read_pixels(file)
         except UnreadableImageError as error:
             return draw.image, f"cannot read this image: {error}"
         scale = self.size / max(pixels.shape[1:])

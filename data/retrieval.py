@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.decode import MAX_PIXELS
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.retrieval_revisited import read_revisited
@@ -87,7 +86,6 @@ def find_retrieval(
     dataset: Path,
     name: str,
     train_dataset: Path | None = None,
-    max_pixels: int = MAX_PIXELS,
 ) -> RetrievalData:
     """Read a data set's images and ground truth.
 
@@ -106,8 +104,8 @@ def find_retrieval(
             f"{root}: is to be {name}, and would be the other data set, for the whitening, too; "
             f"give the right --dataset_name, or {OTHER[name]}'s folder in --train_dataset"
         )
-    train = find_readable(other, max_pixels)
-    images = find_readable(root, max_pixels)
+    train = find_readable(other)
+    images = find_readable(root)
     names = image_names(images)
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -122,13 +120,13 @@ def find_retrieval(
     return RetrievalData(images, train, benchmarks)
 
 
-def find_readable(root: Path, max_pixels: int = MAX_PIXELS) -> ImageList:
+def find_readable(root: Path) -> ImageList:
     """The images below a folder, without the corrupt ones of Paris.
 
     Raises:
         InputError: there is none.
     """
-    found = find_images(root, max_pixels)
+    found = find_images(root)
     return found.take([i for i, name in enumerate(image_names(found)) if name not in CORRUPT])
 
 

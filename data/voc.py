@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import MAX_PIXELS
 from data.folder import Files
 from data.images import ImageList
 from system.errors import InputError, shorten
@@ -45,7 +44,7 @@ def add_vocdir_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocdir", type=Path, required=True, help=voc_help)
 
 
-def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> VocSplit:
+def find_voc(vocdir: str | Path, split: str) -> VocSplit:
     """Read a split's annotations.
 
     Args:
@@ -69,7 +68,7 @@ def find_voc(vocdir: str | Path, split: str, max_pixels: int = MAX_PIXELS) -> Vo
     for index in range(len(paths)):
         if not os.path.isfile(files.path(index)):  # noqa: PTH113 (of a name too long, too)
             raise InputError(f"{shorten(files.path(index))}: an image of {split}, is not there")
-    return VocSplit(ImageList(files, max_pixels), np.stack(columns, axis=1))
+    return VocSplit(ImageList(files), np.stack(columns, axis=1))
 
 
 def _root(vocdir: Path) -> Path:

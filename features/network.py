@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import (
     Batch,
@@ -118,7 +119,8 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
-    images = find_all_images(args.data, args.max_pixels) if images is None else images
+    limit_pixels(args.max_pixels)
+    images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)

@@ -6,9 +6,9 @@ of the process that failed first. If its input was wrong, the process has said s
 report would only bury that line. Any other failure, as when the kernel killed a process, is shown,
 and below it a line that names the process.
 
-torchrun ends its processes 30 seconds after a signal, and does not know SIGUSR1. Here the signal
-reaches the processes, which may take the time they need (see `signals.py`); where all end well, so
-does this.
+torchrun's own `--signals-to-handle` and `--shutdown-timeout` also pass signals on, but it then
+fails even if all processes end well, and does not say which of them failed. Here the signal reaches
+the processes, which may take the time they need (see `signals.py`); if all end well, so does this.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """torchrun's flags, and the script with its own."""
     parser = run.get_args_parser()
+    parser.set_defaults(signals_to_handle="SIGHUP,SIGQUIT")  # the others: `forward_signals`
     parser.usage = "python -m parallel.launch [torchrun's flags] SCRIPT [its flags]"
     parser.epilog = "Details: docs/distributed.md"
     return parser.parse_args(argv)
@@ -69,12 +70,11 @@ class _Launched:
         self._context: PContext | None = None
 
     def forward_signals(self) -> None:
-        """Let the processes have the signals that come from when they are started on; with SIGHUP
-        and SIGQUIT torchrun deals itself."""
+        """Pass on the signals that come from when the processes are started. torchrun itself deals
+        with SIGHUP and SIGQUIT."""
         start = PContext.start
 
         def start_and_forward(context: PContext) -> None:
-            os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # torchrun's own
             for number in SIGNALS:
                 signal.signal(number, self._forward)
             start(context)

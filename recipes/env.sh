@@ -1,8 +1,8 @@
 # Sourced by every script here: finds a Python to run with, in $PYTHON.
 #
 # With PYTHON set, that interpreter is used and nothing is installed. Otherwise the packages of
-# requirements.txt are put into .venv, on first use, and again whenever the pins have changed or an
-# earlier attempt was cut short.
+# requirements.txt (test.sh: requirements-dev.txt, which has those of the tests, too) are put into
+# .venv, on first use, and again if the pins have changed or an earlier attempt was cut short.
 
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,40 +19,53 @@ fail() {
     exit 2
 }
 
-find_python() {  # the first Python >= 3.10 on the PATH; not that of .venv, which is made from it
+find_python() {  # the first Python >= 3.11 on the PATH; not that of .venv, which is made from it
     local name path
-    for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
+    for name in python3 python python3.14 python3.13 python3.12 python3.11; do
         while read -r path; do
             if ! [ "${path%/*}" -ef .venv/bin ] \
-                && "$path" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+                && "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
                 echo "$path"
                 return
             fi
         done < <(type -ap "$name")
     done
-    fail "no Python of version 3.10 or newer found; install one, or name one: PYTHON=/path/to/python $0"
+    fail "no Python of version 3.11 or newer found; install one, or name one: PYTHON=/path/to/python $0"
 }
 
-make_venv() {
+set_up_venv() {
     local base
-    base=$(find_python) || exit
-    echo "Setting up .venv from requirements.txt (once; several GB, some minutes) ..." >&2
-    rm -rf .venv
-    "$base" -m venv .venv >&2 \
-        || fail "$base cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
-    local quiet=--quiet
-    [ -t 1 ] && quiet=
-    .venv/bin/python -m pip install --disable-pip-version-check $quiet -r requirements.txt \
-        || fail "installing the packages failed, see above; run $0 again to retry"
-    cp requirements.txt .venv/installed-requirements.txt  # last: what marks it as complete
+    if ! [ -f $installed ] || ! .venv/bin/python -c '' 2>/dev/null; then
+        base=$(find_python) || exit
+        rm -rf .venv
+        "$base" -m venv .venv >&2 \
+            || fail "$base cannot make a virtual environment; on Debian: apt install python3-venv"
+    fi
+    echo "Setting up .venv from $requirements (once; several GB, some minutes) ..." >&2
+    rm -f $installed
+    install_packages || fail "installing the packages failed, see above; run $0 again to retry"
+    cp "$requirements" $installed  # last: it marks .venv as complete
+}
+
+install_packages() {  # with uv, which takes a third of pip's time; pip where that fails, as it knows
+    local quiet=--quiet  # the mirrors of pip.conf
+    if [ -t 1 ]; then quiet=; fi
+    .venv/bin/python -m pip install --disable-pip-version-check --quiet uv \
+        && .venv/bin/python -m uv pip sync $quiet --python .venv/bin/python "$requirements" \
+        || .venv/bin/python -m pip install --disable-pip-version-check $quiet -r "$requirements"
 }
 
 venv_is_complete() {
-    local installed=.venv/installed-requirements.txt
-    [ -f $installed ] && [ "$(<requirements.txt)" = "$(<$installed)" ] \
-        && .venv/bin/python -c '' 2>/dev/null
+    local pins
+    [ -f $installed ] && .venv/bin/python -c '' 2>/dev/null || return
+    for pins in "$requirements" requirements-dev.txt; do  # the latter has all of requirements.txt
+        if [ "$(<"$pins")" = "$(<$installed)" ]; then return; fi
+    done
+    return 1
 }
 
+requirements=${requirements:-requirements.txt}
+installed=.venv/installed-requirements.txt
 if [ -n "${PYTHON:-}" ]; then
     case $PYTHON in */*) absolute PYTHON ;; esac
     command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
@@ -60,7 +73,7 @@ else
     # one script at a time sets up; where there is no flock, do not start two at once the first time
     exec 9>.venv.lock
     if command -v flock >/dev/null; then flock 9; fi
-    venv_is_complete || make_venv
+    venv_is_complete || set_up_venv
     exec 9>&-
     PYTHON=$PWD/.venv/bin/python
 fi

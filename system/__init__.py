@@ -6,6 +6,7 @@ every other room imports it.
 
     cli.py           command lines: types of flags, the help, one-line errors, exit status 2
     device.py        `--device` and `--precision`: what computes, and in which numbers
+    extras.py        packages that few people need, and the line that says how to install them
     errors.py        InputError (bad input, in one line) and Stopped (a signal came)
     flags.py         `--workers`, `--seed`, `--exp` and others that many scripts take
     files.py         atomic writes, fsync, new folders; messages about full disks

@@ -13,6 +13,7 @@ from runs import server
 from torch import nn
 
 import main
+from data.decode import MAX_PIXELS, limit_pixels
 from data.folder import Files
 from data.images import ImageList
 from models import MODELS
@@ -45,6 +46,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes many minutes; give --long"))
 
 
+def pytest_runtest_teardown() -> None:
+    limit_pixels(MAX_PIXELS)  # a test's `--max-pixels` ends with the test
+
+
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:
     """Write `count` PNG files, each a few random squares on a random ground."""
     rng = np.random.default_rng(seed)
@@ -65,10 +70,10 @@ def image_list(*paths: str | Path) -> ImageList:
     return ImageList(Files(Path(), list(map(str, paths)), ["."] * len(paths)))
 
 
-def read_file(read: Callable[..., T], path: str | Path, *limit: int) -> T:
+def read_file(read: Callable[..., T], path: str | Path) -> T:
     """A file, opened as an image of a data set, and read by a function of `data.decode`."""
     with image_list(path).open(0) as file:
-        return read(file, *limit)
+        return read(file)
 
 
 @pytest.fixture

@@ -248,7 +248,8 @@ def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(
 ) -> None:
     """They do not hear the signal that Python ends them with, where something still holds them."""
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --epochs 1"
-    command = [sys.executable, "main.py", str(tree), *flags.split(), "--device", "cpu"]
+    flags += " --device cpu --precision fp32"
+    command = [sys.executable, "main.py", str(tree), *flags.split()]
     with files_no_larger_than(1_000_000):  # which the process inherits
         done = subprocess.run(
             [*command, "--exp", str(tmp_path / "exp")],

@@ -1,16 +1,11 @@
 """pyproject.toml: `pip install -e .` finds every module and every part of a page."""
 
 import re
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 

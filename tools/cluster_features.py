@@ -18,7 +18,7 @@ from safetensors import safe_open
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.quality import describe_sizes, size_metrics
-from cluster.tables import TABLES, Assignment, write_table
+from cluster.tables import TABLES, Assignment, check_table, write_table
 from cluster.whitening import BLOCK, PCA
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
@@ -191,6 +191,7 @@ def check_outputs(args: argparse.Namespace) -> None:
         InputError: naming the flag, its value, and what would be right.
     """
     check_new_file("--out", args.out, (".npy", *TABLES), [args.features])
+    check_table("--out", args.out)
     if (args.out.suffix.lower() == ".npy") != (args.names is None):
         raise InputError(
             f"--out {args.out}: --names and a table ({' or '.join(TABLES)}) go together, "

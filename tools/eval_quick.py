@@ -25,6 +25,7 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.quality import nmi
 from cluster.whitening import fit_whitening
 from clustering import run_kmeans
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
 from data.transforms import central_crop
@@ -97,7 +98,8 @@ def evaluate(
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    train, val = (find_images(args.data / split, args.max_pixels) for split in ("train", "val"))
+    limit_pixels(args.max_pixels)
+    train, val = (find_images(args.data / split) for split in ("train", "val"))
     for images in (train, val):
         if images.labels is None:
             raise InputError(

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from features.network import SIZE_HELP, input_size
 from models import ConvNet, check_size
 from system import cli, flags
 from system.errors import InputError
+from system.extras import check_installed
 from system.files import atomic_write, make_folder
 
 TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
@@ -75,6 +74,8 @@ def to_onnx(network: Exported, output: str, size: int, about: dict[str, str]) ->
         size: side of the images in pixels.
         about: the file's metadata.
     """
+    import onnx
+
     images = torch.zeros(2, 3, size, size)
     any_number = {"images": {0: torch.export.Dim("batch")}}
     program = torch.onnx.export(
@@ -95,6 +96,8 @@ def to_onnx(network: Exported, output: str, size: int, about: dict[str, str]) ->
 def largest_difference(network: Exported, exported: bytes, size: int) -> float:
     """By how much onnxruntime's outputs differ from torch's on random images, absolute, or relative
     where they are above 1; infinite where they are not numbers."""
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
@@ -114,6 +117,8 @@ def main(args: argparse.Namespace) -> None:
     out, kind = args.out, args.out.suffix
     if kind not in SUFFIXES or out.is_dir():
         raise InputError(f"{out}: give a file whose name ends in {' or '.join(SUFFIXES)}")
+    if kind == ".onnx":
+        check_installed(str(out), "onnx", "onnxscript", "onnxruntime")
     checkpoint = read_checkpoint(args.model)
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)

@@ -12,6 +12,7 @@ interruption the same command goes on.
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, read_pixels
+from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from data.loading import add_max_pixels_flag
 from system import cli, flags, kept
@@ -65,7 +66,7 @@ class Copies(Dataset[Copied]):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
             with self.images.open(index) as file:
-                pixels = read_pixels(file, self.images.max_pixels)
+                pixels = read_pixels(file)
                 file.seek(0)
                 content = file.read()
         except (UnreadableImageError, OSError) as error:
@@ -99,13 +100,17 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
     if args.source.is_file():
         raise InputError(f"{args.source}: is a file; give the folder that the images lie in")
-    images = find_images(args.source, args.max_pixels)
+    limit = functools.partial(limit_pixels, args.max_pixels)
+    limit()
+    images = find_images(args.source)
     check_apart(images, args.target)
     source = str(args.source.resolve())
     with begin(args.target, {"source": source, "size": args.size, "quality": args.quality}):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
-        loader = DataLoader(copies, batch_size=BATCH, num_workers=workers, collate_fn=list)
+        loader = DataLoader(
+            copies, BATCH, num_workers=workers, collate_fn=list, worker_init_fn=limit
+        )
         sums = Sums()
         with progress("copying", len(images), "images") as advance:
             for batch in loader:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import math
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +20,9 @@ from parallel.collectives import rank, world_size
 from system.errors import InputError
 from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
-from system.names import printable, to_line, to_lines
+from system.names import printable, to_lines
 from system.results import plain_settings, versions
 from training.assignments import assignment_path, write_assignment
-from training.finite import name_some
 from training.logs import METRICS, Curves, log_handlers, log_metrics, read_metrics
 from training.resume import AUTO, OWN_SETTINGS
 from training.rewind import check_may_begin_again, check_same_run, remove_logs, take_back
@@ -133,20 +131,6 @@ class Experiment:
             log.info("stopped: %s", str(error) or type(error).__name__)
         self._held.close()
 
-    def describe_batch(self, losses: dict[int, float]) -> str:
-        """Images that a step was taken on, by number with the loss of each, in words. Those that
-        are to blame, if they can be told, come first; all of them are in `bad_batch.txt`."""
-        blamed = sorted(losses, key=lambda image: math.isfinite(losses[image]))
-        names = [printable(self.images.names[image]) for image in blamed]
-        path = self.folder / "bad_batch.txt"
-        try:
-            lines = (f"{to_line(self.images.names[i])}\t{losses[i]}\n" for i in blamed)
-            write_text(path, "".join(lines))
-        except OSError as error:
-            log.warning("%s: %s", error.filename, error.strerror)
-            return name_some(names)
-        return f"{name_some(names)} (all {len(names)} with their losses: {path})"
-
     def save(self, name: str, contents: dict[str, Any]) -> None:
         """Save a checkpoint.
 
@@ -224,9 +208,6 @@ class Bystander:
         return self
 
     def __exit__(self, *error: object) -> None: ...
-
-    def describe_batch(self, losses: dict[int, float]) -> str:
-        return f"images {name_some([str(image) for image in losses])}, by number"
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 

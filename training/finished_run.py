@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cluster.quality import group_by_cluster
-from data.decode import MAX_PIXELS, UnreadableImageError
+from data.decode import UnreadableImageError
 from data.images import ImageList, images_of_listing
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
@@ -110,14 +110,13 @@ class ClusterView:
         return len(self.members)
 
 
-def read_run(exp: Path, data: Path | None = None, max_pixels: int = 1) -> Run:
+def read_run(exp: Path, data: Path | None = None) -> Run:
     """Read an experiment folder.
 
     Args:
         data: the run's images, as `main.py` takes them, where they are not found any more: the
             settings have the folder or list as seen from where the run was started. Looked for
             there, it is also looked for from each folder above `exp`.
-        max_pixels: that an image may have at least and still be read; the run may have read more.
 
     Raises:
         InputError: the folder is none of a run, or `data` is not there.
@@ -128,11 +127,8 @@ def read_run(exp: Path, data: Path | None = None, max_pixels: int = 1) -> Run:
     if data is not None and not data.exists():
         raise InputError(f"--data {data}: no such folder or list file")
     settings = _read_settings(exp)
-    most = settings.get("max_pixels", MAX_PIXELS)
-    # a folder from elsewhere shall not lift the limit; the flag may
-    most = max(min(most, MAX_PIXELS), max_pixels) if isinstance(most, int) else max_pixels
     names = from_lines(read_text(listing))
-    images = images_of_listing(data or _find_data(exp, settings), names, most)
+    images = images_of_listing(data or _find_data(exp, settings), names)
     if not len(images):
         raise InputError(f"{listing}: names no image")
     return Run(exp, images, settings, read_metrics(exp))

@@ -2,7 +2,8 @@
 `log.txt` and the console, and the curves that TensorBoard shows.
 
 The curves are written without TensorBoard's own writer, which works in a thread: on a full disk
-that thread prints a traceback and ends, and leaves half an event in the file.
+that thread prints a traceback and ends, and leaves half an event in the file. The console is not
+`tqdm.contrib.logging`'s: that drops the handler's level, so it would print every line.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ from system.results import plain_settings
 from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
-from training.finite import PendingLosses, check_weights, refuse_features
+from training.finite import PendingLosses, check_weights, stop
 from training.optimizers import sgd
 from training.resume import set_up
 from training.summary import describe_clusters, describe_epoch, epoch_metrics
@@ -173,7 +173,7 @@ class Run:
         for optimizer in optimizers:
             optimizer.zero_grad()
         scaler.scale(weighted(losses.mean(), size)).backward()
-        self._pending.add(losses[:size], self._index)
+        self._pending.add(losses[:size])
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
@@ -276,7 +276,9 @@ class Run:
         return "images of process 0" if world_size() > 1 else "images"
 
     def _refuse(self, batch: int, bad: np.ndarray) -> None:
-        refuse_features(batch, [self.images.names[i] for i in bad], self.epoch)
+        # pixels are 0 to 255 in any image: the cause is the network
+        place = f"batch {batch} of the pass for epoch {self.epoch} (both from 0)"
+        stop(f"the features became NaN or infinite in {place}", self.folder)
 
 
 def blank_batch(size: int) -> Batch:

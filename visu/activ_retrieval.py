@@ -123,7 +123,7 @@ class Places:
         side of a sheet's pictures."""
         try:
             with images.open(index) as file:
-                pixels = central_crop(self.size)(read_image(file, images.max_pixels))
+                pixels = central_crop(self.size)(read_image(file))
         except UnreadableImageError:  # it could be read in the pass
             grey = Image.new("RGB", (SIDE, SIDE), MISSING)
             return grey, grey

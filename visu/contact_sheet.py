@@ -47,7 +47,7 @@ def thumbnail(images: ImageList, index: int, side: int) -> Image.Image:
     """The central square of an image, `side` × `side` pixels, RGB; grey where it cannot be read."""
     try:
         with images.open(index) as file:
-            return ImageOps.fit(read_image(file, images.max_pixels), (side, side))
+            return ImageOps.fit(read_image(file), (side, side))
     except UnreadableImageError:
         return Image.new("RGB", (side, side), MISSING)
 

@@ -47,10 +47,10 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
-    run = read_run(args.source, None, args.max_pixels) if is_run and not args.data else None
+    run = read_run(args.source) if is_run and not args.data else None
     if run is not None:
         run.require_images("DIR")
-    images = find_all_images(args.data, args.max_pixels) if run is None else run.images
+    images = find_all_images(args.data) if run is None else run.images
     out = args.out or (args.source / NAME if is_run else Path(NAME))
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")

@@ -144,7 +144,7 @@ def encode(images: ImageList, index: int) -> str | None:
     """The middle of an image as a small WebP file in base64; None where it cannot be read."""
     try:
         with images.open(index) as file:
-            return to_webp(ImageOps.fit(read_image(file, images.max_pixels), (SIDE, SIDE)))
+            return to_webp(ImageOps.fit(read_image(file), (SIDE, SIDE)))
     except UnreadableImageError:
         return None
 

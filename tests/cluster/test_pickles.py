@@ -95,7 +95,8 @@ def test_an_assignment_comes_back_with_every_name(tmp_path: Path) -> None:
 
 def test_an_assignment_is_what_python_2_would_have_written(tmp_path: Path) -> None:
     """Texts are bytes, and nothing is newer than protocol 2; Python 3's pickle takes it, too."""
-    write_assignment(tmp_path / "a.pickle", [(name, np.int64(k)) for name, k in PAIRS])
+    pairs: list[Any] = [(name, np.int64(k)) for name, k in PAIRS]
+    write_assignment(tmp_path / "a.pickle", pairs)
     content = (tmp_path / "a.pickle").read_bytes()
     opcodes = list(pickletools.genops(content))
     assert max(opcode.proto for opcode, *_ in opcodes) == 2

@@ -2,7 +2,6 @@
 name and the reason."""
 
 import os
-import pickle
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,18 @@ import pytest
 import torch
 from conftest import image_list, read_file
 from image_zoo import HEIGHT, WIDTH, kinds
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, read_image, read_pixels
+from data.decode import (
+    MAX_PIXELS,
+    UnreadableImageError,
+    limit_pixels,
+    pixel_limit,
+    read_image,
+    read_pixels,
+)
 from data.images import find_images
-from data.loading import Draw, ImageDataset
+from data.loading import Draw, EpochBatches, ImageDataset, make_loader
 from data.transforms import (
     NARROWEST,
     ShortSide,
@@ -121,40 +124,36 @@ def test_a_file_that_may_not_be_read_or_fails_says_so(
         read_file(read, tmp_path / "image.png")
 
 
-def test_the_limit_of_pixels_can_be_lowered_and_raised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_limit_of_pixels_can_be_lowered_and_raised(tmp_path: Path) -> None:
     count = HEIGHT * WIDTH
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count // 4)  # Pillow refuses more than twice it
+    assert pixel_limit() == MAX_PIXELS
     readers: list[Callable[..., object]] = [read_image, read_pixels]
     for name in ("plain.png", "plain.jpg"):
         path = tmp_path / name
         path.write_bytes(ZOO[name].content)
         for read in readers:
             for limit in (count - 1, count // 2 - 1, 1):
+                limit_pixels(limit)
                 message = f"^{count} pixels, more than --max-pixels {limit}$"
                 with pytest.raises(UnreadableImageError, match=message):
-                    read_file(read, path, limit)
-            read_file(read, path, count)
+                    read_file(read, path)
+            limit_pixels(count)
+            read_file(read, path)
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_the_limit_holds_in_workers_however_they_are_started(tmp_path: Path, start: str) -> None:
     (tmp_path / "plain.png").write_bytes(ZOO["plain.png"].content)
     (tmp_path / "one.png").write_bytes(ZOO["one pixel.png"].content)
-    images = find_images(tmp_path, max_pixels=100)
-    sent = pickle.loads(pickle.dumps(ImageDataset(images, central_crop(32))))
-    assert sent[Draw(1, 0, 1)] == (1, "864 pixels, more than --max-pixels 100")
-    loader: DataLoader[tuple[int, Tensor | str]] = DataLoader(
-        ImageDataset(images, central_crop(32)),
-        batch_size=None,
-        sampler=[Draw(image, 0, image) for image in range(2)],
-        num_workers=1,
-        multiprocessing_context=start,
-    )
-    (_, one), (_, plain) = loader
-    assert isinstance(one, Tensor)
-    assert plain == "864 pixels, more than --max-pixels 100"
+    limit_pixels(100)
+    batches = EpochBatches(2)
+    batches.start_epoch(0, np.arange(2))
+    dataset = ImageDataset(find_images(tmp_path), central_crop(32))
+    loader = make_loader(dataset, batches, 1, torch.device("cpu"))
+    loader.multiprocessing_context = start
+    (batch,) = loader
+    assert batch.index.tolist() == [0]
+    assert batch.unreadable == {1: "864 pixels, more than --max-pixels 100"}
 
 
 def test_a_narrow_image_is_cut_before_it_grows() -> None:

@@ -121,7 +121,6 @@ def test_a_signal_reaches_the_processes_and_where_they_end_well_all_is_well(tmp_
 def test_a_signal_that_comes_while_the_processes_start_reaches_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")
     monkeypatch.setattr(PContext, "start", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
     before = {number: signal.getsignal(number) for number in SIGNALS}
     child = subprocess.Popen(["sleep", "60"])
@@ -150,7 +149,7 @@ def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: P
     command = [sys.executable, "-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
     command += [str(ROOT / "main.py"), str(tree), *flags.split(), "--resume", "auto"]
-    command += ["--device", "cpu", "--exp", str(exp), "--epochs"]
+    command += ["--device", "cpu", "--precision", "fp32", "--exp", str(exp), "--epochs"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [*command, "500"], env=environment, text=True,

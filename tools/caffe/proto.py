@@ -5,14 +5,13 @@ with weights), both in Google's protocol buffers. The table below has the messag
 are needed here; all others are skipped when a file is read.
 """
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from google.protobuf.message import DecodeError, Message
-
 from system.errors import InputError, shorten
+from system.extras import check_installed
 
 # Of each message: a field's number, name, type (with a * where it may occur many times), default.
 MESSAGES = {
@@ -77,8 +76,10 @@ def read_prototxt(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing or no prototxt.
     """
-    net = new("NetParameter")
     content = _read(path)
+    from google.protobuf import text_format
+
+    net = new("NetParameter")
     try:
         text_format.Parse(content.decode(), net, allow_unknown_field=True)
     except text_format.ParseError as error:
@@ -97,8 +98,10 @@ def read_caffemodel(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing, damaged or no caffemodel.
     """
-    net = new("NetParameter")
     content = _read(path)
+    from google.protobuf.message import DecodeError
+
+    net = new("NetParameter")
     try:
         net.ParseFromString(content)
     except DecodeError as error:
@@ -108,18 +111,22 @@ def read_caffemodel(path: str | Path) -> Any:
 
 def new(name: str) -> Any:
     """An empty message of one of `MESSAGES`."""
-    return _CLASSES[name]()
+    return _classes()[name]()
 
 
 def _read(path: str | Path) -> bytes:
+    check_installed(str(path), "protobuf")
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read this file: {error.strerror}") from error
 
 
-def _classes() -> dict[str, type[Message]]:
+@functools.cache
+def _classes() -> dict[str, Any]:
     """A class for each of `MESSAGES`."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe_subset")
     file.syntax = "proto2"
     for name, values in ENUMS.items():
@@ -147,6 +154,3 @@ def _add_field(message: Any, number: str, name: str, kind: str, default: str | N
         field.type, field.type_name = field.TYPE_ENUM, f".caffe_subset.{kind}"
     else:
         field.type = field.Type.Value(f"TYPE_{kind.upper()}")
-
-
-_CLASSES = _classes()
