@@ -3,7 +3,7 @@
 #
 #   DATA=/imagenet MODEL=exp/alexnet/checkpoint.pth.tar ./eval_linear.sh
 #   DATA=/places205 MODEL=... CONV="3 4" ./eval_linear.sh
-#   ./eval_linear.sh                     the digits, with the network that ./main.sh left: minutes
+#   ./eval_linear.sh                     the digits, with the newest network in exp/: minutes
 #
 # DATA holds train/ and val/, with a folder for each class (ImageNet, Places205, iNaturalist 2018,
 # your own), or is the unpacked Tiny-ImageNet. On a machine with several GPUs it takes them all.

@@ -232,7 +232,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Write the features of images to a file, and beside it which row is whose.",
         example="python extract_features.py exp/001/checkpoint.pth.tar /your/images "
-        "--out features --whiten",
+        "--out exp/features --whiten",
         details="docs/using.md",
     )
     add = parser.add_argument

@@ -116,7 +116,7 @@ def say_finished(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
     """Say that nothing is left to do. Write the page of a run that was cut between its last
     checkpoint and the page's end."""
     sys.stdout.write(
-        f"nothing to do: {args.resume} has finished {checkpoint['epoch']} epochs of --epochs "
+        f"nothing to do: {args.resume} is at epoch {checkpoint['epoch']} of --epochs "
         f"{args.epochs}; raise --epochs to continue\n"
     )
     folder = folder_of(args.resume)

@@ -13,8 +13,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-VOCDIR=${VOCDIR:-datasets/VOCdevkit}
-MODEL=${MODEL:-exp/001/checkpoint.pth.tar}
+[ -n "${VOCDIR:-}" ] || fail "VOCDIR: name the folder of VOC 2007: VOCDIR=/data/VOCdevkit $0"
+[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
 absolute VOCDIR MODEL
 WORKERS=${WORKERS:-12}
 if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
