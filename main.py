@@ -219,8 +219,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         resume = instead_of_damaged(resume)
     if resume not in (None, AUTO):
         settings = settings_of(resume)
-        if method is None and settings.get("method") in METHODS:
-            parser = make_parser(settings["method"])
+        saved = settings.get("method")
+        if method is None and isinstance(saved, str) and saved in METHODS:
+            parser = make_parser(saved)
         parser.set_defaults(**parser.checked(settings, f"--resume {resume}"))
         args = parser.parse_args(argv)
     args.resume = resume

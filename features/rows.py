@@ -135,7 +135,8 @@ def join(
                 file.write(np.ascontiguousarray(block, dtype).data)
             sync(file)
         if kind == "safetensors":
-            safetensors.numpy.save_file({TENSOR: np.load(array, mmap_mode="r")}, path)
+            joined = np.load(array, mmap_mode="r", allow_pickle=False)
+            safetensors.numpy.save_file({TENSOR: joined}, path)
             with path.open("rb+") as file:
                 sync(file)
 

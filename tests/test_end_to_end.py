@@ -581,7 +581,7 @@ MALFORMED = {
     ),
     "no iteration": (without("iteration"), "its 'iteration' is missing or malformed"),
     "no settings": (without("settings"), "its 'settings' is missing or malformed"),
-    "a setting less": (change(settings={}), "with batch None, which cannot go on"),
+    "a setting less": (change(settings={}), "was saved mid-epoch with --batch None"),
     "empty clusters": (change(clusters={}), "its place in the run is malformed"),
     "no clusters": (change(clusters=None), "its place in the run is malformed"),
     "labels too high": (change(assignment=torch.full((40,), 4)), "its place in the run is"),
@@ -617,7 +617,9 @@ def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
     tree: Path, train: Train, flag: str, value: str
 ) -> None:
     midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
-    with pytest.raises(InputError, match=r"in the middle of an epoch with \w+ \d+, which cannot"):
+    with pytest.raises(
+        InputError, match=r"was saved mid-epoch with --\w+ \d+ and can't resume with"
+    ):
         train(tree, "--resume", str(midway), flag, value)
 
 
@@ -628,7 +630,10 @@ def test_other_images_cannot_take_over_an_epochs_pseudo_labels(
     moved = shutil.copytree(tree, tmp_path / "moved")
     train(moved, "--resume", str(midway), exp="of the same names")
     (moved / "a" / "000.png").rename(moved / "c" / "000 of a.png")
-    with pytest.raises(InputError, match="images of other names or in another order than those"):
+    with pytest.raises(
+        InputError,
+        match=r"can't resume with .*, whose images have other names or another order",
+    ):
         train(moved, "--resume", str(midway), exp="new")
     assert not (tmp_path / "new").exists()
 

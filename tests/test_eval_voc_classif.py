@@ -585,7 +585,7 @@ def test_the_defaults_are_the_originals() -> None:
 def test_the_scripts_settings(tmp_path: Path, part: str, settings: str) -> None:
     script = f"eval_voc_classif_{part}.sh"
     (tmp_path / "recipes").mkdir(exist_ok=True)
-    for name in ("recipes/env.sh", script):
+    for name in ("recipes/env.sh", "eval_voc_classif_fc6_8.sh", "eval_voc_classif_all.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "eval_voc_classif.py").write_text("import sys; print(*sys.argv[1:])")
     elsewhere = tmp_path / "elsewhere"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.clusters import Clusters
+from data.decode import MAX_PIXELS
 from data.images import find_images
 from features.network import open_inputs
 
@@ -14,7 +15,13 @@ def test_a_checkpoint_within_an_epoch_has_no_clusters_of_its_own_network(
 ) -> None:
     exp = train(tree, "--checkpoints", "2")  # of 5 steps
     flags = argparse.Namespace(
-        size=None, batch=8, workers=0, decode="auto", device="cpu", precision="fp32"
+        size=None,
+        batch=8,
+        workers=0,
+        decode="auto",
+        device="cpu",
+        precision="fp32",
+        max_pixels=MAX_PIXELS,
     )
 
     def own(name: str) -> Clusters | None:
