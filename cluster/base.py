@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from cluster.components import Components
 from cluster.kmeans import Advance
 from cluster.quality import group_by_cluster
 from cluster.whitening import Moments, Whitening, fit_whitening
@@ -37,7 +38,7 @@ class Clustering(ABC):
     whitening: Whitening | None
     centroids: np.ndarray
 
-    def __init__(self, device: torch.device | None, pca: int | None) -> None:
+    def __init__(self, device: torch.device | None, pca: Components | None) -> None:
         self.device, self.pca = device or select_compute().device, pca
         self.assignments = np.empty(0, np.int64)
 
@@ -96,7 +97,7 @@ class Clustering(ABC):
     @classmethod
     @abstractmethod
     def from_args(
-        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: int | None
+        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: Components | None
     ) -> "Clustering":
         """A clustering with the settings of the command line.
 

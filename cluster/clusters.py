@@ -70,13 +70,22 @@ class Clusters:
         return {
             "algorithm": self.algorithm,
             "epoch": self.epoch,
-            "pca_mean": torch.from_numpy(self.whitening.mean),
-            "pca_matrix": torch.from_numpy(self.whitening.matrix),
+            "pca_mean": _tensor(self.whitening.mean),
+            "pca_matrix": _tensor(self.whitening.matrix),
             "centroids": torch.from_numpy(self.centroids),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
         """What `to_plain` has made; anything may be raised by what it has not."""
-        whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
+        mean, matrix = plain["pca_mean"], plain["pca_matrix"]
+        whitening = (
+            Whitening(None, None)
+            if mean is None and matrix is None
+            else Whitening(mean.numpy(), matrix.numpy())
+        )
         return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())
+
+
+def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(array)

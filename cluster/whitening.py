@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
+from cluster.components import PAPER, PCA, Components, auto_dim, check_components, resolve
 from parallel.collectives import all_reduce, gather_rows, world_size
 from system.device import full_float32
 
-PCA = 256  # components
+__all__ = ["PCA", "Moments", "Whitening", "auto_dim", "fit_whitening", "preprocess_features"]
+
 BLOCK = 4096  # rows that are in float32 at a time
 LARGEST_RATIO = 3e3  # of two eigenvalues, up to which float32 is trusted to find them
 CPU = torch.device("cpu")
@@ -24,31 +26,37 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Whitening:
-    """PCA with whitening, followed by L2 normalisation of the rows.
+    """PCA with whitening, followed by L2 normalisation of the rows; or the latter alone.
 
     Attributes:
-        mean: `(D,) float32`, subtracted first.
+        mean: `(D,) float32`, subtracted first; None: L2 normalisation only.
         matrix: `(D, d) float32`, the principal axes, each divided by the standard deviation
-            along it; zero columns where the features have fewer directions than d.
+            along it; zero columns where the features have fewer directions than d. None with
+            `mean`.
     """
 
-    mean: np.ndarray
-    matrix: np.ndarray
+    mean: np.ndarray | None
+    matrix: np.ndarray | None
+
+    @property
+    def components(self) -> int:
+        """d; 0 for L2 normalisation only."""
+        return 0 if self.matrix is None else self.matrix.shape[1]
 
     def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
-        """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero).
+        """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero); d is D
+        where they are only normalised.
 
         Raises:
             ValueError: the features do not have D dimensions, or a row is not finite.
         """
-        _check_shape(features.shape, len(self.mean))
-        reduced = np.empty((len(features), self.matrix.shape[1]), np.float32)
-        mean = torch.from_numpy(self.mean).to(device)
-        matrix = torch.from_numpy(self.matrix).to(device)
+        _check_shape(features.shape, None if self.mean is None else len(self.mean))
+        reduced = np.empty((len(features), self.components or features.shape[1]), np.float32)
+        if self.mean is not None and self.matrix is not None:
+            mean, matrix = (torch.from_numpy(a).to(device) for a in (self.mean, self.matrix))
         for start, rows in _blocks(features, device):
-            rows -= mean
             with full_float32():
-                white = F.normalize(rows @ matrix)
+                white = F.normalize(rows if self.mean is None else (rows - mean) @ matrix)
             if refusal := _not_finite(white, start):
                 raise refusal
             reduced[start : start + len(rows)] = white.cpu().numpy()
@@ -132,25 +140,25 @@ class Moments:
 
 
 def fit_whitening(
-    features: np.ndarray | Moments, pca: int = PCA, device: torch.device = CPU
+    features: np.ndarray | Moments, pca: Components = PCA, device: torch.device = CPU
 ) -> Whitening:
     """Fit the PCA-whitening of features, those of all processes together.
 
     Args:
         features: `(N, D)` of any floating type, or their moments.
-        pca: components wanted. Where the centred features have fewer directions (above the rounding
-            error of the covariance), the rest of the components is zero.
+        pca: components wanted; "auto": as many as `auto_dim` gives; 0: none, rows are normalised
+            only. Where the centred features have fewer directions (above the rounding error of the
+            covariance), the rest of the components is zero.
         device: where to compute.
 
     Raises:
-        ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 1.
+        ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 0.
     """
-    if pca < 1:
-        raise ValueError(f"PCA needs at least 1 component, not pca = {pca}")
+    check_components(pca)
     if isinstance(features, Moments):
         return _fit_from_moments(features, pca)
     _check_shape(features.shape)
-    if int(all_reduce(np.array([len(features)]))[0]) <= features.shape[1]:
+    if pca != 0 and int(all_reduce(np.array([len(features)]))[0]) <= features.shape[1]:
         return _fit_from_few(gather_rows(features), pca)
     moments = Moments(features.shape[1], device)
     for _, rows in _blocks(features, device):
@@ -159,13 +167,13 @@ def fit_whitening(
 
 
 def preprocess_features(
-    features: np.ndarray, pca: int = PCA, device: torch.device = CPU
+    features: np.ndarray, pca: Components = PAPER, device: torch.device = CPU
 ) -> np.ndarray:
     """PCA-reduce, whiten and L2-normalise (paper, section 4, "Implementation details").
 
     Args:
         features: `(N, D)` of any floating type.
-        pca: components to keep.
+        pca: components to keep, or as in `fit_whitening`. Left out where rows are few, it warns.
         device: where to compute.
 
     Returns:
@@ -178,20 +186,20 @@ def preprocess_features(
     return fit_whitening(features, pca, device).apply(features, device)
 
 
-def _fit_from_moments(moments: Moments, pca: int) -> Whitening:
+def _fit_from_moments(moments: Moments, pca: Components) -> Whitening:
     count, mean, covariance = moments.reduce()
-    if count < 2:
-        raise ValueError(f"PCA needs at least 2 rows, not {count}")
+    pca = resolve(pca, count, len(mean))
+    if pca == 0:
+        return Whitening(None, None)
     variances, axes = _largest_eigenpairs(covariance, pca, mean)
     return _whitening(mean, axes, variances, pca)
 
 
-def _fit_from_few(features: np.ndarray, pca: int) -> Whitening:
+def _fit_from_few(features: np.ndarray, pca: Components) -> Whitening:
     """With no more rows than dimensions the N × N Gram matrix, which has the same non-zero
     eigenvalues, is the smaller one."""
     n = len(features)
-    if n < 2:
-        raise ValueError(f"PCA needs at least 2 rows, not {n}")
+    pca = resolve(pca, n, features.shape[1])
     rows = torch.from_numpy(features).float()
     if refusal := _not_finite(rows, 0):
         raise refusal
