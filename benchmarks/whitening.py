@@ -128,9 +128,7 @@ def read_cells(path: Path) -> dict[Cell, dict[str, float]]:
     return {(name, n, dim): values for name, n, dim, values in map(json.loads, lines)}
 
 
-def table(
-    name: str, shape: tuple[int, ...], cells: dict[tuple[int, int], dict[str, float]]
-) -> str:
+def table(name: str, shape: tuple[int, ...], cells: dict[tuple[int, int], dict[str, float]]) -> str:
     """The cells of a set in Markdown."""
     lines = [
         f"{name}: {shape[0]:,} rows of {shape[1]:,} dimensions\n",
@@ -140,7 +138,8 @@ def table(
     for (n, dim), found in cells.items():
         auto = " (auto)" if dim == auto_dim(n, shape[1]) else ""
         lines.append(
-            f"| {n:,} | {dim or 'not whitened'}{auto} | {found['nmi']:.3f} ± {found['nmi_std']:.3f} "
+            f"| {n:,} | {dim or 'not whitened'}{auto} "
+            f"| {found['nmi']:.3f} ± {found['nmi_std']:.3f} "
             f"| {found['20nn']:.3f} ± {found['20nn_std']:.3f} | {found['pic_clusters']:,}, "
             f"{found['pic_singletons']:,}, {found['pic_nmi']:.3f} |"
         )

@@ -1,11 +1,12 @@
 """What a network has learned: measures of its embedding against labels.
 
-Protocol. The embedding is seen in two views: L2-normalised as it is ("plain"), and PCA-whitened by
-the rule of `auto_dim`, fitted on the train rows, and L2-normalised ("whitened"). In each view: the 1
-and the 20 nearest neighbours of the val rows among the train rows (cosine similarity, majority
-vote); k-means of the train rows, five seeds, against their labels, with k = number of labels (NMI
-and ARI) and with the run's k (NMI). A linear probe once, on rows that are standardised and not
-whitened: logistic regression, with the regularisation that is best on a fifth of the train rows.
+Protocol. The embedding is seen in two views: L2-normalised only ("plain"), and PCA-whitened to the
+`auto_dim` of the train rows, on which the PCA is fitted, and L2-normalised ("whitened"). In each
+view: the 1 and the 20 nearest neighbours of the val rows among the train rows (cosine similarity,
+majority vote); k-means of the train rows, five seeds, against their labels, with k = number of
+labels (NMI and ARI) and with the run's k (NMI). A linear probe once, on rows that are standardised
+and not whitened: logistic regression, with the regularisation that is best on a fifth of the train
+rows.
 
 No single one of these measures tells all: clusters can get better where neighbours get worse.
 `verdict.py` compares two networks.

@@ -50,9 +50,9 @@ def best_view(found: Measures, name: str) -> Samples:
     return max((found[f"{view}_{name}"] for view in VIEWS), key=np.mean)
 
 
-def table(results: Mapping[str, Measures], k: int, labels: int, components: int) -> str:
-    """All measures as lines of text, a column for each network; the last word of a line compares
-    `trained` with `untrained`.
+def table(results: Mapping[str, Measures], k: int, labels: int, components: int) -> list[list[str]]:
+    """All measures as rows of words: the measure, its figure for each network, and the verdict on
+    `trained` against `untrained`. The first row has the networks' names.
 
     Args:
         results: measures of `pixels`, `untrained` and `trained`.
@@ -60,18 +60,23 @@ def table(results: Mapping[str, Measures], k: int, labels: int, components: int)
         labels: number of labels.
         components: that rows were whitened to.
     """
-    lines = [f"{'':32}" + "".join(f"{network:>16}" for network in results)]
+    rows = [["", *results, ""]]
     for name, words in NAMES.items():
-        first = words.format(k=k, labels=labels)
-        views = {first: name}
+        title = words.format(k=k, labels=labels)
+        keys = {title: name}
         if name not in results["trained"]:
-            second = f"  whitened to {components} dimensions"
-            views = {first: f"plain_{name}", second: f"whitened_{name}"}
-        for title, key in views.items():
-            figures = "".join(f"{_figure(found[key]):>16}" for found in results.values())
+            whitened = f"  whitened to {components} dimensions"
+            keys = {title: f"plain_{name}", whitened: f"whitened_{name}"}
+        for each, key in keys.items():
             change = verdict(results["untrained"][key], results["trained"][key])
-            lines.append(f"{title:32}{figures}   {change}")
-    return "\n".join(lines)
+            rows.append([each, *(_figure(found[key]) for found in results.values()), change])
+    return rows
+
+
+def to_text(rows: list[list[str]]) -> str:
+    """A table's rows as aligned lines of text."""
+    lines = [f"{row[0]:30}" + "".join(f"{word:>16}" for word in row[1:-1]) for row in rows]
+    return "\n".join(f"{line}   {row[-1]}".rstrip() for line, row in zip(lines, rows, strict=True))
 
 
 def to_plain(found: Measures) -> dict[str, dict[str, float]]:

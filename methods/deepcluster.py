@@ -42,8 +42,8 @@ from system.seeding import derive_seed
 
 MOST_DRAWN = 2**31  # images an epoch, whose order is in memory
 DIM_PCA_HELP = (
-    "dimensions that features are whitened to for the pseudo-labels; auto: as many as the number of "
-    "images carries; 0: no whitening"
+    "dimensions that features are whitened to for the pseudo-labels; auto: as many as suit the "
+    "number of images; 0: no whitening"
 )
 FINAL_DIM_PCA_HELP = "the same for the finished network's clusters, which are the run's result"
 

@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.verdict import BETTER, UNCLEAR, WORSE, best_view, summary, table, to_plain, verdict
+from evaluation.verdict import (
+    BETTER,
+    UNCLEAR,
+    WORSE,
+    best_view,
+    summary,
+    table,
+    to_plain,
+    to_text,
+    verdict,
+)
 
 SHAPE = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # variance 2.5
 
@@ -93,7 +103,7 @@ def test_the_summary_says_what_got_better_and_what_got_worse() -> None:
 
 
 def test_the_table_has_a_line_for_each_measure_in_each_view() -> None:
-    lines = table(RESULTS, k=50, labels=10, components=28).splitlines()
+    lines = to_text(table(RESULTS, k=50, labels=10, components=28)).splitlines()
     assert lines[0].split() == ["pixels", "untrained", "trained"]
     assert lines[1].split() == ["linear", "probe", "0.500", "0.600", "0.800", "better"]
     assert sum("whitened to 28 dimensions" in line for line in lines) == 5
