@@ -68,7 +68,8 @@ was_preempted() {  # the run was stopped, at its start or later, and the job is 
 
 # torchrun would give each process a single thread, too few for the PCA
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((WORKERS > 0 ? WORKERS : 1))}
-head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)  # not head, which would close the pipe
+# sed reads to the end; head would close the pipe
+head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)
 srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" -m parallel.launch \
     --nnodes "$nodes" --nproc_per_node "$PROCESSES" \
     --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" \
