@@ -192,7 +192,7 @@ class DeepCluster:
         return (
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
-            and (not clusters or (clusters.is_whole() and clusters.algorithm in list(CLUSTERINGS)))
+            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
 
