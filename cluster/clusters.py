@@ -1,4 +1,4 @@
-"""Clusters as a checkpoint keeps them: enough to assign new images."""
+"""What a checkpoint keeps of a clustering: enough to assign new images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +9,20 @@ import torch
 from cluster.base import Clustering
 from cluster.kmeans import BLOCK
 from cluster.nearest import NearestCentroid
-from cluster.whitening import CPU, Whitening
+from cluster.whitening import CPU, NORMALISED, Whitening
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """A clustering as a checkpoint keeps it: enough to assign new images.
+    """The whitening and centroids of a finished clustering; a new image belongs to the nearest
+    centroid.
 
     Attributes:
         algorithm: name of the clustering's class, such as `Kmeans`.
-        epoch: its network is the one that this epoch begins with.
+        epoch: the features came from the network at the beginning of this epoch.
         whitening: of the features.
-        centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
-            nearest.
+        centroids: `(k, d) float32`, among the whitened (or only normalised)
+            features.
     """
 
     algorithm: str
@@ -29,15 +30,21 @@ class Clusters:
     whitening: Whitening
     centroids: np.ndarray
 
+    @property
+    def dim(self) -> int:
+        """D, the dimensions of the features that `assign` takes."""
+        mean = self.whitening.mean
+        return self.centroids.shape[1] if mean is None else len(mean)
+
     @classmethod
     def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
-        """What a clustering that is done has found.
+        """The clusters of a finished clustering.
 
         Raises:
-            ValueError: it was done without a PCA.
+            ValueError: its rows were not normalised.
         """
         if clustering.whitening is None:
-            raise ValueError("clusters of rows without a PCA are not kept")
+            raise ValueError("clusters of raw rows are not kept; give pca=0 or more")
         return cls(type(clustering).__name__, epoch, clustering.whitening, clustering.centroids)
 
     def assign(
@@ -46,27 +53,40 @@ class Clusters:
         """The nearest centroid of each of `(M, D)` rows of features.
 
         Returns:
-            Its number, `(M,) int64`, and the Euclidean distance to it among the whitened features,
-            `(M,) float32`: 0 to 2, since these have length 1, and centroids at most that.
+            Its number, `(M,) int64`, and the Euclidean distance to it in the whitened space,
+            `(M,) float32`: 0 to 2, since rows have length 1 and centroids at most that.
 
         Raises:
             ValueError: the features do not have D dimensions, or a row is not finite.
         """
+        if features.shape[1:] != (self.dim,):
+            raise ValueError(f"features of shape {features.shape}; give (M, {self.dim})")
         x = self.whitening.apply(features, device)
         nearest, _ = NearestCentroid(x, device)(self.centroids)
-        # by differences: the search's squares lose the small ones to rounding
+        # computed anew: the search returns squares, where rounding loses small distances
         distances = np.empty(len(x), np.float32)
         for start in range(0, len(x), BLOCK):
             rows = slice(start, start + BLOCK)
             distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
         return nearest, distances
 
-    def is_whole(self) -> bool:
-        """Whether there is an epoch, and a centroid, after `from_plain`."""
-        return type(self.epoch) is int and self.centroids.ndim == 2 and self.centroids.size > 0
+    def is_sound(self) -> bool:
+        """Whether the values that `from_plain` took from a file fit each other."""
+        mean, matrix = self.whitening.mean, self.whitening.matrix
+        arrays = [self.centroids]
+        if mean is not None and matrix is not None:
+            arrays += [mean[None], matrix]
+        return (
+            isinstance(self.algorithm, str)
+            and self.algorithm.isidentifier()
+            and type(self.epoch) is int
+            and all(array.ndim == 2 and array.size > 0 for array in arrays)
+            and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
+            and (matrix is None or matrix.shape == (self.dim, self.centroids.shape[1]))
+        )
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
+        """A dict of texts, numbers and tensors for a checkpoint."""
         return {
             "algorithm": self.algorithm,
             "epoch": self.epoch,
@@ -77,13 +97,11 @@ class Clusters:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
-        """What `to_plain` has made; anything may be raised by what it has not."""
+        """The inverse of `to_plain`. On anything else it may raise any exception."""
         mean, matrix = plain["pca_mean"], plain["pca_matrix"]
-        whitening = (
-            Whitening(None, None)
-            if mean is None and matrix is None
-            else Whitening(mean.numpy(), matrix.numpy())
-        )
+        whitening = NORMALISED
+        if mean is not None or matrix is not None:
+            whitening = Whitening(mean.numpy(), matrix.numpy())
         return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())
 
 

@@ -66,7 +66,14 @@ def is_noisy(rows: int, components: int) -> bool:
 
 def noise(rows: int, components: int) -> str:
     """The warning where `is_noisy`."""
-    return f"clusters of {rows} rows whitened to {components} dimensions tend to noise"
+    return f"clusters of {rows:,} rows whitened to {components} dimensions tend to noise"
+
+
+def why(components: int, rows: int, dim: int) -> str:
+    """Why `auto_dim` gives so many components for so many rows of D dimensions."""
+    if components == dim:
+        return f"whitened to {components} dimensions: the features have no more"
+    return f"whitened to {components} dimensions: {rows:,} images are too few for the paper's {PCA}"
 
 
 def add_flag(

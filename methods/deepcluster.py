@@ -7,6 +7,7 @@ each cluster is met equally often (`draw`).
 """
 
 import argparse
+import logging
 import math
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from torchvision.transforms import v2
 
 from cluster import components
 from cluster.clusters import Clusters
-from cluster.components import Components
+from cluster.components import AUTO, PCA, Components
 from cluster.quality import nmi, purity, size_metrics
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import (
@@ -39,6 +40,8 @@ from system import cli
 from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
+
+log = logging.getLogger("deepcluster")
 
 MOST_DRAWN = 2**31  # images an epoch, whose order is in memory
 DIM_PCA_HELP = (
@@ -82,8 +85,8 @@ class DeepCluster:
         """Clustering, sampling and the loss."""
         add_clustering_flags(parser)
         group = parser.add_argument_group("DeepCluster")
-        components.add_flag(group, components.PCA, DIM_PCA_HELP)
-        components.add_flag(group, components.AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")
+        components.add_flag(group, PCA, DIM_PCA_HELP)
+        components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")
         add = group.add_argument
         reassign_help = "epochs of training between two reassignments of clusters"
         add("--reassign", type=cli.positive_number, default=1.0, help=reassign_help)
@@ -134,7 +137,10 @@ class DeepCluster:
         """Features → whitening → clusters → pseudo-labels, and a new top layer: cluster numbers
         mean nothing from one epoch to the next."""
         self.previous = self.assignment
-        self.assignment, self.clustering_loss, self.clusters = self._cluster(run, self.args.dim_pca)
+        pca = self.args.dim_pca
+        # 256 is the default, however few the images
+        quiet = self.clusters is not None or pca == PCA
+        self.assignment, self.clustering_loss, self.clusters = self._cluster(run, pca, quiet)
         self.args.dim_pca = self.clusters.whitening.components  # of later epochs, too, if "auto"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
@@ -203,11 +209,13 @@ class DeepCluster:
         return (
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
-            and (not clusters or (clusters.is_whole() and clusters.algorithm in list(CLUSTERINGS)))
+            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
 
-    def _cluster(self, run: Running, pca: Components) -> tuple[np.ndarray, float, Clusters]:
+    def _cluster(
+        self, run: Running, pca: Components, quiet: bool = False
+    ) -> tuple[np.ndarray, float, Clusters]:
         """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and
         the clusters."""
         features = frozen_features(run, self.network, self.compute)
@@ -218,6 +226,8 @@ class DeepCluster:
             seed = derive_seed(self.args.seed, "k-means", run.epoch)
             clustering = make_clustering(self.args, seed, self.compute.device, pca)
             loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+        if not quiet and (remark := clustering.remark()):
+            log.info(remark)
         assignment = np.full(len(present), -1, np.int64)
         assignment[present] = clustering.assignments
         return assignment, loss, Clusters.of(clustering, run.epoch)

@@ -12,7 +12,6 @@ from runs import load_clusters, load_metrics
 
 from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.kmeans import INITIALISATIONS
-from cluster.sampler import ORDERS, cluster_weights
 from clustering import PIC, Kmeans, KmeansOptions
 from data.loading import EpochBatches
 
@@ -62,16 +61,6 @@ def test_with_more_clusters_than_different_images_each_cluster_is_of_one_kind(
     pic = PIC()
     pic.cluster(features)
     assert all(len(set(kind[members])) == 1 for members in pic.images_lists if count > 100)
-
-
-def test_orders_and_weights_where_all_but_one_cluster_are_empty() -> None:
-    assignment = np.full(41, 6)
-    assignment[5] = -1
-    for order in ORDERS.values():
-        drawn = order(assignment, 40, np.random.default_rng(0))
-        assert len(drawn) == 40
-        assert set(drawn) <= set(range(41)) - {5}
-    assert cluster_weights(assignment, 9).tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("flags", ["--k 7", "--k 7 --reweight", "--clustering PIC --nnn 3"])
