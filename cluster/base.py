@@ -75,7 +75,7 @@ class Clustering(ABC):
         return loss
 
     def remark(self) -> str | None:
-        """A sentence on the components, where `cluster` chose them or they are too many; or None."""
+        """On the components, where `cluster` chose them or they are too many; else None."""
         if self.whitening is None or self.whitening.mean is None:
             return None
         rows, components = len(self.assignments), self.whitening.components

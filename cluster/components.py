@@ -69,6 +69,9 @@ def noise(rows: int, components: int) -> str:
     return f"clusters of {rows:,} rows whitened to {components} dimensions tend to noise"
 
 
+Container = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
 def why(components: int, rows: int, dim: int) -> str:
     """Why `auto_dim` gives so many components for so many rows of D dimensions."""
     if components == dim:
@@ -77,7 +80,7 @@ def why(components: int, rows: int, dim: int) -> str:
 
 
 def add_flag(
-    parser: argparse.ArgumentParser, default: Components, help: str, name: str = "--dim_pca"
+    parser: Container, default: Components | None, help: str, name: str = "--dim_pca"
 ) -> None:
     """`--dim_pca`, or a flag like it."""
     parser.add_argument(name, metavar="{auto,D,0}", type=components, default=default, help=help)
