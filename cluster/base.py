@@ -10,8 +10,9 @@ import torch
 
 from cluster.components import AUTO, PCA, Components, is_noisy, noise, why
 from cluster.kmeans import Advance
+from cluster.moments import Moments
 from cluster.quality import group_by_cluster
-from cluster.whitening import Moments, Whitening, fit_whitening
+from cluster.whitening import Whitening, fit_whitening
 from system.device import select_compute
 
 

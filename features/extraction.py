@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cluster.whitening import Moments, Whitening, fit_whitening
+from cluster.moments import Moments
+from cluster.whitening import Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features.forward import forward_pass

@@ -43,7 +43,11 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
     whitened, spread = Kmeans(K, SEED), Kmeans(K, SEED, KmeansOptions("kmeans++"))
     loss = whitened.cluster(features)
     spread.cluster(features)
+    chosen, normalised = Kmeans(K, SEED, pca="auto"), Kmeans(K, SEED, pca=0)
+    chosen.cluster(features)
+    normalised.cluster(features)
     assert whitened.whitening is not None
+    assert chosen.whitening is not None
     matrix = whitened.whitening.matrix.astype(np.float64)
     return {
         "k-means": given.assignment,
@@ -54,6 +58,9 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
         "k-means, whitened": whitened.assignments,
         "loss, whitened": np.array([loss]),
         "k-means++, whitened": spread.assignments,
+        "components": np.array(chosen.whitening.components),
+        "k-means, auto": chosen.assignments,
+        "k-means, normalised": normalised.assignments,
     }
 
 
