@@ -1,4 +1,4 @@
-"""Networks of ours as Caffe files, in the ways in which people write them."""
+"""Writes our networks as Caffe files, in the styles in which people write them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ RGB_FROM_BGR = np.eye(3)[::-1]
 
 @dataclass
 class Layer:
-    """`text`: what the prototxt has beside name, type, bottom and top."""
+    """`text`: the prototxt's fields beside name, type, bottom and top."""
 
     name: str
     type: str
@@ -45,8 +45,8 @@ def randomised(model: ConvNet) -> ConvNet:
 
 
 def front(kind: str) -> tuple[list[Layer], np.ndarray]:
-    """Layers that make of BGR pixels what the first convolution takes, in one of several ways; and
-    the matrix that the weights of that convolution have yet to be multiplied with."""
+    """Layers that prepare BGR pixels for the first convolution, in one of three ways, and the
+    matrix by which that convolution's weights have to be multiplied."""
     scale, shift = 1 / (255 * STD), -MEAN / STD
     if kind == "scale":
         normalise = Layer("scale", "Scale", "scale_param { bias_term: true }", [scale, shift])
@@ -61,7 +61,7 @@ def front(kind: str) -> tuple[list[Layer], np.ndarray]:
 
 
 def edges(model: ConvNet, kind: str) -> list[Layer]:
-    """Layers of a network's Sobel filters, and what comes before them, in one of several ways."""
+    """A network's layers up to its Sobel filters, in one of several ways."""
     assert model.sobel is not None
     grey, sobel = (module.state_dict() for module in model.sobel)
     mixture, offset = grey["weight"].numpy()[:, :, 0, 0], grey["bias"].numpy()
@@ -69,7 +69,7 @@ def edges(model: ConvNet, kind: str) -> list[Layer]:
     if kind == "one convolution":
         layers, matrix = front("scale")
         joined = filters * (mixture @ matrix)[:, :, None, None]
-        bias = bias + offset * filters.sum((1, 2, 3))  # right inside only, where offset is not 0
+        bias = bias + offset * filters.sum((1, 2, 3))  # with an offset, right but for the edges
         return [*layers, convolution("sobel", joined, bias, 1, 1)]
     if kind == "grey":
         (normalise,), _ = front("mixture")
@@ -93,8 +93,8 @@ def layers_of(
     """The layers of a network.
 
     Args:
-        front_kind: how the image is prepared; "folded": without Sobel, by the first convolution.
-        norm: "layers" for BatchNorm and Scale, "folded" into the convolutions.
+        front_kind: how the image is prepared; "folded" (without Sobel): in the first convolution.
+        norm: batch norm as "layers" (BatchNorm and Scale), or "folded" into the convolutions.
     """
     if model.sobel is not None:
         layers, matrix = edges(model, front_kind), np.eye(2)
@@ -169,8 +169,8 @@ def linear(name: str, module: nn.Linear) -> Layer:
 
 
 def write_caffe(folder: Path, layers: Sequence[Layer], side: int) -> tuple[Path, Path]:
-    """Write `net.prototxt` and `net.caffemodel`; all layers but convolutions, pooling and linear
-    ones write over what they read, as is usual."""
+    """Write `net.prototxt` and `net.caffemodel`; BatchNorm, Scale, ReLU and Dropout work in place,
+    as usual."""
     text = [
         f"name: 'net' layer {{ name: 'data' type: 'Input' top: 'data' "
         f"input_param {{ shape {{ dim: 1 dim: 3 dim: {side} dim: {side} }} }} }}"
@@ -192,7 +192,7 @@ def write_caffe(folder: Path, layers: Sequence[Layer], side: int) -> tuple[Path,
 
 
 def write_caffe_v1(folder: Path, layers: Sequence[Layer], side: int) -> tuple[Path, Path]:
-    """The same in the format of before 2014's end, whose weights have four axes."""
+    """The same in the format before the end of 2014, whose weights have four axes."""
     kinds = {"InnerProduct": "INNER_PRODUCT"}
     dims = " ".join(f"input_dim: {size}" for size in (1, 3, side, side))
     text = [f"name: 'net' input: 'data' {dims}"]
