@@ -1,4 +1,4 @@
-"""Features of any origin → clusters, through the files."""
+"""Features from a file → clusters."""
 
 import csv
 import os
@@ -37,7 +37,7 @@ def run(*rest: object) -> None:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> np.ndarray:
-    """The true cluster of each row of `blobs.npy` `(300, 20) float64`: one of eight."""
+    """The true cluster, of eight, of each row of `blobs.npy` `(300, 20) float64`."""
     x, truth = make_blobs(300, 20, centers=8, random_state=0)
     np.save(tmp_path / "blobs.npy", x)
     return truth
@@ -97,7 +97,7 @@ PICKLES = [
 @pytest.mark.parametrize(
     "save", [save_npy, save_columns, save_safetensors, save_safetensors_with_more, *PICKLES]
 )
-def test_every_kind_of_file_is_clustered_as_the_array_is(
+def test_every_file_format_gives_the_clusters_of_the_array(
     save: Callable[[Path, np.ndarray], Path], dtype: type, tmp_path: Path
 ) -> None:
     x: np.ndarray = correlated(200, 30).astype(dtype)
@@ -112,7 +112,7 @@ def test_every_kind_of_file_is_clustered_as_the_array_is(
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, list, tuple])
-def test_every_protocol_of_pickle_gives_rows_that_torch_takes(
+def test_every_pickle_protocol_gives_rows_that_torch_takes_without_a_warning(
     form: Callable[[np.ndarray], object], protocol: int, tmp_path: Path
 ) -> None:
     x = correlated(60, 30)
@@ -123,7 +123,7 @@ def test_every_protocol_of_pickle_gives_rows_that_torch_takes(
 
 
 @pytest.mark.parametrize("save", PICKLES)
-def test_of_a_pickle_a_process_keeps_its_share(
+def test_a_process_keeps_only_its_share_of_a_pickle(
     save: Callable[[Path, np.ndarray], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = correlated(50, 30)
@@ -136,14 +136,12 @@ def test_of_a_pickle_a_process_keeps_its_share(
         np.testing.assert_array_equal(rows, x[share.start : share.stop])
 
 
-def test_one_row_many_times_does_not_fill_the_memory(tmp_path: Path) -> None:
-    """A file of 32 kB, for 128 MB."""
+def test_a_repeated_row_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """A file of 32 kB that would take 128 MB."""
     row = np.zeros(2000)
     path = save_pickle(tmp_path / "x", [row] * 8000)
     assert path.stat().st_size < 40_000
-    with pytest.raises(
-        InputError, match=r"x.pkl: holds rows of shape \(8000, 2000\), too many for"
-    ):
+    with pytest.raises(InputError, match=r"holds rows of shape \(8000, 2000\), too many for"):
         cluster_features.read_rows(path)
 
 
@@ -151,7 +149,7 @@ def test_one_row_many_times_does_not_fill_the_memory(tmp_path: Path) -> None:
 def test_clear_clusters_are_found(flags: str, blobs: np.ndarray, tmp_path: Path) -> None:
     run(tmp_path / "blobs.npy", *flags.split(), "--pca", 5, "--out", tmp_path / "out.npy")
     found = np.load(tmp_path / "out.npy")
-    if "PIC" in flags:  # it may split, but not mix
+    if "PIC" in flags:  # which may split clusters, but not mix them
         assert all(len(set(blobs[found == cluster])) == 1 for cluster in set(found))
     else:
         assert adjusted_rand_score(blobs, found) == 1
@@ -160,8 +158,8 @@ def test_clear_clusters_are_found(flags: str, blobs: np.ndarray, tmp_path: Path)
 def test_the_loss_is_that_of_scikit_learn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After its PCA-whitening and normalisation, k-means that begins with these clusters' means;
-    to half a percent, since that is a step further."""
+    """scikit-learn's k-means starts from these clusters' means, after its PCA-whitening; it is one
+    step further, so that the losses differ by up to half a percent."""
     x = correlated(600, 40)
     np.save(tmp_path / "x.npy", x)
     saved = tmp_path / "clusters.pth"
@@ -191,7 +189,7 @@ def test_the_loss_is_that_of_scikit_learn(
     np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-5)
 
 
-def test_without_a_pca_the_rows_are_taken_as_they_are(blobs: np.ndarray, tmp_path: Path) -> None:
+def test_without_a_pca_the_rows_are_clustered_unchanged(blobs: np.ndarray, tmp_path: Path) -> None:
     x = np.load(tmp_path / "blobs.npy")
     flags = ["--k", 8, "--kmeans_init", "kmeans++", "--no-pca"]
     run(tmp_path / "blobs.npy", *flags, "--out", tmp_path / "out.npy")
@@ -201,7 +199,7 @@ def test_without_a_pca_the_rows_are_taken_as_they_are(blobs: np.ndarray, tmp_pat
     np.testing.assert_array_equal(cdist(x, means).argmin(axis=1), found)
 
 
-def test_rows_have_names_in_a_table(blobs: np.ndarray, tmp_path: Path) -> None:
+def test_a_table_has_the_names_of_the_rows(blobs: np.ndarray, tmp_path: Path) -> None:
     names = [f"images/{number}, {number}.png" for number in range(298)]
     names += ["\\back\\nslash.png", "caf\udce9.png"]
     text = to_lines(names)
@@ -217,7 +215,7 @@ def test_rows_have_names_in_a_table(blobs: np.ndarray, tmp_path: Path) -> None:
     assert columns == {"path": [*names[:-1], "caf\\xe9.png"], "cluster": found}
 
 
-def test_the_array_goes_where_one_is_unless_told_otherwise(
+def test_the_default_output_is_an_array_in_the_current_folder(
     blobs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -231,9 +229,8 @@ BAD = {
     "x.npy": "--nmb_cluster 10000: more clusters than the 20 rows of {}/x.npy",
     "x.npy --clustering PIC --nnn 20": "--nnn 20: each has only 19 neighbours among the 20 rows of",
     "none.npy --k 2": "{}/none.npy: cannot read these features: No such file or directory",
-    "x.txt --k 2": "{}/x.txt: give features in a file that ends in .npy or .safetensors or .pkl or "
-    ".pickle",
-    "cube.npy --k 2": "{}/cube.npy: holds an array of shape (4, 3, 2); give (N, D), a row for each",
+    "x.txt --k 2": "{}/x.txt: give a file whose name ends in .npy or .safetensors or .pkl or",
+    "cube.npy --k 2": "{}/cube.npy: holds an array of shape (4, 3, 2); give (N, D)",
     "row.npy --k 2": "{}/row.npy: holds an array of shape (20,); give (N, D)",
     "whole.npy --k 2": "{}/whole.npy: holds int64; give float16, float32 or float64",
     "swapped.npy --k 2": "{}/swapped.npy: holds >f4; give float16, float32 or float64",
@@ -242,11 +239,11 @@ BAD = {
     "cut.npy --k 2": "{}/cut.npy: cannot read these features: ",
     "text.npy --k 2": "{}/text.npy: cannot read these features: ",
     "text.safetensors --k 2": "{}/text.safetensors: cannot read these features: ",
-    "two.safetensors --k 2": "{}/two.safetensors: holds a, b; give a file with one tensor, or one",
+    "two.safetensors --k 2": "{}/two.safetensors: holds a, b; give one tensor, or one named",
     "bf16.safetensors --k 2": "{}/bf16.safetensors: holds BF16; give float16, float32 or float64",
     "none.pkl --k 2": "{}/none.pkl: cannot read this feature file: No such file or directory",
-    "cube.pkl --k 2": "{}/cube.pkl: holds an array of shape (4, 3, 2); give (N, D), a row for each",
-    "tables.pkl --k 2": "{}/tables.pkl: holds an array of shape (4, 3, 2); give (N, D), a row for",
+    "cube.pkl --k 2": "{}/cube.pkl: holds an array of shape (4, 3, 2); give (N, D)",
+    "tables.pkl --k 2": "{}/tables.pkl: holds an array of shape (4, 3, 2); give (N, D)",
     "whole.pkl --k 2": "{}/whole.pkl: holds int64; give float16, float32 or float64",
     "number.pkl --k 2": "{}/number.pkl: holds 7; give an array (N, D), or a list of N arrays (D,)",
     "empty.pkl --k 2": "{}/empty.pkl: holds []; give an array (N, D), or a list of N arrays (D,)",
