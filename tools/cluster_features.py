@@ -241,8 +241,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("features", metavar="FEATURES", type=Path, help=features_help)
     add_clustering_flags(parser)
     add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
-    no_pca = {"action": "store_const", "const": None, "default": argparse.SUPPRESS, "dest": "pca"}
-    add("--no-pca", **no_pca, help="cluster the rows without whitening and normalisation")
+    no_pca_help = "cluster the rows without whitening and normalisation"
+    add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="pca",
+        help=no_pca_help)  # fmt: skip
     flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)

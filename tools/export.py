@@ -134,7 +134,10 @@ def main(args: argparse.Namespace) -> None:
     output = args.output or "embedding"
     network = Exported(model, output, args.normalise)
     make_folder(out.parent, "OUT")
-    about |= {"output": output, "input": describe_input(size, args.normalise)}
+    taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
+    if not args.normalise:
+        taken += f", minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
+    about |= {"output": output, "input": taken}
     exported = to_onnx(network, output, size, about)
     difference = largest_difference(network, exported, size)
     if difference > TOLERANCE:
@@ -163,14 +166,6 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
     if isinstance(epoch := checkpoint.get("epoch"), int):
         about["epoch"] = str(epoch)
     return about
-
-
-def describe_input(size: int, normalise: bool) -> str:
-    """The input of an ONNX file's network, in words."""
-    taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
-    if normalise:
-        return taken
-    return f"{taken}, minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -116,27 +116,23 @@ class Reader:
                 f"has {of.group} groups, or dilation; only plain convolutions can be read"
             )
         kernel, stride, padding = self._windows(of)
-        weight = self._blob(0, 4)
-        if weight.shape[::2] != (of.num_output, kernel) or weight.shape[2] != weight.shape[3]:
-            expected = f"{of.num_output} × … × {kernel} × {kernel}"
-            raise self._wrong_shape(weight, expected)
+        weight = self._blob(0, of.num_output, None, kernel, kernel)
         return Convolution(self.where, weight, self._bias(of), stride, padding)
 
     def linear(self) -> Linear:
         of = self.layer.inner_product_param
         if of.axis != 1:
             raise self.error(f"works from axis {of.axis} on, not from axis 1")
-        weight = self._blob(0, 2)
         if of.transpose:
-            weight = weight.T
-        if len(weight) != of.num_output:
-            raise self._wrong_shape(weight, f"{of.num_output} × …")
+            weight = self._blob(0, None, of.num_output).T
+        else:
+            weight = self._blob(0, of.num_output, None)
         return Linear(self.where, weight, self._bias(of))
 
     def batch_norm(self) -> BatchNorm:
-        mean, variance, count = (self._blob(i, 1).astype(np.float64) for i in range(3))
-        if mean.shape != variance.shape or count.shape != (1,):
-            raise self._wrong_shape(variance, f"{len(mean)}, and one number for the count")
+        mean = self._blob(0, None).astype(np.float64)
+        variance = self._blob(1, len(mean)).astype(np.float64)
+        count = self._blob(2, 1).astype(np.float64)
         if count[0] != 0:  # Caffe saves sums
             mean, variance = mean / count[0], variance / count[0]
         variance = variance + self.layer.batch_norm_param.eps
@@ -148,9 +144,7 @@ class Reader:
     def scale(self) -> Scaling:
         of = self.layer.scale_param
         scale = self._per_channel(of)
-        shift = self._blob(1, 1).astype(np.float64) if of.bias_term else np.zeros_like(scale)
-        if shift.shape != scale.shape:
-            raise self._wrong_shape(shift, str(len(scale)))
+        shift = self._blob(1, len(scale)).astype(np.float64) if of.bias_term else 0 * scale
         return Scaling(self.where, scale, shift)
 
     def bias(self) -> Scaling:
@@ -194,7 +188,7 @@ class Reader:
         return given.pop() if given else 0
 
     def _per_channel(self, of: Any) -> np.ndarray:
-        values = self._blob(0, 1).astype(np.float64)
+        values = self._blob(0, None).astype(np.float64)
         if len(values) > 1 and (of.axis != 1 or of.num_axes != 1):
             raise self.error(f"works on axis {of.axis} and {of.num_axes} axes, not on the channels")
         return values
@@ -202,36 +196,38 @@ class Reader:
     def _bias(self, of: Any) -> np.ndarray:
         if not of.bias_term:
             return np.zeros(of.num_output, np.float32)
-        bias = self._blob(1, 1)
-        if len(bias) != of.num_output:
-            raise self._wrong_shape(bias, str(of.num_output))
-        return bias
+        return self._blob(1, of.num_output)
 
-    def _blob(self, index: int, axes: int) -> np.ndarray:
-        """The blob as float32 with so many axes, without the axes of size 1 that old files put in
-        front."""
+    def _blob(self, index: int, *shape: int | None) -> np.ndarray:
+        """The blob as float32. `shape` is the expected one, with None for any size; axes of size 1
+        that old files put in front are dropped."""
         if index >= len(self.blobs):
             raise InputError(f"{self.where_blobs}: has {len(self.blobs)} blobs of weights, too few")
         blob = self.blobs[index]
         legacy = [blob.num, blob.channels, blob.height, blob.width]
-        shape = (list(blob.shape.dim) or [1]) if blob.HasField("shape") else legacy
-        in_front = max(len(shape) - axes, 0)
-        if all(size == 1 for size in shape[:in_front]):
-            shape = shape[in_front:]
+        sizes = (list(blob.shape.dim) or [1]) if blob.HasField("shape") else legacy
+        in_front = max(len(sizes) - len(shape), 0)
+        if all(size == 1 for size in sizes[:in_front]):
+            sizes = sizes[in_front:]
         with np.errstate(over="ignore"):  # too large for float32: infinite, see below
             data = np.array(blob.data or blob.double_data, np.float32)
-        if len(shape) != axes or min(shape) < 1 or math.prod(shape) != len(data):
+        fits = len(sizes) == len(shape) and all(map(_fits, sizes, shape))
+        if not fits or math.prod(sizes) != len(data):
             raise InputError(
                 f"{self.where_blobs}: blob {index} has {len(data)} numbers and the shape "
-                f"{' × '.join(map(str, shape[:5]))}, where {axes} axes are expected"
+                f"{_in_words(sizes[:5])}, not {_in_words(shape)}"
             )
         if not np.isfinite(data).all():
             raise InputError(f"{self.where_blobs}: blob {index} has NaN or infinite numbers")
-        return data.reshape(shape)
+        return data.reshape(sizes)
 
-    def _wrong_shape(self, found: np.ndarray, expected: str) -> InputError:
-        shape = " × ".join(map(str, found.shape))
-        return InputError(f"{self.where_blobs}: has weights of shape {shape}, not {expected}")
+
+def _fits(size: int, expected: int | None) -> bool:
+    return size > 0 and expected in (None, size)
+
+
+def _in_words(shape: Sequence[int | None]) -> str:
+    return " × ".join("…" if size is None else str(size) for size in shape)
 
 
 STEPS = {
