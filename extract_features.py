@@ -235,9 +235,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     conv_help = "a conv layer, from 1 on; left out: the embedding, before the last ReLU"
     add("--conv", type=cli.whole_number(1), metavar="N", help=conv_help)
     pool_help = (
-        "average its maps to the linear probe's grid, or to one value for each channel; left "
+        "average its maps to the linear probe's grid (if left out), or to one value for each "
     )
-    pool_help += "out: probe"
+    pool_help += "channel"
     add("--pool", choices=("probe", "average"), help=pool_help)
     whiten_help = "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images "
     whiten_help += f"(D left out: {PCA}); or the word checkpoint, for the checkpoint's PCA"

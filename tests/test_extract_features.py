@@ -34,6 +34,25 @@ FIXED = "--size 32 --batch 8 --workers 0 --device cpu --precision fp32 --decode 
 Extract = Callable[..., Path]
 
 
+class CutError(Exception):
+    """Ends an extraction in these tests."""
+
+
+def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut extractions after `count` shards; the next one is half written."""
+    write, written = Shards.write, list[int]()
+
+    def cut(shards: Shards, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
+        if len(written) == count:
+            (shards.folder / f".features_{number:05d}.npy.abcd_123.tmp").write_bytes(b"half")
+            (shards.folder / f"bad_{number:05d}.json").write_text('{"0": "once"}')
+            raise CutError
+        write(shards, number, rows, bad)
+        written.append(number)
+
+    monkeypatch.setattr(Shards, "write", cut)
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "tiny", tiny)
@@ -48,13 +67,22 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def extract(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
-    """Run the script on CPU in float32; returns the folder."""
+    """Run the script on CPU in float32, perhaps cut after some shards; returns the folder."""
     monkeypatch.setattr(shard_files, "LENGTH", 8)  # images of a shard
 
-    def run(data: Path, *flags: str, out: str = "out", model: Path = checkpoint) -> Path:
+    def run(
+        data: Path, *flags: str, out: str = "out", model: Path = checkpoint, cut: int | None = None
+    ) -> Path:
         folder = tmp_path / out
         command = [str(model), str(data), "--out", str(folder), *FIXED.split(), *flags]
-        extract_features.main(extract_features.parse_args(command))
+        args = extract_features.parse_args(command)
+        if cut is None:
+            extract_features.main(args)
+            return folder
+        with monkeypatch.context() as patch:
+            cut_after(cut, patch)
+            with pytest.raises(CutError):
+                extract_features.main(args)
         return folder
 
     return run
@@ -213,44 +241,9 @@ def test_an_image_whose_features_are_not_finite_has_no_row(
     assert np.isfinite(rows_of(folder)).all()
 
 
-class CutError(Exception):
-    """Ends an extraction in these tests."""
-
-
-@pytest.fixture
-def cut_extract(extract: Extract) -> Callable[..., None]:
-    """An extraction that is cut after `count` shards; the next one is half written."""
-
-    def run(count: int, *arguments: object) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            cut_after(count, patch)
-            with pytest.raises(CutError):
-                extract(*arguments)
-
-    return run
-
-
-def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = Shards.write, list[int]()
-
-    def cut(shards: Shards, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
-        if len(written) == count:
-            (shards.folder / f".features_{number:05d}.npy.abcd_123.tmp").write_bytes(b"half")
-            (shards.folder / f"bad_{number:05d}.json").write_text('{"0": "once"}')
-            raise CutError
-        write(shards, number, rows, bad)
-        written.append(number)
-
-    monkeypatch.setattr(Shards, "write", cut)
-
-
 @pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
 def test_a_cut_extraction_ends_with_the_same_bytes(
-    tree: Path,
-    extract: Extract,
-    cut_extract: Callable[..., None],
-    flags: str,
-    capsys: pytest.CaptureFixture[str],
+    tree: Path, extract: Extract, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With bad images at the edges of batches of eight, before and after the cut."""
     flag = ["--dtype", "float32", *flags.split()]
@@ -259,7 +252,7 @@ def test_a_cut_extraction_ends_with_the_same_bytes(
         Path(paths[index]).write_bytes(b"no image")
     whole = extract(tree, *flag, out="whole")
     for shards in (1, 2, 0, 1):  # four cuts of the same extraction
-        cut_extract(shards, tree, *flag)
+        extract(tree, *flag, cut=shards)
         names = sorted(path.name for path in (whole.parent / "out").iterdir())
         assert names == ["features.part"], "nothing has its final name yet"
     capsys.readouterr()
@@ -313,16 +306,9 @@ def test_finished_features_are_not_computed_again(
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_settings_networks_or_images_are_bad_input(
-    tree: Path,
-    tmp_path: Path,
-    extract: Extract,
-    cut_extract: Callable[..., None],
-    finished: bool,
+    tree: Path, tmp_path: Path, extract: Extract, finished: bool
 ) -> None:
-    if finished:
-        extract(tree)
-    else:
-        cut_extract(2, tree)
+    extract(tree, cut=None if finished else 2)
     other = tmp_path / "other.pth.tar"
     save_checkpoint(other, {"arch": "tiny", "state_dict": tiny(sobel=True).state_dict()})
     if finished:  # the shards are not whitened
@@ -345,12 +331,9 @@ def test_other_settings_networks_or_images_are_bad_input(
 
 
 def test_a_cut_extraction_can_continue_with_another_batch_that_divides_its_shards(
-    tree: Path,
-    extract: Extract,
-    cut_extract: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut_extract(2, tree)
+    extract(tree, cut=2)
     with pytest.raises(InputError, match=r"images in a shard \(by --batch\) 8 → 6\)"):
         extract(tree, "--batch", "6")
     capsys.readouterr()
@@ -359,10 +342,8 @@ def test_a_cut_extraction_can_continue_with_another_batch_that_divides_its_shard
     np.testing.assert_allclose(rows_of(folder), rows_of(extract(tree, out="whole")), rtol=2e-3)
 
 
-def test_a_damaged_shard_is_one_line(
-    tree: Path, extract: Extract, cut_extract: Callable[..., None]
-) -> None:
-    cut_extract(2, tree)
+def test_a_damaged_shard_is_one_line(tree: Path, extract: Extract) -> None:
+    extract(tree, cut=2)
     shard = tree.parent / "out" / "features.part" / "features_00001.npy"
     shard.write_bytes(b"nothing")
     with pytest.raises(
@@ -468,11 +449,7 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_many_processes_write_the_same_file_as_one(
-    tree: Path,
-    tmp_path: Path,
-    checkpoint: Path,
-    extract: Extract,
-    cut_extract: Callable[..., None],
+    tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
 ) -> None:
     """One process begins and is cut, two finish, with bad images in each part; then both fit a
     whitening."""
@@ -481,7 +458,7 @@ def test_many_processes_write_the_same_file_as_one(
         Path(paths[index]).write_bytes(b"no image")
     flags = ["--dtype", "float32"]
     whole = extract(tree, *flags, out="whole")
-    cut_extract(1, tree, *flags)
+    extract(tree, *flags, cut=1)
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     script = [str(ROOT / "tests" / "sharded_extraction.py"), str(checkpoint), str(tree)]
     threads = str(torch.get_num_threads())  # more threads may sum in another order

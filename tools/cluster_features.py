@@ -234,16 +234,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/using.md",
     )
     add = parser.add_argument
-    features_help = (
-        f"(N, D) floats: .npy; .safetensors with one tensor or one called {TENSOR}; .pkl or "
-        ".pickle with an array or a list of rows"
-    )
+    features_help = f"(N, D) floats: .npy; .safetensors with one tensor or one called {TENSOR}; "
+    features_help += ".pkl or .pickle with an array or a list of rows"
     add("features", metavar="FEATURES", type=Path, help=features_help)
     add_clustering_flags(parser)
     add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
-    no_pca_help = "cluster the rows without whitening and normalisation"
     add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="pca",
-        help=no_pca_help)  # fmt: skip
+        help="cluster the rows without whitening and normalisation")  # fmt: skip
     flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)

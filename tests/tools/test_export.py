@@ -199,16 +199,10 @@ def test_safetensors_without_a_network_are_bad_input(
     ("command", "message"),
     [
         ("net.pt", r"net\.pt: give a file whose name ends in \.onnx or \.safetensors"),
-        (
-            "net.onnx --output fc7",
-            r"--output fc7: this network has embedding, logits, conv1",
-        ),
+        ("net.onnx --output fc7", r"--output fc7: this network has embedding, logits, conv1"),
         ("net.onnx --output conv3", r"--output conv3: this network has"),
         ("net.onnx --size 4", r"--size 4: too small for tiny; give"),
-        (
-            "net.safetensors --output conv1",
-            r"--output: only for \.onnx; net\.safetensors holds",
-        ),
+        ("net.safetensors --output conv1", r"--output: only for \.onnx; net\.safetensors holds"),
         ("net.safetensors --size 32", r"--size: only for \.onnx"),
         ("net.safetensors --normalise", r"--normalise: only for \.onnx"),
         ("checkpoint.pth.tar/net.onnx", r"OUT .*checkpoint\.pth\.tar: cannot write there"),

@@ -76,7 +76,7 @@ def compose(steps: Sequence[Scaling], channels: int) -> tuple[np.ndarray, np.nda
     """The scale and shift of all steps together, `(channels,)` float64 each.
 
     Raises:
-        InputError: a step works on another number of channels.
+        InputError: a step scales another number of channels.
     """
     scale, shift = np.ones(channels), np.zeros(channels)
     for step in steps:
@@ -144,7 +144,9 @@ class Reader:
     def scale(self) -> Scaling:
         of = self.layer.scale_param
         scale = self._per_channel(of)
-        shift = self._blob(1, len(scale)).astype(np.float64) if of.bias_term else 0 * scale
+        shift = np.zeros_like(scale)
+        if of.bias_term:
+            shift = self._blob(1, len(scale)).astype(np.float64)
         return Scaling(self.where, scale, shift)
 
     def bias(self) -> Scaling:
