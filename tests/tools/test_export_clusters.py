@@ -1,4 +1,4 @@
-"""A run's clusters with the paths of its images, through the files."""
+"""A run's clusters with the paths of its images."""
 
 import csv
 import pickle
@@ -33,7 +33,7 @@ def read_csv(path: Path) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def original(tmp_path: Path, tree: Path) -> Path:
-    """A folder of the original code, which has `clusters` alone: two epochs over the tree."""
+    """A folder of the original code, with only `clusters`: two epochs over the tree."""
     random = np.random.default_rng(0)
     epochs = []
     for k in (4, 5):
@@ -46,7 +46,7 @@ def original(tmp_path: Path, tree: Path) -> Path:
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2])
-def test_each_epoch_has_its_clusters_and_the_last_is_the_default(
+def test_each_epochs_clusters_are_exported_and_the_last_ones_by_default(
     epoch: int | None, tree: Path, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tree / "b" / "007.png").write_bytes(b"no image")
@@ -66,7 +66,7 @@ def test_each_epoch_has_its_clusters_and_the_last_is_the_default(
     assert all(Path(path).is_file() for path, _ in expected)
 
 
-def test_all_outputs_say_the_same(
+def test_all_output_formats_agree(
     tree: Path, train: Callable[..., Path], tmp_path: Path, capfdbinary: Any
 ) -> None:
     folder = train(tree)
@@ -88,7 +88,7 @@ def test_all_outputs_say_the_same(
     assert linked == dict(pairs)
 
 
-def test_any_file_name_survives(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_unusual_file_names_are_kept(train: Callable[..., Path], tmp_path: Path) -> None:
     images = tmp_path / "images"
     for path, name in zip(write_images(images, 12), ODD, strict=False):
         path.rename(images / name)
@@ -98,7 +98,7 @@ def test_any_file_name_survives(train: Callable[..., Path], tmp_path: Path) -> N
     assert all(link.resolve().is_file() for link in (tmp_path / "folders").glob("*/*"))
 
 
-def test_a_list_files_images_are_beside_it(
+def test_paths_in_a_list_are_relative_to_it(
     tree: Path, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     names = [f"images/a/{number:03d}.png" for number in range(10)]
@@ -107,7 +107,7 @@ def test_a_list_files_images_are_beside_it(
     assert [path for path, _ in read_csv(tmp_path / "a.csv")] == [f"{tmp_path}/{n}" for n in names]
 
 
-def test_images_that_have_moved_are_named_by_data(
+def test_images_that_have_moved_are_found_with_data(
     tree: Path, train: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train(tree)
@@ -123,7 +123,7 @@ def test_images_that_have_moved_are_named_by_data(
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1])
-def test_an_original_runs_images_are_in_the_order_of_image_folder(
+def test_images_of_the_original_codes_runs_are_in_image_folders_order(
     epoch: int | None, original: Path, tree: Path, tmp_path: Path
 ) -> None:
     flags = () if epoch is None else ("--epoch", epoch)
@@ -140,11 +140,13 @@ def test_without_assignments_the_pickle_is_read(
     folder = train(tree, "--epochs", "2")
     run(folder, "--epoch", 1, "--out", tmp_path / "a.csv")
     shutil.rmtree(folder / "assignments")
-    run(folder, "--out", tmp_path / "b.csv")  # the pickle lacks the finished network's
+    run(folder, "--out", tmp_path / "b.csv")  # the pickle lacks the finished network's clusters
     assert read_csv(tmp_path / "b.csv") == read_csv(tmp_path / "a.csv")
 
 
-def test_other_images_than_the_runs_are_refused(original: Path, tree: Path, tmp_path: Path) -> None:
+def test_other_images_than_the_runs_are_bad_input(
+    original: Path, tree: Path, tmp_path: Path
+) -> None:
     for change in (lambda: (tree / "c" / "999.gif").touch(), lambda: shutil.rmtree(tree / "c")):
         change()
         with pytest.raises(InputError, match=r"holds clusters of 40 images, .*images has (41|30);"):
@@ -153,8 +155,8 @@ def test_other_images_than_the_runs_are_refused(original: Path, tree: Path, tmp_
 
 
 BAD = {
-    "{}/nowhere": "{}/nowhere: not the folder of a run: neither images.txt nor clusters",
-    "{}/original": "{}/original: has no images.txt; name the images that the run was over with",
+    "{}/nowhere": "{}/nowhere: not a run's folder: has neither images.txt nor clusters",
+    "{}/original": "{}/original: has no images.txt; give the run's images with --data",
     "{}/original --data {}/nowhere": "{}/nowhere: no such folder or list file",
     "{}/original --data {}/images --epoch 2": "--epoch 2: {}/original/clusters has the epochs 0 to",
     "{}/original --data {}/images --epoch -1": "argument --epoch: '-1' is not a whole number of 0",

@@ -1,4 +1,4 @@
-"""The one-time copy at a smaller size: same names, same order, less to read."""
+"""The one-time copy at a smaller size: same names, same order, smaller files."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Ten images of several formats, large and small, in two folders and at the top."""
+    """Ten images of several formats, large and small, in nested folders."""
     root = tmp_path / "source"
     for folder in ("a/deep", "b"):
         (root / folder).mkdir(parents=True)
@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_names_order_and_labels_stay(source: Path, tmp_path: Path) -> None:
+def test_names_order_and_labels_stay_the_same(source: Path, tmp_path: Path) -> None:
     assert run(source, tmp_path / "target") == 0
     before, after = find_images(source), find_images(tmp_path / "target")
     assert after.names == before.names
@@ -86,7 +86,7 @@ def test_quality_changes_jpegs_only(source: Path, tmp_path: Path) -> None:
     assert low["a/large.png"] == high["a/large.png"]
 
 
-def test_many_processes_write_the_same(source: Path, tmp_path: Path) -> None:
+def test_many_processes_write_the_same_files(source: Path, tmp_path: Path) -> None:
     for number in range(30):
         shutil.copy(source / "a" / "1.jpg", source / "a" / f"copy{number}.jpg")
     run(source, tmp_path / "one")
@@ -94,14 +94,14 @@ def test_many_processes_write_the_same(source: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
 
-def test_an_interrupted_copy_goes_on(
+def test_an_interrupted_copy_continues(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "target"
     run(source, target)
     whole = contents(target)
     (target / "b" / "3.jpg").unlink()
-    (target / "b" / "small.png").write_bytes(b"")  # what a crash of the machine may leave
+    (target / "b" / "small.png").write_bytes(b"")  # as a crash of the machine leaves it
     (target / "a" / ".1.jpg.abcd_123.tmp").write_bytes(b"half")
     there = (target / "a" / "1.jpg").stat().st_mtime_ns
     capsys.readouterr()
@@ -111,7 +111,7 @@ def test_an_interrupted_copy_goes_on(
     assert "1 resized, 1 copied as they are, 8 there already" in capsys.readouterr().out
 
 
-def test_one_process_at_a_time(
+def test_two_copies_into_one_folder_do_not_meet(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(source, tmp_path / "target") == 0
@@ -121,7 +121,7 @@ def test_one_process_at_a_time(
     assert run(source, tmp_path / "target") == 0
 
 
-def test_what_has_changed_in_the_source_is_copied_again(
+def test_images_that_changed_in_the_source_are_copied_again(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(source, tmp_path / "target")
@@ -135,7 +135,7 @@ def test_what_has_changed_in_the_source_is_copied_again(
     assert three.read_bytes() == four.read_bytes()
 
 
-def test_another_source_is_not_mixed_in(
+def test_another_source_is_bad_input(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(source / "a", tmp_path / "target")
@@ -190,7 +190,7 @@ def test_source_and_target_must_be_apart(
     ):
         assert run(given, target) == 2, (given, target)
         err = capsys.readouterr().err
-        assert "lies in the source" in err or "holds images of the source" in err
+        assert "is in the source" in err or "is neither empty nor a copy" in err
         assert err.count("\n") == 1
     assert contents(tmp_path) == before
 
@@ -220,9 +220,9 @@ def test_bad_places_are_one_line(
     (tmp_path / "list.txt").write_text("source/top.jpg\n")
     (tmp_path / "empty").mkdir()
     for given, target, message in (
-        (source, "full", "is neither empty nor a copy begun here"),
+        (source, "full", "is neither empty nor a copy"),
         (source, "list.txt", "cannot write a copy there"),
-        (tmp_path / "list.txt", "new", "is a file; give the folder that the images lie in"),
+        (tmp_path / "list.txt", "new", "is a file; give the folder of the images"),
         (tmp_path / "empty", "new", "no image in this folder"),
         (tmp_path / "nowhere", "new", "no such folder"),
     ):
@@ -242,11 +242,3 @@ def test_a_target_that_cannot_be_written_stops_in_one_line(
     capsys.readouterr()
     assert run(source, tmp_path / "target") == 2
     assert "start again" in capsys.readouterr().err
-
-
-def test_the_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        prepare_data.parse_args(["--help"])
-    out = capsys.readouterr().out
-    assert "byte for byte" in out
-    assert "default: 256" in out
