@@ -7,7 +7,7 @@ clusters noise. `auto_dim` is the number of dimensions that so many rows carry.
 
 import argparse
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 from system import cli
 
@@ -80,10 +80,17 @@ def why(components: int, rows: int, dim: int) -> str:
 
 
 def add_flag(
-    parser: Container, default: Components | None, help: str, name: str = "--dim_pca"
+    parser: Container, default: Components | None, help: str, *names: str, **options: Any
 ) -> None:
-    """`--dim_pca`, or a flag like it."""
-    parser.add_argument(name, metavar="{auto,D,0}", type=components, default=default, help=help)
+    """`--dim_pca`, or a flag like it.
+
+    Args:
+        names: of the flag, if others than `--dim_pca`.
+        options: further ones, as argparse takes them.
+    """
+    names = names or ("--dim_pca",)
+    add = parser.add_argument
+    add(*names, metavar="{auto,D,0}", type=components, default=default, help=help, **options)
 
 
 def components(text: str) -> Components:

@@ -17,9 +17,10 @@ from safetensors import safe_open
 
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
+from cluster.components import PCA
+from cluster.moments import BLOCK
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import TABLES, Assignment, check_table, write_table
-from cluster.whitening import BLOCK, PCA
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel import script
