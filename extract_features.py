@@ -28,7 +28,7 @@ import numpy as np
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
 from cluster.components import AUTO, auto_dim, components, is_noisy, noise, why
-from cluster.whitening import PCA, Whitening
+from cluster.whitening import PCA, Preparation, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from features import network
@@ -108,7 +108,7 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
             finish(args, inputs, shards, key, whitening, bad)
 
 
-def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whitening | None:
+def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Preparation | None:
     """With `--whiten checkpoint`, the PCA in which the checkpoint's centroids are given.
 
     Raises:
@@ -127,13 +127,13 @@ def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whiten
 
 
 def key_of(
-    args: argparse.Namespace, inputs: Applied, whitening: Whitening | None
+    args: argparse.Namespace, inputs: Applied, whitening: Preparation | None
 ) -> dict[str, Any]:
     """All settings that the features depend on. The rows in the shards depend on all but `whiten`,
     which comes last."""
     by = args.whiten
     if whitening is not None:  # the same network may have been clustered twice
-        matrix = b"" if whitening.matrix is None else whitening.matrix.tobytes()
+        matrix = whitening.matrix.tobytes() if isinstance(whitening, Whitening) else b""
         by = f"checkpoint, {hashlib.sha256(matrix).hexdigest()[:12]}"
     return {
         "network": digest_of(inputs.model)[:12],
@@ -148,7 +148,7 @@ def key_of(
 
 
 def describe_whitening(
-    wanted: int | Literal["auto"], whitening: Whitening, count: int, dim: int
+    wanted: int | Literal["auto"], whitening: Preparation, count: int, dim: int
 ) -> None:
     """Say how many of the features' D dimensions are left, and why, if that is worth a line."""
     found = whitening.components
@@ -193,7 +193,7 @@ def finish(
     inputs: Applied,
     shards: Shards,
     key: dict[str, Any],
-    whitening: Whitening | None,
+    whitening: Preparation | None,
     bad: dict[int, str],
 ) -> None:
     """Join the shards and write all files, the features last."""
@@ -210,7 +210,7 @@ def finish(
     write_text(out / "images.txt", to_lines(present))
     if bad:
         write_text(out / "bad_images.txt", to_reasons(paths, bad))
-    if whitening is not None and whitening.mean is not None:
+    if isinstance(whitening, Whitening):
         with atomic_write(out / "whitening.npz") as file:
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)
     settings = vars(args) | {

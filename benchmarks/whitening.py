@@ -22,7 +22,7 @@ import numpy as np
 from cluster.components import auto_dim
 from cluster.kmeans import run_kmeans
 from cluster.quality import nmi
-from cluster.whitening import fit_whitening
+from cluster.whitening import prepare
 from clustering import PIC
 from evaluation.learned import nearest
 from system.errors import InputError
@@ -89,7 +89,7 @@ def draw(
     """N whitened rows and their labels; the val rows, whitened with them, and theirs."""
     order = np.random.default_rng(seed).permutation(len(rows))
     val, train = order[: held_out(len(rows))], order[len(rows) - n :]
-    whitening = fit_whitening(rows[train], dim)
+    whitening = prepare(rows[train], dim)
     return whitening.apply(rows[train]), labels[train], whitening.apply(rows[val]), labels[val]
 
 

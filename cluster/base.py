@@ -12,7 +12,7 @@ from cluster.components import AUTO, PCA, Components, is_noisy, noise, why
 from cluster.kmeans import Advance
 from cluster.moments import Moments
 from cluster.quality import group_by_cluster
-from cluster.whitening import Whitening, fit_whitening
+from cluster.whitening import Preparation, Whitening, prepare
 from system.device import select_compute
 
 
@@ -21,7 +21,7 @@ class Clustering(ABC):
 
     Args:
         device: where to compute; None takes a GPU if there is one.
-        pca: components of the PCA, as `fit_whitening` takes them: "auto" suits the number of rows,
+        pca: components of the PCA, as `prepare` takes them: "auto" suits the number of rows,
             0 skips whitening; None skips normalisation, too.
 
     Attributes:
@@ -31,12 +31,12 @@ class Clustering(ABC):
         assignments: `(N,) int64`, the cluster of each row; with several processes, the rows of
             all, in the order of the ranks.
         images_lists: the row numbers of each cluster.
-        whitening: the fitted `Whitening`; None for raw rows.
+        whitening: the fitted `Whitening`, or `Normalisation`; None for raw rows.
         centroids: `(C, pca) float32`, in the whitened space; `(C, D)` without a PCA.
     """
 
     has_loss: ClassVar[bool]
-    whitening: Whitening | None
+    whitening: Preparation | None
     centroids: np.ndarray
 
     def __init__(self, device: torch.device | None, pca: Components | None) -> None:
@@ -69,7 +69,7 @@ class Clustering(ABC):
             self.whitening, x = None, np.ascontiguousarray(features, np.float32)
         else:
             known = features if moments is None else moments
-            self.whitening = fit_whitening(known, self.pca, self.device)
+            self.whitening = prepare(known, self.pca, self.device)
             x = self.whitening.apply(features, self.device)
         self.assignments, self.centroids, loss = self.group(x, verbose, advance)
         self.__dict__.pop("images_lists", None)
@@ -77,7 +77,7 @@ class Clustering(ABC):
 
     def remark(self) -> str | None:
         """On the components, where `cluster` chose them or they are too many; else None."""
-        if self.whitening is None or self.whitening.mean is None:
+        if not isinstance(self.whitening, Whitening):
             return None
         rows, components = len(self.assignments), self.whitening.components
         if self.pca == AUTO and components != PCA:

@@ -9,7 +9,7 @@ import torch
 from cluster.base import Clustering
 from cluster.kmeans import BLOCK
 from cluster.nearest import NearestCentroid
-from cluster.whitening import CPU, NORMALISED, Whitening
+from cluster.whitening import CPU, Normalisation, Preparation, Whitening
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Clusters:
 
     algorithm: str
     epoch: int
-    whitening: Whitening
+    whitening: Preparation
     centroids: np.ndarray
 
     @property
     def dim(self) -> int:
         """D, the dimensions of the features that `assign` takes."""
-        mean = self.whitening.mean
-        return self.centroids.shape[1] if mean is None else len(mean)
+        whitening = self.whitening
+        return len(whitening.mean if isinstance(whitening, Whitening) else self.centroids[0])
 
     @classmethod
     def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
@@ -72,10 +72,10 @@ class Clusters:
 
     def is_sound(self) -> bool:
         """Whether the values that `from_plain` took from a file fit each other."""
-        mean, matrix = self.whitening.mean, self.whitening.matrix
-        arrays = [self.centroids]
-        if mean is not None and matrix is not None:
-            arrays += [mean[None], matrix]
+        arrays, matrix = [self.centroids], None
+        if isinstance(self.whitening, Whitening):
+            matrix = self.whitening.matrix
+            arrays += [self.whitening.mean[None], matrix]
         return (
             isinstance(self.algorithm, str)
             and self.algorithm.isidentifier()
@@ -87,11 +87,14 @@ class Clusters:
 
     def to_plain(self) -> dict[str, Any]:
         """A dict of texts, numbers and tensors for a checkpoint."""
+        mean = matrix = None
+        if isinstance(self.whitening, Whitening):
+            mean, matrix = map(torch.from_numpy, (self.whitening.mean, self.whitening.matrix))
         return {
             "algorithm": self.algorithm,
             "epoch": self.epoch,
-            "pca_mean": _tensor(self.whitening.mean),
-            "pca_matrix": _tensor(self.whitening.matrix),
+            "pca_mean": mean,
+            "pca_matrix": matrix,
             "centroids": torch.from_numpy(self.centroids),
         }
 
@@ -99,11 +102,7 @@ class Clusters:
     def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
         """The inverse of `to_plain`. On anything else it may raise any exception."""
         mean, matrix = plain["pca_mean"], plain["pca_matrix"]
-        whitening = NORMALISED
+        whitening: Preparation = Normalisation()
         if mean is not None or matrix is not None:
             whitening = Whitening(mean.numpy(), matrix.numpy())
         return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())
-
-
-def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
-    return None if array is None else torch.from_numpy(array)

@@ -37,10 +37,10 @@ def auto_dim(rows: int, dim: int) -> int:
     return min(PCA, dim, max(rows // 50, min(16, rows // 12), 2))
 
 
-def check_components(pca: Components) -> None:
-    """Raises ValueError if `pca` is neither "auto" nor a whole number from 0 on."""
-    if pca != AUTO and (not isinstance(pca, int) or pca < 0):
-        raise ValueError(f'pca is {pca!r}; give a number of components, 0 for none, or "auto"')
+def check_components(pca: Components, least: int = 0) -> None:
+    """Raises ValueError if `pca` is neither "auto" nor a whole number from `least` on."""
+    if pca != AUTO and (not isinstance(pca, int) or pca < least):
+        raise ValueError(f'pca is {pca!r}; give {least} or more components, or "auto"')
 
 
 def resolve(pca: Components, rows: int, dim: int) -> int:

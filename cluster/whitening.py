@@ -4,6 +4,7 @@ The covariance is summed block by block, so that features can be kept in half pr
 all processes, so that each process keeps its own features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,45 +24,74 @@ LARGEST_RATIO = 3e3  # of eigenvalues: beyond it, float32 can't tell the small o
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """L2 normalisation of the rows, without a PCA."""
+
+    components = 0
+
+    def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
+        """`(N, D)` features → `(N, D) float32` rows of unit length (zero rows stay zero).
+
+        Raises:
+            ValueError: a row is not finite.
+        """
+        check_shape(features.shape)
+        return _by_blocks(F.normalize, features, features.shape[1], device)
+
+
+@dataclass(frozen=True)
 class Whitening:
-    """A fitted PCA-whitening, followed by L2 normalisation of the rows; or the latter alone.
+    """A fitted PCA-whitening, followed by L2 normalisation of the rows.
 
     Attributes:
-        mean: `(D,) float32`, subtracted first; None: L2 normalisation only.
+        mean: `(D,) float32`, subtracted first.
         matrix: `(D, d) float32`, the principal axes, each divided by the standard deviation
-            along it; the last columns are zero if the features have fewer than d directions. None
-            with `mean`.
+            along it; the last columns are zero if the features have fewer than d directions.
     """
 
-    mean: np.ndarray | None
-    matrix: np.ndarray | None
+    mean: np.ndarray
+    matrix: np.ndarray
 
     @property
     def components(self) -> int:
-        """d; 0 for L2 normalisation only."""
-        return 0 if self.matrix is None else self.matrix.shape[1]
+        """d."""
+        return self.matrix.shape[1]
 
     def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
-        """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero); d is D
-        where they are only normalised.
+        """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero).
 
         Raises:
             ValueError: the features don't have D dimensions, or a row is not finite.
         """
-        check_shape(features.shape, None if self.mean is None else len(self.mean))
-        reduced = np.empty((len(features), self.components or features.shape[1]), np.float32)
-        if self.mean is not None and self.matrix is not None:
-            mean, matrix = (torch.from_numpy(a).to(device) for a in (self.mean, self.matrix))
-        for start, rows in blocks(features, device):
+        check_shape(features.shape, len(self.mean))
+        mean = torch.from_numpy(self.mean).to(device)
+        matrix = torch.from_numpy(self.matrix).to(device)
+
+        def whiten(rows: torch.Tensor) -> torch.Tensor:
             with full_float32():
-                white = F.normalize(rows if self.mean is None else (rows - mean) @ matrix)
-            if error := not_finite(white, start):
-                raise error
-            reduced[start : start + len(rows)] = white.cpu().numpy()
-        return reduced
+                return F.normalize((rows - mean) @ matrix)
+
+        return _by_blocks(whiten, features, self.components, device)
 
 
-NORMALISED = Whitening(None, None)
+Preparation = Whitening | Normalisation
+
+
+def prepare(
+    features: np.ndarray | Moments, pca: Components, device: torch.device = CPU
+) -> Preparation:
+    """What `pca` asks for: the whitening of the features of all processes, or for 0 their
+    normalisation. Arguments and errors as in `fit_whitening`."""
+    check_components(pca)
+    if pca != 0:
+        return fit_whitening(features, pca, device)
+    if isinstance(features, Moments):
+        features.reduce()
+    else:
+        check_shape(features.shape)
+        errors = (not_finite(rows, start) for start, rows in blocks(features, device))
+        raise_together(next(filter(None, errors), None))
+    return Normalisation()
 
 
 def fit_whitening(
@@ -71,22 +101,17 @@ def fit_whitening(
 
     Args:
         features: `(N, D)` of any floating type, or their moments.
-        pca: number of components; "auto": that of `auto_dim`; 0: L2 normalisation only. If the
-            centred features have fewer directions (above the rounding error of the covariance), the
-            last components are zero.
+        pca: number of components; "auto": that of `auto_dim`. If the centred features have fewer
+            directions (above the rounding error of the covariance), the last components are zero.
         device: where to compute.
 
     Raises:
-        ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 0.
+        ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 1.
     """
-    check_components(pca)
+    check_components(pca, least=1)
     if isinstance(features, Moments):
         return _fit_from_moments(features, pca)
     check_shape(features.shape)
-    if pca == 0:
-        errors = (not_finite(rows, start) for start, rows in blocks(features, device))
-        raise_together(next(filter(None, errors), None))
-        return NORMALISED
     if int(all_reduce(np.array([len(features)]))[0]) <= features.shape[1]:
         return _fit_from_few(gather_rows(features), pca)
     moments = Moments(features.shape[1], device)
@@ -100,19 +125,34 @@ def preprocess_features(
 ) -> np.ndarray:
     """PCA-reduce, whiten and L2-normalise (paper, section 4, "Implementation details").
 
-    Arguments and errors as in `fit_whitening`. Warns if `pca` is left out and rows are few.
+    Arguments and errors as in `fit_whitening`, but for `pca=0`: only normalise. Warns if `pca` is
+    left out and rows are few.
 
     Returns:
         `(N, pca) float32` rows of unit length; a row equal to the mean becomes zero.
     """
-    return fit_whitening(features, pca, device).apply(features, device)
+    return prepare(features, pca, device).apply(features, device)
+
+
+def _by_blocks(
+    change: Callable[[torch.Tensor], torch.Tensor],
+    features: np.ndarray,
+    width: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Features `(N, D)` changed block by block: `(N, width) float32`."""
+    changed = np.empty((len(features), width), np.float32)
+    for start, rows in blocks(features, device):
+        found = change(rows)
+        if error := not_finite(found, start):
+            raise error
+        changed[start : start + len(rows)] = found.cpu().numpy()
+    return changed
 
 
 def _fit_from_moments(moments: Moments, pca: Components) -> Whitening:
     count, mean, covariance = moments.reduce()
     pca = resolve(pca, count, len(mean))
-    if pca == 0:
-        return NORMALISED
     variances, axes = _largest_eigenpairs(covariance, pca, mean)
     return _whitening(mean, axes, variances, pca)
 

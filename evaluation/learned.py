@@ -21,11 +21,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
+from cluster.components import AUTO, Components
 from cluster.kmeans import run_kmeans
 from cluster.quality import ari, nmi
-from cluster.whitening import fit_whitening
+from cluster.whitening import prepare
 
-VIEWS = {"plain": 0, "whitened": "auto"}  # and the components of its PCA
+VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
 SEEDS = 5  # of k-means
 NEIGHBOURS = (1, 20)
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the strongest first
@@ -62,7 +63,7 @@ def measures(
     names, truth = np.unique(train_labels, return_inverse=True)
     found = {"linear": linear_probe(train, train_labels, val) == val_labels}
     for view, components in VIEWS.items():
-        whitening = fit_whitening(train, components)
+        whitening = prepare(train, components)
         x, queries = whitening.apply(train), whitening.apply(val)
         for count in NEIGHBOURS:
             found[f"{view}_{count}nn"] = names[nearest(x, truth, queries, count)] == val_labels

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from cluster.components import Components
 from cluster.moments import Moments
-from cluster.whitening import NORMALISED, Whitening, fit_whitening
+from cluster.whitening import Normalisation, Preparation, Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features.forward import forward_pass
@@ -115,7 +115,7 @@ def by_shard(
         parts = [shards.none]
 
 
-def fit(shards: Shards, count: int, components: Components, device: torch.device) -> Whitening:
+def fit(shards: Shards, count: int, components: Components, device: torch.device) -> Preparation:
     """The whitening of all `count` rows, with as many components as are wanted, or as the rows have
     directions.
 
@@ -123,7 +123,7 @@ def fit(shards: Shards, count: int, components: Components, device: torch.device
         InputError: they have no whitening.
     """
     if components == 0:
-        return NORMALISED
+        return Normalisation()
     own, dim = shards.blocks(shard_of(len(shards))), shards.none.shape[1]
     try:
         if count <= dim:
@@ -135,7 +135,6 @@ def fit(shards: Shards, count: int, components: Components, device: torch.device
             whitening = fit_whitening(moments, components)
     except ValueError as error:
         raise InputError(f"--whiten {components}: {error}") from error
-    assert whitening.matrix is not None
     directions = int(whitening.matrix.any(axis=0).sum())
     if directions == 0:
         raise InputError(f"--whiten {components}: all rows are the same")

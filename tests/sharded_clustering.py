@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cluster.kmeans import train_kmeans
+from cluster.whitening import Whitening
 from clustering import PIC, Kmeans, KmeansOptions
 from parallel.collectives import gather_rows, process_group, rank, world_size
 
@@ -46,7 +47,7 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
     chosen, normalised = Kmeans(K, SEED, pca="auto"), Kmeans(K, SEED, pca=0)
     chosen.cluster(features)
     normalised.cluster(features)
-    assert whitened.whitening is not None
+    assert isinstance(whitened.whitening, Whitening)
     assert chosen.whitening is not None
     matrix = whitened.whitening.matrix.astype(np.float64)
     return {

@@ -73,11 +73,11 @@ def test_nmi_is_compared_by_its_standard_error(
 
 def found(linear: float, plain: float, whitened: float, nmi: float) -> dict[str, np.ndarray]:
     """Measures with these means; 1,000 val images."""
-    accuracy = {name: np.arange(1000) < 1000 * mean for name, mean in [("linear", linear)]}
+    samples: dict[str, np.ndarray] = {"linear": np.arange(1000) < 1000 * linear}
     for view, mean in {"plain": plain, "whitened": whitened}.items():
-        accuracy |= {f"{view}_{n}nn": np.arange(1000) < 1000 * mean for n in (1, 20)}
-        accuracy |= {f"{view}_{name}": nmi + 0.001 * SHAPE for name in ("nmi", "ari", "nmi_k")}
-    return accuracy
+        samples |= {f"{view}_{n}nn": np.arange(1000) < 1000 * mean for n in (1, 20)}
+        samples |= {f"{view}_{name}": nmi + 0.001 * SHAPE for name in ("nmi", "ari", "nmi_k")}
+    return samples
 
 
 RESULTS = {
