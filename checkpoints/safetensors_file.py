@@ -15,7 +15,8 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
     """Write a network, whole or not at all.
 
     Args:
-        about: the file's metadata; `read_weights` takes `arch`, and `epoch` and `size` if there.
+        about: the file's metadata; `read_weights` takes `arch`, and `epoch`, `size` and `exif` if
+            there.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
@@ -24,7 +25,7 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
 def read_weights(path: str | Path) -> dict[str, Any]:
     """The same as a checkpoint that has no more than the file: `arch`, `epoch`, `state_dict`, and
-    of the settings the `size`. Anything may be raised by what is no such file."""
+    of the settings `size` and `exif`. Anything may be raised by what is no such file."""
     with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -33,4 +34,6 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         state["epoch"] = int(about["epoch"])
     if "size" in about:
         state["settings"] = {"size": int(about["size"])}
+    if "exif" in about:
+        state.setdefault("settings", {})["exif"] = about["exif"]
     return state

@@ -8,7 +8,7 @@ so that a new epoch with new labels and another order costs no restart.
 import argparse
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,12 @@ from torchvision.transforms import v2
 
 from data.batch import Batch, collate
 from data.decode import (
+    EXIF,
     MAX_PIXELS,
     UnreadableImageError,
+    exif_choice,
     limit_pixels,
+    orient_by_exif,
     pixel_limit,
     read_image,
     read_pixels,
@@ -47,6 +50,28 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
     max_help = "an image of more pixels counts as unreadable: a few bytes may claim any number"
     add = parser.add_argument
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
+
+
+def add_exif_flag(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """`--exif`, which `set_decoding` takes; None for the choice of the network's training."""
+    exif_help = "apply: turn images as their EXIF orientation says"
+    if default is None:
+        exif_help += f"; left out: as in training, or {EXIF[0]}"
+    parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
+
+
+def set_decoding(args: argparse.Namespace, settings: Mapping[str, Any], worker: int = 0) -> None:
+    """Make `--max-pixels` and `--exif` hold in this process and in the workers of `make_loader`.
+
+    Args:
+        settings: of the network's training; their `exif` holds if the flag is not given.
+        worker: the worker's number, if this is a `worker_init_fn`.
+
+    Raises:
+        InputError: the settings have an unknown choice.
+    """
+    limit_pixels(args.max_pixels)
+    orient_by_exif(args.exif or settings.get("exif", EXIF[0]))
 
 
 class Draw(NamedTuple):
@@ -123,15 +148,16 @@ def make_loader(
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
-        "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
+        "worker_init_fn": functools.partial(_start_worker, pixel_limit(), exif_choice()),
         "generator": torch.Generator(),  # the loader must not draw from the global one
     }
     return DataLoader(dataset, collate_fn=collate, **options)
 
 
-def _start_worker(most_pixels: int, worker: int) -> None:
+def _start_worker(most_pixels: int, exif: str, worker: int) -> None:
     ignore_signals()
     limit_pixels(most_pixels)
+    orient_by_exif(exif)
 
 
 def load_in_order(

@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
-from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import (
     Batch,
     ImageDataset,
     add_decode_flag,
+    add_exif_flag,
     add_max_pixels_flag,
     load_in_order,
+    set_decoding,
 )
 from data.transforms import central_crop
 from features.forward import Features, compute_features
@@ -56,6 +57,7 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_workers(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
 
 
@@ -119,7 +121,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
-    limit_pixels(args.max_pixels)
+    set_decoding(args, checkpoint.get("settings", {}))
     images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)

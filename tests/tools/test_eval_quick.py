@@ -110,7 +110,7 @@ def test_a_checkpoint_that_is_not_mains(tmp_path: Path, train: Callable[..., Pat
     for settings in ({}, {"seed": "x", "size": 32}):
         torch.save({**checkpoint, "settings": settings}, path)
         with pytest.raises(InputError, match="does not tell k, seed and input size"):
-            eval_quick.read_protocol(path)
+            eval_quick.protocol_of(read_checkpoint(path), path)
 
 
 def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:
