@@ -12,7 +12,7 @@ network input. Imports system/ and parallel/.
     loading.py               workers, batches, the order of an epoch; how images are decoded
     batch.py                 Batch: pixels, indices, reasons for unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
-    resized.py               whole images at a given long side, one to a batch, for retrieval
+    resized.py               images at a given long side, one per batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes
     retrieval.py             Oxford5k and Paris6k: images, queries, ground truth
     retrieval_revisited.py   the ground truth of ROxford5k and RParis6k

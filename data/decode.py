@@ -19,7 +19,7 @@ from system.errors import InputError, shorten
 MAX_PIXELS = 178_956_970  # of an image: 0.5 GB of RGB, and Pillow's own limit
 EXIF = ("ignore", "apply")
 
-# Formats that Pillow has no decoder of its own for. EPS is a program, which it has Ghostscript run.
+# Formats that Pillow cannot decode, and EPS, a program that it would have Ghostscript run
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
@@ -29,8 +29,7 @@ _exif = EXIF[0]  # this process's choice
 
 
 def _jpeg_decoder() -> Callable[..., Any]:
-    """TorchCodec's; torchvision's, which is deprecated, if there is no TorchCodec >= 0.16 for this
-    torch."""
+    """TorchCodec's, or torchvision's deprecated one without a TorchCodec >= 0.16 for this torch."""
     try:
         from torchcodec.decoders import decode_jpeg
     except (ImportError, OSError, RuntimeError):
@@ -78,15 +77,14 @@ def exif_choice() -> str:
 
 
 def exif_key() -> dict[str, str]:
-    """The choice as a part of the key of kept work. "ignore" adds nothing, so that work from before
-    there was a choice can be continued."""
+    """The choice as part of the key of kept work. "ignore" adds nothing, so that older work can be
+    continued."""
     return {} if _exif == "ignore" else {"exif": _exif}
 
 
 @contextlib.contextmanager
 def name_failure() -> Iterator[None]:
-    """Turn whatever fails in the block into an `UnreadableImageError`, with the reason in one
-    line."""
+    """Turn any exception in the block into an `UnreadableImageError` with a one-line reason."""
     try:
         yield
     except UnreadableImageError:
@@ -97,17 +95,17 @@ def name_failure() -> Iterator[None]:
 
 
 def read_image(file: BinaryIO) -> Image.Image:
-    """Decode any image that Pillow reads to an RGB image; of many pictures the first one.
+    """Decode any image that Pillow reads to RGB; of several pictures in a file, the first.
 
-    As by torchvision's loader, an alpha channel is dropped, and the EXIF orientation is ignored
+    As in torchvision's loader, an alpha channel is dropped, and the EXIF orientation is ignored
     unless `orient_by_exif` says otherwise. Grey of 12 or 16 bits keeps its upper eight (Pillow's
     own conversion would clip it to white).
 
     Args:
-        file: the image's bytes, as a file that can be sought; it stays open.
+        file: the image's bytes, seekable; it stays open.
 
     Raises:
-        UnreadableImageError: the file is empty, damaged, too large, or of no format that is read.
+        UnreadableImageError: the file is empty, damaged, too large, or of an unknown format.
     """
     with _open(file) as image:
         return _decode(image)
@@ -128,12 +126,12 @@ def read_pixels(file: BinaryIO) -> Tensor:
     with _open(file) as image:
         if _is_plain_jpeg(image) and not _is_to_be_turned(image):
             with contextlib.suppress(RuntimeError):
-                return _decode_jpeg(file, image)
+                return _stored_pixels(file, image)
         return torch.from_numpy(np.array(_decode(image))).permute(2, 0, 1)
 
 
 def image_extensions() -> frozenset[str]:
-    """Extensions of all that Pillow can read, in lower case, with the dot."""
+    """The extensions of all formats that are read, in lower case, with the dot."""
     return frozenset(
         extension
         for extension, kind in Image.registered_extensions().items()
@@ -143,17 +141,16 @@ def image_extensions() -> frozenset[str]:
 
 @contextlib.contextmanager
 def _open(file: BinaryIO) -> Iterator[Image.Image]:
-    """The image with its header read; what fails here or in the block is named in one line."""
+    """Open an image and read its header; a failure here or in the block has a one-line reason."""
     with name_failure(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
+        warnings.simplefilter("ignore")  # about odd metadata
         try:
-            # one file for Pillow and torchvision, whose own takes no name that is not UTF-8
             with Image.open(file, formats=_formats()) as image:
                 yield image
         except UnidentifiedImageError as error:
             empty = file.seek(0, os.SEEK_END) == 0
             raise UnreadableImageError(EMPTY if empty else "cannot identify image file") from error
-        except Image.DecompressionBombError as error:  # by the header, before memory is taken
+        except Image.DecompressionBombError as error:  # from the header, before memory is taken
             count = re.search(r"\d+", str(error))
             assert count is not None
             reason = f"{int(count[0]):,} pixels, more than --max-pixels {pixel_limit()}"
@@ -162,14 +159,13 @@ def _open(file: BinaryIO) -> Iterator[Image.Image]:
 
 @functools.cache
 def _formats() -> list[str]:
-    """What Pillow may try: it recognises some formats that it cannot decode, and hands EPS, which
-    is a program, to an interpreter. Those that nearly all files are of come first."""
+    """The formats that Pillow may try, the common ones first."""
     Image.init()
     return [*COMMON, *(kind for kind in Image.ID if kind not in NOT_READ.union(COMMON))]
 
 
-def _decode_jpeg(file: BinaryIO, image: Image.Image) -> Tensor:
-    """The pixels of a JPEG as they are stored."""
+def _stored_pixels(file: BinaryIO, image: Image.Image) -> Tensor:
+    """The pixels of a grey or colour JPEG, not turned."""
     file.seek(0)
     content = file.read()
     # TorchCodec turns the picture by whatever looks like EXIF in an APP1 segment: cut those out
@@ -197,17 +193,16 @@ def _is_to_be_turned(image: Image.Image) -> bool:
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    image.load()  # turns a TIFF whatever the choice, and then it says so no more
+    image.load()  # Pillow turns a TIFF here and removes its orientation
     if _is_to_be_turned(image):
-        with contextlib.suppress(Exception):  # raised after the turn, by other tags of the EXIF
+        with contextlib.suppress(Exception):  # other damaged EXIF tags raise after the turn
             ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # "I;16" and its byte orders, also of TIFF with 12 bits; "I" is how 16-bit PGM and some PNG
-        # arrive
+        # "I;16" and its byte orders, also for TIFF with 12 bits; "I" for 16-bit PGM and some PNG
         bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
         upper_byte = np.clip(np.asarray(image.convert("I")) >> (min(bits, 16) - 8), 0, 255)
         upper_byte = upper_byte.astype(np.uint8)

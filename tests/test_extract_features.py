@@ -351,7 +351,9 @@ def test_rows_of_an_earlier_version_are_neither_taken_nor_removed(
         extract(tree)
     assert (part / "rows").read_bytes() == b"rows"
     (part / "settings.json").unlink()
-    with pytest.raises(InputError, match=r"features.part: is of other origin; give another --out"):
+    with pytest.raises(
+        InputError, match=r"features.part: has files of other origin; give another --out"
+    ):
         extract(tree)
     assert (part / "rows").read_bytes() == b"rows"
 
@@ -410,7 +412,7 @@ def test_files_of_other_origin_are_not_overwritten(tree: Path, train: Callable[.
     ("flags", "message"),
     [
         ("--conv 3", r"--conv 3: tiny has conv layers 1 to 2"),
-        ("--pool average", r"--pool average: is of conv layers; name one with --conv"),
+        ("--pool average", r"--pool average: applies to conv layers; name one with --conv"),
         ("--whiten 33", r"--whiten 33: more than the features' 32 dimensions"),
         ("--whiten checkpoint", r"checkpoint.pth.tar has no PCA; give a number"),
         ("--conv 1 --whiten checkpoint", r"--whiten checkpoint: is of the embedding, not of"),

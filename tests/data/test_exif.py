@@ -95,7 +95,7 @@ def test_apply_turns_as_pillow_does(decoder: str, orientation: int, kind: str, m
 
 
 @pytest.mark.parametrize("choice", data.decode.EXIF)
-def test_a_tiff_is_always_turned_once(choice: str) -> None:
+def test_a_tiff_is_turned_once_with_either_choice(choice: str) -> None:
     """Pillow turns it while it loads."""
     orient_by_exif(choice)
     for pixels in both(encoded(6, "TIFF")):
