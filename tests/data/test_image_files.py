@@ -10,8 +10,8 @@ import pytest
 from conftest import write_images
 from torchvision.datasets import ImageFolder
 
-from data.decode import EMPTY, UnreadableImageError
-from data.folder import LINE_BREAK, below_again, find_below, listed, open_file, read_list
+from data.decode import UnreadableImageError
+from data.folder import LINE_BREAK, below_again, find_below, listed, read_list
 from data.images import find_images
 from system.errors import InputError
 
@@ -210,24 +210,3 @@ def test_names_alone_restore_a_listing(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("b/deeper/001.png\n./000.png\n")
     found = read_list(tmp_path / "list.txt")
     assert listed(tmp_path, found.names) == found
-
-
-def test_pipes_folders_devices_and_empty_files_are_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "empty").touch()
-
-    def refuse(*args: Any) -> None:
-        raise AssertionError("opened")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    no_file = "is a pipe, a socket or a device, not a file"
-    for path, reason in {
-        tmp_path / "pipe": no_file,
-        Path("/dev/zero"): no_file,
-        tmp_path: "is a folder",
-        tmp_path / "empty": EMPTY,
-    }.items():
-        with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
-            open_file(str(path))
