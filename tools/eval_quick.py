@@ -21,13 +21,18 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from checkpoints.checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import model_of, read_checkpoint
 from cluster.quality import nmi
 from cluster.whitening import fit_whitening
 from clustering import run_kmeans
-from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import central_crop
 from features.forward import compute_features
 from models import ConvNet, untrained
@@ -93,13 +98,14 @@ def evaluate(
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    limit_pixels(args.max_pixels)
     train, val = (find_images(args.data / split) for split in ("train", "val"))
     for images in (train, val):
         if images.labels is None:
             raise InputError(f"{images.root}: needs one folder of images per label, at least 2")
-    protocol = read_protocol(args.model)
-    trained = load_model(args.model)
+    checkpoint = read_checkpoint(args.model)
+    protocol = protocol_of(checkpoint, args.model)
+    set_decoding(args, checkpoint["settings"])
+    trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, protocol["seed"])
     judge = functools.partial(
         evaluate, train=train, val=val, k=protocol["k"], size=protocol["size"], compute=compute,
@@ -112,13 +118,12 @@ def main(args: argparse.Namespace) -> None:
     sys.stdout.write(table(results) + f"\nwritten to {out}\n")
 
 
-def read_protocol(path: Path) -> dict[str, int]:
+def protocol_of(checkpoint: dict[str, Any], path: Path) -> dict[str, int]:
     """The number of clusters `k`, the `seed` and the input `size` of a checkpoint's run.
 
     Raises:
         InputError: `main.py` did not write the checkpoint.
     """
-    checkpoint = read_checkpoint(path)
     try:
         settings, clusters = checkpoint["settings"], checkpoint["clusters"]
         k = len(clusters["centroids"])
@@ -149,6 +154,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_model(parser, "checkpoint of a run of main.py")
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

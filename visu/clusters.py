@@ -17,7 +17,7 @@ if __name__ == "__main__":  # started as a script: the modules that it stands on
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cluster.quality import group_by_cluster, nmi
-from data.decode import limit_pixels
+from data.loading import set_decoding
 from features import network
 from features.network import open_inputs
 from system import cli, flags
@@ -34,8 +34,8 @@ COLUMNS = 10
 
 
 def main(args: argparse.Namespace) -> None:
-    limit_pixels(args.max_pixels)
     run = read_run(args.exp, args.data)
+    set_decoding(args, run.settings)
     run.require_images()
     epoch = chosen_epoch(run, args.epoch)
     views = clusters_at(run, epoch)

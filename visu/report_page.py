@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from checkpoints.checkpoint import read_checkpoint
+from data.decode import orient_by_exif
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -68,7 +69,9 @@ def write_report(
             something that the run has not.
     """
     try:
-        page = fill_page(describe_run(read_run(exp, data), clusters, images, also))
+        run = read_run(exp, data)
+        orient_by_exif(run.settings.get("exif", "ignore"))
+        page = fill_page(describe_run(run, clusters, images, also))
     except RecursionError as error:
         raise InputError(
             f"{exp}: config.json or metrics.jsonl has lists in lists without end"
