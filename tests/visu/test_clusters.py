@@ -109,11 +109,11 @@ def test_a_run_without_its_own_clusters_yet_has_no_distances(
     checkpoint["clusters"]["epoch"] = 0  # as in the middle of a run: the network has moved on
     torch.save(checkpoint, exp / "checkpoint.pth.tar")
     assert draw(exp) == 0
-    assert "before the end of the run" in capsys.readouterr().out
+    assert "only at the end of the run" in capsys.readouterr().out
     (exp / "checkpoint.pth.tar").unlink()
     shutil.rmtree(exp / "clusters_epoch_0001")
     assert draw(exp, "--epoch", "0") == 0
-    assert "is not there" in capsys.readouterr().out
+    assert "checkpoint.pth.tar is missing" in capsys.readouterr().out
     assert not (exp / "clusters_epoch_0001").exists()
     assert (exp / "clusters_epoch_0000" / "largest.jpg").exists()
 

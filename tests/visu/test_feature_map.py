@@ -224,7 +224,7 @@ def page(tmp_path: Path) -> Path:
         "label": [0, 0, 1, 1, 0],
         "labels": ["<i>a</i>", "b"],
     }
-    write_text(tmp_path / "map.html", fill_template("feature_map.html", content))
+    write_text(tmp_path / "map.html", fill_template("feature_map.html", {"map": content}))
     return tmp_path / "map.html"
 
 

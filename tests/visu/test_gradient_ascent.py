@@ -24,9 +24,9 @@ from visu import gradient_ascent
 from visu.ascent import (
     Ascended,
     Ascent,
-    Blur,
     as_picture,
     ascend,
+    blur,
     gradient_of_objective,
     noise_of,
     slopes_of_objective,
@@ -121,7 +121,7 @@ def test_pictures_are_those_of_the_method_step_by_step() -> None:
 def test_the_blur_is_scipys(sig: float, side: int) -> None:
     x = torch.randn(2, 3, side, side)
     expected = gaussian_filter(x.double().numpy(), (0, 0, sig, sig))
-    np.testing.assert_allclose(Blur(sig, side, CPU)(x).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(blur(x, sig).numpy(), expected, atol=1e-5)
 
 
 def test_pictures_start_from_grey_noise() -> None:

@@ -206,7 +206,7 @@ def test_images_that_are_gone_leave_their_names(finished: Path, tree: Path) -> N
     tree.rename(moved)
     content = content_of(finished)
     assert {picture.webp for picture in content["gallery"].pictures} == {None}
-    assert f"No image is where it was (looked for {tree}/a/000.png" in content["chosen"]
+    assert f"No image was found (looked for {tree}/a/000.png" in content["chosen"]
     found = content_of(finished, moved)
     assert all(picture.webp for picture in found["gallery"].pictures)
 
