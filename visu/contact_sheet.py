@@ -119,5 +119,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     lengths = range(1, len(text))
-    fits = bisect.bisect(lengths, width, key=lambda length: font.getlength(f"{text[:length]}…"))
+    fits = bisect.bisect(
+        lengths, float(width), key=lambda length: font.getlength(f"{text[:length]}…")
+    )
     return f"{text[:fits].rstrip()}…"
