@@ -18,10 +18,16 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.decode import limit_pixels
+from data.decode import exif_choice
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import central_crop
 from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.forward import compute_features
@@ -101,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
-        limit_pixels(args.max_pixels)
+        set_decoding(args, checkpoint.get("settings", {}))
         train, val = find_train_and_val(args.data)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
@@ -118,6 +124,7 @@ def main(args: argparse.Namespace) -> None:
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": arch, "size": size, "k": neighbours, "processes": world_size()}
+        used["exif"] = exif_choice()
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
@@ -152,6 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_workers(parser, help=flags.READERS_OF_EACH)
     flags.add_verbose(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -32,10 +32,10 @@ import joblib
 import numpy as np
 import torch
 
-from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import limit_pixels
-from data.loading import add_max_pixels_flag
+from data.decode import exif_choice, exif_key
+from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
@@ -128,15 +128,17 @@ def describe(
     """All that the rows come from, weights and annotations as digests."""
     annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
     return {
-        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision
+        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision,
+        **exif_key(),
     }  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    limit_pixels(args.max_pixels)
     splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
-    model = load_model(args.model)
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model)
+    set_decoding(args, checkpoint.get("settings", {}))
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)
     folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
@@ -148,6 +150,7 @@ def main(args: argparse.Namespace) -> None:
         jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
     )  # fmt: skip
     computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
+    computed["exif"] = exif_choice()
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
@@ -210,6 +213,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
     flags.add_size(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

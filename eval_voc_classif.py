@@ -17,11 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import limit_pixels
+from data.decode import exif_choice, exif_key
 from data.images import RefuseUnreadable
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
@@ -92,6 +98,7 @@ def _run(
 ) -> dict[str, Any]:
     """Fine-tune with one seed, and judge; what the folder has of that is not done again."""
     identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
+    identity |= exif_key()
     identity["weights of SHA-256"] = digest_of(model)[:12]
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
@@ -205,10 +212,11 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     if len(set(args.seeds)) < len(args.seeds):
         raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one of them is there twice")
-    limit_pixels(args.max_pixels)
     train = find_voc(args.vocdir, args.split)
     test = find_voc(args.vocdir, TESTED_ON[args.split])
-    model = load_model(args.model)
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model)
+    set_decoding(args, checkpoint.get("settings", {}))
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
@@ -219,6 +227,7 @@ def main(args: argparse.Namespace) -> None:
         compute=compute, workers=args.workers, folder=folder, verbose=True,
     )  # fmt: skip
     used = {"exp": folder, "device": str(compute.device), "precision": compute.precision}
+    used["exif"] = exif_choice()
     out = folder / "voc_classif.json"
     save_results(out, in_words(settings, args.split), {**vars(args), **used}, results)
     sys.stdout.write(table(results, args.split) + f"\nwritten to {out}\n")
@@ -267,6 +276,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

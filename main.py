@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
-from data.decode import limit_pixels
 from data.images import ImageList, find_images
-from data.loading import add_decode_flag, add_max_pixels_flag
+from data.loading import add_decode_flag, add_exif_flag, add_max_pixels_flag, set_decoding
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
@@ -60,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     """Join the other processes, if there are any; check everything; train."""
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
-            limit_pixels(args.max_pixels)
+            set_decoding(args, {})
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data)
             checkpoint = read_resume(args, images, METHODS[args.method])
@@ -200,6 +199,7 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_size(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser, "ignore")
     add("--no-report", action="store_true", help="write no report.html at the end")
     METHODS[method].add_flags(parser)
     return parser

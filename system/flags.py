@@ -1,8 +1,9 @@
 """Flags that several scripts take, each defined once; scripts differ in defaults and help.
 
 A flag that chooses something of a room is defined in that room: `--device` and `--precision` in
-system/device.py, `--decode` and `--max-pixels` in data/loading.py, `--vocdir` in data/voc.py,
-`--arch` and `--conv` in models/, those of a network that is applied in features/network.py.
+system/device.py, `--decode`, `--max-pixels` and `--exif` in data/loading.py, `--vocdir` in
+data/voc.py, `--arch` and `--conv` in models/, those of a network that is applied in
+features/network.py.
 """
 
 import argparse

@@ -241,7 +241,7 @@ def spoil(place: Place, how: str) -> list[str]:
     ("how", "message"),
     [
         ("photo", "000040.jpg: cannot read this image: "),
-        ("gone", "000029.jpg: an image of trainval, is not there"),
+        ("gone", "000029.jpg: this image of trainval is missing"),
         ("annotation", "dog_test.txt: cannot read this annotation: No such file"),
         ("rare", "cow: 2 images with it in trainval, fewer than 3"),
         ("untested", "cow: 0 images with it in test, fewer than 1"),

@@ -414,7 +414,7 @@ def test_another_programs_files_are_not_overwritten(tree: Path, train: Callable[
     ("flags", "message"),
     [
         ("--conv 3", r"--conv 3: tiny has conv layers 1 to 2"),
-        ("--pool average", r"--pool average: is of conv layers; name one with --conv"),
+        ("--pool average", r"--pool average: applies to conv layers; name one with --conv"),
         ("--whiten 33", r"--whiten 33: more than the features' 32 dimensions"),
         ("--whiten checkpoint", r"checkpoint.pth.tar has no PCA; give a number"),
         ("--conv 1 --whiten checkpoint", r"--whiten checkpoint: whitens the embedding, not"),
@@ -481,7 +481,9 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as status:
         extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
     assert status.value.code == 2
-    assert "is not a whole number of 0 or more, nor auto, nor 'checkpoint'" in capsys.readouterr().err
+    assert (
+        "is not a whole number of 0 or more, nor auto, nor 'checkpoint'" in capsys.readouterr().err
+    )
 
 
 def test_many_processes_write_the_same_file_as_one(

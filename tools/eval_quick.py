@@ -14,15 +14,21 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from checkpoints.checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import model_of, read_checkpoint
 from cluster.components import auto_dim
-from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import central_crop
 from evaluation.learned import measures, raw_pixels
 from evaluation.verdict import summary, table, to_plain, to_text, verdict
@@ -44,14 +50,15 @@ Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    limit_pixels(args.max_pixels)
     train, val = (find_images(args.data / split) for split in ("train", "val"))
     for images in (train, val):
         if images.labels is None:
             raise InputError(f"{images.root}: needs one folder of images per label, at least 2")
-    protocol = read_protocol(args.model)
+    checkpoint = read_checkpoint(args.model)
+    protocol = protocol_of(checkpoint, args.model)
+    set_decoding(args, checkpoint["settings"])
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
-    trained = load_model(args.model)
+    trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, seed)
     embeddings = {
         "pixels": embed_pixels(size, args),
@@ -132,13 +139,12 @@ def embed_pixels(size: int, args: argparse.Namespace) -> Embed:
     return embed
 
 
-def read_protocol(path: Path) -> dict[str, int]:
+def protocol_of(checkpoint: dict[str, Any], path: Path) -> dict[str, int]:
     """The number of clusters `k`, the `seed`, the input `size` and the `epoch` of a checkpoint.
 
     Raises:
         InputError: `main.py` did not write the checkpoint.
     """
-    checkpoint = read_checkpoint(path)
     try:
         settings, clusters = checkpoint["settings"], checkpoint["clusters"]
         return {
@@ -165,6 +171,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_model(parser, "checkpoint of a run of main.py")
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

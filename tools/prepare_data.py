@@ -23,9 +23,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, limit_pixels, read_pixels
+from data.decode import UnreadableImageError, exif_key, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from data.loading import add_max_pixels_flag
+from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
 from system import cli, flags, kept
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers
@@ -101,17 +101,18 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
     if args.source.is_file():
         raise InputError(f"{args.source}: is a file; give the folder of the images")
-    limit = functools.partial(limit_pixels, args.max_pixels)
-    limit()
+    decode_as_asked = functools.partial(set_decoding, args, {})
+    decode_as_asked()
     images = find_images(args.source)
     if args.target.resolve().is_relative_to(images.root.resolve()):
         raise InputError(f"{args.target}: is in the source; give a folder outside {args.source}")
     source = str(args.source.resolve())
-    with begin(args.target, {"source": source, "size": args.size, "quality": args.quality}):
+    settings = {"source": source, "size": args.size, "quality": args.quality, **exif_key()}
+    with begin(args.target, settings):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
         loader = DataLoader(
-            copies, BATCH, num_workers=workers, collate_fn=list, worker_init_fn=limit
+            copies, BATCH, num_workers=workers, collate_fn=list, worker_init_fn=decode_as_asked
         )
         sums = Counter[str]()
         with progress("copying", len(images), "images") as advance:
@@ -190,6 +191,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
     flags.add_workers(parser, os.cpu_count(), "processes; left out: one for each core")
     add_max_pixels_flag(parser)
+    add_exif_flag(parser, "ignore")
     return parser.parse_args(argv)
 
 

@@ -23,12 +23,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
 from checkpoints.clusters import load_clusters
+from cluster.whitening import Whitening
 from clustering import Kmeans
-from cluster.whitening import Whitening
 from system import cli
-from cluster.whitening import Whitening
 from system.errors import InputError
-from cluster.whitening import Whitening
 from system.names import to_lines
 from tools import cluster_features
 
@@ -180,7 +178,11 @@ def test_the_loss_equals_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_the_dimensions_suit_the_number_of_rows_or_are_given(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], components: int, remark: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    components: int,
+    remark: str,
 ) -> None:
     np.save(tmp_path / "x.npy", correlated(600, 40))
     saved = tmp_path / "clusters.pth"

@@ -120,7 +120,7 @@ def test_a_checkpoint_of_another_program_is_bad_input(
     for settings in ({}, {"seed": "x", "size": 32}):
         torch.save({**checkpoint, "settings": settings}, path)
         with pytest.raises(InputError, match="has no k, seed or input size"):
-            eval_quick.read_protocol(path)
+            eval_quick.protocol_of(read_checkpoint(path), path)
 
 
 def test_data_without_labels_are_bad_input(tmp_path: Path, train: Callable[..., Path]) -> None:
