@@ -115,5 +115,5 @@ def test_a_process_that_never_comes_is_not_waited_for_for_hours(
     meet()
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setattr(heartbeat, "LONGEST_START", timedelta(seconds=0.5))
-    with pytest.raises(InputError, match=r"^process 1, 2 has not come within 0:00:00\.5"):
+    with pytest.raises(InputError, match=r"^process 1, 2 has not started within 0:00:00\.5"):
         meet()

@@ -160,7 +160,7 @@ def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: P
     run.send_signal(signal.SIGTERM)
     output, error = run.communicate(timeout=120)
     saved = exp / "checkpoint.pth.tar"
-    onward = f"to go on: the same command with --resume {saved}\n"
+    onward = f"to resume: the same command with --resume {saved}\n"
     assert (run.returncode, output, error) == (0, f"stopped by SIGTERM; {onward}", "")
 
     epochs = len((exp / "metrics.jsonl").read_text().splitlines()) + 1

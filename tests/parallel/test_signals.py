@@ -50,7 +50,7 @@ def test_a_signal_ends_a_run_that_can_go_on(
     assert server.wait(processes) == [0], output_of(cut)
     name = signal.Signals(number).name
     checkpoint = cut / "exp" / "checkpoint.pth.tar"
-    onward = f"stopped by {name}; to go on: the same command with --resume {checkpoint}\n"
+    onward = f"stopped by {name}; to resume: the same command with --resume {checkpoint}\n"
     assert output_of(cut) == onward
     assert f"stopped: {name}\n" in (cut / "exp" / "log.txt").read_text()
     epoch, step = place(cut)
@@ -67,8 +67,8 @@ def test_a_run_that_stops_before_its_first_checkpoint_begins_again(
     processes = server.start(tree, tmp_path / "run", pause_in=["features", 1])
     send(tmp_path / "run", processes[0], signal.SIGTERM)
     assert server.wait(processes) == [0]
-    said = "the same command, which begins again: nothing was saved yet"
-    assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to go on: {said}\n"
+    said = "the same command, which starts over: nothing was saved yet"
+    assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to resume: {said}\n"
     assert server.wait(server.start(tree, tmp_path / "run")) == [0]
 
 
@@ -79,7 +79,7 @@ def test_two_processes_stop_together_when_one_is_asked_to(
     processes = server.start(tree, tmp_path / "run", ranks=2, pause_in=[stage, 2])
     send(tmp_path / "run", processes[1], signal.SIGTERM)
     assert server.wait(processes) == [0, 0], output_of(tmp_path / "run")
-    assert re.match(r"stopped by .*; to go on: the same", output_of(tmp_path / "run"))
+    assert re.match(r"stopped by .*; to resume: the same", output_of(tmp_path / "run"))
     assert (place(tmp_path / "run")[1] > 0) == (stage == "training")
 
 
@@ -117,7 +117,7 @@ def test_two_runs_in_one_folder_do_not_meet(server: Server, tree: Path, tmp_path
     wait_for(tmp_path / "run", "clustering")
     second = server.start(tree, tmp_path / "other", more=["--exp", str(tmp_path / "run" / "exp")])
     assert server.wait(second) == [2]
-    assert "another run of main.py is at work there" in output_of(tmp_path / "other")
+    assert "another run of main.py is working there" in output_of(tmp_path / "other")
     os.kill(first[0], signal.SIGKILL)
     assert server.wait(first) == [-9]
     third = server.start(tree, tmp_path / "run", more=["--epochs", "1"])
@@ -208,7 +208,7 @@ def test_workers_that_a_server_forks_are_shielded_too() -> None:
 def test_auto_needs_a_folder(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.parse_args([str(tree), "--resume", "auto"])
-    assert "--resume auto: give --exp, the folder that" in capsys.readouterr().err
+    assert "--resume auto: give --exp, the folder to" in capsys.readouterr().err
 
 
 def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(

@@ -237,7 +237,7 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_damaged_run_is_refused(finished: Path) -> None:
     (finished / "metrics.jsonl").write_text("[1]\n")
-    with pytest.raises(InputError, match=r"metrics\.jsonl: .*: line 1 is no epoch's"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl: .*: line 1 has no metrics of an epoch"):
         write_report(finished)
 
 
