@@ -1,5 +1,4 @@
-"""DeepCluster as a run sees it: labels, draws, losses, and what it keeps, without a run's folder,
-signals or loop."""
+"""DeepCluster without a run: labels, draws, losses, state."""
 
 import argparse
 import contextlib
@@ -25,7 +24,7 @@ from system.device import Compute, select_compute
 
 
 class FakeRun:
-    """All that a method may ask of a run."""
+    """A run, as a method sees it."""
 
     def __init__(self, folder: Path) -> None:
         self.images = find_images(folder)
@@ -65,7 +64,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., argparse.Namespac
 
 
 def labelled(method: DeepCluster, labels: list[int], k: int) -> None:
-    """Give a method an assignment, as a checkpoint does."""
+    """Load an assignment into a method, as from a checkpoint."""
     assignment = torch.tensor(labels)
     state = {"assignment": assignment, "previous": assignment}
     method.args.nmb_cluster = k
@@ -91,7 +90,7 @@ def test_new_labels_come_from_the_frozen_networks_features(
         assert torch.equal(weight, method.network.state_dict()[name]), name
 
 
-def test_each_epoch_has_a_top_layer_of_its_own(
+def test_each_epoch_has_its_own_top_layer(
     tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
     write_images(tmp_path / "images", 40)
@@ -134,7 +133,7 @@ def test_the_loss_of_each_image_is_cross_entropy(
     torch.testing.assert_close(losses.double(), expected)
 
 
-def test_reweighted_losses_are_by_the_root_of_one_over_the_size(
+def test_reweighted_losses_are_divided_by_the_root_of_the_cluster_size(
     settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
     losses = {}
@@ -152,17 +151,17 @@ def test_reweighted_losses_are_by_the_root_of_one_over_the_size(
     torch.testing.assert_close(ratio, torch.tensor([4 / 3, 2 / 3]))  # sizes 1 and 4, mean 1
 
 
-def test_a_blank_image_has_a_loss_where_the_last_image_is_left_out(
+def test_a_blank_image_has_a_loss_if_the_last_image_is_left_out(
     settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
-    """A process without images of a batch goes through the network with number −1."""
+    """A process without images in a batch uses a blank image of number −1."""
     method = DeepCluster(settings(), compute)
     labelled(method, [0, 1, 2, 3, -1], 4)
     blank = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([-1]), {})
     assert method.losses(method.trained.eval(), blank).isfinite().all()
 
 
-def test_an_epochs_draws_meet_each_cluster_equally_often(
+def test_each_cluster_is_drawn_equally_often(
     settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
     method = DeepCluster(settings("--reassign", "3"), compute)
@@ -175,7 +174,7 @@ def test_an_epochs_draws_meet_each_cluster_equally_often(
     assert not np.array_equal(drawn, method.draw(epoch=6))
 
 
-def test_the_top_layer_is_trained_without_momentum_and_begins_anew(
+def test_the_top_layer_has_no_momentum_and_is_reset(
     settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
     method = DeepCluster(settings("--momentum", "0.8", "--lr", "0.1", "--wd", "-3"), compute)
@@ -188,7 +187,7 @@ def test_the_top_layer_is_trained_without_momentum_and_begins_anew(
     assert [p.shape for p in top["params"]] == [(2, 32), (2,)]
 
 
-def test_a_state_is_taken_over(
+def test_a_state_can_be_loaded(
     tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
 ) -> None:
     write_images(tmp_path / "images", 40)
@@ -216,7 +215,7 @@ def test_a_state_is_taken_over(
         {"previous": torch.tensor([[0, 1]])},
     ],
 )
-def test_a_state_that_does_not_fit_is_noticed(
+def test_a_malformed_state_is_noticed(
     tmp_path: Path,
     settings: Callable[..., argparse.Namespace],
     compute: Compute,

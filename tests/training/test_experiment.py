@@ -113,7 +113,7 @@ def test_a_run_is_not_continued_without_its_assignments(tmp_path: Path, images: 
 
 
 @pytest.mark.parametrize("content", [None, b"no pickle", b""])
-def test_clusters_are_made_again_from_the_assignments(
+def test_clusters_are_rebuilt_from_the_assignments(
     tmp_path: Path, images: ImageList, content: bytes | None
 ) -> None:
     """With the same bytes, empty clusters included."""
@@ -156,7 +156,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS, [[1]]]
 
 
-def test_a_run_cut_before_its_first_checkpoint_begins_again(
+def test_a_run_killed_before_its_first_checkpoint_starts_over(
     tmp_path: Path, images: ImageList
 ) -> None:
     folder = tmp_path / "exp"
@@ -170,7 +170,7 @@ def test_a_run_cut_before_its_first_checkpoint_begins_again(
 
 
 @pytest.mark.parametrize("name", ["assignments", "metrics.jsonl", "clusters"])
-def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(
     tmp_path: Path, images: ImageList, name: str
 ) -> None:
     """A run saves after each epoch, so that somebody has removed the checkpoints."""
@@ -251,7 +251,7 @@ def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
         assert not experiment.unreadable.now
 
 
-def test_an_unreadable_image_may_have_any_name(
+def test_an_unreadable_image_can_have_any_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     paths = [*(f"{number}.png" for number in range(150)), "no\udcff UTF-8.png"]
