@@ -20,11 +20,6 @@ from system.errors import InputError, Stopped
 LONGEST_WAIT = timedelta(hours=12)
 
 
-def launched_processes() -> int:
-    """Number of processes that `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextlib.contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
     """Join the processes that `torchrun` started; without `torchrun` do nothing.
@@ -35,12 +30,13 @@ def process_group(device: str = "auto") -> Iterator[None]:
     Raises:
         InputError: something else has set torchrun's variables.
     """
-    if launched_processes() == 1:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
         yield
         return
     if "LOCAL_WORLD_SIZE" not in os.environ:
         raise InputError(
-            f"WORLD_SIZE={launched_processes()}: is set, but not by torchrun; start this with "
+            f"WORLD_SIZE={processes}: is set, but not by torchrun; start this with "
             "torchrun, or unset WORLD_SIZE for a single process"
         )
     enough = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])

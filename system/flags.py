@@ -93,11 +93,11 @@ def add_seed(parser: argparse.ArgumentParser, help: str = "random seed", default
     parser.add_argument("--seed", type=cli.whole_number(0), default=default, help=help)
 
 
-def add_seeds(parser: argparse.ArgumentParser, help: str, default: int = 31) -> None:
+def add_seeds(parser: argparse.ArgumentParser, help: str) -> None:
     """One or several `--seed`: `seeds`, a list."""
     number = cli.whole_number(0)
     add = parser.add_argument
-    add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[default], help=help)
+    add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[31], help=help)
 
 
 def add_untrained(parser: argparse.ArgumentParser) -> None:
