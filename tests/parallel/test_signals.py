@@ -89,7 +89,7 @@ def test_workers_ignore_signals(server: Server, tree: Path, tmp_path: Path) -> N
     send(tmp_path / "run", processes[0], signal.SIGINT, group=True)
     assert server.wait(processes) == [0]
     (line,) = output_of(tmp_path / "run").splitlines()
-    assert line.startswith("stopped by SIGINT; to go on")
+    assert line.startswith("stopped by SIGINT; to resume")
     assert place(tmp_path / "run")[1] > 0
 
 

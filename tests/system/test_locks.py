@@ -73,9 +73,9 @@ def test_a_lock_file_that_is_removed_meanwhile_is_made_again(
 def test_on_a_disk_without_locks_there_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: Any) -> None:
+    def fail(*args: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "lockf", fail)
     with sole_user(tmp_path / "lock", "busy"), sole_user(tmp_path / "lock", "busy"):
         pass

@@ -14,6 +14,7 @@ from conftest import image_list, write_images
 
 from data.images import ImageList, find_images
 from system.errors import InputError
+from system.results import versions
 from training.experiment import RESULTS, Experiment
 from training.resume import AUTO
 
@@ -52,14 +53,7 @@ def test_the_files_of_a_run(tmp_path: Path, images: ImageList) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"] == {"verbose": False, "data": "somewhere", "lr": 0.1}
     assert config["images"] == 3
-    assert set(config["versions"]) == {
-        "python",
-        "torch",
-        "torchvision",
-        "faiss",
-        "numpy",
-        "scikit-learn",
-    }
+    assert config["versions"] == versions()
     assert (folder / "images.txt").read_text() == "000.png\n001.png\n002.png\n"
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [epoch(0), epoch(1)]
