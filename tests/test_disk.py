@@ -274,7 +274,7 @@ def test_a_full_disk_costs_the_log_and_the_curves_but_not_the_run(
         experiment.log_epoch({"epoch": 0, "loss": 1.5}, np.array([0, 1]), [[0], [1]])
     out, err = capfd.readouterr()
     assert err == "", "no traceback"
-    assert out.count("log.txt: No space left on device: the run goes on without its log") == 1
+    assert out.count("log.txt: No space left on device: the run continues without its log") == 1
     assert "TensorBoard lacks epoch 0" in out
     assert load_metrics(tmp_path / "exp") == [{"epoch": 0, "loss": 1.5}]
 

@@ -185,7 +185,7 @@ def test_going_back_in_place_removes_what_came_later_and_says_so(
     for name in kept:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert not any((folder / name).exists() for name in gone)
-    said = "taken back to epoch 1, step 2, the place of checkpoint_1.pth.tar; removed: "
+    said = "back to epoch 1, step 2 (checkpoint_1.pth.tar); removed: "
     (line,) = (line for line in (folder / "log.txt").read_text().splitlines() if said in line)
     assert set(line.split(said)[1].split(", ")) == set(gone)
     assert load_clusters(folder) == load_clusters(whole)[:1]
@@ -496,8 +496,8 @@ BAD_INPUT = {
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
     "{tree} --k 4 --size 1180591620717411303424": "more than 16384 pixels a side; give less",
     "{tree} --k 4 --reassign 1e9": "--reassign 1e+09: of 40 images that would be more than 2,147,",
-    "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
-    "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
+    "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is an exponent of ten; give -5 for a weight decay of",
+    "{tree} --k 4 --start_epoch 200": "--start_epoch 200: must be below --epochs 200",
     "{tree} --clustering PIC --nnn 40": "--nnn 40: each has only 39 neighbours among the 40 images",
     "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
     "{tree} --clustering PIC --alpha 0": "argument --alpha: '0' is not a number above 0 and",

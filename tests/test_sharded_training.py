@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_stops_all_processes(tree: Path, tmp_path: Path
     ("flags", "message"),
     [
         ("--k 41", "--nmb_cluster 41: more clusters than the 40 images of"),
-        ("--k 4 --batch 3", "--batch 3: is the batch of all 2 processes; give 4 or more"),
+        ("--k 4 --batch 3", "--batch 3: is the total of 2 processes; give 4 or more"),
         ("--k 1", "argument --nmb_cluster/--k: '1' is not a whole number of 2 or more"),
     ],
 )
@@ -149,4 +149,4 @@ def test_all_processes_leave_a_folder_that_is_in_use(tree: Path, tmp_path: Path)
         done = start(2, str(tree), "--arch", "tiny", "--k", "4", "--batch", "8", "--exp", str(exp))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "another run of main.py is at work there" in line
+    assert "another run of main.py is working there" in line

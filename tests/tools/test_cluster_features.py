@@ -256,7 +256,7 @@ BAD = {
     "nan.pkl --k 2": "{}/nan.pkl: row 13 is not finite (NaN, infinite or too large)",
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
-    "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1' is not a whole number of 0 or more, nor",
+    "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1' is not a whole number of 0",
     "x.npy --k 2 --out {}/a.csv": "--out {}/a.csv: --names and a table (.csv or .parquet) go",
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
     "x.npy --k 2 --out {}/a.csv --names {}/short.txt": "short.txt: has 2 lines for 20 rows",
