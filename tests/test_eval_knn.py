@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import read_file, tiny
+from conftest import ErrorLine, read_file, tiny
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
@@ -21,7 +21,6 @@ from checkpoints.checkpoint import load_model, save_checkpoint
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from models import MODELS
-from system import cli
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -167,18 +166,9 @@ def test_two_processes_are_as_one(
     ],
 )
 def test_bad_input_is_one_line(
-    data: Path, network: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+    data: Path, network: Path, error_line: ErrorLine, flags: str, message: str
 ) -> None:
-    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    command = ["--data", data, "--model", network, *FLAGS.split()]
     flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["eval_knn.py"])
-        try:
-            status = cli.run(eval_knn.main, eval_knn.parse_args, [*command, *flags.split()])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("eval_knn.py: error: ")
-    assert message in line
+    assert message in error_line(eval_knn, *command, *flags.split())
     assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]

