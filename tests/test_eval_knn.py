@@ -82,7 +82,7 @@ def by_sklearn(network: Path, data: Path, k: int) -> float:
     return classifier.fit(*embed("train")).score(*embed("val"))
 
 
-def test_figures_are_scikit_learns(
+def test_accuracies_equal_scikit_learns(
     evaluate: Evaluate, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = evaluate("--untrained")
@@ -101,7 +101,7 @@ def test_figures_are_scikit_learns(
     assert f"trained     {100 * trained['1']:8.2f}{100 * trained['5']:8.2f}" in out
 
 
-def test_val_in_parts_is_val_as_a_whole(
+def test_val_in_parts_gives_the_same_accuracies(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate()["results"]
@@ -109,7 +109,7 @@ def test_val_in_parts_is_val_as_a_whole(
     assert evaluate()["results"]["trained"] == pytest.approx(whole["trained"])
 
 
-def test_an_unreadable_image_is_a_mistake_or_no_neighbour(
+def test_an_unreadable_image_is_an_error_in_val_and_ignored_in_train(
     evaluate: Evaluate, data: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = [data / "train" / "a" / "003.png", data / "val" / "b" / "001.png"]
@@ -127,7 +127,7 @@ def test_an_unreadable_image_is_a_mistake_or_no_neighbour(
     assert found == pytest.approx(by_sklearn(network, data, 5) * 26 / 27)
 
 
-def test_two_processes_are_as_one(
+def test_two_processes_give_the_results_of_one(
     evaluate: Evaluate, data: Path, network: Path, tmp_path: Path
 ) -> None:
     (data / "val" / "a" / "000.png").write_bytes(b"no image")
