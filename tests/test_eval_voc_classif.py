@@ -64,8 +64,9 @@ def splits(voc: Path) -> tuple[VocSplit, VocSplit]:
 
 
 @pytest.fixture
-def model() -> ConvNet:
+def model(monkeypatch: pytest.MonkeyPatch) -> ConvNet:
     """A network with random batch norm statistics."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
     torch.manual_seed(0)
     network = tiny(sobel=True, out=7)
     for name, buffer in network.named_buffers():
@@ -77,8 +78,7 @@ def model() -> ConvNet:
 
 
 @pytest.fixture
-def saved(model: ConvNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
+def saved(model: ConvNet, tmp_path: Path) -> Path:
     state = {"epoch": 1, "arch": "tiny", "state_dict": model.state_dict()}
     save_checkpoint(tmp_path / "tiny.pth.tar", state)
     return tmp_path / "tiny.pth.tar"
@@ -286,7 +286,6 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
     saves: int,
 ) -> None:
     monkeypatch.setattr(finetuning, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, fc6_8=False, train_batchnorm=True)
     for name in ("uncut", "cut"):
         (tmp_path / name).mkdir()
@@ -320,7 +319,6 @@ def test_a_finished_seed_is_not_run_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, nit=2)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     first = evaluate(model, *splits, settings, [31], **options)
@@ -346,14 +344,8 @@ def test_a_finished_seed_is_not_run_again(
     ],
 )
 def test_a_folder_with_another_run_is_an_error(
-    model: ConvNet,
-    splits: tuple[VocSplit, VocSplit],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: str,
-    message: str,
+    model: ConvNet, splits: tuple[VocSplit, VocSplit], tmp_path: Path, change: str, message: str
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     settings = replace(QUICK, nit=1)
     evaluate(model, *splits, settings, **options)
@@ -368,12 +360,8 @@ def test_a_folder_with_another_run_is_an_error(
 
 
 def test_a_malformed_state_is_an_error(
-    model: ConvNet,
-    splits: tuple[VocSplit, VocSplit],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    model: ConvNet, splits: tuple[VocSplit, VocSplit], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, nit=1)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     evaluate(model, *splits, settings, **options)
