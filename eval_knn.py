@@ -1,12 +1,12 @@
 """Classification of val images by their nearest neighbours among the train images, on the embedding
 of a frozen network.
 
-Images have their short side resized to 256/224 of --size; their central crop goes through the
-network in eval mode. The embedding is the last hidden layer before its ReLU, or of a residual
-network the global average pool, in half precision. It is L2-normalised; a val image takes its k
-nearest train images by cosine similarity, each votes for its class with the weight exp(similarity /
-0.07), and the class with the most votes wins (after Wu et al., CVPR 2018). Figures are the top-1
-accuracy, as fractions of 1. A val image that cannot be read counts as a mistake.
+The short side of each image is resized to 256/224 of --size; the central crop goes through the
+network in eval mode. The embedding, in half precision and L2-normalised, is the last hidden layer
+before its ReLU, or the global average pool of a residual network. Each of the k nearest train
+images by cosine similarity votes for its class with the weight exp(similarity / 0.07), and the
+class with the most votes wins (after Wu et al., CVPR 2018). Figures are top-1 accuracies, as
+fractions of 1. A val image that cannot be read counts as a mistake.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from system.progress import progress
 from system.results import save_results
 
 RESULTS = "knn.json"
-QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB
+QUERIES = 10_000  # at a time; their similarities to a block of train images take about 700 MB
 
 
 def evaluate(
@@ -62,8 +62,8 @@ def evaluate(
 
     Args:
         size: side of the input in pixels.
-        batch: images at a time, in each process.
-        workers: processes that read images, for each that computes.
+        batch: images at a time in each process.
+        workers: processes that read images, for each process that computes.
 
     Raises:
         InputError: too many images cannot be read.
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then evaluate."""
+    """Check all input, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
         checkpoint = read_checkpoint(args.model)
@@ -151,8 +151,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     k_help = "numbers of neighbours"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
     flags.add_untrained(parser)
-    flags.add_seed(parser, "of the untrained network, where the checkpoint does not tell its own")
-    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
+    flags.add_seed(parser, "of the untrained network, if the checkpoint has none")
+    exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     add_size_flag(parser)
     flags.add_batch(parser, 256, "images at a time, in each process")

@@ -1,7 +1,9 @@
-"""Small image trees that the tests make, and a way to run the scripts without a subprocess."""
+"""Small image trees that the tests make, and ways to run the scripts without a subprocess."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -18,9 +20,12 @@ from data.folder import Files
 from data.images import ImageList
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
+from system import cli
 
 __all__ = [
+    "ErrorLine",
     "browser",
+    "error_line",
     "finished",
     "image_list",
     "read_file",
@@ -32,6 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+ErrorLine = Callable[..., str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,5 +111,28 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         command = [str(data), *base.split(), *device.split(), "--exp", str(folder), *flags]
         main.main(main.parse_args(command))
         return folder
+
+    return run
+
+
+@pytest.fixture
+def error_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> ErrorLine:
+    """Run a script with bad arguments. It has to end with status 2 and one line on stderr, besides
+    notes. Returns the line."""
+
+    def run(script: ModuleType, *arguments: object) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script.__file__])
+            try:
+                status: object = cli.run(script.main, script.parse_args, list(map(str, arguments)))
+            except SystemExit as stop:  # from argparse
+                status = stop.code
+        assert status == 2
+        said = capsys.readouterr().err.splitlines()
+        (line,) = (line for line in said if not line.startswith("note: "))
+        assert line.startswith(Path(str(script.__file__)).name)
+        assert ": error: " in line
+        return line
 
     return run

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import image_list, read_file, tiny, write_images
+from conftest import ErrorLine, image_list, read_file, tiny, write_images
 from PIL import Image
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -28,7 +28,6 @@ from clustering import Kmeans
 from data.decode import read_image
 from data.transforms import central_crop, to_input
 from models import MODELS
-from system import cli
 from system.errors import InputError
 from visu.contact_sheet import thumbnail
 
@@ -302,7 +301,7 @@ BAD = {
 
 @pytest.mark.parametrize("flags", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    flags: str, tree: Path, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: str, tree: Path, released: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     wide = Kmeans(2)
     wide.cluster(np.random.default_rng(0).normal(size=(99, 64)))
@@ -312,14 +311,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assign.save_clusters(tmp_path / "small.pth", fits, size=20)
     assign.save_clusters(tmp_path / "own.pth", fits)
     before = sorted(tmp_path.rglob("*"))
-    command = [str(released), str(tree), *flags.format(*[tmp_path] * 2).split(), *FLAGS.split()]
-    try:
-        status = cli.run(assign.main, assign.parse_args, command)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert BAD[flags].replace("{}", str(tmp_path)) in line
+    words = flags.format(*[tmp_path] * 2).split()
+    error = error_line(assign, released, tree, *words, *FLAGS.split())
+    assert BAD[flags].replace("{}", str(tmp_path)) in error
     assert sorted(tmp_path.rglob("*")) == before
 
 

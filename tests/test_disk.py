@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import image_list
+from conftest import ErrorLine, image_list
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -26,7 +26,6 @@ import main
 from checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from checkpoints.folder import sound_checkpoints
 from cluster.pickles import Logger
-from system import cli
 from system.files import append, atomic_write, write_text
 from training.experiment import Experiment
 from training.logs import Curves
@@ -186,20 +185,16 @@ def test_a_run_on_a_full_disk_can_be_gone_on_with(
     name: str,
     tree: Path,
     train: Train,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = train(tree, "--epochs", "2", "--no-report", exp="whole")
     cut = train(tree, "--no-report", exp="cut")
     kept = (cut / "checkpoint.pth.tar").read_bytes()
     flags = f"{tree} --resume {cut / 'checkpoint.pth.tar'} --epochs 2 --no-report --device cpu"
-    capsys.readouterr()
     with monkeypatch.context() as patch:
         failing_sync(patch, name, errno.ENOSPC)
-        status = cli.run(main.main, main.parse_args, [*flags.split(), "--precision", "fp32"])
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1
+        error = error_line(main, *flags.split(), "--precision", "fp32")
     assert re.search(
         rf"error: \S+{name}\S*: No space left on device: it needs (more than )?[\d.,]+ \w+, ", error
     )
@@ -215,15 +210,12 @@ def test_a_run_on_a_full_disk_can_be_gone_on_with(
 
 
 def test_a_real_disk_that_fills_up(
-    small_disk: Path, tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    small_disk: Path, tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
     train(tree, "--no-report", exp="disk/exp")
     folder = small_disk / "exp"
-    capsys.readouterr()
-    flags = f"{tree} --resume {folder / 'checkpoint.pth.tar'} --epochs 9 --checkpoints 1".split()
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    flags = f"{tree} --resume {folder / 'checkpoint.pth.tar'} --epochs 9 --checkpoints 1"
+    error = error_line(main, *flags.split())
     assert re.search(r"error: \S+: No space left on device: it needs .*, and .* are free", error)
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     load_clusters(folder)
@@ -234,13 +226,10 @@ def test_a_real_disk_that_fills_up(
     train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--no-report", exp="disk/exp")
 
 
-def test_a_disk_that_can_only_be_read(
-    small_disk: Path, tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_disk_that_can_only_be_read(small_disk: Path, tree: Path, error_line: ErrorLine) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    flags = [str(tree), "--k", "4", "--exp", str(small_disk / "exp")]
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    assert "exp: cannot write there: Read-only file system\n" in capsys.readouterr().err
+    error = error_line(main, tree, "--k", "4", "--exp", small_disk / "exp")
+    assert error.endswith("exp: cannot write there: Read-only file system")
 
 
 def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny, write_images
+from conftest import ErrorLine, tiny, write_images
 from PIL import Image
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -29,7 +29,6 @@ from methods import deepcluster
 from methods.deepcluster import DeepCluster
 from models import MODELS
 from parallel.signals import Stopping
-from system import cli
 from system.device import select_compute
 from system.errors import InputError
 from training.experiment import experiment_folder
@@ -511,7 +510,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     flags: str,
     tree: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = {name: tmp_path / name for name in ("empty", "file", "vgg", "rgb", "run")}
@@ -522,15 +521,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     names["run"].mkdir()
     monkeypatch.chdir(names["run"])
     before = sorted(tmp_path.rglob("*"))
-    command = flags.format(tree=tree, **names).split()
-    try:
-        status = cli.run(main.main, main.parse_args, command)
-    except SystemExit as stop:
-        status = int(str(stop.code))
-    assert status == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert BAD_INPUT[flags] in error
+    assert BAD_INPUT[flags] in error_line(main, *flags.format(tree=tree, **names).split())
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -594,7 +585,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("fault", list(MALFORMED))
 def test_a_malformed_checkpoint_is_not_gone_on_from(
-    fault: str, tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    fault: str, tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
     folder = train(tree, "--checkpoints", "3")
     midway = folder / "checkpoints" / "checkpoint_1.pth.tar"
@@ -603,12 +594,8 @@ def test_a_malformed_checkpoint_is_not_gone_on_from(
     spoil(checkpoint)
     torch.save(checkpoint, midway)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    capsys.readouterr()
     flags = f"{tree} --arch tiny --sobel --k 4 --batch 8 --size 32 --workers 0 --resume {midway}"
-    assert cli.run(main.main, main.parse_args, flags.split()) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+    assert message in error_line(main, *flags.split())
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

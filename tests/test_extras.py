@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import tiny
+from conftest import ErrorLine, tiny
 
 import assign
 from checkpoints.checkpoint import save_checkpoint
@@ -30,7 +30,7 @@ from tools.caffe import import_model
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     script: ModuleType,
     arguments: str,
     package: str,
@@ -44,12 +44,9 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     Path("exp").mkdir()
     module = "google.protobuf" if package == "protobuf" else package
     monkeypatch.setitem(sys.modules, module, None)
-    assert cli.run(script.main, script.parse_args, arguments.split()) == 2
-    line = capsys.readouterr().err
+    error = error_line(script, *arguments.split())
     install = f"{sys.executable} -m pip install {package}"
-    ending = f"error: {purpose}: needs packages that are not installed; run: {install}\n"
-    assert line.endswith(ending)
-    assert line.count("\n") == 1
+    assert error.endswith(f"{purpose}: needs packages that are not installed; run: {install}")
 
 
 def test_safetensors_need_no_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

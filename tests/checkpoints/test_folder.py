@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ErrorLine
 from runs import assert_same_weights, load_clusters, without_times
 
 import main
@@ -23,7 +24,6 @@ from checkpoints.folder import (
     sound_checkpoints,
 )
 from checkpoints.torch_file import load_torch_file
-from system import cli
 from system.errors import InputError
 
 Train = Callable[..., Path]
@@ -205,16 +205,12 @@ def test_a_file_of_old_torch_is_not_called_damaged(
 
 
 def test_a_damaged_checkpoint_without_another_is_one_line(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
     folder = train(tree, "--no-report")
     (folder / PREVIOUS).unlink()
     flip(folder / NEWEST)
-    capsys.readouterr()
-    flags = [str(tree), "--resume", str(folder / NEWEST), "--epochs", "2"]
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = error_line(main, tree, "--resume", folder / NEWEST, "--epochs", "2")
     assert f"{folder / NEWEST}: damaged: " in error
 
 

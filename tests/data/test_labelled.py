@@ -1,10 +1,11 @@
 """Labelled data sets, and Tiny-ImageNet's own layout."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import write_images
+from conftest import ErrorLine, write_images
 
 from data.labelled import find_train_and_val
 from system import cli
@@ -58,15 +59,8 @@ def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> Non
     assert by_name[0] == by_name[1]
 
 
-def test_wrong_archives_are_named(
-    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refusal(source: Path, folder: Path) -> str:
-        command = [str(source), str(folder)]
-        assert cli.run(make_tiny_imagenet.main, make_tiny_imagenet.parse_args, command) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
-
+def test_wrong_archives_are_named(archive: Path, tmp_path: Path, error_line: ErrorLine) -> None:
+    refusal = partial(error_line, make_tiny_imagenet)
     assert "cannot be unpacked" in refusal(tmp_path / "none.zip", tmp_path / "new")
     (tmp_path / "text.zip").write_text("no archive")
     assert "cannot be unpacked" in refusal(tmp_path / "text.zip", tmp_path / "new")

@@ -23,7 +23,7 @@ from caffe_files import (
     write_caffe,
     write_caffe_v1,
 )  # fmt: skip
-from conftest import tiny
+from conftest import ErrorLine, tiny
 from torch import Tensor, nn
 
 from checkpoints.checkpoint import load_model
@@ -342,16 +342,14 @@ def test_the_script_writes_a_checkpoint_that_training_can_resume_from(
     assert torch.equal(resumed.state_dict()["sobel.0.weight"], imported["sobel.0.weight"])
 
 
-def test_bad_input_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_leaves_nothing(tmp_path: Path, error_line: ErrorLine) -> None:
     files = write_caffe(tmp_path, layers_of(tiny(), "scale"), SIDE)
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "tiny.pth.tar"
-    assert run(files[1], files[0], out) == 2
-    assert run(files[0], tmp_path / "gone.caffemodel", out) == 2
-    assert run(*files, tmp_path / "gone" / "x.pth.tar") == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 3
-    assert "net.caffemodel: not a Caffe prototxt" in errors[0]
-    assert "gone.caffemodel: cannot read this file: No such file or directory" in errors[1]
-    assert "x.pth.tar: cannot write it: No such file or directory" in errors[2]
+    error = error_line(import_model, files[1], files[0], out)
+    assert "net.caffemodel: not a Caffe prototxt" in error
+    error = error_line(import_model, files[0], tmp_path / "gone.caffemodel", out)
+    assert "gone.caffemodel: cannot read this file: No such file or directory" in error
+    error = error_line(import_model, *files, tmp_path / "gone" / "x.pth.tar")
+    assert "x.pth.tar: cannot write it: No such file or directory" in error
     assert list((tmp_path / "out").iterdir()) == []

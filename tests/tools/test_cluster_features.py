@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from arrays import correlated
+from conftest import ErrorLine
 from old_numpy import array_pickle, rows_pickle
 from safetensors.numpy import save
 from scipy.spatial.distance import cdist
@@ -25,7 +26,6 @@ from sklearn.preprocessing import normalize
 from checkpoints.clusters import load_clusters
 from cluster.whitening import Whitening
 from clustering import Kmeans
-from system import cli
 from system.errors import InputError
 from system.names import to_lines
 from tools import cluster_features
@@ -271,7 +271,7 @@ BAD = {
 def test_bad_input_is_one_line_and_leaves_nothing(
     command: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -303,13 +303,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     )
     before = sorted(tmp_path.iterdir())
     words = f"{tmp_path}/{command}".replace("{}", str(tmp_path)).split()
-    try:
-        status = cli.run(cluster_features.main, cluster_features.parse_args, [*words, *CPU.split()])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert BAD[command].replace("{}", str(tmp_path)) in line
+    error = error_line(cluster_features, *words, *CPU.split())
+    assert BAD[command].replace("{}", str(tmp_path)) in error
     assert sorted(tmp_path.iterdir()) == before
 
 

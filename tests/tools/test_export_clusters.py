@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import write_images
+from conftest import ErrorLine, write_images
 from torchvision.datasets import ImageFolder
 
-from system import cli
 from system.errors import InputError
 from tools import export_clusters
 
@@ -171,7 +170,7 @@ BAD = {
 
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    command: str, original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, original: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     for name, content in (("broken", b"no pickle"), ("empty", pickle.dumps([]))):
         (tmp_path / name).mkdir()
@@ -183,12 +182,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     out = [] if "--out" in command else ["--out", str(tmp_path / "a.csv")]
     words = [*command.replace("{}", str(tmp_path)).split(), *out]
-    try:
-        status = cli.run(export_clusters.main, export_clusters.parse_args, words)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "note: " not in line]
-    assert len(errors) == 1
-    assert BAD[command].replace("{}", str(tmp_path)) in errors[0]
+    error = error_line(export_clusters, *words)
+    assert BAD[command].replace("{}", str(tmp_path)) in error
     assert sorted(tmp_path.rglob("*")) == before

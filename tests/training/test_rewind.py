@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ErrorLine
 from runs import assert_same_weights
 
 import main
-from system import cli
 
 Train = Callable[..., Path]
 
@@ -25,16 +25,12 @@ DAMAGED_METRICS = {
 
 @pytest.mark.parametrize("content", DAMAGED_METRICS)
 def test_damaged_metrics_are_not_continued(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str], content: str
+    tree: Path, train: Train, error_line: ErrorLine, content: str
 ) -> None:
     folder = train(tree)
     (folder / "metrics.jsonl").write_text(content)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    flags = [str(tree), "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2"]
-    capsys.readouterr()
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = error_line(main, tree, "--resume", folder / "checkpoint.pth.tar", "--epochs", "2")
     assert DAMAGED_METRICS[content] in error
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 

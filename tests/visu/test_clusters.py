@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ErrorLine
 from PIL import Image
 
 from checkpoints.checkpoint import load_model, read_checkpoint
@@ -142,13 +143,11 @@ def test_bad_flags_are_reported_in_one_line(
     tree: Path,
     flags: list[str],
     message: str,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
 ) -> None:
     exp = train(tree)
-    capsys.readouterr()
-    assert draw(exp, *(flag.format(exp=exp) for flag in flags)) == 2
-    assert message in (error := capsys.readouterr().err)
-    assert error.count("\n") == 1
+    given = (flag.format(exp=exp) for flag in flags)
+    assert message in error_line(clusters, exp, *CPU, *given)
     assert not list(exp.glob("clusters_*"))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from browser import open_page
-from conftest import write_images
+from conftest import ErrorLine, write_images
 from PIL import Image
 
 from system import cli
@@ -160,24 +160,21 @@ def test_bad_input_is_reported_in_one_line(
     tree: Path,
     words: list[str],
     message: str,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
 ) -> None:
     exp = train(tree)
     write_images(tree.parent / "few", 3)
-    capsys.readouterr()
-    assert draw(*(w.format(exp=exp, tree=tree, few=tree.parent / "few") for w in words)) == 2
-    assert message in (error := capsys.readouterr().err)
-    assert error.count("\n") == 1
+    places = {"exp": exp, "tree": tree, "few": tree.parent / "few"}
+    assert message in error_line(feature_map, *(word.format(**places) for word in words), *CPU)
     assert not (exp / "feature_map.html").exists()
 
 
 def test_missing_images_are_an_error_that_asks_for_dir(
-    train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., Path], tree: Path, error_line: ErrorLine
 ) -> None:
     exp = train(tree)
     moved = tree.rename(tree.parent / "elsewhere")
-    assert draw(exp) == 2
-    assert "give the folder or list as DIR" in capsys.readouterr().err
+    assert "give the folder or list as DIR" in error_line(feature_map, exp, *CPU)
     assert draw(exp, moved) == 0
 
 
