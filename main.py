@@ -92,7 +92,7 @@ def start(
                 folder = run.folder.folder
                 report = None if args.no_report else make_report(folder)
                 history = run.folder.read_metrics()
-                sys.stdout.write(summarise(history, args.epochs, folder, report) + "\n")
+                sys.stdout.write(summarise(history, run.result, args.epochs, folder, report) + "\n")
     except Stopped as stopped:
         if isinstance(run.folder, Experiment):
             sys.stdout.write(f"stopped by {stopped}; to resume: {run.folder.how_to_resume()}\n")

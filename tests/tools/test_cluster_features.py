@@ -81,7 +81,7 @@ def test_every_file_format_gives_the_clusters_of_the_array(
     x: np.ndarray = correlated(200, 30).astype(dtype)
     (tmp_path / name).write_bytes(FILES[name](x))
     run(tmp_path / name, "--k", 7, "--seed", 3, "--out", tmp_path / "out.npy")
-    kmeans = Kmeans(7, seed=3, device=torch.device("cpu"))
+    kmeans = Kmeans(7, seed=3, device=torch.device("cpu"), pca="auto")
     kmeans.cluster(x)
     found = np.load(tmp_path / "out.npy", allow_pickle=False)
     assert found.dtype == np.int64
