@@ -110,7 +110,7 @@ class Experiment:
             write_text(self.folder / "images.txt", to_lines(self.images.names))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
-            log.info("going on from %s", self.last_saved)
+            log.info("resuming from %s", self.last_saved)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()

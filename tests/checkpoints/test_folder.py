@@ -188,7 +188,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
         f"warning: {newest} is damaged: resuming from {cut / PREVIOUS}, the last sound one before "
         "it\n"
     )
-    assert f"going on from {cut / PREVIOUS}" in (cut / "log.txt").read_text()
+    assert f"resuming from {cut / PREVIOUS}" in (cut / "log.txt").read_text()
     assert_same_weights(whole / NEWEST, newest)
     assert load_clusters(whole) == load_clusters(cut)
     assert without_times(whole) == without_times(cut)

@@ -115,7 +115,7 @@ def test_images_that_have_moved_are_found_with_data(
     run(folder, "--out", tmp_path / "gone.csv")
     assert "note: " in capsys.readouterr().err
     assert (tmp_path / "gone.csv").read_bytes() == (tmp_path / "before.csv").read_bytes()
-    with pytest.raises(InputError, match="are not there any more"):
+    with pytest.raises(InputError, match="images are gone"):
         run(folder, "--folders", tmp_path / "folders")
     run(folder, "--folders", tmp_path / "folders", "--data", tmp_path / "moved")
     assert len(list((tmp_path / "folders").glob("*/*.png"))) == 40

@@ -250,4 +250,4 @@ def test_a_page_that_cannot_be_written_does_not_end_the_run(
         train(tree)
     (warning,) = caplog.messages
     assert warning == f"no report: {exp}/report.html: cannot write it: Is a directory"
-    assert capsys.readouterr().out.splitlines()[-1].startswith("  to go on")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  to continue")
