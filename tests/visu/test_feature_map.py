@@ -15,6 +15,7 @@ from conftest import ErrorLine, write_images
 from PIL import Image
 
 from cluster.clusters import Clusters
+from cluster.components import Components
 from clustering import Kmeans
 from system import cli
 from system.files import write_text
@@ -152,9 +153,11 @@ def test_the_map_shows_the_space_that_was_clustered_or_another_one() -> None:
     kmeans = Kmeans(3, pca=5)
     kmeans.cluster(rows)
     clusters = Clusters.of(kmeans, 0)
-    for found, pca, dimensions in [
-        (clusters, None, 5), (clusters, 7, 7), (clusters, "auto", 8), (None, None, 8), (None, 0, 30)
-    ]:  # fmt: skip
+    cases: list[tuple[Clusters | None, Components | None, int]] = [
+        (clusters, None, 5), (clusters, 7, 7), (clusters, "auto", 8),
+        (None, None, 8), (None, 0, 30),
+    ]  # fmt: skip
+    for found, pca, dimensions in cases:
         assert feature_map.whiten(rows, found, pca).shape == (100, dimensions)
 
 
