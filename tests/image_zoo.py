@@ -1,4 +1,4 @@
-"""Image files of every kind that a data set nobody has cleaned may hold, and what is in them."""
+"""Image files of every kind that an uncleaned data set may have, and their pixels."""
 
 import io
 import struct
@@ -13,13 +13,13 @@ HEIGHT, WIDTH = 24, 36
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
 GREY16 = (Y * 2700 + X * 91).astype(np.uint16)
 COLOURS = np.stack([X * 7, Y * 10, 255 - X * 5], axis=2).astype(np.uint8)
-OTHERS = 255 - COLOURS  # what the later pictures of a file show
+OTHERS = 255 - COLOURS  # the later pictures of a file
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A file, and the pixels `(H, W, 3)` that it is to be read as, up to `tolerance` grey levels on
-    average; or why it cannot be read."""
+    """A file and its pixels `(H, W, 3)`, up to `tolerance` grey levels on average; or the reason
+    why it is unreadable."""
 
     content: bytes
     pixels: np.ndarray | None = None
@@ -39,7 +39,7 @@ def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> byte
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """By the format's specification, since Pillow writes no 16-bit colours, and no lies."""
+    """A PNG file by the specification: Pillow writes no 16-bit colours and no false sizes."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checked = name + content
@@ -57,7 +57,7 @@ def png16(values: np.ndarray) -> bytes:
 
 
 def tiff12(values: np.ndarray) -> bytes:
-    """`(H, W)` numbers below 4096 as a TIFF of 12 bits each; W is even."""
+    """`(H, W)` numbers below 4096 as a 12-bit TIFF; W is even."""
     pairs = values.reshape(-1, 2).astype(np.uint32)
     packed = np.stack(
         [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1
@@ -71,7 +71,7 @@ def tiff12(values: np.ndarray) -> bytes:
 
 
 def cmyk_pixels(inks: np.ndarray) -> np.ndarray:
-    """What `(H, W, 4) uint8` of ink leaves of white."""
+    """The RGB pixels under `(H, W, 4) uint8` of ink."""
     left = 255 - inks.astype(float)
     return np.rint(left[:, :, :3] * left[:, :, 3:] / 255).astype(np.uint8)
 
@@ -83,7 +83,7 @@ def without_segment(jpeg: bytes, marker: int) -> bytes:
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """The same file, whose header claims another size."""
+    """The same file with another size in its header."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
 
@@ -97,7 +97,7 @@ def palette_with_alpha() -> Image.Image:
 
 def turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = 6  # turned by 90 degrees
     return exif
 
 
@@ -128,7 +128,7 @@ def kinds() -> dict[str, Kind]:
         "alpha.webp": Kind(encoded(alpha, "WEBP", lossless=True, exact=True), COLOURS),
         "palette with alpha.png": Kind(encoded(palette_with_alpha(), "PNG"), looked_up),
         "cmyk adobe.jpg": Kind(adobe, cmyk_pixels(inks), tolerance=4),
-        # Adobe inverts the inks, and hardly a CMYK JPEG without its mark is meant otherwise
+        # Adobe inverts the inks; CMYK JPEGs without its mark almost always do the same
         "cmyk without mark.jpg": Kind(without_segment(adobe, 0xEE), cmyk_pixels(inks), tolerance=4),
         "animated.gif": Kind(
             encoded(quantised, "GIF", save_all=True, append_images=[Image.fromarray(OTHERS)]),

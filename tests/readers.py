@@ -1,5 +1,4 @@
-"""Every reader of files from elsewhere, with valid files of its kind, for the tests that damage
-them."""
+"""Every reader of files from elsewhere with valid sample files, for the tests that damage them."""
 
 import io
 import pickle
@@ -53,19 +52,19 @@ from training.resume import read_resume, set_up
 from training.run import Run
 from visu.report_page import write_report
 
-LONGEST_LINE = 2000  # characters of a message
+LONGEST_LINE = 2000  # characters in a message
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader and what it reads.
+    """A reader and its sample files.
 
     Attributes:
-        file: where the damaged bytes go.
-        read: takes no argument.
-        samples: valid files, which it takes.
-        pieces: that the damage is made of.
-        zipped: the archives among the samples are damaged inside, too.
+        file: the file that is damaged.
+        read: reads it.
+        samples: the contents of valid files.
+        pieces: bytes to insert as damage.
+        zipped: damage members inside the archives among the samples, too.
     """
 
     file: Path
@@ -81,12 +80,12 @@ class Reader:
         return damaged(rng, self.samples, self.pieces)
 
     def refusal(self, data: bytes) -> str | None:
-        """Why these bytes are refused, or None where they are taken.
+        """The message if these bytes are bad input, or None if they can be read.
 
         Raises:
-            AssertionError: not as it should be: more than a line, endless, or without the place of
-                the file (it may name the one beside it that does not fit).
-            Exception: of any other kind than an InputError is what the tests are looking for.
+            AssertionError: the message has several lines, is too long, or doesn't name the file
+                or one beside it.
+            Exception: any other error is a finding of the tests.
         """
         self.file.write_bytes(data)
         try:
@@ -103,7 +102,7 @@ class Reader:
 
 
 def small(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """A network of AlexNet's make with as few weights as can be."""
+    """A network built like AlexNet with as few weights as possible."""
     features = conv_layers(2 if sobel else 3, [(4, 3, 2, 1), "pool 3/2"])
     hidden = [nn.Dropout(0.5), nn.Linear(4 * 4, 3), nn.ReLU(inplace=True)]
     return ConvNet("small", features, 2, nn.Sequential(*hidden), 3, out, sobel)
@@ -111,7 +110,7 @@ def small(sobel: bool = False, out: int = 1000) -> ConvNet:
 
 @contextmanager
 def small_networks() -> Iterator[None]:
-    """Only the smallest network is known: to build those of the papers takes seconds."""
+    """Register only the smallest network: building those of the papers takes seconds."""
     known = dict(MODELS)
     MODELS.clear()
     MODELS["small"] = small
@@ -163,7 +162,7 @@ def checkpoints(folder: Path) -> Reader:
 
 
 def resumed(folder: Path) -> Reader:
-    """A checkpoint that a run goes on from."""
+    """A checkpoint from which a run resumes."""
     write_images(folder / "images", 7)
     images = find_images(folder / "images")
     path = folder / "c.pth.tar"
@@ -445,7 +444,7 @@ def epoch_assignment(folder: Path) -> Reader:
 
 
 def stored_stage(folder: Path) -> Reader:
-    """Which is never refused, but found to be damaged."""
+    """A damaged one is made again; there is no message."""
     path, key = folder / "features.npz", {"size": 32}
     save_arrays(path, key, {"rows": np.arange(6.0).reshape(2, 3)})
     return Reader(path, lambda: load_arrays(path, key), [path.read_bytes()], zipped=True)
