@@ -5,10 +5,12 @@ import pickle
 import random
 import shutil
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from old_numpy import array_pickle, rows_pickle
 from old_torch import save_as_2018
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
 from run_folder import make_run
+from safetensors.numpy import save
 from torch import nn
 from voc_tree import write_voc
 
@@ -303,8 +306,6 @@ def tiny_annotations(folder: Path) -> Reader:
 
 
 def tiny_archive(folder: Path) -> Reader:
-    import zipfile
-
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         top = "tiny-imagenet-200"
@@ -364,6 +365,11 @@ def list_file(folder: Path) -> Reader:
     return Reader(path, lambda: find_images(path).labels, [text])
 
 
+def _read_features(path: Path) -> None:
+    _, found = read_rows(path)
+    check_finite(path, found, 0)
+
+
 def feature_rows(folder: Path) -> Reader:
     path = folder / "x.npy"
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
@@ -372,24 +378,15 @@ def feature_rows(folder: Path) -> Reader:
         np.save(path, array)
         samples.append(path.read_bytes())
 
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, samples, (*WORDS, b"'descr': '|O'", b"(7, 99999999)", b"True"))
+    pieces = (*WORDS, b"'descr': '|O'", b"(7, 99999999)", b"True")
+    return Reader(path, lambda: _read_features(path), samples, pieces)
 
 
 def feature_tensors(folder: Path) -> Reader:
-    from safetensors.numpy import save
-
     path = folder / "x.safetensors"
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
-
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, [save({"features": rows}), save({"a": rows, "features": rows})])
+    samples = [save({"features": rows}), save({"a": rows, "features": rows})]
+    return Reader(path, lambda: _read_features(path), samples)
 
 
 def feature_pickles(folder: Path) -> Reader:
@@ -397,12 +394,7 @@ def feature_pickles(folder: Path) -> Reader:
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
     samples = [array_pickle(rows), rows_pickle(rows)]
     samples += [pickle.dumps(each, p) for each in (rows, tuple(rows)) for p in (0, 2, 4, 5)]
-
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, samples, OPCODES)
+    return Reader(path, lambda: _read_features(path), samples, OPCODES)
 
 
 def names_of_rows(folder: Path) -> Reader:
@@ -422,25 +414,9 @@ def _read_report(exp: Path) -> None:
     write_report(exp)
 
 
-def metrics(folder: Path) -> Reader:
-    path = _run(folder) / "metrics.jsonl"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def configuration(folder: Path) -> Reader:
-    path = _run(folder) / "config.json"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def listing(folder: Path) -> Reader:
-    path = _run(folder) / "images.txt"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def epoch_assignment(folder: Path) -> Reader:
+def _file_of_a_run(folder: Path, name: str) -> Reader:
     exp = _run(folder)
-    path = exp / "assignments" / "epoch_0001.npy"
-    return Reader(path, lambda: _read_report(exp), [path.read_bytes()])
+    return Reader(exp / name, lambda: _read_report(exp), [(exp / name).read_bytes()])
 
 
 def stored_stage(folder: Path) -> Reader:
@@ -456,7 +432,11 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
         assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
-        feature_tensors, feature_pickles, names_of_rows, metrics, configuration, listing,
-        epoch_assignment, stored_stage,
+        feature_tensors, feature_pickles, names_of_rows, stored_stage,
     )
+} | {
+    "metrics": partial(_file_of_a_run, name="metrics.jsonl"),
+    "configuration": partial(_file_of_a_run, name="config.json"),
+    "listing": partial(_file_of_a_run, name="images.txt"),
+    "epoch_assignment": partial(_file_of_a_run, name="assignments/epoch_0001.npy"),
 }  # fmt: skip

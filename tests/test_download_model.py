@@ -27,7 +27,6 @@ class Server(ThreadingHTTPServer):
     Attributes:
         ranges: whether it supports range requests.
         cuts: for each of the next downloads, the number of bytes after which it breaks off.
-        errors: the statuses of the next responses.
         half: set when half of a file has been sent; downloads then wait for `rest`.
         asked: (name, first byte) of each request.
     """
@@ -37,7 +36,6 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.ranges = True
         self.cuts: list[int] = []
-        self.errors: list[int] = []
         self.half = threading.Event()
         self.rest = threading.Event()
         self.rest.set()
@@ -56,8 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
         server.asked.append((Path(self.path).name, start))
         content = server.files.get(self.path.removeprefix("/deepcluster/"))
-        if server.errors or content is None:
-            self.send_error(server.errors.pop(0) if server.errors else 404)
+        if content is None:
+            self.send_error(404)
             return
         if not server.ranges:
             start = 0
@@ -242,14 +240,6 @@ def test_a_missing_file_is_named_with_the_variables(
     assert len(server.asked) == 1, "no second attempt"
 
 
-@CLIENTS
-def test_an_overloaded_server_is_tried_again(
-    server: Server, download: Callable, variables: dict[str, str]
-) -> None:
-    server.errors = [503]
-    assert download(ARCHS="alexnet", **variables)[0] == 0
-
-
 def test_a_login_page_is_not_kept(root: Path, server: Server, download: Callable) -> None:
     server.files["alexnet/checkpoint.pth.tar"] = b"\n<!DOCTYPE html>\n<html>"
     status, _, errors = download()
@@ -341,18 +331,3 @@ def test_bad_settings_are_one_line_and_status_2(
     assert (status, out) == (2, "")
     assert errors == f"download_model.sh: error: {message}\n"
     assert not root.exists()
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, download: Callable) -> None:
-    (tmp_path / "file").write_text("")
-    status, _, errors = download(MODELROOT=str(tmp_path / "file"))
-    assert status == 2
-    assert f"{tmp_path}/file/alexnet: cannot write there; give another folder: MODELROOT=" in errors
-
-
-def test_help_explains_with_an_example(download: Callable) -> None:
-    status, out, _ = download("--help")
-    assert status == 0
-    assert "MODELROOT=/data/models ARCHS=alexnet ./download_model.sh" in out
-    assert "CC BY-NC 4.0" in out
-    assert "set -euo" not in out

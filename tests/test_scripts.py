@@ -37,7 +37,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
-    shortened = "./main.sh --size 64 --reassign 0.05 --precision fp32"
+    shortened = "./main.sh --arch resnet18 --size 33 --reassign 0.05 --precision fp32"
     done = bash(shortened, clone, PYTHON=sys.executable, EPOCHS="1")
     assert done.returncode == 0, done.stderr
     assert "NMI to the folder labels" in done.stdout
@@ -49,7 +49,8 @@ def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
 
     again = bash(f"{shortened} --k 1500", clone, PYTHON=sys.executable)
     assert again.returncode == 2
-    assert "--nmb_cluster 1500: more clusters than the 1437 images" in again.stderr
+    (error,) = again.stderr.splitlines()
+    assert "--nmb_cluster 1500: more clusters than the 1437 images" in error
     assert [path.name for path in (clone / "exp").iterdir()] == ["001"], "no empty folder"
 
 
@@ -79,13 +80,6 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given(clone: Path) -> Non
     done = bash("./main.sh --resume x/checkpoint.pth.tar --epochs 9", clone, **variables)
     expected = "/images --workers 3 --verbose --lr 0.1 --resume x/checkpoint.pth.tar --epochs 9\n"
     assert done.stdout == f"main.py {expected}", done.stderr
-
-
-def test_workers_are_a_whole_number(clone: Path) -> None:
-    (clone / "main.py").write_text(PRINTER)
-    done = bash("./main.sh", clone, PYTHON=sys.executable, DIR="images", WORKERS="2.5")
-    assert done.returncode == 2
-    assert done.stderr == "main.sh: error: WORKERS=2.5: not a whole number of 0 or more\n"
 
 
 def test_the_training_has_the_process_id_of_the_script(clone: Path) -> None:
@@ -157,24 +151,6 @@ def test_the_network_of_the_digits_run_is_evaluated(
         (clone / "main.py").write_text(f"open('{folder}/checkpoint.pth.tar', 'w')")
     done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, EXP=exp.format(clone=clone))
     assert f"--model {folder}/checkpoint.pth.tar" in done.stdout, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("variables", "flags", "message"),
-    [
-        ({"DIR": "gone"}, "", "gone: no such folder or list file"),
-        ({}, "--lr 0", "argument --lr: '0' is not a number above 0"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    clone: Path, variables: dict[str, str], flags: str, message: str
-) -> None:
-    (clone / "tools" / "make_digits.py").write_text("")
-    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, **variables)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (clone / "exp").exists()
 
 
 def test_an_exp_folder_that_cannot_be_made(clone: Path) -> None:
@@ -312,9 +288,11 @@ def test_several_processes_start_with_torchrun(clone: Path) -> None:
     assert done.stdout.endswith("--seed 2\n")
     two = bash("./main.sh", clone, PROCESSES="2", **variables)
     assert two.stdout.startswith(f"{launcher} 2 main.py")
-    wrong = bash("./main.sh", clone, PROCESSES="some", **variables)
-    assert wrong.returncode == 2
-    assert wrong.stderr == "main.sh: error: PROCESSES=some: not a whole number of 1 or more\n"
+    for name, value, least in (("PROCESSES", "some", 1), ("WORKERS", "2.5", 0)):
+        wrong = bash("./main.sh", clone, **{**variables, name: value})
+        assert wrong.returncode == 2
+        said = f"main.sh: error: {name}={value}: not a whole number of {least} or more\n"
+        assert wrong.stderr == said
 
 
 SLURM = {
@@ -445,6 +423,7 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
 
 def test_the_linear_probe_of_the_digits_uses_the_newest_network(clone: Path) -> None:
     (clone / "eval_linear.py").write_text(PRINTER)
+    (clone / "tools" / "make_digits.py").write_text("")
     none = bash("./eval_linear.sh", clone, PYTHON=sys.executable)
     assert none.returncode == 2
     assert none.stderr.endswith("run ./main.sh first, or name one in MODEL\n")
