@@ -434,9 +434,10 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
         feature_tensors, feature_pickles, names_of_rows, stored_stage,
     )
-} | {
-    "metrics": partial(_file_of_a_run, name="metrics.jsonl"),
-    "configuration": partial(_file_of_a_run, name="config.json"),
-    "listing": partial(_file_of_a_run, name="images.txt"),
-    "epoch_assignment": partial(_file_of_a_run, name="assignments/epoch_0001.npy"),
 }  # fmt: skip
+READERS.update(
+    metrics=partial(_file_of_a_run, name="metrics.jsonl"),
+    configuration=partial(_file_of_a_run, name="config.json"),
+    listing=partial(_file_of_a_run, name="images.txt"),
+    epoch_assignment=partial(_file_of_a_run, name="assignments/epoch_0001.npy"),
+)
