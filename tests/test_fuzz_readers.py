@@ -65,7 +65,7 @@ def test_random_bytes_are_read_or_one_line(reader: Reader, content: bytes) -> No
 
 def test_every_truncated_file_is_read_or_one_line(reader: Reader) -> None:
     sample = reader.samples[0]
-    for end in range(0, len(sample), max(len(sample) // 40, 1)):
+    for end in range(0, len(sample), max(len(sample) // 20, 1)):
         reader.refusal(sample[:end])
 
 
