@@ -1,8 +1,8 @@
-"""New images → clusters: the nearest centroid of each image, and the distance to it.
+"""Assign new images to clusters: the nearest centroid of each image, and the distance to it.
 
-Each image's embedding goes through the PCA-whitening and the L2 normalisation that the clusters
-were found with, and belongs to the nearest centroid; the distance is the Euclidean one there, from
-0 to 2. PCA and centroids are the checkpoint's, or of a file of clusters, or new ones.
+Each image's embedding is whitened and normalised like the features that were clustered; the
+distance is Euclidean, 0 to 2. The clusters come from the checkpoint, from a file of --clusters, or
+from k-means on these images (--recluster).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from system.progress import progress
 from visu.contact_sheet import Strip, Thumbnails, contact_sheet
 
 MOST_STRIPS = 100  # clusters on a contact sheet
-COLUMNS, SIDE = 10, 96  # pictures of a cluster on it, and their size in pixels
+COLUMNS, SIDE = 10, 96  # pictures per cluster, and their size in pixels
 
 
 def main(args: argparse.Namespace) -> None:
@@ -60,7 +60,7 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
     """The clusters to assign to; None for `--recluster`, which finds them later.
 
     Raises:
-        InputError: there are none, or malformed ones, or there are too few images for new ones.
+        InputError: there are no clusters, they are malformed, or there are too few images for K.
     """
     if args.recluster is not None:
         if args.recluster > len(inputs.images):
@@ -80,21 +80,21 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
     epoch, step = (inputs.checkpoint.get(name, 0) for name in ("epoch", "step"))
     if rank() == 0 and (clusters.epoch != epoch or step):
         sys.stderr.write(
-            f"note: {args.model} is from within a run: its clusters are those that epoch "
-            f"{clusters.epoch} began with, and the network has been trained since\n"
+            f"note: {args.model} is not from a finished run: its clusters were found before epoch "
+            f"{clusters.epoch}, and the network has been trained since\n"
         )
     return clusters
 
 
 def check_readable(args: argparse.Namespace, present: np.ndarray) -> None:
-    """Check that there are images to work on. (The scripts that train or judge refuse data of
-    which more than 1 % cannot be read; here each image stands for itself.)
+    """Check that enough images could be read. There is no limit of 1 % unreadable images, as there
+    is in training: each image is assigned on its own.
 
     Args:
         present: `(N,) bool`, whether an image has features.
 
     Raises:
-        InputError: there are none, or fewer than clusters wanted.
+        InputError: no image could be read, or fewer than K of --recluster.
     """
     count = int(present.sum())
     if count == 0:
@@ -135,13 +135,13 @@ def write_all(
     inputs: Applied,
     assigned: ImageList,
 ) -> None:
-    """Write what the flags ask for, and say on stderr what came out.
+    """Write what the flags ask for, and a summary to stderr.
 
     Args:
-        assigned: the images that have a row in the assignment.
+        assigned: the images in the assignment.
 
     Raises:
-        InputError: what could be written at the beginning no longer can.
+        InputError: an output can't be written.
     """
     k, images = len(clusters.centroids), len(inputs.images)
     left_out = images - len(assignment.paths)
@@ -168,11 +168,7 @@ def write_all(
 
 
 def strips_of(assignment: Assignment, images: ImageList) -> list[Strip]:
-    """The nearest images of each cluster, the largest clusters first.
-
-    Args:
-        images: of the assignment's rows.
-    """
+    """The nearest images of each cluster, the largest clusters first."""
     assert assignment.distances is not None
     largest = sorted(assignment.members(), key=lambda each: -len(each[1]))[:MOST_STRIPS]
     return [
@@ -198,9 +194,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     sheet_help = f"picture of the {MOST_STRIPS} largest clusters' nearest images"
     add("--contact-sheet", metavar="FILE.png", type=Path, help=sheet_help)
     source = parser.add_mutually_exclusive_group().add_argument
-    clusters_help = (
-        "file of clusters, as --save-clusters writes it, in the place of the checkpoint's"
-    )
+    clusters_help = "use the clusters of this file (see --save-clusters), not the checkpoint's"
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)

@@ -1,9 +1,9 @@
 """Features in, pseudo-labels out (paper, section 3): `Kmeans` and `PIC`, and their flags.
 
-Knows arrays only: no images, no data sets, no networks. Under torchrun each process gives the
-features of its own images; the clusters are those of all, the same in every process.
+Works on arrays only. Under torchrun each process passes the features of its own images; the
+clusters are found among the rows of all processes and are the same in every process.
 
-Another clustering is another class on the base of these two, and a line in `CLUSTERINGS`.
+To add a clustering, write a subclass of `Clustering` and add it to `CLUSTERINGS`.
 """
 
 import argparse
@@ -55,21 +55,15 @@ __all__ = [
 
 
 class Kmeans(Clustering):
-    """k-means on PCA-whitened, normalised features.
+    """k-means on PCA-whitened, normalised features; some clusters may be empty.
 
     Args:
-        k: number of clusters.
+        k: number of clusters, 2..N.
         seed: of the initial centroids.
-        options: what Faiss offers beyond plain k-means.
+        options: variants of k-means that Faiss offers.
         device, pca: as in `Clustering`.
 
-    Attributes (after `cluster`):
-        assignments, whitening: as in `Clustering`.
-        images_lists: list of k lists of row numbers; a cluster may be empty.
-        centroids: `(k, pca) float32`, among the whitened rows.
-
-    `cluster` raises a ValueError where k is not in 2..N; its `advance` is called with 1 after each
-    of the `ITERATIONS` iterations, each of which `verbose` prints.
+    `cluster` calls `advance` with 1 after each of the `ITERATIONS` iterations.
     """
 
     has_loss = True
@@ -103,7 +97,7 @@ class Kmeans(Clustering):
     def add_flags(parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         k_help = (
-            "number of clusters; well above the number of classes, for ImageNet ten times, is best"
+            "number of clusters; best well above the number of classes (for ImageNet, ten times)"
         )
         add("--nmb_cluster", "--k", type=cli.whole_number(2), default=10000, help=k_help)
 
@@ -136,30 +130,26 @@ class Kmeans(Clustering):
 
 
 class PIC(Clustering):
-    """Power Iteration Clustering on PCA-whitened, normalised features; it finds the number of
-    clusters by itself.
+    """Power Iteration Clustering on PCA-whitened, normalised features. It finds the number of
+    clusters itself; no cluster is empty.
 
     It computes in float64. The released code computes in float32, where rounding decides the result
     with the default sigma and alpha: 413 clusters on a set where float64 finds 166.
 
     Args:
         sigma: width of the affinity exp(−d/σ²).
-        nnn: number of nearest neighbours in the graph.
+        nnn: number of nearest neighbours in the graph, 1..N−1.
         alpha: weight of the graph in the power iteration, above 0 and below 1.
-        distribute_singletons: let a cluster of one join its nearest neighbour's.
-        graph: `exact`, `approximate`, or `auto`: exact for as long as that is quick.
+        distribute_singletons: move each point that is alone into the cluster of its nearest
+            neighbour.
+        graph: `exact`, `approximate`, or `auto` (see `make_graph`).
         device, pca: as in `Clustering`.
 
     Raises:
-        ValueError: sigma or alpha is out of range, or an unknown graph.
+        ValueError: sigma or alpha is out of range, or the graph is unknown.
 
-    Attributes (after `cluster`):
-        assignments, images_lists, whitening: as in `Clustering`; no cluster is empty.
-        centroids: `(C, pca) float32`, the mean of each cluster's whitened rows.
-
-    `cluster` has no loss and returns 0. It raises a ValueError where nnn is not in 1..N−1; its
-    `advance` is called with the number of rows that each step of the graph has done, N in all;
-    `verbose` prints the number of clusters.
+    `cluster` returns 0, as there is no loss. It calls `advance` with the number of rows in each
+    block of the graph, N in all. The centroids are the means of the clusters' whitened rows.
     """
 
     has_loss = False
@@ -186,7 +176,7 @@ class PIC(Clustering):
         x = gather_rows(x)  # the graph needs every point
         check_neighbours(self.nnn, len(x))
         assignments = np.empty(len(x), np.int64)
-        with together():  # `advance` may stop the one that works
+        with together():  # `advance` may raise Stopped in rank 0
             if rank() == 0:
                 on_gpu = self.device.type == "cuda"
                 neighbours, distances = make_graph(x, self.nnn, self.graph, advance, on_gpu)
@@ -208,7 +198,7 @@ class PIC(Clustering):
         add("--sigma", type=cli.positive_number, default=0.2, help=sigma_help)
         alpha_help = "weight of the graph in the power iteration, above 0 and below 1"
         add("--alpha", type=cli.inner_fraction, default=0.001, help=alpha_help)
-        graph_help = "auto: exact for as long as that is quick"
+        graph_help = "nearest-neighbour graph; auto: exact where that is quick"
         add("--graph", choices=GRAPHS, default="auto", help=graph_help)
 
     @classmethod
@@ -245,11 +235,7 @@ def add_clustering_flags(parser: argparse.ArgumentParser) -> None:
 def make_clustering(
     args: argparse.Namespace, seed: int, device: torch.device, pca: int | None = PCA
 ) -> Clustering:
-    """The clustering of `--clustering`, with its settings.
-
-    Args:
-        seed: of the first centroids.
-        pca: components; None clusters rows as they are.
+    """The clustering that the flags ask for; arguments as in `Clustering.from_args`.
 
     Raises:
         InputError: a setting is out of range.
@@ -261,18 +247,10 @@ def make_clustering(
 
 
 def check_clustering(args: argparse.Namespace, count: int, what: str) -> None:
-    """Check that there are enough rows to cluster.
-
-    Args:
-        count: number of rows.
-        what: they are, such as "images of DIR".
-
-    Raises:
-        InputError: naming the flag, its value and what would be right.
-    """
+    """Raise an InputError if there are too few rows; arguments as in `Clustering.check`."""
     CLUSTERINGS[args.clustering].check(args, count, what)
 
 
 def cluster_steps(args: argparse.Namespace, count: int, what: str) -> tuple[int, str]:
-    """The total of the progress of clustering so many rows, and its unit."""
+    """Total and unit of the progress bar; arguments as in `Clustering.steps`."""
     return CLUSTERINGS[args.clustering].steps(args, count, what)

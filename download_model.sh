@@ -9,12 +9,9 @@
 #   ./download_model.sh --features                    also the published features, which
 #                                                     python -m tools.cluster_features reads
 #
-# Needs bash, and curl or wget. An interrupted download resumes when you give the same command again.
-# The SHA-256 of each file is recorded in SHA256SUMS beside it, and checked each time. If you know a
-# file's SHA-256 already, put it there first, as `sha256sum` prints it.
-#
-# Variables: MODELROOT, ARCHS, BASE, ASSIGNMENTS, FEATURES; see "Released models" in
-# docs/checkpoints.md.
+# Needs bash, and curl or wget. The same command resumes an interrupted download. The SHA-256 of each
+# file is recorded in SHA256SUMS beside it, and checked each time. "Released models" in
+# docs/checkpoints.md has the variables (MODELROOT, ARCHS, BASE, ASSIGNMENTS, FEATURES) and more.
 #
 # Exit status: 0 all files are there; 1 a download failed; 2 a file differs from its recorded SHA-256,
 # a flag is wrong, or the folder is not writable.
@@ -23,7 +20,7 @@ set -euo pipefail
 MODELROOT=${MODELROOT:-$HOME/deepcluster_models}
 BASE=${BASE:-https://dl.fbaipublicfiles.com/deepcluster}
 ARCHS=${ARCHS-alexnet vgg16}
-# Paths below BASE. The names of the assignments are unchecked: set others if the server has others.
+# Paths below BASE. Whether the server has these names for the assignments could not be checked.
 ASSIGNMENTS=${ASSIGNMENTS:-alexnet/alexnet_cluster_assignment.pickle \
     vgg16/vgg16_cluster_assignment.pickle}
 FEATURES=${FEATURES:-alexnet/alexnet_features.pkl vgg16/vgg16_features.pkl}
@@ -35,7 +32,7 @@ fail() {  # exit status, message
 
 sha256() { if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
 
-transfer() {  # an address and a file; resumes, and tries five times
+transfer() {  # address, file; resumes, and makes five attempts
     local bar=--silent code tries=0
     if ! command -v curl >/dev/null; then
         wget --no-verbose --continue --tries=5 --waitretry=1 --timeout=60 \
@@ -43,11 +40,11 @@ transfer() {  # an address and a file; resumes, and tries five times
         return
     fi
     if [ -t 2 ]; then bar=--progress-bar; fi
-    # Not curl's --retry, which throws away the bytes of the attempt before.
+    # curl's --retry would discard the bytes of the attempt before
     until code=$(curl $bar --show-error --fail --location --connect-timeout 20 --speed-limit 1 \
         --speed-time 60 --continue-at - --write-out '%{http_code}' --output "$2" "$1"); do
         case $?-$code in
-        33-*) rm -f "$2" ;;  # the server cannot resume: from the start
+        33-*) rm -f "$2" ;;  # the server cannot resume: start over
         *-4??) return 1 ;;
         esac
         [ $((tries += 1)) -lt 5 ] || return 1
@@ -60,7 +57,7 @@ fetch() {  # a path below BASE
     folder=$MODELROOT/$(dirname "$1") name=$(basename "$1")
     mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] && cd "$folder" \
         || fail 2 "$folder: cannot write there; give another folder: MODELROOT=/some/folder $0"
-    exec 9<.  # locked until the next file, or the end
+    exec 9<.  # for the lock, which lasts until the next file or the end
     if command -v flock >/dev/null; then
         flock -n 9 || [ $? != 1 ] || fail 2 "$folder: another download into it is under way"
     fi

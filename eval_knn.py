@@ -1,12 +1,12 @@
 """Classification of val images by their nearest neighbours among the train images, on the embedding
 of a frozen network.
 
-Images have their short side resized to 256/224 of --size; their central crop goes through the
-network in eval mode. The embedding is the last hidden layer before its ReLU, or of a residual
-network the global average pool, in half precision. It is L2-normalised; a val image takes its k
-nearest train images by cosine similarity, each votes for its class with the weight exp(similarity /
-0.07), and the class with the most votes wins (after Wu et al., CVPR 2018). Figures are the top-1
-accuracy, as fractions of 1. A val image that cannot be read counts as a mistake.
+The short side of each image is resized to 256/224 of --size; the central crop goes through the
+network in eval mode. The embedding, in half precision and L2-normalised, is the last hidden layer
+before its ReLU, or the global average pool of a residual network. Each of the k nearest train
+images by cosine similarity votes for its class with the weight exp(similarity / 0.07), and the
+class with the most votes wins (after Wu et al., CVPR 2018). Figures are top-1 accuracies, as
+fractions of 1. A val image that cannot be read counts as a mistake.
 """
 
 import argparse
@@ -18,10 +18,16 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.decode import limit_pixels
+from data.decode import exif_choice
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import central_crop
 from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.forward import compute_features
@@ -37,7 +43,7 @@ from system.progress import progress
 from system.results import save_results
 
 RESULTS = "knn.json"
-QUERIES = 10_000  # at a time; their similarities to a block of train images take some 700 MB
+QUERIES = 10_000  # at a time; their similarities to a block of train images take about 700 MB
 
 
 def evaluate(
@@ -56,8 +62,8 @@ def evaluate(
 
     Args:
         size: side of the input in pixels.
-        batch: images at a time, in each process.
-        workers: processes that read images, for each that computes.
+        batch: images at a time in each process.
+        workers: processes that read images, for each process that computes.
 
     Raises:
         InputError: too many images cannot be read.
@@ -93,7 +99,7 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then evaluate."""
+    """Check all input, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
         checkpoint = read_checkpoint(args.model)
@@ -101,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
-        limit_pixels(args.max_pixels)
+        set_decoding(args, checkpoint.get("settings", {}))
         train, val = find_train_and_val(args.data)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
@@ -118,6 +124,7 @@ def main(args: argparse.Namespace) -> None:
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": arch, "size": size, "k": neighbours, "processes": world_size()}
+        used["exif"] = exif_choice()
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
@@ -144,14 +151,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     k_help = "numbers of neighbours"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
     flags.add_untrained(parser)
-    flags.add_seed(parser, "of the untrained network, where the checkpoint does not tell its own")
-    exp_help = "folder for the results; left out: one beside the checkpoint, by its epoch"
+    flags.add_seed(parser, "of the untrained network, if the checkpoint has none")
+    exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     add_size_flag(parser)
     flags.add_batch(parser, 256, "images at a time, in each process")
     flags.add_workers(parser, help=flags.READERS_OF_EACH)
     flags.add_verbose(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -1,29 +1,29 @@
 """Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
 4.2, Table 1) and of the model zoos (after Goyal et al., ICCV 2019), by the names of --protocol.
 
-The network is in eval mode and does not change. A layer's activations after the ReLU are
-average-pooled (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, layer 1 the stem
-and 2 to 5 the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid that
-comes nearest to 9,000 to 10,000; avgpool: the last layer's to one value for each channel), and a
-linear classifier, which begins with weights N(0, 0.01) and biases 0, is trained on them with SGD,
-momentum, weight decay and the cross-entropy. Val images are resized to 256 on the short side; their
-central 224 is classified, or with ten crops the mean of the softmax. The loss is the central
-crop's. The last and the best epoch are reported. Sizes are those of --size 224, and scale with it;
-other numbers below are those of flags that are not given.
+The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
+(AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
+to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid with the
+number of dimensions nearest to 9,000 to 10,000; avgpool: the last layer to one value for each
+channel). On them a linear classifier, with initial weights N(0, 0.01) and biases 0, is trained with
+SGD, momentum, weight decay and cross-entropy. Val images are resized to 256 on the short side, and
+the central 224 is classified; with ten crops, the softmax is averaged. The loss is that of the
+central crop. The last and the best epoch are reported. Sizes are for --size 224, and scale with it;
+other numbers below are the flags' defaults.
 
 paper: the rate is lr / sqrt(1 + lr * wd * t) after t iterations, lr 0.01, wd 1e-4, batch 256, 90
-epochs. Training images have their short side resized to 256 and are cropped to the central 256,
+epochs. The short side of training images is resized to 256; they are cropped to the central 256,
 then at random to 224, and flipped at random. The paper's tables have the best epoch.
 
-modelzoo: each classifier has batch norm before it, without scale and shift, for each channel over
-the batch of all processes and the cells of the pooled map; Nesterov's momentum; rate 0.01, divided
-by 10 after 30 and 60 of 90 epochs; weight decay 1e-4, batch 256. Training images, as for ImageNet,
-are random resized crops of 224, flipped at random, with brightness, contrast and saturation changed
-by up to 0.4, and moved along the principal components of ImageNet's colours by N(0, 0.1) times the
+modelzoo: before each classifier, batch norm without scale and shift, with each channel's statistics
+over the pooled map and the batch of all processes. Nesterov's momentum; rate 0.01, divided by 10
+after 30 and 60 of 90 epochs; weight decay 1e-4; batch 256. Training images, as for ImageNet, are
+random resized crops of 224, flipped at random, with brightness, contrast and saturation changed by
+up to 0.4, and shifted along the principal components of ImageNet's colours by N(0, 0.1) times the
 eigenvalue, in whole grey levels.
 
 modelzoo-places205: as modelzoo, but the rate is divided by 10 after 7, 14 and 21 of 28 epochs, and
-training images are resized to 256 on the short side, cropped at random to 224, and flipped at
+training images are resized to 256 on the short side, cropped at random to 224 and flipped at
 random.
 
 modelzoo-inat18: as modelzoo, but the rate is divided by 10 after 24, 48 and 72 of 84 epochs.
@@ -43,9 +43,9 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.decode import limit_pixels
+from data.decode import exif_choice
 from data.labelled import Labelled, find_train_and_val
-from data.loading import add_max_pixels_flag
+from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES
 from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
@@ -74,12 +74,12 @@ def evaluate(
     saved: Path | None = None,
     verbose: bool = False,
 ) -> History:
-    """Train a classifier on each of some layers, all at once.
+    """Train a classifier on each given layer, all at once.
 
     Args:
         layers: conv layers, 1 for the first, and `AVGPOOL`.
-        saved: a file that keeps what an interrupted call has done, for the same call to go on from.
-        verbose: show progress and what each epoch came to.
+        saved: file from which an interrupted call resumes; made if missing.
+        verbose: show progress and each epoch's results.
 
     Returns:
         For each epoch, by layer, val's `top1` and `top5` (fractions of 1) and `loss`, and the
@@ -101,7 +101,7 @@ def evaluate(
         if rank() == 0:
             sys.stdout.write(describe_data(train, val, heads))
             if history:
-                sys.stdout.write(f"going on after epoch {len(history) - 1}, from {saved}\n")
+                sys.stdout.write(f"resuming after epoch {len(history) - 1}, from {saved}\n")
         sets = Sets(train, val, compute, settings, verbose and rank() == 0)
         while len(history) < settings.epochs:
             history.append(run_epoch(len(history), model, heads, optimizer, sets))
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check everything that can be checked, then evaluate."""
+    """Check all input, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
         check_flags(args)
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         model = model_of(checkpoint, args.model)
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
-        limit_pixels(args.max_pixels)
+        set_decoding(args, checkpoint.get("settings", {}))
         train, val = find_train_and_val(args.data)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
@@ -143,6 +143,7 @@ def main(args: argparse.Namespace) -> None:
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": model.arch, "conv": layers, "processes": world_size()}
+        used["exif"] = exif_choice()
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
         words = in_words(args.protocol)
@@ -157,7 +158,7 @@ def check_flags(args: argparse.Namespace) -> None:
         InputError: naming the flag, its value and what would be right.
     """
     if args.wd is not None and args.wd > 0:
-        raise InputError(f"--wd {args.wd:g}: is a power of ten; give -4 for 1e-4")
+        raise InputError(f"--wd {args.wd:g}: give a power of ten, such as -4 for 1e-4")
     if args.protocol == "paper" and args.steps is not None:
         raise InputError(
             f"--steps {' '.join(map(str, args.steps))}: the paper's rate falls with every "
@@ -166,7 +167,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def in_words(protocol: str) -> str:
-    """The text above without what it says of protocols that this one is not made from."""
+    """The module's docstring without the paragraphs on other protocols."""
     paragraphs = (__doc__ or "").split("\n\n")
     names = [text.partition(":")[0] for text in paragraphs]
     others = {name for name in RECIPES if not protocol.startswith(name)}
@@ -176,7 +177,7 @@ def in_words(protocol: str) -> str:
 
 
 def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
-    """What is looked at, and what the classifiers see of it, in lines."""
+    """The data sets and the classifiers' input, as lines of text."""
     lines = [
         f"{len(train.classes)} classes ({', '.join(train.classes[:3])} …), {len(train.images)} "
         f"images to train on, {len(val.images)} to validate on"
@@ -233,24 +234,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add, paper = parser.add_argument, RECIPES["paper"]
     flags.add_data(parser)
     flags.add_model(parser)
-    protocol_help = "what the paper does, or the model zoos; the flags' defaults are those of paper"
+    protocol_help = "the paper's protocol, or a model zoo's; the defaults shown are the paper's"
     add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
     conv_help = (
-        "layers to put a classifier on: conv layers from 1 on, or all, and "
-        f"{AVGPOOL}, the last one's average; several cost little more"
+        "layers to classify: conv layers from 1 on, or all, and "
+        f"{AVGPOOL}, the last one's average; several cost little more than one"
     )
     add_conv_flag(parser, "all", conv_help)
     add("--tencrops", action="store_true", help="classify val images by the mean of ten crops")
-    exp_help = (
-        "folder for the results; left out: one beside the checkpoint, by its epoch and the protocol"
-    )
+    exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser, Settings.workers, flags.READERS_OF_EACH)
     add("--epochs", type=cli.whole_number(1), default=paper.epochs, help="number of epochs")
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
     add("--lr", type=cli.positive_number, default=paper.lr, help="learning rate at the start")
-    steps_help = "epochs after which the zoos' rate is divided by ten; left out: the protocol's"
+    steps_help = "epochs after which a zoo's rate is divided by ten; left out: the protocol's"
     add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
     wd_help = "weight decay, as a power of ten"
@@ -261,6 +260,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_size(parser, Settings.size, size_help)
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
     args = parser.parse_args(argv)

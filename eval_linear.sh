@@ -6,7 +6,7 @@
 #   ./eval_linear.sh                     the digits, with the newest network in exp/: minutes
 #
 # DATA holds train/ and val/, with a folder for each class (ImageNet, Places205, iNaturalist 2018,
-# your own), or is the unpacked Tiny-ImageNet. On a machine with several GPUs it takes them all.
+# your own), or is the unpacked Tiny-ImageNet. Uses all visible GPUs.
 # Expect of the released AlexNet on ImageNet: top-1 of 41.0 % on conv3 (the paper's Table 1).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
@@ -14,29 +14,20 @@ set -euo pipefail
 if [ -z "${DATA:-}" ]; then
     DATA=datasets/digits
     "$PYTHON" -m tools.make_digits "$DATA"
-    if [ -z "${MODEL:-}" ]; then
-        MODEL=$(ls -t exp/*/checkpoint.pth.tar 2>/dev/null | head -n 1 || true)
-        [ -n "$MODEL" ] || fail "no network in exp/ yet: run ./main.sh first, or name one in MODEL"
-    else
-        absolute MODEL
-    fi
+    absolute MODEL
+    MODEL=${MODEL:-$(ls -t exp/*/checkpoint.pth.tar 2>/dev/null | head -n 1 || true)}
+    [ -n "$MODEL" ] || fail "no network in exp/ yet: run ./main.sh first, or name one in MODEL"
     EPOCHS=${EPOCHS:-5} WORKERS=${WORKERS:-2}
     set -- --size 96 --untrained --batch_size 64 "$@"
 else
     absolute DATA
-    [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint: MODEL=exp/001/checkpoint.pth.tar $0"
-    absolute MODEL
+    require_model
 fi
 
-CONV=${CONV:-all}
-LR=${LR:-0.01}
-WD=${WD:--7}
-EPOCHS=${EPOCHS:-90}
+absolute EXP
 WORKERS=${WORKERS:-12}
-if [ -n "${EXP:-}" ]; then absolute EXP; set -- --exp "$EXP" "$@"; fi
-
-processes=$(count_processes)
-workers=$(share_of "$WORKERS" "$processes")
+share_workers
 # shellcheck disable=SC2086  # CONV may be several layers
-launch "$processes" eval_linear.py --data "$DATA" --model "$MODEL" --conv $CONV --lr "$LR" \
-    --wd="$WD" --tencrops --epochs "$EPOCHS" --workers "$workers" --verbose "$@"
+launch "$processes" eval_linear.py --data "$DATA" --model "$MODEL" --conv ${CONV:-all} \
+    --lr "${LR:-0.01}" --wd="${WD:--7}" --tencrops --epochs "${EPOCHS:-90}" --workers "$workers" \
+    --verbose ${EXP:+--exp "$EXP"} "$@"

@@ -1,6 +1,6 @@
-"""Image retrieval on Oxford5k and Paris6k, and on the revisited ones, with R-MAC.
+"""Image retrieval with R-MAC on Oxford5k, Paris6k and their revisited versions.
 
-`evaluate` is the protocol; `PROTOCOL` says it in words, and goes into `retrieval.json`.
+`PROTOCOL` describes what `evaluate` does, and goes into `retrieval.json`.
 """
 
 import argparse
@@ -41,29 +41,28 @@ __all__ = ["average_precision", "evaluate", "get_rmac_region_coordinates", "rmac
 
 STAGES = ("extract_train", "train_pca", "db_features", "q_features", "eval")
 MULTIRES = (550, 800, 1050)
-TOLERANCE = 1e-4  # between the two ways to an AP
+TOLERANCE = 1e-4  # between our AP and the binary's
 WHOLE = {"Oxford5k": 5063, "Paris6k": 6392, "ROxford5k": 4993, "RParis6k": 6322}  # database images
 
 PROTOCOL = """
-Images are resized to the given long side (bilinear, antialiased, aspect kept); a query is its box,
-scaled alike, cut out of the resized image. The conv map is that after the last ReLU, before the
-last max-pool, in eval mode. R-MAC: square regions at scales 1 to L, each region's maximum over
-every channel, L2-normalised, PCA-whitened, L2-normalised, summed over the regions, L2-normalised.
-The whitening is fitted on the regions of all images of the other data set (Oxford for Paris and the
-reverse). With several long sides, the whitening is fitted on the regions of all of them, and an
-image's vectors are averaged and L2-normalised. Regional vectors are kept in half precision. Scores
-are dot products; equal ones stay in the database's order. Database-side expansion (dbe) comes
-first: each image's vector becomes the mean of its own and its K nearest others', L2-normalised.
-Then average query expansion (aqe): a query becomes the mean of itself and the K images ranked first
-for it, L2-normalised, and is ranked again. Oxford5k, Paris6k: positives are good and ok, junk is
-skipped, the query's own image stays in the database; 20 corrupt images of Paris are left out (where
-the ground truth lists one it is never found). AP is
-the trapezoid rule's: the recall step times the mean of the precisions before and after it, from
-recall 0 and precision 1. ROxford5k, RParis6k: the database is imlist; Easy has easy as positives
-and ignores hard and junk, Medium has easy and hard and ignores junk, Hard has hard and ignores easy
-and junk; queries without positives are left out; AP by the same rule; mP@k is the mean fraction of
-positives among the first min(k, rank of the last positive). mAP is the mean over queries. All from
-0 to 1.
+Images are resized to the given long side (bilinear, antialiased, aspect kept); a query is the part
+of its resized image inside its box, scaled alike. The conv map is the one after the last ReLU,
+before the last max-pool, in eval mode. R-MAC: square regions at scales 1 to L; each region's maxima
+over the channels, L2-normalised, PCA-whitened, L2-normalised, summed over the regions,
+L2-normalised. The whitening is fitted on the regions of all images of the other data set (Oxford
+for Paris and the reverse). With several long sides, the whitening is fitted on the regions of all
+of them, and an image's vectors are averaged and L2-normalised. Regional vectors are kept in half
+precision. Scores are dot products; ties are ranked in the database's order. Database-side expansion
+(dbe) comes first: each image's vector becomes the mean of its own and its K nearest others',
+L2-normalised. Then average query expansion (aqe): a query becomes the mean of itself and the K
+images ranked first for it, L2-normalised, and is ranked again. Oxford5k, Paris6k: positives are
+good and ok, junk is skipped, the query's own image stays in the database; 20 corrupt images of
+Paris are left out (and never found if the ground truth lists them). AP follows the trapezoid rule:
+the recall step times the mean of the precisions before and after it, from recall 0 and precision 1.
+ROxford5k, RParis6k: the database is imlist; positives are easy in Easy (hard and junk ignored),
+easy and hard in Medium (junk ignored), hard in Hard (easy and junk ignored); queries without
+positives are left out; AP by the same rule; mP@k is the mean fraction of positives among the first
+min(k, rank of the last positive). mAP is the mean over queries. All from 0 to 1.
 """
 
 
@@ -86,26 +85,26 @@ def evaluate(
     """Rank a data set's images for its queries.
 
     Args:
-        temp_dir: keeps the output of each stage, which is not made again while its settings stay.
+        temp_dir: keeps the output of each stage, to be reused while its settings stay the same.
         S: long side of the images in pixels.
         L: scales of R-MAC.
         n_pca: components of the whitening.
-        multires: three long sides, `MULTIRES`, in the place of S.
-        aqe, dbe: vectors that queries and the database's are averaged with; 0 leaves them alone.
-        stage: run this one only; those before it have to have run.
-        eval_binary: a program that gives the AP of a ranking, to be compared with ours.
+        multires: use the three long sides of `MULTIRES` instead of S.
+        aqe, dbe: how many vectors to average queries and database vectors with; 0 for none.
+        stage: run only this stage; those before it must have run.
+        eval_binary: program whose AP of each ranking must agree with ours.
 
     Returns:
-        For each benchmark `mAP`, from ROxford5k and RParis6k also `mP@1`, `mP@5`, `mP@10`, the
-        numbers of database `images`, and by query `AP`. Empty where `stage` is another than "eval".
+        For each benchmark `mAP`, the number of database `images`, the `AP` of each query, and for
+        ROxford5k and RParis6k also `mP@1`, `mP@5` and `mP@10`. Empty if only an earlier stage runs.
 
     Raises:
-        InputError: an image cannot be read, a stage is lacking, or the binary disagrees.
+        InputError: an image cannot be read, a stage is missing, or the binary disagrees.
     """
     least = min(len(benchmark.database) for benchmark in data.benchmarks)
     for flag, count in (("aqe", aqe), ("dbe", dbe)):
         if count >= least:
-            raise InputError(f"--{flag} {count}: not below the {least} images of the database")
+            raise InputError(f"--{flag} {count}: give fewer than the database's {least} images")
     compute = compute or select_compute()
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
@@ -126,8 +125,8 @@ def evaluate(
 
 
 def ranking(queries: np.ndarray, database: np.ndarray, aqe: int, dbe: int) -> np.ndarray:
-    """`(Q, D)` queries, `(N, D)` database → `(Q, N) int64`: its rows, best first, after the
-    expansions."""
+    """Expand, then rank: `(Q, D)` queries and `(N, D)` database → the database's rows
+    `(Q, N) int64`, best first."""
     if dbe:
         database = expand_database(database, dbe)
     if aqe:
@@ -136,7 +135,7 @@ def ranking(queries: np.ndarray, database: np.ndarray, aqe: int, dbe: int) -> np
 
 
 def judge(benchmark: Benchmark, order: np.ndarray, eval_binary: Path | None) -> dict[str, Any]:
-    """The results of one benchmark, as `evaluate` gives them, of the rankings `(Q, N)`."""
+    """The results of one benchmark, given the rankings `(Q, N)`."""
     precisions: list[float] = []
     at: dict[int, list[float]] = {1: [], 5: [], 10: []}
     for query, rows, good, junk in zip(
@@ -159,10 +158,10 @@ def check_precision(binary: Path, truth: Path, names: list[str], ours: float) ->
     """Compare our AP of a ranking with that of the Oxford buildings' program.
 
     Args:
-        truth: the path of the query's ground-truth files, up to `_good.txt` and so on.
+        truth: path of the query's ground-truth files without `_good.txt` and so on.
 
     Raises:
-        InputError: it cannot be run, prints no number, or another one.
+        InputError: the program cannot be run, prints no number, or disagrees.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(names) + "\n")
@@ -178,38 +177,28 @@ def check_precision(binary: Path, truth: Path, names: list[str], ours: float) ->
     except (ValueError, IndexError):
         theirs = math.nan
     if done.returncode != 0 or math.isnan(theirs):
-        told = f"status {done.returncode}, {said!r}"
-        raise InputError(f"--eval_binary {binary}: no AP of {truth.name}: {told}")
+        reason = f"status {done.returncode}, {said!r}"
+        raise InputError(f"--eval_binary {binary}: no AP of {truth.name}: {reason}")
     if abs(theirs - ours) > TOLERANCE:
-        told = f"AP of {truth.name} is {theirs:.6f}, ours is {ours:.6f}"
-        raise InputError(f"--eval_binary {binary}: its {told}")
+        both = f"AP of {truth.name} is {theirs:.6f}, ours is {ours:.6f}"
+        raise InputError(f"--eval_binary {binary}: its {both}")
 
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    torch.backends.cudnn.benchmark = False  # it would time every convolution anew for every size
+    torch.backends.cudnn.benchmark = False  # it would time all convolutions for each image size
     limit_pixels(args.max_pixels)
     data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset)
     if args.eval_binary is not None and all(b.lab is None for b in data.benchmarks):
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
     if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):
-        raise InputError(f"--eval_binary {args.eval_binary}: no program that can be run")
+        raise InputError(f"--eval_binary {args.eval_binary}: not an executable file")
     model = pretrained_vgg16() if str(args.model) == "pretrained" else load_model(args.model)
     results = evaluate(
-        model,
-        data,
-        args.temp_dir,
-        S=args.S,
-        L=args.L,
-        n_pca=args.n_pca,
-        multires=args.multires,
-        aqe=args.aqe,
-        dbe=args.dbe,
-        stage=args.stage,
-        compute=compute,
-        workers=args.workers,
+        model, data, args.temp_dir, S=args.S, L=args.L, n_pca=args.n_pca, multires=args.multires,
+        aqe=args.aqe, dbe=args.dbe, stage=args.stage, compute=compute, workers=args.workers,
         eval_binary=args.eval_binary,
-    )
+    )  # fmt: skip
     if results:
         out = args.temp_dir / "retrieval.json"
         settings = {**vars(args), "precision": compute.precision, "device": str(compute.device)}
@@ -218,8 +207,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Per-query APs and means as lines of text: a table for each data set, which has a column for
-    each of its setups."""
+    """APs of queries and means as lines of text: a table for each data set, a column for each of
+    its setups."""
     families: dict[str, list[str]] = {}
     for name in results:
         families.setdefault(name.split()[0], []).append(name)
@@ -251,24 +240,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add, at_least = parser.add_argument, cli.whole_number
     flags.add_model(parser, "checkpoint, or pretrained: torchvision's VGG-16")
-    add("--dataset", type=Path, required=True, help="folder of the data set, or of both data sets")
-    add("--dataset_name", choices=("Oxford", "Paris"), required=True, help="which is ranked")
-    other_help = "folder with the other one's images, for the whitening; left out: beside the first"
+    add("--dataset", type=Path, required=True, help="folder of the data set, or of both")
+    add("--dataset_name", choices=("Oxford", "Paris"), required=True, help="data set to rank")
+    other_help = "folder of the other data set's images, for the whitening; left out: in --dataset"
     add("--train_dataset", type=Path, help=other_help)
-    add("--temp_dir", type=Path, required=True, help="for stages' outputs and retrieval.json")
+    add(
+        "--temp_dir",
+        type=Path,
+        required=True,
+        help="folder for the stages' outputs and the results",
+    )
     add("--S", type=at_least(1), default=1024, help="long side of the images in pixels")
     add("--L", type=at_least(1), default=3, help="scales of R-MAC")
     add("--n_pca", type=at_least(1), default=512, help="components of the whitening")
-    multires_help = f"long sides {', '.join(map(str, MULTIRES))} in the place of --S, averaged"
+    multires_help = f"long sides {', '.join(map(str, MULTIRES))} instead of --S, averaged"
     add("--multires", action="store_true", help=multires_help)
     add("--aqe", type=at_least(0), default=0, metavar="K", help="expand queries by the K best")
     add("--dbe", type=at_least(0), default=0, metavar="K", help="expand images by the K nearest")
-    add(
-        "--stage",
-        choices=STAGES,
-        help="run this one only; left out: all, but those that are stored",
-    )
-    binary_help = "the Oxford buildings' compute_ap, to check every AP with"
+    add("--stage", choices=STAGES, help="run only this stage; left out: all that are not stored")
+    binary_help = "the Oxford buildings' compute_ap, to check every AP"
     add("--eval_binary", type=Path, help=binary_help)
     flags.add_workers(parser)
     add_max_pixels_flag(parser)

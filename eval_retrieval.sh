@@ -5,19 +5,18 @@
 #   DATASET=/data/retrieval MODEL=pretrained DATASET_NAME=Paris ./eval_retrieval.sh
 #
 # DATASET has Oxford/ and Paris/ side by side, each with its images and lab/ (see
-# docs/evaluation/retrieval.md). One GPU, or patience. Further flags go to eval_retrieval.py, and win:
+# docs/evaluation/retrieval.md). One GPU, or long hours on a CPU. Further flags go to eval_retrieval.py, and win:
 # ./eval_retrieval.sh --aqe 10
 # Expect, in the paper, of VGG-16: trained by DeepCluster mAP 61.0 % on Oxford and 72.0 % on Paris;
 # with ImageNet's labels (pretrained) 72.4 % and 81.5 %; untrained 6.9 % and 22.0 %.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
-[ -n "${DATASET:-}" ] || fail "DATASET: name the folder with Oxford/ and Paris/: DATASET=/data $0"
+require DATASET "name the folder with Oxford/ and Paris/" /data
 [ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint, or pretrained: MODEL=pretrained $0"
-absolute DATASET
 if [ "$MODEL" != pretrained ]; then absolute MODEL; fi
+absolute TEMP_DIR
 DATASET_NAME=${DATASET_NAME:-Oxford}
-if [ -n "${TEMP_DIR:-}" ]; then absolute TEMP_DIR; fi
 
 launch 1 eval_retrieval.py --model "$MODEL" --dataset "$DATASET" --dataset_name "$DATASET_NAME" \
     --S "${S:-1024}" --L "${L:-3}" --n_pca "${N_PCA:-512}" \

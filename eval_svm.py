@@ -1,28 +1,27 @@
 """Linear SVMs and low-shot SVMs on VOC 2007, on the frozen conv layers of a network.
 
-Protocol, that of the model zoos. Every image of trainval and test is resized to 256 pixels on its
-short side, then to exactly 224 × 224. A row is the activation of a conv layer after its ReLU,
+The protocol is that of the model zoos. Every image of trainval and test is resized to 256 pixels on
+its short side, then to exactly 224 × 224. A row is the activation of a conv layer after its ReLU,
 average-pooled as for the linear probe (AlexNet: 9600, 9216, 9600, 9600 and 9216 dimensions; others
-near that; these sizes are those of --size 224), in float32, divided by its L2 norm. Each of the 20
+near that; these sizes are for --size 224), in float32, divided by its L2 norm. Each of the 20
 classes has a linear SVM of scikit-learn (LinearSVC: squared hinge loss, L2 penalty, dual, tolerance
-1e-4, 2000 iterations, weight 2 for positives). In training, difficult images are negatives; in the
-test they do not count. AP is the area under the monotone envelope of the precision-recall curve,
-mAP its mean over the classes, as fractions of 1.
+1e-4, 2000 iterations, weight 2 for positives). Difficult images are negatives in training, and are
+left out of the test. AP is the area under the monotone envelope of the precision-recall curve, mAP
+its mean over the classes, as fractions of 1.
 
-SVM: the cost of each class is the one with the highest AP in 3-fold cross-validation on trainval
-(stratified folds, the images in their order); trained on trainval with it, tested on test.
+SVM: each class has the cost with the highest AP in 3-fold cross-validation on trainval (stratified
+folds, the images in their order); it is trained on trainval and tested on test.
 
-Low-shot: for each class, k positives and 19,000 negatives of trainval (all where there are fewer),
-drawn anew for each k and sample. At each cost, mean, min, max and standard deviation (of the
-population) over the samples of the mAP on test. "best_on_test" is the one cost, for all classes, of
-the highest mean: it is chosen with the test set, which is the convention of the zoos.
-"chosen_on_trainval" is free of it: SVMs are trained on each sample without a third of its
-negatives, and judged on that third and the positives that the sample left out; the cost is that of
-the highest AP, in the mean over classes and samples (but those whose sample has all positives).
+Low-shot: for each class, k positives and 19,000 negatives of trainval (all if there are fewer) are
+drawn for each k and sample. For each cost: mean, min, max and standard deviation (of the
+population) of the mAP on test, over the samples. "best_on_test" is the cost, the same for all
+classes, with the highest mean; it is chosen on the test set, as the zoos do. "chosen_on_trainval"
+does not use the test set: SVMs are trained on each sample without a third of its negatives, and
+tested on that third and the positives outside the sample; the cost has the highest mean AP over
+classes and samples (except samples with all positives).
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +31,10 @@ import joblib
 import numpy as np
 import torch
 
-from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import limit_pixels
-from data.loading import add_max_pixels_flag
+from data.decode import exif_choice, exif_key
+from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
@@ -46,6 +45,7 @@ from models.layers import add_conv_flag, layers_of
 from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
+from system.files import make_experiment_folder
 from system.results import save_results
 
 
@@ -70,10 +70,10 @@ def evaluate(
 
     Args:
         layers: 1 for the first.
-        shots: the numbers k of positives; none leaves out the low-shot part.
+        shots: the numbers k of positives; empty for no low-shot part.
         size: side of the input in pixels.
         workers, jobs: processes that read images, and that train SVMs.
-        folder: what is done is kept there, and not done again with the same settings.
+        folder: keeps results, which are reused with the same settings.
 
     Returns `layers` by name, and the `best_layer` by the mAP of its SVMs.
 
@@ -110,10 +110,10 @@ def evaluate(
 
 
 def check_classes(splits: dict[str, VocSplit]) -> None:
-    """Check that each class can be learned, chosen a cost for, and tested.
+    """Check that each class has enough images for training, cross-validation and test.
 
     Raises:
-        InputError: naming the class and how many images it has.
+        InputError: naming the class and its number of images.
     """
     for split, least in (("trainval", FOLDS), ("test", 1)):
         for name, targets in zip(CLASSES, splits[split].targets.T, strict=True):
@@ -125,22 +125,24 @@ def check_classes(splits: dict[str, VocSplit]) -> None:
 def describe(
     model: ConvNet, splits: dict[str, VocSplit], size: int, compute: Compute
 ) -> dict[str, Any]:
-    """All that the rows come from, weights and annotations as digests."""
+    """The settings that the rows depend on, weights and annotations as digests."""
     annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
     return {
-        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision
+        "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision,
+        **exif_key(),
     }  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    limit_pixels(args.max_pixels)
     splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
-    model = load_model(args.model)
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model)
+    set_decoding(args, checkpoint.get("settings", {}))
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)
     folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
-    check_writable(folder)
+    make_experiment_folder(folder)
     jobs = joblib.cpu_count() if args.jobs is None else args.jobs
     results = evaluate(
         model, splits["trainval"], splits["test"], layers=layers, compute=compute, costs=args.costs,
@@ -148,21 +150,10 @@ def main(args: argparse.Namespace) -> None:
         jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
     )  # fmt: skip
     computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
+    computed["exif"] = exif_choice()
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
-
-
-def check_writable(folder: Path) -> None:
-    """Check that a folder can be made or written, without a trace.
-
-    Raises:
-        InputError: it cannot.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "not a folder" if not there.is_dir() else "no permission"
-        raise InputError(f"{folder}: cannot write there: {there}: {reason}; give another --exp")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -199,17 +190,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_conv_flag(parser, "all")
     costs_help = "costs C of the SVMs to choose from"
     add("--costs", nargs="+", type=cli.positive_number, default=COSTS, help=costs_help)
-    k_help = "numbers of positives of low-shot; --k alone leaves low-shot out"
+    k_help = "numbers of positives of low-shot; --k alone: no low-shot"
     add("--k", nargs="*", type=cli.whole_number(1), default=SHOTS, help=k_help)
     add("--samples", type=cli.whole_number(1), default=5, help="low-shot samples for each k")
     flags.add_seed(parser)
-    exp_help = "folder of the results, where a cut run goes on; left out: svm/ beside the model"
+    exp_help = "folder for the results, where a run resumes; left out: svm/ beside the model"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser)
     jobs_help = "processes that train SVMs, half a GB each; left out: one for each core"
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
     flags.add_size(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

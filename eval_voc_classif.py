@@ -1,8 +1,8 @@
-"""PASCAL VOC 2007 classification: a network's classifier trained anew on it, or all of the network
-(the paper's Table 3); mean average precision over the 20 classes.
+"""PASCAL VOC 2007 classification (the paper's Table 3): train a new classifier on a network, or
+fine-tune the whole network; mean average precision over the 20 classes.
 
-`evaluation.voc.in_words` says what is done. The reference of the released code: 72.0 mAP for its
-AlexNet, with the classifier and batch norm's scales trained, and 70.4 with the scales frozen.
+`evaluation.voc.in_words` describes the protocol. For reference, the released AlexNet reaches 72.0
+mAP when the classifier and batch norm's scales train, and 70.4 with frozen scales.
 """
 
 import argparse
@@ -17,11 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.checkpoint import digest_of, load_model
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import limit_pixels
+from data.decode import exif_choice, exif_key
 from data.images import RefuseUnreadable
-from data.loading import ImageDataset, add_max_pixels_flag, load_in_order
+from data.loading import (
+    ImageDataset,
+    add_exif_flag,
+    add_max_pixels_flag,
+    load_in_order,
+    set_decoding,
+)
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
@@ -50,19 +56,21 @@ def evaluate(
     folder: Path | None = None,
     verbose: bool = False,
 ) -> dict[str, Any]:
-    """Fine-tune copies of a network, which stays as it is, one for each seed.
+    """Fine-tune a copy of a network for each seed.
 
     Args:
-        train, test: what to train on, and what to judge beside it.
-        folder: where to save the runs, so that a call which is cut can be made again.
+        train, test: the split to train on, and the split to test on.
+        folder: for the state of the runs, from which an interrupted call resumes.
 
-    Returns the names of the `trained` parameters; of `train` and `test` the `mAP` and by class the
-    `AP` (fractions of 1), means over the seeds, with their deviations `mAP_std` and `AP_std` (None
-    for one seed); and the same of each of the `runs`, with its mean `loss` at each learning rate.
+    Returns:
+        The names of the `trained` parameters. For `train` and `test` the `mAP` and by class the
+        `AP` (fractions of 1), means over the seeds, with the standard deviations `mAP_std` and
+        `AP_std` (None for one seed). The same for each of the `runs`, with its mean `loss` at each
+        learning rate.
 
     Raises:
-        InputError: the network has no classifier, an image cannot be decoded, a class is shown by
-            no image, the loss is not finite, or what is in the folder is of another run.
+        InputError: the network has no classifier, an image cannot be decoded, no image shows a
+            class, the loss is not finite, or the folder has another run's state.
     """
     _check_classes(train, "trained on")
     _check_classes(test, "tested on")
@@ -90,8 +98,9 @@ def _run(
     folder: Path | None,
     verbose: bool,
 ) -> dict[str, Any]:
-    """Fine-tune with one seed, and judge; what the folder has of that is not done again."""
+    """Fine-tune with one seed, and test; resumes from the folder's file."""
     identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
+    identity |= exif_key()
     identity["weights of SHA-256"] = digest_of(model)[:12]
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
@@ -101,7 +110,7 @@ def _run(
     if path is not None and path.exists():
         run.load(path, identity)
         if verbose and run.results is None:
-            sys.stdout.write(f"going on from iteration {run.iteration:,}, from {path}\n")
+            sys.stdout.write(f"resuming from iteration {run.iteration:,}, from {path}\n")
     if run.results is not None:
         return run.results
 
@@ -136,7 +145,7 @@ def score_images(
     workers: int = 4,
     advance: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """The network's logits of each class `(N, 20) float32`, summed over ten crops of an image.
+    """The network's logits `(N, 20) float32`, summed over ten crops of each image.
 
     Raises:
         InputError: an image cannot be decoded, or its scores are not finite.
@@ -145,8 +154,8 @@ def score_images(
     random = settings.eval_random_crops
     crops = object_crops(size, least, most, CROPS) if random else ten_crops(size)
     dataset = ImageDataset(voc.images, crops, seed)
-    other = 1  # crops than in training, which is epoch 0
-    loader = load_in_order(dataset, settings.batch, workers, compute.device, epoch=other)
+    # epoch 0 is training, with other crops
+    loader = load_in_order(dataset, settings.batch, workers, compute.device, epoch=1)
 
     def forward(x: Tensor) -> Tensor:
         return class_scores(network, x).unflatten(0, (-1, CROPS)).sum(dim=1)
@@ -162,7 +171,7 @@ def score_images(
 
 
 def average_precisions(scores: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """`AP` by class, each over the images whose target is not 0, and their mean, `mAP`.
+    """`AP` by class, over the images whose target is not 0, and the mean, `mAP`.
 
     Args:
         scores: `(N, 20)`.
@@ -204,11 +213,12 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     settings = settings_of(args)
     if len(set(args.seeds)) < len(args.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one of them is there twice")
-    limit_pixels(args.max_pixels)
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one is given twice")
     train = find_voc(args.vocdir, args.split)
     test = find_voc(args.vocdir, TESTED_ON[args.split])
-    model = load_model(args.model)
+    checkpoint = read_checkpoint(args.model)
+    model = model_of(checkpoint, args.model)
+    set_decoding(args, checkpoint.get("settings", {}))
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
@@ -219,18 +229,19 @@ def main(args: argparse.Namespace) -> None:
         compute=compute, workers=args.workers, folder=folder, verbose=True,
     )  # fmt: skip
     used = {"exp": folder, "device": str(compute.device), "precision": compute.precision}
+    used["exif"] = exif_choice()
     out = folder / "voc_classif.json"
     save_results(out, in_words(settings, args.split), {**vars(args), **used}, results)
     sys.stdout.write(table(results, args.split) + f"\nwritten to {out}\n")
 
 
 def describe_training(model: ConvNet, settings: Settings) -> str:
-    """What trains and what does not, as lines of text."""
+    """The trained and the frozen parameters, as lines of text."""
     trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
     below = [n for n, _ in model.named_parameters() if not n.startswith("top_layer.")]
     frozen = [*(n for n in below if n not in trained), "batch norm's statistics"]
-    told = f"trained: {', '.join(trained)}", f"frozen: {', '.join(frozen)}"
-    return "\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in told)
+    lines = f"trained: {', '.join(trained)}", f"frozen: {', '.join(frozen)}"
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in lines)
 
 
 def table(results: dict[str, Any], split: str) -> str:
@@ -252,21 +263,22 @@ def _cell(mean: float, deviation: float | None) -> str:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The original's flags, then ours."""
     parser = cli.Parser(
-        description="Train a network's classifier on VOC 2007, or all of it.",
+        description="Train a network's classifier on VOC 2007, or the whole network.",
         example="python eval_voc_classif.py --vocdir VOCdevkit --model exp/001/checkpoint.pth.tar",
         details="docs/evaluation/voc.md",
     )
     add_vocdir_flag(parser)
-    split_help = "what to train on; train is tested on val, trainval on test"
+    split_help = "split to train on; train is tested on val, trainval on test"
     parser.add_argument("--split", choices=list(TESTED_ON), default="train", help=split_help)
     flags.add_model(parser)
     add_settings(parser)
-    seeds_help = "random seed; of several, a run for each, their mean and standard deviation"
+    seeds_help = "random seeds; several: a run for each, their mean and standard deviation"
     flags.add_seeds(parser, seeds_help)
-    exp_help = "folder of results, and of what to go on from; left out: one beside the checkpoint"
+    exp_help = "folder for the results, where a run resumes; left out: beside the checkpoint"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -1,14 +1,14 @@
 """Images → features in a file.
 
 Protocol. Images have their short side resized to 256, are cropped to the central 224 and
-normalised with ImageNet's mean and deviation; these are the sizes of --size 224, and scale with it.
+normalised with ImageNet's mean and deviation; these sizes are for --size 224, and scale with it.
 The network is in eval mode. A row is the embedding of an image, the last hidden layer before its
 ReLU, which is what is clustered; or with --conv the activations of a conv layer after the ReLU,
 average-pooled as for the linear probe (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions;
 other networks: to the square grid that comes nearest to 9,000 to 10,000), or with --pool average
 over the whole map. With --whiten rows are PCA-whitened and L2-normalised, as for clustering, by a
-PCA that is fitted on these images, or by the checkpoint's own. Images that cannot be read or whose
-features are not finite have no row.
+PCA fitted on these images, or by the checkpoint's. Images that cannot be read, or whose features
+are not finite, have no row.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import numpy as np
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
 from cluster.whitening import PCA, Whitening
-from data.decode import MAX_PIXELS
+from data.decode import MAX_PIXELS, exif_choice, exif_key
 from data.loading import load_in_order
 from features import network
 from features.extraction import dimensions, extract, features_of, fit
@@ -49,7 +49,6 @@ LOCK = ".extract_features.lock"
 
 
 def main(args: argparse.Namespace) -> None:
-    """Extract, with all processes that work together, and none beside them."""
     with contextlib.ExitStack() as until_done:
         check_and_extract(args, until_done)
 
@@ -58,7 +57,7 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
     """Check everything that can be checked, then extract.
 
     Args:
-        until_done: keeps the folder from other processes.
+        until_done: holds the folder's lock.
     """
     file = args.out / f"features.{args.format}"
     with together():
@@ -82,14 +81,14 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
             shards.begin({**of_rows, "images in a shard (by --batch)": length}, copies)
     if gather_objects(done)[0]:
         if rank() == 0:
-            shutil.rmtree(shards.folder, ignore_errors=True)  # if it was cut just before
-        say(f"{file}: is there already, of these images and settings")
+            shutil.rmtree(shards.folder, ignore_errors=True)  # if the last call ended just before
+        say(f"{file}: is there already, with these images and settings")
         return
-    # as process 0 has it: others may see a network's disk as it was a moment ago
+    # from process 0, as others may see an older state of a network disk
     missing = gather_objects(shards.missing() if rank() == 0 else [])[0]
     left = sum(len(shards.images_of(number)) for number in missing)
     if left < len(images):
-        say(f"going on after {len(images) - left:,} of {len(images):,} images")
+        say(f"continuing after {len(images) - left:,} of {len(images):,} images")
     load = functools.partial(
         load_in_order, inputs.dataset, args.batch, args.workers, compute.device
     )
@@ -98,7 +97,7 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
     with together():
         if count == 0:
             if rank() == 0:
-                shutil.rmtree(shards.folder)  # it would only be found again
+                shutil.rmtree(shards.folder)  # or the next call would continue it
             raise InputError(f"{args.data[0]}: none of the images can be read")
         if whitening is None and args.whiten is not None:
             whitening = fit(shards, count, args.whiten, compute.device)
@@ -109,32 +108,28 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
 
 
 def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whitening | None:
-    """With `--whiten checkpoint`, the PCA that the checkpoint's centroids belong to.
+    """With `--whiten checkpoint`, the PCA in which the checkpoint's centroids are given.
 
     Raises:
-        InputError: it has none, or as many components as are wanted there cannot be.
+        InputError: the checkpoint has none, or --whiten is larger than `dim`.
     """
     if args.whiten != "checkpoint":
         if args.whiten is not None and args.whiten > dim:
             raise InputError(f"--whiten {args.whiten}: more than the features' {dim} dimensions")
         return None
     if args.conv is not None:
-        raise InputError("--whiten checkpoint: is of the embedding, not of --conv; give a number")
+        raise InputError("--whiten checkpoint: whitens the embedding, not --conv; give a number")
     clusters = clusters_of(inputs.checkpoint, args.model, dim)
     if clusters is None:
-        raise InputError(
-            f"--whiten checkpoint: {args.model} has no PCA; give a number, and one is fitted on "
-            "these images"
-        )
+        raise InputError(f"--whiten checkpoint: {args.model} has no PCA; give a number")
     return clusters.whitening
 
 
 def key_of(
     args: argparse.Namespace, inputs: Applied, whitening: Whitening | None
 ) -> dict[str, Any]:
-    """What has to be the same for a call to take what another one has done; for it to go on with
-    its rows, all but the whitening, which comes last."""
-    names = ("conv", "format", "dtype", "decode")
+    """All settings that the features depend on. The rows in the shards depend on all but `whiten`,
+    which comes last."""
     by = args.whiten
     if whitening is not None:  # the same network may have been clustered twice
         by = f"checkpoint, {hashlib.sha256(whitening.matrix.tobytes()).hexdigest()[:12]}"
@@ -146,15 +141,17 @@ def key_of(
         "pool": args.pool or (args.conv and "probe"),
         "whiten": by,
         "max_pixels": None if args.max_pixels == MAX_PIXELS else args.max_pixels,
-        **{name: getattr(args, name) for name in names},
+        **{name: getattr(args, name) for name in ("conv", "format", "dtype", "decode")},
+        **exif_key(),
     }
 
 
 def is_done(file: Path, key: dict[str, Any]) -> bool:
-    """Whether the folder has these very features, in this file.
+    """Whether the file has these features already.
 
     Raises:
-        InputError: it has other ones, or files of other origin that would be overwritten.
+        InputError: the folder has other features, or files of another program that would be
+            overwritten.
     """
     out, finished = file.parent, file.exists()
     results, cut = out / RESULTS, (out / PARTIAL).exists()
@@ -163,12 +160,10 @@ def is_done(file: Path, key: dict[str, Any]) -> bool:
             before = json.loads(results.read_text())["settings"]["key"]
             check_key(results, dict(before), key, "give another --out")
         return finished
-    names = ["images.txt", "bad_images.txt", "whitening.npz"]
-    there = [
-        name for name in [f"features.{kind}" for kind in FORMATS] + names if (out / name).exists()
-    ]
-    if there and not cut:
-        raise InputError(f"--out {out}: has {there[0]} of other origin; give another folder")
+    features = [f"features.{kind}" for kind in FORMATS]
+    for name in (*features, "images.txt", "bad_images.txt", "whitening.npz"):
+        if (out / name).exists() and not cut:
+            raise InputError(f"--out {out}: has another program's {name}; give another folder")
     return False
 
 
@@ -180,7 +175,7 @@ def finish(
     whitening: Whitening | None,
     bad: dict[int, str],
 ) -> None:
-    """Join the shards, and give all files their names, the features last."""
+    """Join the shards and write all files, the features last."""
     out, paths = args.out, inputs.images.names
     final = out / f"features.{args.format}"
     blocks, dim = shards.blocks(range(len(shards))), shards.none.shape[1]
@@ -197,12 +192,11 @@ def finish(
     if whitening is not None:
         with atomic_write(out / "whitening.npz") as file:
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)
-    used: dict[str, Any] = {
-        "device": str(inputs.compute.device),
-        "precision": inputs.compute.precision,
-    }
-    used |= {"size": inputs.size, "arch": inputs.model.arch, "processes": world_size()}
-    settings = {**vars(args), "data": [str(each) for each in args.data], **used, "key": key}
+    settings = vars(args) | {
+        "data": [str(each) for each in args.data], "device": str(inputs.compute.device),
+        "precision": inputs.compute.precision, "size": inputs.size, "arch": inputs.model.arch,
+        "exif": exif_choice(), "processes": world_size(), "key": key,
+    }  # fmt: skip
     results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
     save_results(out / RESULTS, __doc__ or "", settings, results)
     joined.replace(final)
@@ -214,7 +208,7 @@ def finish(
 
 
 def say(line: str) -> None:
-    """Print a line, of many processes once."""
+    """Print a line, from process 0."""
     if rank() == 0:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
@@ -230,25 +224,27 @@ def components(text: str) -> int | str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Write the features of images to a file, and beside it which row is whose.",
+        description="Write the features of images to a file, and a list of the images in its rows.",
         example="python extract_features.py exp/001/checkpoint.pth.tar /your/images "
         "--out exp/features --whiten",
         details="docs/using.md",
     )
     add = parser.add_argument
     network.add_flags(parser)
-    out_help = "folder for the features; the same command goes on with what lies there"
+    out_help = "folder for the features; after an interruption the same command continues there"
     add("--out", type=Path, required=True, metavar="FOLDER", help=out_help)
     conv_help = "a conv layer, from 1 on; left out: the embedding, before the last ReLU"
     add("--conv", type=cli.whole_number(1), metavar="N", help=conv_help)
-    pool_help = "how its maps are averaged: to a grid, as the linear probe does, or to one value "
-    pool_help += "for each channel; left out: probe"
+    pool_help = (
+        "average its maps to the linear probe's grid (if left out), or to one value for each "
+    )
+    pool_help += "channel"
     add("--pool", choices=("probe", "average"), help=pool_help)
     whiten_help = "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images "
-    whiten_help += f"(D left out: {PCA}); or with the checkpoint's own, given the word checkpoint"
+    whiten_help += f"(D left out: {PCA}); or the word checkpoint, for the checkpoint's PCA"
     add("--whiten", type=components, nargs="?", const=PCA, metavar="D", help=whiten_help)
-    add("--format", choices=FORMATS, default="npy", help="of the file")
-    dtype_help = "of the rows; half precision is what the clustering takes"
+    add("--format", choices=FORMATS, default="npy", help="of the features file")
+    dtype_help = "of the rows; clustering takes half precision"
     add("--dtype", choices=tuple(DTYPES), default="float16", help=dtype_help)
     return parser.parse_args(argv)
 

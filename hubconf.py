@@ -1,11 +1,10 @@
 """Entry points for `torch.hub.load`: the networks of `models`, untrained or from a checkpoint.
 
-The modules of this folder have plain names, `models`, `data`, `files`, that a user's own program
-may well have, too. While one of the functions here runs, the names are this folder's; before and
-after they are the user's.
+A user's program may have modules with the same names as ours, such as `models` or `data`. While a
+function here runs, these names mean our modules; before and after, the user's.
 """
 
-# Modules only: every function and class without an underscore would be listed as an entry point.
+# Import modules only: torch.hub lists every function without an underscore as an entry point.
 import collections.abc
 import contextlib
 import pathlib
@@ -33,10 +32,10 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
     load.__doc__ = f"""The network `{arch}`.
 
     Args:
-        checkpoint: file of a trained network, which has its architecture, Sobel and outputs.
-        sobel: put the Sobel filters in front (default: no). With a checkpoint: its network must
-            have them (True) or not (False).
-        out: outputs of the top layer (default: 1000). With a checkpoint: its number of outputs.
+        checkpoint: file of a trained network of this architecture.
+        sobel: put the Sobel filters in front (default: no). With a checkpoint: check whether its
+            network has them.
+        out: outputs of the top layer (default: 1000). With a checkpoint: check their number.
 
     Returns:
         A network from `(N, 3, H, W)` images, normalised with ImageNet's mean and deviation, to
@@ -44,7 +43,7 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
         `each_conv_features(x, layers)`. Call `eval()` on it before you use it.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another network.
+        ValueError: the file is no checkpoint of such a network.
     """
     return load
 
@@ -74,8 +73,8 @@ def _check(path: _Path, name: str, found: object, wanted: object) -> None:
 
 @contextlib.contextmanager
 def _own_modules() -> collections.abc.Iterator[None]:
-    """Within the block, imports find this folder's modules, whatever of the same names has been
-    imported before; afterwards that is all back, and this folder's are forgotten."""
+    """Within the block, imports find this folder's modules; afterwards, the user's modules of the
+    same names are back, and this folder's are no longer in `sys.modules`."""
     hidden = {name: module for name, module in sys.modules.items() if _is_in_the_way(name, module)}
     before = set(sys.modules) - set(hidden)
     for name in hidden:
@@ -92,7 +91,7 @@ def _own_modules() -> collections.abc.Iterator[None]:
 
 
 def _is_in_the_way(name: str, module: types.ModuleType) -> bool:
-    """Whether a module has the name of one of this folder, and is another."""
+    """Whether a module from elsewhere has the name of one of this folder."""
     file = getattr(module, "__file__", None)
     ours = file is not None and _FOLDER in pathlib.Path(file).resolve().parents
     return _has_a_name_of_ours(name) and not ours

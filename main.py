@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
-from data.decode import limit_pixels
 from data.images import ImageList, find_images
-from data.loading import add_decode_flag, add_max_pixels_flag
+from data.loading import add_decode_flag, add_exif_flag, add_max_pixels_flag, set_decoding
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
@@ -57,10 +56,10 @@ def train(method: Method, run: Run) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Join the other processes, if there are any; check everything; train."""
+    """Join the other processes, check everything, then train."""
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
-            limit_pixels(args.max_pixels)
+            set_decoding(args, {})
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data)
             checkpoint = read_resume(args, images, METHODS[args.method])
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
         check_same_place(args, checkpoint)
         if checkpoint is not None and is_finished(checkpoint, args.epochs):
             if rank() == 0:
-                say_finished(args, checkpoint)
+                say_finished(args)
         else:
             start(args, images, compute, checkpoint, stopping)
 
@@ -80,7 +79,7 @@ def start(
     checkpoint: dict[str, Any] | None,
     stopping: Stopping,
 ) -> None:
-    """Train until the end, and say how it went, or until a signal comes."""
+    """Train to the end and print a summary, or until a signal comes."""
     probed = probe(args, images, compute)
     try:
         with contextlib.ExitStack() as stack:
@@ -96,12 +95,12 @@ def start(
                 sys.stdout.write(summarise(history, args.epochs, folder, report) + "\n")
     except Stopped as stopped:
         if isinstance(run.folder, Experiment):
-            sys.stdout.write(f"stopped by {stopped}; to go on: {run.folder.how_to_go_on()}\n")
+            sys.stdout.write(f"stopped by {stopped}; to resume: {run.folder.how_to_resume()}\n")
 
 
 def probe(args: argparse.Namespace, images: ImageList, compute: Compute) -> Probe | None:
-    """What `--probe` looks at every so many epochs: how many images their nearest neighbours
-    classify right. None without the flag, or without labels."""
+    """The function that `--probe` calls with features: accuracy of the nearest neighbours. None
+    without the flag, or without labels."""
     if not args.probe or images.labels is None:
         return None
     labels = images.labels
@@ -112,12 +111,11 @@ def probe(args: argparse.Namespace, images: ImageList, compute: Compute) -> Prob
     return classify
 
 
-def say_finished(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
-    """Say that nothing is left to do. Write the page of a run that was cut between its last
-    checkpoint and the page's end."""
+def say_finished(args: argparse.Namespace) -> None:
+    """Say that nothing is left to do. Write the page of a run that was killed before it had one."""
     sys.stdout.write(
-        f"nothing to do: {args.resume} is at epoch {checkpoint['epoch']} of --epochs "
-        f"{args.epochs}; raise --epochs to continue\n"
+        f"nothing to do: {args.resume} has finished all {args.epochs} epochs; raise --epochs to "
+        "continue\n"
     )
     folder = folder_of(args.resume)
     page = folder / "report.html"
@@ -128,7 +126,7 @@ def say_finished(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
 
 
 def make_report(folder: Path) -> Path | None:
-    """Write the run's page. If that fails, for whatever reason, the run is still a good one."""
+    """Write the run's page. A failure is only a warning: the run itself is good."""
     try:
         return write_report(folder)
     except Exception as error:
@@ -144,23 +142,21 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
     """
     if args.batch < 2 * world_size():
         raise InputError(
-            f"--batch {args.batch}: is the batch of all {world_size()} processes; give "
+            f"--batch {args.batch}: is the total of {world_size()} processes; give "
             f"{2 * world_size()} or more"
         )
     if args.resume in (None, AUTO) and args.start_epoch >= args.epochs:
-        raise InputError(
-            f"--start_epoch {args.start_epoch}: there are only --epochs {args.epochs}, from 0 on"
-        )
+        raise InputError(f"--start_epoch {args.start_epoch}: must be below --epochs {args.epochs}")
     if args.wd > 0:
         raise InputError(
-            f"--wd {args.wd:g}: is the power of ten of the weight decay; give -5 for 1e-5"
+            f"--wd {args.wd:g}: is an exponent of ten; give -5 for a weight decay of 1e-5"
         )
     check_size(args.arch, args.size)
     METHODS[args.method].check_flags(args, len(images), compute.device)
 
 
 def make_parser(method: str) -> cli.Parser:
-    """The flags of every run, and those of a method: the original's, then ours."""
+    """The flags of every run (the original's, then ours) and of a method."""
     parser = cli.Parser(
         description="Train a convnet on unlabelled images by clustering its own features.",
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
@@ -174,20 +170,25 @@ def make_parser(method: str) -> cli.Parser:
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
-    add("--wd", type=cli.number, default=-5.0, help="weight decay, as a power of ten")
+    add(
+        "--wd",
+        type=cli.number,
+        default=-5.0,
+        help="weight decay, as an exponent of ten: -5 for 1e-5",
+    )
     flags.add_workers(parser)
     add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")
-    start_help = "number of the first epoch; --resume knows it by itself"
+    start_help = "number of the first epoch; --resume sets it"
     add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
     flags.add_batch(parser, 256, "mini-batch size over all devices", least=2)
     add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
     resume_help = (
-        "checkpoint to go on from; auto: the newest in --exp, or from the start if there is none"
+        "checkpoint to resume from; auto: the newest in --exp, or from the start if there is none"
     )
     add("--resume", metavar="PATH", type=Path, help=resume_help)
     checkpoints_help = "iterations between two numbered checkpoints"
     add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
-    keep_help = "numbered checkpoints that are kept, the last ones; left out: all"
+    keep_help = "number of numbered checkpoints to keep, the last ones; left out: all"
     add("--keep", metavar="N", type=cli.whole_number(1), help=keep_help)
     flags.add_seed(parser)
     exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"
@@ -195,25 +196,26 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = "classify by nearest neighbours, where there are labels, every so many epochs"
+    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser, "ignore")
     add("--no-report", action="store_true", help="write no report.html at the end")
     METHODS[method].add_flags(parser)
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse; a resumed run keeps the settings of its checkpoint that are not given as flags."""
+    """Parse the flags. A resumed run takes those that aren't given from its checkpoint."""
     method = named_method(argv)
     parser = make_parser(method or DEFAULT_METHOD)
     args = parser.parse_args(argv)
     resume = args.resume
     if resume == AUTO:
         if args.exp is None:
-            parser.error("argument --resume auto: give --exp, the folder that it is to go on in")
+            parser.error("argument --resume auto: give --exp, the folder to resume in")
         resume = last_sound(args.exp) or AUTO
     elif resume is not None:
         resume = instead_of_damaged(resume)
@@ -229,7 +231,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def named_method(argv: Sequence[str] | None) -> str | None:
-    """The method that `--method` names, if it is one: it decides which other flags there are."""
+    """The method that `--method` names, if it exists: it has flags of its own."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--method")
     name = parser.parse_known_args(argv)[0].method

@@ -5,17 +5,17 @@
 #   DIR=/your/images K=1000 ./main.sh    your images; see docs/own-images.md on k
 #   ./main.sh                            scikit-learn's digits: minutes on a laptop
 #
-# On a machine with several GPUs it takes them all, in a process each (fewer: CUDA_VISIBLE_DEVICES or
-# PROCESSES), which share the batch and the WORKERS. Many machines: recipes/slurm.sh.
+# Uses all visible GPUs, with one process each (fewer: CUDA_VISIBLE_DEVICES or PROCESSES). The processes
+# share the batch and the WORKERS. Many machines: recipes/slurm.sh.
 #
 # Further flags go to main.py, and win: ./main.sh --resume exp/001/checkpoint.pth.tar --epochs 20
-# What is killed and started anew by itself: EXP=exp/mine ./main.sh --resume auto
+# A run that may be killed and restarted: EXP=exp/mine ./main.sh --resume auto
 # The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
 # Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
 
-read_folder_flags() {  # what --exp and --resume say; argparse takes their abbreviations, too
+read_folder_flags() {  # the values of --exp and --resume, which argparse also takes abbreviated
     local before= word
     exp_flag= resume_flag=
     for word in "$@"; do
@@ -29,7 +29,7 @@ read_folder_flags() {  # what --exp and --resume say; argparse takes their abbre
         esac
         before=$word
     done
-    if [ "$resume_flag" = auto ]; then  # it may be the first start, which needs all settings
+    if [ "$resume_flag" = auto ]; then  # may be the first start, which needs all settings
         [ -n "$exp_flag${EXP:-}" ] || fail "--resume auto: name the run's folder: EXP=exp/mine $0"
         resume_flag=
     fi
@@ -42,8 +42,8 @@ if [ -z "${DIR:-}" ]; then
     DIR=$embedded/train
     WORKERS=${WORKERS:-2}
     if [ -z "$resume_flag" ]; then
-        # With the paper's settings training on so few images collapses, hence the lower rate, the
-        # smaller batch and the longer training between two reassignments.
+        # With the paper's settings, training on so few images collapses. Hence a lower rate, a smaller
+        # batch and more epochs between two clusterings.
         K=${K:-50} LR=${LR:-0.005} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4}
         set -- --reassign 4 --size 96 "$@"
     fi
@@ -53,8 +53,8 @@ fi
 
 cores=$(getconf _NPROCESSORS_ONLN)
 WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
-if [ -z "$resume_flag" ]; then  # else what is not given stays as it was
-    for default in ${RECIPE:-}; do  # what recipes/resnet50.sh, say, has instead of the paper's
+if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not given
+    for default in ${RECIPE:-}; do  # the settings of recipes/resnet50.sh, for example
         name=${default%%=*}
         [ -n "${!name:-}" ] || declare "$default"
     done
@@ -70,7 +70,7 @@ fi
 set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \
     ${BATCH:+--batch "$BATCH"} ${EPOCHS:+--epochs "$EPOCHS"} "$@"
 
-# main.py chooses the folder as well, but for the comparison below it has to be known here.
+# main.py could choose the folder, but the comparison below needs it, too.
 if [ -n "$exp_flag" ]; then
     EXP=$exp_flag
 elif [ -n "${EXP:-}" ]; then
@@ -82,18 +82,17 @@ elif [ -n "$resume_flag" ]; then
 elif [ -n "${embedded:-}" ]; then
     EXP=$("$PYTHON" -c 'from system import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
         || fail "exp: cannot write there; give another folder: EXP=/some/folder $0"
-    trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # where the run did not start
+    trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # if the run did not start
     set -- --exp "$EXP" "$@"
 fi
 
-processes=$(count_processes)
-workers=$(share_of "$WORKERS" "$processes")
+share_workers
 set -- "$processes" main.py "$DIR" --workers "$workers" --verbose "$@"
 if [ -z "${embedded:-}" ]; then launch "$@"; fi
 
 (launch "$@")
-if [ -e "$EXP/checkpoint.pth.tar" ]; then  # not so after --help
-    printf '\nWhat it has learned, beside the untrained network:\n'
+if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help
+    printf '\nThe trained network beside the untrained one:\n'
     "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
     printf '\nNext, some thousand small images of your own (docs/own-images.md):\n'
     printf '  DIR=/your/images recipes/small.sh\n'

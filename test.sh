@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# The whole test suite, after lint, spelling and types, in two processes of one thread each.
-# Arguments go to pytest: ./test.sh tests/test_assign.py; ./test.sh --long runs the campaigns of many
-# minutes, too. The tests of pages need a browser (Debian: apt install chromium); without one they
-# are skipped.
+# Lint, spelling and types, then the whole test suite, in two processes of one thread each.
+# Arguments go to pytest: ./test.sh tests/test_assign.py. ./test.sh --long adds the campaigns that take
+# many minutes or hours. The tests of pages are skipped without a browser (Debian: apt install chromium).
 set -euo pipefail
 requirements=requirements-dev.txt
 . "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"

@@ -1,4 +1,4 @@
-"""What users of the original import from `util`, under the names that they know."""
+"""The names that users of the original import from `util`."""
 
 from checkpoints.checkpoint import load_model
 from cluster.pickles import Logger

@@ -1,7 +1,7 @@
 """The speed of each stage: `python -m benchmarks`; docs/performance.md has the results.
 
-In: random features, scikit-learn's photographs. Out: tables and JSON, each stage beside a
-well-known library and beside the hardware's limit. Imports any room.
+In: random features, scikit-learn's photographs. Out: tables and JSON, in which each stage is
+compared with a well-known library and with the hardware's limit. Imports any room.
 
     __main__.py     the command: which benchmark, and its flags
     training.py     images per second of the feature pass and of training

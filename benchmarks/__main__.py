@@ -1,7 +1,7 @@
-"""How long each stage takes, beside a well-known library and beside what the hardware allows.
+"""How long each stage takes, compared with a well-known library and with the hardware's limit.
 
-All figures of a table are measured in one run, one after the other, so that ratios can be trusted
-where absolute times cannot.
+All figures of a table are measured in one run, one after the other, so ratios can be trusted where
+absolute times cannot.
 """
 
 import argparse
@@ -30,14 +30,14 @@ BENCHMARKS = {
 def main(args: argparse.Namespace) -> None:
     benchmark, _ = BENCHMARKS[args.benchmark]
     if args.json is not None and not (args.json.parent.is_dir() and not args.json.is_dir()):
-        raise InputError(f"--json {args.json}: give a file, in a folder that is there")
+        raise InputError(f"--json {args.json}: give a file in an existing folder")
     results = without_nan({"settings": sys.argv[1:], **benchmark.run(args)})
     if args.json is not None:
         write_text(args.json, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None in the place of NaN, which JSON does not have."""
+    """The value with None instead of NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list):

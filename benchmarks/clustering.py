@@ -1,8 +1,8 @@
 """PCA-whitening, k-means and Power Iteration Clustering on random clusterable features, step by
 step and for several N.
 
-Beside each step stand Faiss's or scikit-learn's time for the same, and the floor: its multiply-adds
-at the rate that a large matrix product reaches here.
+Each step is compared with Faiss or scikit-learn, and with a floor: the time for its multiply-adds
+at the measured rate of a large matrix product.
 """
 
 import argparse
@@ -35,8 +35,8 @@ MODES = 200  # of the mixture that the features are drawn from
 
 @dataclass(frozen=True)
 class Step:
-    """What a step took: seconds of ours, of the library (None where there is no such thing), at the
-    least, and the largest memory meanwhile, in bytes beyond the interpreter's."""
+    """A step's seconds with our code, with the library (None if it has no such step) and at the
+    floor, and its peak memory in bytes beyond the interpreter's."""
 
     name: str
     seconds: float
@@ -46,7 +46,7 @@ class Step:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a table for each N; the same as a dict."""
+    """Print a table for each N. Returns the same as a dict."""
     check_sizes(args)
     device = select_compute(args.device).device
     rate = matmul_rate(device)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"{torch.get_num_threads()} threads, matrix product {rate / 1e9:,.0f} GFLOP/s\n\n"
     )
     small = argparse.Namespace(**vars(args) | {"dim": PCA, "k": 10, "library_up_to": 0})
-    list(clustering_steps(1000, small, device, rate))  # what is loaded on first use is no step's
+    list(clustering_steps(1000, small, device, rate))  # warm up
     runs: dict[int, list[Step]] = {}
     for n in sorted(args.n):
         runs[n] = list(clustering_steps(n, args, device, rate))
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_sizes(args: argparse.Namespace) -> None:
-    """Refuse sizes that cannot be clustered.
+    """Check that the sizes can be clustered.
 
     Raises:
         InputError: naming the flag, its value and what would be right.
@@ -116,7 +116,7 @@ def clustering_steps(
 
 
 def whole(parts: Iterable[Timed]) -> Timed:
-    """Several pieces of work as one."""
+    """Several timings as one."""
     parts = list(parts)
     return Timed(None, sum(part.seconds for part in parts), max(part.memory for part in parts))
 
@@ -127,9 +127,9 @@ def pic_clusters(neighbours: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 
 def arriving(n: int, dim: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """Random clusterable features as a network would give them: batches `(b, dim) float16`, each
-    with the number of its first row. They lie around `MODES` centres, and their variance falls from
-    one direction to the next."""
+    """Random clusterable features in batches `(b, dim) float16`, each with the number of its first
+    row. They lie around `MODES` centres, and their variance falls from one direction to the next.
+    """
     random = torch.Generator().manual_seed(0)
     scale = torch.arange(1, dim + 1) ** -0.5
     centres = torch.randn(MODES, dim, generator=random)
@@ -141,7 +141,7 @@ def arriving(n: int, dim: int) -> Iterator[tuple[int, torch.Tensor]]:
 
 
 def store(rows: np.ndarray, moments: Moments, start: int, batch: torch.Tensor) -> None:
-    """What the feature pass does with a batch."""
+    """Store a batch as the feature pass does."""
     moments.add(batch)
     rows[start : start + len(batch)] = batch.numpy()
 
@@ -158,7 +158,7 @@ def faiss_pca(rows: np.ndarray, pca: int) -> tuple[float, float]:
 
 
 def faiss_kmeans(x: np.ndarray, k: int) -> float:
-    """Seconds that an iteration of Faiss's k-means takes, on all GPUs where it has any."""
+    """Seconds that an iteration of Faiss's k-means takes, on all GPUs if there are any."""
     kmeans: Any = faiss.Clustering(x.shape[1], k)
     kmeans.niter, kmeans.max_points_per_centroid = ITERATIONS, len(x)
     kmeans.min_points_per_centroid = 1  # no warning about few points
@@ -202,13 +202,18 @@ def growth(runs: dict[int, list[Step]]) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, but for the device."""
+    """The flags of `run`, except the device."""
     add = parser.add_argument
     n_help = "numbers of features, one after the other"
     add("--n", type=cli.whole_number(2), nargs="+", default=[10000, 20000, 40000], help=n_help)
     dim_help = f"dimensions of a feature, {PCA} at least"
     add("--dim", type=cli.whole_number(2), default=4096, help=dim_help)
     add("--k", type=cli.whole_number(2), default=1000, help="number of clusters")
-    add("--graph", choices=("auto", "exact", "approximate"), default="exact", help="PIC's graph")
+    add(
+        "--graph",
+        choices=("auto", "exact", "approximate"),
+        default="exact",
+        help="kind of PIC's graph",
+    )
     library_help = "largest N that the libraries are timed at too"
     add("--library_up_to", metavar="N", type=cli.whole_number(0), default=60000, help=library_help)

@@ -1,4 +1,4 @@
-"""A tree of real photographs to time: crops of the two that scikit-learn ships."""
+"""A tree of real photographs for timing: crops of the two that scikit-learn ships."""
 
 import argparse
 from pathlib import Path
@@ -10,23 +10,23 @@ from sklearn.datasets import load_sample_images
 from system import cli
 
 WIDTH, HEIGHT = 500, 375  # ImageNet's typical size
-QUALITY = 95  # 60 to 100 KB then
+QUALITY = 95  # gives files of 60 to 100 KB
 FOLDERS = 10
 
 
 def add_images_flag(
     parser: argparse.ArgumentParser,
     default: int | list[int] = 512,
-    help: str = "photographs",
+    help: str = "number of photographs",
     nargs: str | None = None,
 ) -> None:
-    """`--images`: how many of them."""
+    """Add `--images`, the number of photographs."""
     number = cli.whole_number(20)
     parser.add_argument("--images", type=number, nargs=nargs, default=default, help=help)
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Write `count` JPEGs, in class folders, each another crop."""
+    """Write `count` JPEGs in class folders, each a different crop."""
     photos = load_sample_images().images
     random = np.random.default_rng(0)
     for number in range(count):

@@ -1,10 +1,11 @@
-"""Linear classifiers on conv layers of a frozen network, trained from JPEG files: each layer's
-alone, and those of all layers at once, on one forward pass.
+"""Linear classifiers on conv layers of a frozen network, trained from JPEG files: on each layer
+alone, and on all layers at once with one forward pass.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import probe_crop
 from evaluation.linear import Heads, train_epoch
-from models import add_arch_flag, untrained
+from models import ConvNet, add_arch_flag, untrained
 from models.frozen import frozen
 from system import cli, flags
 from system.device import Compute, add_precision_flag, select_compute
@@ -26,7 +27,7 @@ SIZE = 224
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a line for each layer and for all; the same as a dict."""
+    """Print a line for each layer and for all. Returns the same as a dict."""
     compute = select_compute(args.device, args.precision)
     model = untrained(args.arch, True, 2, seed=0).to(compute.device)
     model.to(memory_format=torch.channels_last)
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, frozen(model):
         write_photos(Path(folder), args.images)
         epochs = {
-            name: _Epoch(model, layers, folder, args, compute) for name, layers in ways.items()
+            name: epoch_of(model, layers, folder, args, compute) for name, layers in ways.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(1 + args.rounds):
@@ -53,31 +54,30 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": medians}
 
 
-class _Epoch:
-    """An epoch of training on some layers, when it is called."""
+def epoch_of(
+    model: ConvNet, layers: list[int], folder: str, args: argparse.Namespace, compute: Compute
+) -> Callable[[], None]:
+    """A function that trains on some layers for an epoch."""
+    images = find_images(folder)
+    heads = Heads(model, layers, args.classes, SIZE, seed=0).to(compute.device)
+    optimizer = torch.optim.SGD(heads.parameters(), 0.01, 0.9, fused=True)
+    labels = torch.arange(len(images), device=compute.device) % args.classes
+    batches = EpochBatches(args.batch)
+    dataset = ImageDataset(images, probe_crop(SIZE))
+    loader = make_loader(dataset, batches, args.workers, compute.device)
 
-    def __init__(
-        self, model: Any, layers: list[int], folder: str, args: argparse.Namespace, compute: Compute
-    ) -> None:
-        self.model, self.compute, self.images = model, compute, find_images(folder)
-        self.heads = Heads(model, layers, args.classes, SIZE, seed=0).to(compute.device)
-        self.optimizer = torch.optim.SGD(self.heads.parameters(), 0.01, 0.9, fused=True)
-        self.labels = torch.arange(len(self.images), device=compute.device) % args.classes
-        self.batches = EpochBatches(args.batch)
-        dataset = ImageDataset(self.images, probe_crop(SIZE))
-        self.loader = make_loader(dataset, self.batches, args.workers, compute.device)
-
-    def __call__(self) -> None:
-        self.batches.start_epoch(0, np.arange(len(self.images)))
+    def train() -> None:
+        batches.start_epoch(0, np.arange(len(images)))
         train_epoch(
-            self.model, self.heads, self.optimizer, self.loader, self.labels, self.compute,
-            set_rate=lambda batch: None, on_unreadable=lambda unreadable: None,
-            advance=lambda done: None,
+            model, heads, optimizer, loader, labels, compute, set_rate=lambda batch: None,
+            on_unreadable=lambda unreadable: None, advance=lambda done: None,
         )  # fmt: skip
+
+    return train
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, but for the device."""
+    """The flags of `run`, except the device."""
     add_arch_flag(parser)
     add_images_flag(parser)
     classes_help = "number of classes"

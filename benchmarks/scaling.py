@@ -1,8 +1,8 @@
 """Whole epochs of `main.py` on a tree of photographs: how time and memory grow with the number of
 images, and what workers and processes change.
 
-Each run is one of its own, with as many threads in all as there are cores; its figures are those of
-its `metrics.jsonl`.
+Each run is started anew, with as many threads in all as there are cores. Its figures come from its
+`metrics.jsonl`.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import joblib
 
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import number
@@ -37,7 +39,7 @@ class Run:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a line for each run; the same as a dict."""
+    """Print a line for each run. Returns the same as a dict."""
     base = (max(args.images), max(args.workers), 1)
     settings = [(images, *base[1:]) for images in sorted(args.images)]
     settings += [(base[0], workers, 1) for workers in sorted(args.workers)[:-1]]
@@ -57,21 +59,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Run `main.py` for an epoch; workers and threads are shared by the processes.
+    """Run `main.py` for an epoch; the processes share the workers and threads.
 
     Raises:
-        InputError: with its last line, where it fails.
+        InputError: the run failed; has its last line.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as exp:
         flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
         flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"
         flags += " --no-report"
         command = [sys.executable, *(launcher if processes > 1 else []), str(MAIN), str(photos)]
-        threads = {"OMP_NUM_THREADS": str(max(cores // processes, 1))}
+        threads = {"OMP_NUM_THREADS": str(max(joblib.cpu_count() // processes, 1))}
         done = subprocess.run(
             [*command, *flags.split()],
             env={**os.environ, **threads}, capture_output=True, text=True, check=False,
@@ -87,7 +86,7 @@ def header() -> str:
 
 
 def line(done: Run) -> str:
-    """Seconds of each stage, images a second of the whole epoch, GiB of process 0 at its peak."""
+    """Seconds of each stage, images per second of the whole epoch, peak GiB of process 0."""
     seconds = [done.metrics["seconds"][stage] for stage in STAGES]
     whole = sum(seconds)
     cells = [*seconds, whole, done.images / whole, done.metrics["peak_memory_gib"]["process"]]
@@ -96,9 +95,11 @@ def line(done: Run) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, but for the device."""
+    """The flags of `run`, except the device."""
     add = parser.add_argument
-    add_images_flag(parser, [512, 1024, 2048], "photographs, one run for each", nargs="+")
+    add_images_flag(
+        parser, [512, 1024, 2048], "numbers of photographs, one run for each", nargs="+"
+    )
     workers_help = f"{flags.READERS}, in all; one run for each, with the most images"
     flags.add_workers(parser, [0, 1, 2], workers_help, nargs="+")
     processes_help = "processes that train, one run for each above 1, with the most images"

@@ -1,4 +1,4 @@
-"""Time, memory and the hardware's own rate, measured alike by all benchmarks."""
+"""Time, memory and the hardware's rate, as all benchmarks measure them."""
 
 import argparse
 import math
@@ -14,14 +14,14 @@ from system import cli
 
 
 def add_rounds_flag(parser: argparse.ArgumentParser) -> None:
-    """`--rounds`, of which the median counts."""
-    rounds_help = "of which the median counts"
+    """Add `--rounds`."""
+    rounds_help = "number of timings; the median counts"
     parser.add_argument("--rounds", type=cli.whole_number(1), default=3, help=rounds_help)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A result, the seconds it took, and the largest memory of the process meanwhile, in bytes."""
+    """A result, the seconds it took, and the process's peak memory meanwhile, in bytes."""
 
     result: Any
     seconds: float
@@ -36,12 +36,12 @@ def timed(work: Callable[..., Any], *args: Any) -> Timed:
     start = time.perf_counter()
     result = work(*args)
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # what it has started on the GPU
+        torch.cuda.synchronize()  # wait for work on the GPU
     return Timed(result, time.perf_counter() - start, memory("VmHWM"))
 
 
 def memory(which: str = "VmRSS") -> float:
-    """The process's memory in bytes, now or at its peak (NaN where the system does not tell)."""
+    """The process's memory in bytes, now or at its peak (NaN without Linux's /proc)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return math.nan
@@ -62,5 +62,5 @@ def matmul_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 
 def number(value: float | None, width: int = 10, digits: int = 3) -> str:
-    """A right-aligned number, a dash where there is none."""
+    """A right-aligned number, or a dash."""
     return f"{'–':>{width}}" if value is None or math.isnan(value) else f"{value:{width}.{digits}f}"

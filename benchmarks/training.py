@@ -1,8 +1,9 @@
-"""Images a second of the feature pass and of training, from JPEG files to the end.
+"""Images per second of the feature pass and of training, from JPEG files to the end.
 
-Beside them stand the network alone, on images in memory; reading alone; the limit that follows from
-these two (they share the cores on a CPU: 1 / (1/network + 1/reading); with a GPU the smaller of
-them); and the naive way: float32, contiguous layout, Pillow, normalised in the workers.
+They are compared with the network alone, on images in memory; with reading alone; with the limit
+that these two give (on a CPU, where they share the cores, 1 / (1/network + 1/reading); with a GPU
+the smaller of the two); and with the naive way: float32, contiguous layout, Pillow, images
+normalised in the workers.
 """
 
 import argparse
@@ -42,12 +43,12 @@ from training.run import Run
 K = 1000  # outputs of the network that is trained
 IMAGENET, IMAGENET_K, EPOCHS = 1_281_167, 10_000, 500
 DIM = 4096  # of AlexNet's and VGG-16's embedding
-CLUSTERED = (20_000, 40_000)  # features, from which the time for ImageNet's follows
+CLUSTERED = (20_000, 40_000)  # features; ImageNet's time is extrapolated from these
 NORMALIZE = v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the table; the same as a dict."""
+    """Print the table. Returns the same as a dict."""
     compute = select_compute(args.device, args.precision)
     gemm = matmul_rate(compute.device, AUTOCAST.get(compute.precision, torch.float32))
     sys.stdout.write(
@@ -74,12 +75,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Stage:
-    """What is to be timed, each way going once through all images.
+    """A stage to time, in several ways that each go once through all images.
 
     Args:
         folder: with the photographs.
-        transform: of ours.
-        naive_transform: of the naive way, from a PIL image to normalised floats.
+        transform: for our way.
+        naive_transform: for the naive way, from a PIL image to normalised floats.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Stage:
             [p for p in self.naive_network.parameters() if p.requires_grad], 0.05, 0.9
         )
         self.start_epoch()
-        self.in_memory = list(self.loader)  # which starts the workers, too
+        self.in_memory = list(self.loader)  # starts the workers, too
         next(iter(self.naive_loader))
 
     def start_epoch(self) -> None:
@@ -175,7 +176,7 @@ class Training(Stage):
 
 
 def measure(stage: Stage, rounds: int) -> dict[str, float]:
-    """Images a second of each way, the median of the rounds, and the limit."""
+    """Images per second of each way, the median of the rounds, and the limit."""
     ways: dict[str, Callable[[], object]] = {
         "end to end": lambda: stage.work(stage.loader),
         "network": lambda: stage.work(stage.in_memory),
@@ -207,7 +208,7 @@ def operations(arch: str, training: bool) -> float:
 
 
 def table(rates: dict[str, dict[str, float]], used: dict[str, float]) -> str:
-    """Images a second, and what they are of the limit and the naive way."""
+    """Images per second, and their ratios to the limit and to the naive way."""
     columns = ("end to end", "network", "reading", "limit", "of it", "naive", "ratio", "of GEMM")
     lines = [f"{'images/s':12}" + "".join(f"{column:>12}" for column in columns)]
     for name, rate in rates.items():
@@ -221,8 +222,8 @@ def table(rates: dict[str, dict[str, float]], used: dict[str, float]) -> str:
 
 
 def imagenet_epoch(rates: dict[str, dict[str, float]], device: torch.device) -> dict[str, float]:
-    """Seconds of each stage of an epoch of ImageNet: features and training at these rates, the
-    clustering on a straight line through two smaller numbers of random features."""
+    """Seconds of each stage of an epoch of ImageNet: features and training at these rates,
+    clustering extrapolated linearly from two smaller numbers of random features."""
     few, more = (clustering_seconds(n, device) for n in CLUSTERED)
     slope = (more - few) / (CLUSTERED[1] - CLUSTERED[0])
     return {
@@ -233,8 +234,8 @@ def imagenet_epoch(rates: dict[str, dict[str, float]], device: torch.device) -> 
 
 
 def clustering_seconds(n: int, device: torch.device) -> float:
-    """PCA and k-means of `n` features of 4096 dimensions. Their covariance, which the feature pass
-    sums, counts too."""
+    """Seconds of PCA and k-means of `n` features of 4096 dimensions, with the covariance that the
+    feature pass sums up."""
     rows = np.empty((n, DIM), np.float16)
     batches = list(arriving(n, DIM))
 
@@ -248,7 +249,7 @@ def clustering_seconds(n: int, device: torch.device) -> float:
 
 
 def describe_epoch(seconds: dict[str, float]) -> str:
-    """The stages, and what all epochs come to, in a line."""
+    """The stages, and the time of all epochs, in a line."""
     stages = ", ".join(f"{stage} {each:,.0f} s" for stage, each in seconds.items())
     return (
         f"an epoch of {IMAGENET:,} images at these rates, k = {IMAGENET_K:,}: {stages}; "
@@ -257,13 +258,13 @@ def describe_epoch(seconds: dict[str, float]) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, but for the device."""
+    """The flags of `run`, except the device."""
     add_arch_flag(parser)
     add_images_flag(parser)
     flags.add_batch(parser, 64, least=2)
     flags.add_workers(parser, 2)
     add_rounds_flag(parser)
-    add_precision_flag(parser, "of ours; the naive way is in fp32")
+    add_precision_flag(parser, "of our way; the naive way is in fp32")
     add_decode_flag(parser)
     project_help = "also project an epoch of ImageNet, for which clustering is timed, too"
     parser.add_argument("--project", action="store_true", help=project_help)

@@ -1,6 +1,6 @@
-"""Gradient ascent on the filters of each conv layer: many pictures at once, the same one at a time,
-and the plain way: one at a time in float32 through the modules of the network, whose weights want
-no gradients, with autograd's cross-entropy and SciPy's blur.
+"""Gradient ascent on the filters of each conv layer: many pictures at once, one at a time, and the
+plain way: one at a time in float32 through the network's modules, with autograd's cross-entropy and
+SciPy's blur.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from visu.ascent import Ascent, ascend, noise_of
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a line for each layer; the same as a dict."""
+    """Print a line for each layer. Returns the same as a dict."""
     compute = select_compute(args.device, args.precision)
     model = untrained(args.arch, True, 2, seed=0).to(compute.device)
     layers = args.conv or range(1, model.conv_layers + 1)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def ways_to(
     model: ConvNet, layer: int, ascent: Ascent, compute: Compute, batch: int, alone: int
 ) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """How many pictures each way makes, and the way."""
+    """For each way, the number of pictures that it makes, and a function that makes them."""
     few = range(alone)
     return {
         "batch": (batch, lambda: ascend(model, layer, range(batch), ascent, compute)),
@@ -61,7 +61,8 @@ def ways_to(
 def measure(
     ways: dict[str, tuple[int, Callable[[], Any]]], niter: int, rounds: int
 ) -> dict[str, float]:
-    """Iterations of a picture a second of each way, by turns, the median of the rounds."""
+    """Iterations of a picture per second of each way: the median of rounds in which the ways take
+    turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + rounds):
         for name, (_, work) in ways.items():
@@ -73,7 +74,7 @@ def measure(
 
 
 def plain(model: ConvNet, layer: int, wanted: int, ascent: Ascent) -> torch.Tensor:
-    """One filter's picture, `(1, 3, S, S)`, as it is written down at once."""
+    """One filter's picture, `(1, 3, S, S)`, by straightforward code."""
     network = nn.Sequential(*model.modules_before_relu(layer))
     device = next(model.parameters()).device
     x = to_input(noise_of(layer, wanted, ascent.idim, 0)[None], device).contiguous()
@@ -101,12 +102,12 @@ def row(name: str, rate: dict[str, float]) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, but for the device."""
+    """The flags of `run`, except the device."""
     add, at_least = parser.add_argument, cli.whole_number
     add_arch_flag(parser)
     add("--conv", nargs="+", type=at_least(1), help="conv layers; left out: all")
     flags.add_batch(parser, 8, "pictures at once", least=2)
-    add("--alone", type=at_least(1), default=4, help="pictures that are made one at a time")
+    add("--alone", type=at_least(1), default=4, help="pictures to make one at a time")
     add("--niter", type=at_least(1), default=20, help="iterations")
     add_rounds_flag(parser)
-    add_precision_flag(parser, "of ours; the plain way is in fp32")
+    add_precision_flag(parser, "of our way; the plain way is in fp32")

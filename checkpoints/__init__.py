@@ -1,32 +1,32 @@
-"""A run or a released network in a file, and back.
+"""Save runs to checkpoints, and load runs and released networks.
 
-In: a dict of tensors, numbers and texts, or a file. Out: the file, whole or not at all; or a network
-and what the file says of it, without running anything that may be in the file.
+In: a dict of tensors, numbers and texts, or a file. Out: the file, whole or not at all; or the dict,
+or the network. Loading never runs code from a file.
 
     checkpoint.py         save, read, `load_model`
-    folder.py             the checkpoints of an experiment folder: where each was saved, which are sound
+    folder.py             the checkpoints of an experiment folder: when each was saved, which are sound
     released.py           the layouts of released checkpoints, translated to ours
     torch_file.py         torch's files, read safely and checked for flipped bits
-    old_torch_file.py     those of before torch 1.6, by a restricted unpickler
+    old_torch_file.py     files from before torch 1.6, by a restricted unpickler
     safetensors_file.py   weights as safetensors
-    clusters.py           the clusters in a checkpoint or a file of their own
+    clusters.py           the clusters in a checkpoint or in a file of --save-clusters
 
 The layout of a checkpoint, a dict that `torch.save` writes:
 
 | key | type | |
 |---|---|---|
-| `epoch` | int | the epoch that comes next, or is under way; the original's key |
+| `epoch` | int | the next epoch, or the current one if `step` > 0; the original's key |
 | `arch` | str | name in `models.MODELS`; the original's key |
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
 | `optimizer` | dict | state of the body's SGD; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
-| `step` | int | batches of the epoch that are trained on already |
-| `iteration` | int | batches trained on in all epochs |
+| `step` | int | batches done in the current epoch |
+| `iteration` | int | batches done in all epochs |
 | `convnet_loss` | [float, int] | sum and count of the losses of the epoch so far |
-| `knn_top1` | dict or None | what `--probe` found, accuracy by number of neighbours |
+| `knn_top1` | dict or None | result of `--probe`: accuracy by number of neighbours |
 | `grad_scaler` | dict | the loss scale in fp16; else empty |
 | `assignment` | (N,) int64 | pseudo-labels of the epoch, −1 for an image left out |
-| `previous` | (N,) int64 | those of the epoch before; empty in the first |
+| `previous` | (N,) int64 | pseudo-labels of the epoch before; empty in the first |
 | `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d), `centroids` (k, d), all float32 |
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `images_digest` | str | SHA-256 of the image names, in order |

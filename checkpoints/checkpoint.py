@@ -1,8 +1,6 @@
-"""Checkpoints: saved whole or not at all, loaded without running what is in them, and not loaded
-where a bit has flipped.
+"""Save checkpoints whole or not at all, and load them safely. A flipped bit is noticed.
 
-A checkpoint is a dict with the original's keys `epoch` (the next one to run), `arch`, `state_dict`
-and `optimizer`, and ours beside them (see `main.py`).
+The keys of a checkpoint are listed in `checkpoints/__init__.py`.
 """
 
 import errno
@@ -35,15 +33,13 @@ log = logging.getLogger("deepcluster")
 def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | None = None) -> None:
     """Save a dict of tensors, numbers, strings, lists and dicts.
 
-    The file takes its name when it is on the disk and its header and the checksums of its records
-    have been read back.
+    The file is read back, with its checksums, before it takes its name.
 
     Args:
-        previous: the name that the file that is there now gets instead.
+        previous: new name for the file that it replaces.
 
     Raises:
-        OSError: the disk is full, for example, and says how much is needed. The file of before is
-            still there.
+        OSError: for example a full disk, with the room needed. The old file is still there.
     """
     path = Path(path)
 
@@ -58,15 +54,15 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint, or the safetensors of `tools/export.py`, to the CPU, with its parameters
-    named as in the models here.
+    """Load a checkpoint, or safetensors of `tools/export.py`, to the CPU.
 
-    Its `arch` is the name of a network known here, also where the file names none or is a state
-    dict alone; `layout` is added, the `Layout` that was found.
+    Returns:
+        The checkpoint, with parameters named as in `models`. `arch` is always a name in `MODELS`:
+        if the file has none, it is recognised by the weights. `layout`, a `Layout`, is added.
 
     Raises:
-        InputError: the file is missing, damaged, or no checkpoint of a network known here; says
-            which other one of its run is sound.
+        InputError: the file is missing, damaged, or no checkpoint of a known network; names another
+            checkpoint of the run that is sound.
     """
     try:
         return as_checkpoint(*load_torch_file(path), path)
@@ -77,25 +73,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> ConvNet:
-    """The network of a checkpoint, on the CPU; what was found is logged.
-
-    Architecture, Sobel and the number of outputs are the checkpoint's; `top_layer` is None where
-    it has none.
+    """The network of a checkpoint, on the CPU, with its architecture, Sobel filters and number of
+    outputs; `top_layer` is None if the checkpoint has none. Logs a description.
 
     Raises:
-        InputError: no checkpoint, or one whose parameters do not fit the architecture it names.
+        InputError: not a checkpoint, or its weights do not fit its architecture.
     """
     return model_of(read_checkpoint(path), path)
 
 
 def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
-    """The same, of a checkpoint that is read already.
-
-    Raises:
-        InputError: as `load_model`, naming the file.
-    """
+    """The same from the result of `read_checkpoint`; `path` is for messages."""
     arch, weights = state["arch"], state["state_dict"]
-    with torch.device("meta"):  # before it takes time and memory
+    with torch.device("meta"):  # fails early, without time and memory for weights
         check_weights(network_for(arch, weights), weights, path)
     model = network_for(arch, weights)
     model.load_state_dict(weights, strict=False)
@@ -104,18 +94,13 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
-    """The network that the run of a checkpoint started from.
-
-    Args:
-        state: what `read_checkpoint` gives.
-        seed: the run's, where the checkpoint does not tell it.
-    """
+    """The network before the run of a checkpoint; `seed` counts if the checkpoint has none."""
     seed = state.get("settings", {}).get("seed", seed)
     return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 
 
 def digest_of(model: ConvNet) -> str:
-    """SHA-256 of the weights, by which the results of a network are known."""
+    """SHA-256 of a network's architecture and weights, to recognise its results."""
     digest = hashlib.sha256(model.arch.encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -124,23 +109,16 @@ def digest_of(model: ConvNet) -> str:
 
 
 def load_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
-    """Copy weights into a network, all of them.
-
-    Raises:
-        InputError: as `check_weights`.
-    """
+    """Copy all weights into a network, after `check_weights`."""
     check_weights(model, weights, path)
     model.load_state_dict(weights, strict=False)
 
 
 def check_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
-    """Check that weights fit a network, which may be without any itself, on the device `meta`.
-
-    Batch norm's `num_batches_tracked`, which files of 2018 lack, is the only entry that may be
-    missing.
+    """Check that weights are finite and fit a network, which may be on the device `meta`.
 
     Raises:
-        InputError: entries that are missing, unexpected, of another shape or not finite, by name.
+        InputError: naming entries that are not finite, or as in `misfits`.
     """
     found = misfits(model, weights)
     if not found and (infinite := [n for n, w in weights.items() if not w.isfinite().all()]):
@@ -150,7 +128,8 @@ def check_weights(model: ConvNet, weights: StateDict, path: str | Path) -> None:
 
 
 def _rename(path: Path, other: Path) -> None:
-    """Give a file another name, which may be taken; it keeps its own until that is taken, too."""
+    """Give a file another name, replacing a file of that name. With hard links, it also keeps its
+    own name, so that a crash leaves no gap."""
     other.unlink(missing_ok=True)
     try:
         other.hardlink_to(path)
@@ -162,7 +141,7 @@ def _write(state: dict[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):  # torch hides what the disk has said
+        if isinstance(error.__context__, OSError):  # torch hides the disk's error
             raise error.__context__ from None
         raise
 

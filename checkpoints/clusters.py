@@ -1,10 +1,8 @@
-"""Clusters that new images can be assigned to: those of a checkpoint, or in a file of their own."""
+"""Read and write `Clusters`, in a checkpoint or in a file of `--save-clusters`."""
 
 import reprlib
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.released import plain_dict
@@ -14,22 +12,22 @@ from system.errors import InputError
 
 
 def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
-    """The clusters that a checkpoint holds; None where it has none, as the released ones.
+    """The clusters in a checkpoint; None if it has none, like the released ones.
 
     Args:
-        state: its contents.
-        path: its file.
-        dim: D, of the features that are to be assigned.
+        state: the checkpoint.
+        path: its file, for messages.
+        dim: dimensions of the features to assign.
 
     Raises:
-        InputError: they are malformed, or of features of other dimensions.
+        InputError: the clusters are malformed, or of features with other dimensions.
     """
     if state.get("clusters") is None:
         return None
     try:
         clusters = Clusters.from_plain(state["clusters"])
-        sound = _is_sound(clusters)
-    except Exception:  # there is no end to what a malformed one may raise
+        sound = clusters.is_sound()
+    except Exception:  # malformed values may raise anything
         sound = False
     if not sound:
         raise InputError(f"{path}: its clusters are malformed")
@@ -42,15 +40,15 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
 
 
 def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
-    """The clusters in a file that `save_clusters` has written, or a checkpoint's.
+    """The clusters in a file of `save_clusters`, or in a checkpoint.
 
     Args:
-        network: digest of the network whose features are to be assigned.
-        size: side of the images that they are of, in pixels.
+        dim, network, size: dimensions, network's digest and image side in pixels of the features
+            to assign.
 
     Raises:
-        InputError: the file cannot be loaded, or as `clusters_of`, or there are none in it,
-            or those of another network.
+        InputError: the file cannot be loaded, or holds no clusters, malformed ones, or those of
+            other features.
     """
     state, _ = load_torch_file(path)
     state = plain_dict(state) if isinstance(state, dict) else {}
@@ -68,20 +66,6 @@ def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
 def save_clusters(
     path: Path, clusters: Clusters, network: str | None = None, size: int | None = None
 ) -> None:
-    """Write clusters as a checkpoint holds them, without a network; where they are known, with its
-    digest and the side of the images in pixels."""
+    """Write clusters as in a checkpoint, with the network's digest and the image side in pixels
+    where these are known."""
     save_checkpoint(path, {"clusters": clusters.to_plain(), "network": network, "size": size})
-
-
-def _is_sound(clusters: Clusters) -> bool:
-    mean, matrix = clusters.whitening.mean, clusters.whitening.matrix
-    arrays = mean, matrix, clusters.centroids
-    return (
-        isinstance(clusters.algorithm, str)
-        and clusters.algorithm.isidentifier()
-        and isinstance(clusters.epoch, int)
-        and [array.ndim for array in arrays] == [1, 2, 2]
-        and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
-        and matrix.shape == (len(mean), clusters.centroids.shape[1])
-        and clusters.centroids.size > 0
-    )

@@ -1,4 +1,4 @@
-"""The checkpoints of an experiment folder: where in the run each was saved, and which are sound."""
+"""The checkpoints of an experiment folder: when each was saved, and which are sound."""
 
 import pickle
 import re
@@ -23,11 +23,11 @@ def folder_of(checkpoint: Path) -> Path:
 
 
 def place_of(path: str | Path) -> tuple[int, int] | None:
-    """The epoch and the batch of it that a checkpoint was saved at, without reading its weights;
-    None for a file that is no checkpoint."""
+    """The epoch and step at which a checkpoint was saved; None if the file is no checkpoint. The
+    weights are not read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a damaged file looks like to torch
+            warnings.simplefilter("ignore")  # torch warns of a damaged file
             state = load_mapped(path)
         return int(state["epoch"]), int(state.get("step", 0))
     except Exception:  # damaged bytes make torch.load raise almost anything
@@ -35,28 +35,27 @@ def place_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """All checkpoints of a run, from the last one on, sound or not; those that do not tell their
-    place come at the end."""
+    """All checkpoints of a run, sound or not, the latest first; those without a place come last."""
     names = (folder / NEWEST, folder / PREVIOUS)
     saved = [*filter(Path.exists, names), *sorted(folder.glob("checkpoints/*.pth.tar"))]
-    # sorted() leaves those of one place in this order: the newest comes first
+    # sorted() is stable: of equal places, NEWEST stays first
     return sorted(saved, key=lambda path: place_of(path) or NOWHERE, reverse=True)
 
 
 def sound_checkpoints(folder: Path) -> Iterator[Path]:
-    """The checkpoints of a run that can be loaded and have the bytes that were written, from the
-    last one on. Each is read (not kept in memory) when it is asked for."""
+    """The sound checkpoints of a run, the latest first. Each is read when the iterator reaches
+    it, and not kept in memory."""
     return (path for path in checkpoints_of(folder) if is_sound(path))
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a checkpoint can be loaded, and has the bytes that were written."""
+    """Whether a checkpoint can be loaded and has the bytes that were written."""
     return is_intact(path) and place_of(path) is not None
 
 
 def sound_before(path: Path) -> Path | None:
-    """The last sound checkpoint that a run saved before this one, which is damaged; None where
-    there is none, or `path` is no checkpoint of a run."""
+    """The last sound checkpoint that a run saved before a damaged one; None if there is none, or
+    `path` is no checkpoint of a run."""
     saved = checkpoints_of(folder_of(path))
     if path not in saved:
         return None
@@ -67,7 +66,7 @@ def sound_before(path: Path) -> Path | None:
             return True
         if place is not None:
             return (place_of(other) or NOWHERE) <= place
-        others = _number(other)  # all that is left to go by
+        others = _number(other)  # without a place, the file's number is the only clue
         return number is not None and others is not None and others < number
 
     before = (other for other in saved if other != path and is_before(other))
@@ -75,22 +74,22 @@ def sound_before(path: Path) -> Path | None:
 
 
 def instead_of_damaged(path: Path) -> Path:
-    """The checkpoint itself or, where it is damaged, the last sound one before it in its run, which
-    is said on stderr. Where there is none, loading it will say what is wrong with it."""
+    """The checkpoint itself or, if it is damaged, the last sound one before it in its run, with a
+    warning. If there is none, it is the checkpoint itself, and loading it will fail."""
     if is_sound(path) or _is_of_old_torch(path):
         return path
     before = sound_before(path)
     if before is not None:
-        cli.warn(f"{path} is damaged: going on from {before}, the last sound one before it")
+        cli.warn(f"{path} is damaged: resuming from {before}, the last sound one before it")
     return before or path
 
 
 def last_sound(folder: Path) -> Path | None:
-    """The last sound checkpoint of a run; None where there are none at all. Damaged ones that were
-    saved later, or do not tell when, are named on stderr.
+    """The last sound checkpoint of a run; None if the run has no checkpoints. Warns of damaged ones
+    that were saved later, or at an unknown place.
 
     Raises:
-        InputError: there are some, but none is sound.
+        InputError: no checkpoint is sound.
     """
     saved = checkpoints_of(folder)
     found = next(sound_checkpoints(folder), None)
@@ -101,19 +100,19 @@ def last_sound(folder: Path) -> Path | None:
         return None
     later = saved[: saved.index(found)]
     for path in [*later, *(path for path in saved if place_of(path) is None)]:
-        cli.warn(f"{path} is damaged: going on from {found}, the last sound one")
+        cli.warn(f"{path} is damaged: resuming from {found}, the last sound one")
     return found
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Delete a run's numbered checkpoints but for the last ones."""
+    """Delete all but the last `keep` numbered checkpoints of a run."""
     numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
     for path in numbered[keep:]:
         path.unlink()
 
 
 def _is_of_old_torch(path: Path) -> bool:
-    """Whether a file begins as a pickle, which there are no checksums of."""
+    """Whether a file begins as a pickle; these have no checksums."""
     try:
         with path.open("rb") as file:
             return file.read(1) == pickle.PROTO
@@ -127,8 +126,7 @@ def _number(path: Path) -> int | None:
 
 
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
-    """Where the results of judging a checkpoint go: beside it, one folder for each epoch of a
-    network."""
+    """The folder for a checkpoint's evaluation results: beside it, one for each epoch."""
     name = path.name.split(".")[0]
     of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
     return folder_of(path) / f"{kind}_{of}"

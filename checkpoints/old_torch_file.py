@@ -1,9 +1,9 @@
 """Files that `torch.save` wrote before torch 1.6, loaded without running anything in them.
 
-Such a file has five pickles: a magic number, a version, the machine's properties, the object, the
-keys of its storages. Behind them are the storages in the order of the keys: the number of entries
-in 8 bytes, then the entries. The object's pickle names a storage by key, type and size, and calls
-a function that makes a tensor of it. Python 2's texts are bytes.
+Such a file has five pickles: a magic number, a version, the machine's properties, the object, and
+the keys of its storages. The storages follow in the order of the keys: the number of entries in 8
+bytes, then the entries. The object's pickle refers to a storage by key, type and size, and calls a
+function that makes a tensor of it. Python 2's strings are bytes.
 """
 
 import io
@@ -38,8 +38,8 @@ def load_old_file(file: io.BufferedReader) -> tuple[Any, bool]:
     """The object in a file, its tensors on the CPU, and whether Python 2 wrote it.
 
     Raises:
-        pickle.UnpicklingError: it asks for more than tensors and plain data; says for what.
-        Exception: of almost any kind, for damaged bytes.
+        pickle.UnpicklingError: it refers to more than tensors and plain data; says to what.
+        Exception: almost any, for damaged bytes.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -65,16 +65,12 @@ def _fill(storage: Tensor, file: io.BufferedReader) -> None:
 
 
 class _OldUnpickler(SafeUnpickler):
-    """Loads the object.
-
-    Attributes:
-        storages: `(n,)` zeros by key, of the storages' sizes and types.
-    """
+    """Loads the object. `storages` are zeros, `(n,)` by key, that `_fill` fills later."""
 
     def __init__(self, file: io.BufferedReader, size: int) -> None:
         super().__init__(file, "latin1", PLAIN | TORCH)
         self.storages: dict[str, Tensor] = {}
-        self._left = size  # bytes of the file that can still belong to storages
+        self._left = size  # bytes of the file that may still hold storages
 
     def persistent_load(self, pid: Any) -> Sealed:
         _, kind, key, _, count, view = pid  # the fourth is the device

@@ -1,6 +1,6 @@
-"""How checkpoints were laid out in files, and the way from there to what the models here take.
+"""Translate the layouts of released checkpoints to that of the models here.
 
-A layout that comes to be known is a row of `RENAMES`; a network that does, one of `models.MODELS`.
+To support another layout, add a row to `RENAMES`; for another network, a row to `models.MODELS`.
 """
 
 import re
@@ -17,11 +17,10 @@ from system.errors import InputError, shorten
 
 StateDict = dict[str, Tensor]
 
-# A pattern in a name, and what it becomes.
-RENAMES = [
+RENAMES = [  # (pattern in a weight's name, replacement)
     # DataParallel around `features`, DistributedDataParallel around the network
     (re.compile(r"(^|\.)module\."), r"\1"),
-    # the model zoos' residual networks, whose parts stand beside each other, as torchvision's do
+    # the model zoos' residual networks, with torchvision's names
     (re.compile(r"^backbone\."), ""),
     (re.compile(r"^sobel_layer\.(sobel\.)?"), "sobel."),
     (re.compile(r"^(?=(conv1|bn1|layer[1-4])\.)"), "features."),
@@ -33,20 +32,19 @@ NUMBERS = {
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
 }  # fmt: skip
 
-MOST_NAMES = 20  # that a message has of each kind
-LONGEST_NAME = 60  # in it, in characters
-PLAIN = (str, int, float, type(None))  # what settings are
+MOST_NAMES = 20  # of each kind in a message
+LONGEST_NAME = 60  # characters in a message
+PLAIN = (str, int, float, type(None))  # types of settings
 
 
 class Layout(TypedDict):
-    """How a checkpoint's file is laid out; plain, as it stands in a checkpoint, which may be saved
-    again.
+    """The layout of a checkpoint's file; plain values, so that it can be saved again.
 
     Attributes:
         container: one of the formats of `torch_file`.
-        alone: the file is the state dict, with nothing beside it.
-        wrappers: what stood in front of names and is gone, such as `features.module.`.
-        named: the file names its architecture; otherwise it was recognised by its weights.
+        alone: the file is only a state dict.
+        wrappers: prefixes that were removed from names, such as `features.module.`.
+        named: the file names its architecture; otherwise it was recognised by the weights.
         counts: batch norm has its `num_batches_tracked`, which files of 2018 lack.
     """
 
@@ -58,10 +56,10 @@ class Layout(TypedDict):
 
 
 def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, Any]:
-    """What is in a file, as `checkpoint.read_checkpoint` gives it.
+    """Translate the content of a file to the result of `checkpoint.read_checkpoint`.
 
     Raises:
-        InputError: it is no checkpoint of a network known here.
+        InputError: it is no checkpoint of a known network.
     """
     content = _plain(content)
     alone = _is_state_dict(content)
@@ -93,7 +91,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
 
 
 def describe(state: dict[str, Any]) -> str:
-    """What `as_checkpoint` has found, in one line."""
+    """A checkpoint of `as_checkpoint` in one line."""
     weights = state["state_dict"]
     sobel = "with Sobel filters" if has_sobel(weights) else "without Sobel filters"
     outputs = outputs_of(weights)
@@ -126,13 +124,13 @@ def has_sobel(weights: StateDict) -> bool:
 
 
 def outputs_of(weights: StateDict) -> int | None:
-    """Width of the top layer; None where there is none."""
+    """Width of the top layer; None without one."""
     top_layer = weights.get("top_layer.weight")
     return None if top_layer is None else top_layer.shape[:1].numel()
 
 
 def network_for(arch: str, weights: StateDict) -> ConvNet:
-    """A new network with Sobel filters and top layer as these weights have them."""
+    """A new network with the Sobel filters and top layer that these weights have."""
     outputs = outputs_of(weights)
     model = MODELS[arch](sobel=has_sobel(weights), out=1 if outputs is None else outputs)
     if outputs is None:
@@ -141,11 +139,8 @@ def network_for(arch: str, weights: StateDict) -> ConvNet:
 
 
 def misfits(model: ConvNet, weights: StateDict) -> dict[str, list[str]]:
-    """Names of weights that keep them from fitting a network, by what is wrong; empty where all is
-    well.
-
-    Batch norm's `num_batches_tracked` are the only entries that may be missing.
-    """
+    """Names of weights that don't fit a network, by what is wrong; empty if all fit. Only batch
+    norm's `num_batches_tracked`, which files of 2018 lack, may be missing."""
     own = model.state_dict()
     wrong = {
         "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
@@ -156,12 +151,12 @@ def misfits(model: ConvNet, weights: StateDict) -> dict[str, list[str]]:
 
 
 def in_words(wrong: dict[str, list[str]]) -> str:
-    """What `misfits` gives, in one line."""
+    """The result of `misfits` in one line."""
     return "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items())
 
 
 def plain_dict(table: dict[Any, Any]) -> dict[Any, Any]:
-    """The same without what a file may have given it beside its entries, such as another `get`."""
+    """A copy without attributes that a file may have added, such as another `get`."""
     return dict(dict.items(table))
 
 
@@ -174,15 +169,15 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _plain(content: Any) -> Any:
-    """A dict or a tensor without attributes that a file may have given it; all else as it is."""
+    """A dict or tensor without attributes that a file may have added; other values unchanged."""
     if type(content) in (Tensor, torch.nn.Parameter):
         return Tensor.detach(content)
     return plain_dict(content) if isinstance(content, dict) else content
 
 
 def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor of numbers, with one of its own at each place, in memory. (A few bytes
-    can stand for terabytes of one and the same number, or for endless rows of none.)"""
+    """Whether it is a tensor of numbers with memory for each entry. (A few bytes of a file can
+    stand for terabytes of one repeated number, or for any number of empty rows.)"""
     return (
         type(weight) is Tensor
         and weight.layout == torch.strided
@@ -194,10 +189,10 @@ def _is_dense(weight: Any) -> bool:
 
 
 def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]:
-    """Weights under the names that the models here have, and the wrappers that were around them.
+    """Weights under our models' names, and the prefixes that were removed.
 
     Raises:
-        InputError: two come to the same name.
+        InputError: two weights get the same name.
     """
     renamed: StateDict = {}
     wrappers: set[str] = set()
@@ -215,11 +210,10 @@ def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]
 
 
 def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
-    """The network of these weights: the one that the file names, or where it names none that is
-    known here, the one that they fit.
+    """The architecture that the file names or, if that is unknown, the one that the weights fit.
 
     Raises:
-        InputError: there is none; says what stands between the nearest and the weights.
+        InputError: there is none; names the nearest, and the weights that don't fit it.
     """
     if isinstance(named, str) and named in MODELS:
         return named

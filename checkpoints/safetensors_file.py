@@ -1,4 +1,4 @@
-"""A network as safetensors: its weights under the names of a checkpoint, and what they are of."""
+"""A network as safetensors: weights under the names of a checkpoint, and metadata."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
     """Write a network, whole or not at all.
 
     Args:
-        about: the file's metadata; `read_weights` takes `arch`, and `epoch` and `size` if there.
+        about: the file's metadata; `read_weights` reads `arch`, `epoch`, `size` and `exif`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
@@ -23,8 +23,8 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """The same as a checkpoint that has no more than the file: `arch`, `epoch`, `state_dict`, and
-    of the settings the `size`. Anything may be raised by what is no such file."""
+    """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, and `size` and
+    `exif` among the settings. On a damaged file it may raise any exception."""
     with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -33,4 +33,6 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         state["epoch"] = int(about["epoch"])
     if "size" in about:
         state["settings"] = {"size": int(about["size"])}
+    if "exif" in about:
+        state.setdefault("settings", {})["exif"] = about["exif"]
     return state

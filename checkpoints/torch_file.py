@@ -1,7 +1,7 @@
-"""Files that `torch.save` wrote, of every age, loaded without running anything in them.
+"""Load files of every version of `torch.save` without running anything in them.
 
 Since 1.6 torch writes zip archives, which its own safe loader reads; `old_torch_file` reads the
-format of before. The first versions wrote tar archives, which cannot be loaded safely.
+older format. The first versions wrote tar archives, which cannot be loaded safely.
 """
 
 import io
@@ -25,17 +25,16 @@ OF_TAR = {"pickle", "storages", "tensors"}
 
 
 def load_torch_file(path: str | Path) -> tuple[Any, str]:
-    """What is in a file, on the CPU, and the format that it is in: `ZIP`, `OLD`, `PYTHON2`, or
-    `SAFETENSORS`, which `weights_file` reads.
+    """The content of a file, on the CPU, and its format: `ZIP`, `OLD`, `PYTHON2` or `SAFETENSORS`.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, or asks for more than tensors
+        InputError: the file is missing, damaged, of another format, or refers to more than tensors
             and plain data.
     """
     try:
         with Path(path).open("rb") as file:
             start = file.read(64)
-            _refuse_tar(file, path)
+            _check_not_tar(file, path)
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
             loaded, container = _load(file, start, path)
@@ -51,7 +50,7 @@ def _load(file: io.BufferedReader, start: bytes, path: str | Path) -> tuple[Any,
         if start.startswith(b"PK\x03\x04"):
             _check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True), ZIP
-        if start[8:9] == b"{":  # behind the length of a header in JSON
+        if start[8:9] == b"{":  # a JSON header after its length in 8 bytes
             return read_weights(path), SAFETENSORS
         if MAGIC_BYTES not in start:
             raise ValueError("neither of torch's formats")
@@ -66,8 +65,8 @@ def _load(file: io.BufferedReader, start: bytes, path: str | Path) -> tuple[Any,
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file is a zip archive of torch's, whole and with the bytes that were written. Its
-    tensors are gone through, but not kept in memory."""
+    """Whether a file is torch's zip archive, whole and with the bytes that were written. It is read
+    but not kept in memory."""
     try:
         with path.open("rb") as file:
             _check_archive(file)
@@ -78,11 +77,11 @@ def is_intact(path: Path) -> bool:
 
 
 def load_mapped(path: str | Path) -> Any:
-    """What is in a zip archive of torch's, with the tensors left on the disk, and not compared with
-    what was written.
+    """The content of torch's zip archive, with tensors mapped from the disk, and no checksums
+    compared.
 
     Raises:
-        Exception: of any kind; it is damaged, or something else.
+        Exception: any; the file is damaged, or of another format.
     """
     with Path(path).open("rb") as file:
         _check_archive(file, sums=False)
@@ -91,14 +90,14 @@ def load_mapped(path: str | Path) -> Any:
 
 
 class ChecksumError(ValueError):
-    """Bytes that are not those that were written."""
+    """The bytes are not those that were written."""
 
 
 def _check_archive(file: IO[bytes], sums: bool = True) -> None:
-    """Check that a zip archive has no more in it than its bytes, as torch writes it (one of a few
-    bytes could fill the memory), and that they are those that were written.
+    """Check that a zip archive is uncompressed, as torch writes it (a small compressed one could
+    fill the memory), and compare its checksums.
 
-    Of each record torch writes the CRC-32 and does not read it: it would load a flipped bit as
+    torch writes a CRC-32 for each record but doesn't check it when it loads: a flipped bit would be
     another weight.
     """
     size = file.seek(0, io.SEEK_END)
@@ -108,7 +107,7 @@ def _check_archive(file: IO[bytes], sums: bool = True) -> None:
             raise ValueError("it is compressed")
         if sum(member.file_size for member in members) > size:
             raise ValueError("it has more in it than its bytes")
-        with_sums = any(member.CRC for member in members)  # torch can be told to write none
+        with_sums = any(member.CRC for member in members)  # torch has an option to write none
         if with_sums and sums:
             _check_sums(archive)
     file.seek(0)
@@ -124,7 +123,7 @@ def _check_sums(archive: zipfile.ZipFile) -> None:
 
 
 def _bytes_of_tensors(content: Any) -> int:
-    """Of the memory that the tensors in dicts, lists and tuples look at."""
+    """Bytes of memory behind the tensors in dicts, lists and tuples."""
     blocks = {}
     for tensor in _tensors(content):
         if tensor.layout == torch.strided and tensor.device.type == "cpu":
@@ -134,7 +133,7 @@ def _bytes_of_tensors(content: Any) -> int:
 
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
-    """All of them, without attributes that a file may have given them, such as another `layout`."""
+    """All tensors, without attributes that a file may have added, such as another `layout`."""
     seen, left = set(), [content]
     while left:
         each = left.pop()
@@ -149,7 +148,7 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
             left += each
 
 
-def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
+def _check_not_tar(file: IO[bytes], path: str | Path) -> None:
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -158,8 +157,8 @@ def _refuse_tar(file: IO[bytes], path: str | Path) -> None:
         return
     if set(names) >= OF_TAR:
         raise InputError(
-            f"{path}: a tar archive, as torch's first versions wrote, cannot be loaded safely; if "
-            "you trust who made it, torch.save what torch.load(…, weights_only=False) gives"
+            f"{path}: a tar archive of torch's first versions cannot be loaded safely; if you "
+            "trust its source, torch.load it with weights_only=False and torch.save the result"
         )
     if names:
         named = shorten(names[0])

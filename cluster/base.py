@@ -1,4 +1,4 @@
-"""The common base of all clusterings: whitening before, assignments, lists and centroids after."""
+"""The base class of all clusterings."""
 
 import argparse
 from abc import ABC, abstractmethod
@@ -15,22 +15,21 @@ from system.device import select_compute
 
 
 class Clustering(ABC):
-    """Features in, clusters out. A subclass groups the whitened rows, and knows its own flags.
+    """Whitens features and groups them. A subclass does the grouping and defines its flags.
 
     Args:
-        device: that computes; None takes a GPU where there is one.
-        pca: components of the PCA; None clusters the rows as they are, neither whitened nor
-            normalised.
+        device: where to compute; None takes a GPU if there is one.
+        pca: components of the PCA; None skips whitening and normalisation.
 
     Attributes:
-        has_loss: whether `cluster` returns a loss; without one it returns 0.
+        has_loss: whether `cluster` returns a loss.
 
     Attributes (after `cluster`):
-        assignments: `(N,) int64`, the cluster of each row; with many processes, of the rows of all,
-            in the order of the ranks.
-        images_lists: a list of row numbers for each centroid.
-        whitening: the `Whitening` that was fitted; None without a PCA.
-        centroids: `(C, pca) float32`, among the whitened rows.
+        assignments: `(N,) int64`, the cluster of each row; with several processes, the rows of
+            all, in the order of the ranks.
+        images_lists: the row numbers of each cluster.
+        whitening: the fitted `Whitening`; None without a PCA.
+        centroids: `(C, pca) float32`, in the whitened space.
     """
 
     has_loss: ClassVar[bool]
@@ -43,7 +42,6 @@ class Clustering(ABC):
 
     @cached_property
     def images_lists(self) -> list[list[int]]:
-        """The rows of each cluster."""
         return group_by_cluster(self.assignments, len(self.centroids))
 
     def cluster(
@@ -58,9 +56,8 @@ class Clustering(ABC):
         Args:
             features: `(N, D)` of any floating type; under torchrun the rows of this process.
             verbose: print the iterations, or the number of clusters.
-            moments: of the features, if they are known already.
-            advance: called with the number of things done in each step; `steps` says how many of
-                what that makes in all.
+            moments: of the features, where already known.
+            advance: called with the progress of each step; `steps` gives the total.
 
         Raises:
             ValueError: a row is not finite, or there are too few rows for the settings.
@@ -79,19 +76,16 @@ class Clustering(ABC):
     def group(
         self, x: np.ndarray, verbose: bool, advance: Advance | None
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Group the whitened rows `(n, d) float32` of this process with those of the others.
+        """Group the whitened rows `(n, d) float32` of all processes.
 
         Returns:
             `assignments` and `centroids`, the same in every process, and the loss.
-
-        Raises:
-            ValueError: as `cluster`.
         """
 
     @staticmethod
     @abstractmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        """Add the flags of this clustering alone."""
+        """Add this clustering's own flags."""
 
     @classmethod
     @abstractmethod
@@ -101,7 +95,8 @@ class Clustering(ABC):
         """A clustering with the settings of the command line.
 
         Args:
-            seed: for everything random.
+            seed: of everything random.
+            device, pca: as in `Clustering`.
 
         Raises:
             ValueError: a setting is out of range.
@@ -110,17 +105,17 @@ class Clustering(ABC):
     @staticmethod
     @abstractmethod
     def check(args: argparse.Namespace, count: int, what: str) -> None:
-        """Check that there is enough to cluster.
+        """Check that there are enough rows.
 
         Args:
             count: number of rows.
-            what: they are, such as "images of DIR".
+            what: what a row is, for the message, such as "images of DIR".
 
         Raises:
-            InputError: naming the flag, its value and what would be right.
+            InputError: too few, naming the flag and the highest value that works.
         """
 
     @staticmethod
     @abstractmethod
     def steps(args: argparse.Namespace, count: int, what: str) -> tuple[int, str]:
-        """The sum of the numbers that `advance` is called with for so many rows, and their unit."""
+        """Total and unit of the progress of clustering `count` rows; `advance` adds up to it."""

@@ -1,4 +1,4 @@
-"""Clusters as a checkpoint keeps them: enough to assign new images."""
+"""What a checkpoint keeps of a clustering: enough to assign new images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +14,14 @@ from cluster.whitening import CPU, Whitening
 
 @dataclass(frozen=True)
 class Clusters:
-    """A clustering as a checkpoint keeps it: enough to assign new images.
+    """The whitening and centroids of a finished clustering; a new image belongs to the nearest
+    centroid.
 
     Attributes:
         algorithm: name of the clustering's class, such as `Kmeans`.
-        epoch: its network is the one that this epoch begins with.
+        epoch: the features came from the network at the beginning of this epoch.
         whitening: of the features.
-        centroids: `(k, d) float32`, among the whitened features; a new image belongs to the
-            nearest.
+        centroids: `(k, d) float32`, in the whitened space.
     """
 
     algorithm: str
@@ -31,10 +31,10 @@ class Clusters:
 
     @classmethod
     def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
-        """What a clustering that is done has found.
+        """The clusters of a finished clustering.
 
         Raises:
-            ValueError: it was done without a PCA.
+            ValueError: it has no PCA.
         """
         if clustering.whitening is None:
             raise ValueError("clusters of rows without a PCA are not kept")
@@ -46,27 +46,37 @@ class Clusters:
         """The nearest centroid of each of `(M, D)` rows of features.
 
         Returns:
-            Its number, `(M,) int64`, and the Euclidean distance to it among the whitened features,
-            `(M,) float32`: 0 to 2, since these have length 1, and centroids at most that.
+            Its number, `(M,) int64`, and the Euclidean distance to it in the whitened space,
+            `(M,) float32`: 0 to 2, since rows have length 1 and centroids at most that.
 
         Raises:
             ValueError: the features do not have D dimensions, or a row is not finite.
         """
         x = self.whitening.apply(features, device)
         nearest, _ = NearestCentroid(x, device)(self.centroids)
-        # by differences: the search's squares lose the small ones to rounding
+        # computed anew: the search returns squares, where rounding loses small distances
         distances = np.empty(len(x), np.float32)
         for start in range(0, len(x), BLOCK):
             rows = slice(start, start + BLOCK)
             distances[rows] = np.linalg.norm(x[rows] - self.centroids[nearest[rows]], axis=1)
         return nearest, distances
 
-    def is_whole(self) -> bool:
-        """Whether there is an epoch, and a centroid, after `from_plain`."""
-        return type(self.epoch) is int and self.centroids.ndim == 2 and self.centroids.size > 0
+    def is_sound(self) -> bool:
+        """Whether the values that `from_plain` took from a file fit each other."""
+        mean, matrix = self.whitening.mean, self.whitening.matrix
+        arrays = mean, matrix, self.centroids
+        return (
+            isinstance(self.algorithm, str)
+            and self.algorithm.isidentifier()
+            and type(self.epoch) is int
+            and [array.ndim for array in arrays] == [1, 2, 2]
+            and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
+            and matrix.shape == (len(mean), self.centroids.shape[1])
+            and self.centroids.size > 0
+        )
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as a checkpoint keeps it: a dict of texts, numbers and tensors."""
+        """A dict of texts, numbers and tensors for a checkpoint."""
         return {
             "algorithm": self.algorithm,
             "epoch": self.epoch,
@@ -77,6 +87,6 @@ class Clusters:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
-        """What `to_plain` has made; anything may be raised by what it has not."""
+        """The inverse of `to_plain`. On anything else it may raise any exception."""
         whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
         return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())

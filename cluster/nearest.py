@@ -14,25 +14,22 @@ from system.device import full_float32
 log = logging.getLogger("deepcluster")
 
 CPU = torch.device("cpu")
-SCORES = 2**26  # of points against centroids that torch holds at a time (float32: 256 MiB)
+SCORES = 2**26  # point-centroid products that torch holds at a time (float32: 256 MiB)
 
-# Centroids (k, d) → the nearest one of each point and the squared distance, as `NearestCentroid`.
-Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # as `NearestCentroid.__call__`
 
 
 class NearestCentroid:
     """Finds the nearest centroid of each point by exact L2 distance.
 
-    Works on the GPU through Faiss, or through torch where Faiss has no GPUs. When that runs out of
-    memory it warns and goes on on the CPU: a long run is worth more than a fast one.
+    On a GPU it uses Faiss, or torch if Faiss sees no GPU. If GPU memory runs out, it warns and
+    continues on the CPU: slow is better than stopped.
 
     Args:
         x: `(N, d) float32`.
+        device: where to search; the attribute changes to the CPU if GPU memory runs out.
         float16: distances in half precision, on a GPU only.
-        scratch_mib: Faiss's scratch memory on each GPU in MiB; None leaves it to Faiss (1.5 GiB).
-
-    Attributes:
-        device: where it works.
+        scratch_mib: Faiss's scratch memory on each GPU in MiB; None for its default of 1.5 GiB.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class NearestCentroid:
             if "out of memory" not in str(error):
                 raise
             reason = str(error).strip().splitlines()[0]
-            log.warning("k-means: out of GPU memory, going on on the CPU (%s)", reason)
+            log.warning("k-means: out of GPU memory, continuing on the CPU (%s)", reason)
             self.device, self._search = CPU, _faiss_search(self._x)
             return self._search(centroids)
 
@@ -65,7 +62,7 @@ class NearestCentroid:
 def _search(x: np.ndarray, device: torch.device, float16: bool, scratch_mib: int | None) -> Search:
     if device.type == "cpu":
         return _faiss_search(x)
-    torch.cuda.empty_cache()  # what torch keeps for later, Faiss cannot have
+    torch.cuda.empty_cache()  # gives Faiss the memory that torch has cached
     if device.type != "cuda" or faiss.get_num_gpus() == 0:
         return _torch_search(x, device, float16)
     gpus = list(range(faiss.get_num_gpus()))
@@ -111,7 +108,7 @@ def _torch_search(x: np.ndarray, device: torch.device, float16: bool) -> Search:
         lengths = c.float().square().sum(dim=1)
         nearest, distances = [], []
         for rows in points.split(max(SCORES // len(c), 1)):
-            # |x − c|² − |x|²: the last term is the same for all centroids
+            # |x − c|² − |x|²: |x|² is the same for all centroids, so it is added at the end
             with full_float32():
                 scores = (rows @ c.T).float()
             least, which = (lengths - 2 * scores).min(dim=1)

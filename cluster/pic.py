@@ -1,30 +1,29 @@
 """Power Iteration Clustering on a nearest-neighbour graph (Lin and Cohen, ICML 2010; the paper's
 appendix).
 
-A random walk's mass settles in the dense regions of the graph; each point follows it uphill to a
-local maximum, and the points that share a maximum are a cluster.
+The mass of a random walk settles in the dense regions of the graph. Each point climbs to a local
+maximum of the mass; points that reach the same maximum form a cluster.
 """
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import faiss
 import numpy as np
 import scipy.sparse
 
+from cluster.kmeans import Advance
+
 log = logging.getLogger("deepcluster")
 
 GRAPHS = ("auto", "exact", "approximate")
-# Points that `auto` takes the exact graph for, on CPU: there it took 29 to 37 s on two cores, and
-# the approximate one about half of that for 0.89 to 0.98 of the neighbours.
+# `auto` builds the exact graph of up to so many points on the CPU: 29 to 37 s on two cores, where
+# the approximate one takes half the time and finds 0.89 to 0.98 of the neighbours.
 EXACT_UP_TO = 100_000
 ITERATIONS = 200  # of the power iteration
-BLOCK = 8192  # points that are added to an index, or whose neighbours are searched, together
-LINKS, SEARCHED = 32, 64  # of HNSW: neighbours of a point, and points looked at in a search
-SAMPLE = 1000  # points that the approximate graph's recall is measured on
-
-Advance = Callable[[int], None]
+BLOCK = 8192  # points that are added to an index, or searched for, at a time
+LINKS, SEARCHED = 32, 64  # of HNSW: links of a point, and points visited in a search
+SAMPLE = 1000  # points to measure the approximate graph's recall on
 
 
 def make_graph(
@@ -39,20 +38,20 @@ def make_graph(
     Args:
         xb: `(N, d) float32`.
         nnn: number of neighbours of a point.
-        method: `exact` compares all pairs; `approximate` walks a hierarchical small-world graph
+        method: `exact` compares all pairs; `approximate` searches a hierarchical small-world graph
             (HNSW, on the CPU) and logs its recall; `auto` is exact on GPUs and up to `EXACT_UP_TO`
             points.
-        advance: told how many points each step has done.
-        use_gpus: where Faiss sees any.
+        advance: called with the number of points in each block.
+        use_gpus: if Faiss sees any.
 
     Returns:
         Indices `(N, nnn + 1) int64` and squared L2 distances `(N, nnn + 1) float32`: each point
-        itself, then its neighbours, the nearest first. Where an approximate search finds fewer, the
-        point itself fills up the row.
+        itself, then its neighbours, the nearest first. If an approximate search finds too few, the
+        row is filled up with the point itself.
 
     Raises:
-        ValueError: xb is not two-dimensional or not finite, nnn is not in 1..N−1, or an unknown
-            method.
+        ValueError: xb is not two-dimensional or not finite, nnn is not in 1..N−1, or the method is
+            unknown.
     """
     if xb.ndim != 2:
         raise ValueError(f"the graph needs an (N, d) array, not one of shape {xb.shape}")
@@ -83,8 +82,7 @@ def run_pic(
     """Cluster a nearest-neighbour graph.
 
     Args:
-        I: `(N, m)` int, the neighbours of each point; entries that are the point itself do not
-            count.
+        I: `(N, m)` int, the neighbours of each point; the point itself among them is skipped.
         D: `(N, m)` float, the squared L2 distances to them.
         sigma: width of the affinity exp(−d/σ²).
         alpha: weight of the graph in the power iteration, above 0 and below 1.
@@ -93,8 +91,8 @@ def run_pic(
         The cluster of each point, `(N,) int64`, numbered from 0 without a gap.
 
     Raises:
-        ValueError: sigma ≤ 0, alpha is not between 0 and 1, I and D are empty, differ in shape, or
-            hold something else than indices below N and distances.
+        ValueError: sigma or alpha is out of range; I and D are empty or differ in shape; I has
+            indices outside 0..N−1, or D negative distances.
     """
     check_widths(sigma, alpha)
     if I.ndim != 2 or I.shape != D.shape or len(I) == 0:
@@ -109,27 +107,27 @@ def run_pic(
 
 
 def join_singletons(I: np.ndarray, clusters: np.ndarray) -> np.ndarray:  # noqa: E741, N803
-    """Let each cluster of one join the cluster of its nearest neighbour that is not itself alone;
-    where all its neighbours are, it stays.
+    """Move each point that is alone in its cluster into the cluster of its nearest neighbour that
+    is not alone; it stays if there is none.
 
     Args:
-        I: `(N, m)` int, neighbours, the nearest first.
+        I: `(N, m)` int, the neighbours of each point, the nearest first.
         clusters: `(N,)` int.
 
     Returns:
         `(N,) int64`, numbered from 0 without a gap.
     """
     alone = (np.bincount(clusters) == 1)[clusters]
-    lonely = np.flatnonzero(alone)
-    company = ~alone[I[lonely]]
-    nearest = I[lonely, company.argmax(axis=1)]
+    singletons = np.flatnonzero(alone)
+    hosts = ~alone[I[singletons]]
+    nearest = I[singletons, hosts.argmax(axis=1)]
     joined = clusters.astype(np.int64)
-    joined[lonely] = np.where(company.any(axis=1), clusters[nearest], clusters[lonely])
+    joined[singletons] = np.where(hosts.any(axis=1), clusters[nearest], clusters[singletons])
     return _renumbered(joined)
 
 
 def check_neighbours(nnn: int, n: int) -> None:
-    """Raise a ValueError where n points do not have nnn neighbours."""
+    """Raise a ValueError if n points don't have nnn neighbours each."""
     if not 1 <= nnn < n:
         raise ValueError(f"the graph needs 1 <= nnn < N, not nnn = {nnn} for N = {n} points")
 
@@ -141,7 +139,7 @@ def check_graph(method: str) -> None:
 
 
 def check_widths(sigma: float, alpha: float) -> None:
-    """Raise a ValueError for a sigma or an alpha that PIC cannot work with."""
+    """Raise a ValueError for a sigma or an alpha out of range."""
     if not 0 < sigma < np.inf:
         raise ValueError(f"PIC needs sigma > 0, not sigma = {sigma}")
     if not 0 < alpha < 1:
@@ -149,20 +147,20 @@ def check_widths(sigma: float, alpha: float) -> None:
 
 
 class _SmallWorld:
-    """HNSW. It finds neighbours among points in half precision, as a copy in float32 is too much
-    beside the features; the distances to those it finds are exact."""
+    """HNSW with the interface of a Faiss index. It stores points in half precision to save memory;
+    the distances that it returns are exact."""
 
     def __init__(self, xb: np.ndarray) -> None:
-        self.xb, self.scale = xb, np.abs(xb).max() or np.float32(1)  # into the range of halves
+        self.xb, self.scale = xb, np.abs(xb).max() or np.float32(1)  # into float16's range
         half: Any = faiss.ScalarQuantizer.QT_fp16
         self.index: Any = faiss.IndexHNSWSQ(xb.shape[1], half, LINKS)
         self.index.hnsw.efSearch = SEARCHED
-        for start in range(0, len(xb), BLOCK):  # gives the same graph on any number of threads
+        for start in range(0, len(xb), BLOCK):  # in blocks, the threads don't change the graph
             scaled: Any = xb[start : start + BLOCK] / self.scale
             self.index.add(scaled)
 
     def search(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """As a Faiss index: distances and neighbours, the nearest first."""
+        """Distances and neighbours, the nearest first."""
         neighbours = self.index.search(points / self.scale, count)[1]
         distances = np.stack(
             [np.square(self.xb[column] - points).sum(axis=1) for column in neighbours.T], axis=1
@@ -187,15 +185,14 @@ def _search(
 def _self_first(
     rows: np.ndarray, distances: np.ndarray, neighbours: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put each point in front of its neighbours: its duplicates, at the same distance, may have
-    been found first, or even have crowded it out."""
+    """Put each point before its neighbours. Its duplicates have the same distance, so the search
+    may return them first, or even in its place."""
     missing = neighbours < 0
     neighbours = np.where(missing, rows[:, None], neighbours)
     itself = neighbours == rows[:, None]
     distances = np.where(itself, 0, np.maximum(distances, 0)).astype(np.float32)
-    crowded_out = ~itself.any(axis=1)
-    neighbours[crowded_out, -1], distances[crowded_out, -1] = rows[crowded_out], 0
-    itself[crowded_out, -1] = True
+    lost = ~itself.any(axis=1)
+    neighbours[lost, -1], distances[lost, -1], itself[lost, -1] = rows[lost], 0, True
     first = itself & (itself.cumsum(axis=1) == 1)
     order = np.argsort(np.where(first, 0, np.where(missing, 2, 1)), axis=1, kind="stable")
     return np.take_along_axis(neighbours, order, 1), np.take_along_axis(distances, order, 1)
@@ -215,13 +212,12 @@ def _affinities(
     D: np.ndarray,  # noqa: N803
     sigma: float,
 ) -> scipy.sparse.csr_matrix:
-    """W = A + Aᵀ `(N, N) float64` with A_ij = exp(−d_ij/σ²) along the graph's edges, but for those
-    from a point to itself."""
+    """W = A + Aᵀ `(N, N) float64` with A_ij = exp(−d_ij/σ²) for each edge between two points."""
     n, width = I.shape
     points, neighbours = np.repeat(np.arange(n), width), I.ravel()
     edges = points != neighbours
     with np.errstate(over="ignore"):
-        exponents = D.astype(np.float64).ravel()[edges] / sigma / sigma  # σ² may be 0
+        exponents = D.astype(np.float64).ravel()[edges] / sigma / sigma  # σ² may underflow to 0
     weights = np.exp(-exponents)
     a = scipy.sparse.csr_matrix((weights, (points[edges], neighbours[edges])), shape=(n, n))
     return (a + a.T).tocsr()
@@ -236,30 +232,27 @@ def _power_iteration(graph: scipy.sparse.csr_matrix, alpha: float) -> np.ndarray
         mass = alpha * (graph @ before) + (1 - alpha) / n  # W is symmetric
         mass /= mass.sum()
         if np.array_equal(mass, before):
-            break  # all further iterations give these very bits
+            break  # further iterations would give the same bits
     return mass
 
 
 def _uphill(graph: scipy.sparse.csr_matrix, mass: np.ndarray) -> np.ndarray:
     """The neighbour j of each point i that maximises W_ij (v_j − v_i), if that is positive (the
     lowest j, where several do), else i itself."""
-    n = graph.shape[0]
-    degrees = np.diff(graph.indptr)
-    points = np.repeat(np.arange(n), degrees)
-    gains = graph.data * (mass[graph.indices] - mass[points])
-    best = np.zeros(n)
-    connected = degrees > 0
-    best[connected] = np.maximum.reduceat(gains, graph.indptr[:-1][connected])
-    ways = np.flatnonzero((gains > 0) & (gains == best[points]))
-    uphill = np.arange(n)
-    lowest = ways[np.lexsort((graph.indices[ways], points[ways]))[::-1]]
-    uphill[points[lowest]] = graph.indices[lowest]  # of several, the last one written stays
+    uphill = np.arange(graph.shape[0])
+    points = np.repeat(uphill, np.diff(graph.indptr))
+    gains = graph.copy()
+    gains.data *= mass[graph.indices] - mass[points]
+    best = gains.max(axis=1).toarray().ravel()
+    edges = np.flatnonzero((gains.data > 0) & (gains.data == best[points]))
+    climbers, first = np.unique(points[edges], return_index=True)  # a row's indices ascend
+    uphill[climbers] = graph.indices[edges[first]]
     return uphill
 
 
 def _roots(uphill: np.ndarray) -> np.ndarray:
-    """The cluster of each point: the root that its pointers end at. Mass grows along them, so that
-    there is no circle; each round doubles the length that a pointer spans."""
+    """The cluster of each point: the local maximum at the end of its path. Mass grows along a path,
+    so there is no circle; each round doubles the steps that a pointer spans."""
     while True:
         further = uphill[uphill]
         if np.array_equal(further, uphill):

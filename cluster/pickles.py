@@ -1,4 +1,4 @@
-"""Clusters as pickles: a run's `clusters`, and the released `*_cluster_assignment.pickle`."""
+"""Clusters in pickle files: a run's `clusters`, and the released `*_cluster_assignment.pickle`."""
 
 import operator
 import pickle
@@ -16,8 +16,8 @@ from system.safe_pickle import load_plain, read_plain
 
 
 def read_clusters(path: Path) -> list[list[list[int]]]:
-    """A run's `clusters`, also of the original code: for each epoch for each cluster the numbers of
-    its images.
+    """Read a run's `clusters` file, ours or the original's: for each epoch, for each cluster, the
+    numbers of its images.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -34,11 +34,11 @@ def read_clusters(path: Path) -> list[list[list[int]]]:
 
 
 def read_assignment(path: Path) -> list[tuple[str, int]]:
-    """A `*_cluster_assignment.pickle`: pairs of an image's path and the number of its cluster, or a
-    dict from the one to the other.
+    """Read a `*_cluster_assignment.pickle`: pairs of image path and cluster number, or a dict from
+    path to cluster.
 
-    Paths that Python 2 wrote are the bytes of a file name, and come out as Python has these, also
-    where they are not UTF-8.
+    Paths from Python 2 are bytes. They are decoded like file names, so that bytes that aren't UTF-8
+    survive.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -54,17 +54,16 @@ def read_assignment(path: Path) -> list[tuple[str, int]]:
 
 
 def write_assignment(path: Path, pairs: Iterable[tuple[str, int]]) -> None:
-    """Write pairs of an image's path and the number of its cluster in the released format, whole or
-    not at all.
+    """Write pairs of image path and cluster number in the released format, whole or not at all.
 
-    Python 2 reads it, too; paths are texts of Python 2, the bytes of the file names. (In Python 3,
-    `pickle.load` takes them with `encoding="latin1"`, or `"utf-8"` where the names are.)
+    Python 2 reads the file, too: paths are its byte strings. In Python 3, load it with
+    `pickle.load(file, encoding="utf-8")`, or `"latin1"` if a name is not UTF-8.
     """
     with atomic_write(path) as file:
         file.write(pickle.PROTO + b"\x02" + pickle.EMPTY_LIST)
         for name, cluster in pairs:
             text = name.encode("utf-8", "surrogateescape")
-            # by hand: Python 3's pickle writes no texts of Python 2
+            # Python 3's pickle module can't write byte strings of Python 2
             file.write(pickle.BINSTRING + struct.pack("<i", len(text)) + text)
             file.write(pickle.dumps(operator.index(cluster), protocol=2)[2:-1])
             file.write(pickle.TUPLE2 + pickle.APPEND)
@@ -89,7 +88,7 @@ def _epoch(number: int, clusters: Any) -> list[list[int]]:
 
 
 def _are_numbers(members: Any) -> bool:
-    """Whether these are whole numbers of 64 bits, one after the other."""
+    """Whether this is a flat sequence of 64-bit integers."""
     if isinstance(members, np.ndarray):
         return members.ndim == 1 and (members.dtype.kind in "iu" or members.size == 0)
     return isinstance(members, list | tuple) and all(
@@ -107,16 +106,16 @@ def _pair(number: int, entry: Any) -> tuple[str, int]:
 
 
 def _short(value: Any) -> str:
-    """Some of a value: a pickle of a few bytes can hold one that would fill the memory as text."""
+    """A short form of a value: the full text of a small pickle's content could fill the memory."""
     return shorten(reprlib.repr(value))
 
 
 class Logger:
-    """A pickle file that holds a list, and to which an item is appended at the item's own cost.
+    """A list in a pickle file. Appending an item takes as long as the item is, not the list.
 
-    `pickle.load` gives the list at every moment, also after a crash in the middle of `log`: the new
-    item is written behind the pickle's closing STOP byte, where no reader looks, and becomes part
-    of the list when that single byte is replaced by the item's first one.
+    `pickle.load` works at every moment, even after a crash during `log`: a new item is written
+    after the pickle's final STOP byte, where no reader looks. Replacing that single byte by the
+    item's first one then adds the item to the list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -125,7 +124,7 @@ class Logger:
 
     @property
     def data(self) -> list[Any]:
-        """The items so far, read from the file."""
+        """The items in the file."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
@@ -133,7 +132,7 @@ class Logger:
 
     @property
     def end(self) -> int:
-        """The place of the list's STOP byte in the file, which is made where it is missing."""
+        """Position of the STOP byte. Creates the file if it is missing."""
         if self._end is None:
             if not self.path.exists():
                 self.rewrite([])
@@ -146,7 +145,7 @@ class Logger:
         """Append an item made of lists, dicts, strings and numbers.
 
         Raises:
-            OSError: the disk is full, for example; the list is as it was before.
+            OSError: for example a full disk; the list is unchanged.
         """
         opcodes = _appending(item) + pickle.STOP
         end = self.end
@@ -161,10 +160,10 @@ class Logger:
         self._end = end + len(opcodes) - 1
 
     def rewrite(self, items: Iterable[Any]) -> None:
-        """Replace the list by another, with the bytes that `log` would have written.
+        """Replace the list. The bytes are those that `log` would have written.
 
         Raises:
-            OSError: the disk is full, for example; the list is as it was before.
+            OSError: for example a full disk; the list is unchanged.
         """
         self._end = None
         with atomic_write(self.path) as file:
@@ -175,5 +174,5 @@ class Logger:
 
 
 def _appending(item: Any) -> bytes:
-    """The opcodes that append an item to the list under way."""
+    """The opcodes that append an item to the list on the unpickler's stack."""
     return pickle.dumps(item, protocol=2)[2:-1] + pickle.APPEND

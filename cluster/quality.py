@@ -1,4 +1,4 @@
-"""How good a clustering is, and what is in it: NMI, purity, sizes, lists of members.
+"""Measures of a clustering (NMI, purity, sizes), and its lists of members.
 
 NMI is normalised by the geometric mean of the entropies, as in the paper; scikit-learn's default is
 the arithmetic mean.
@@ -15,9 +15,9 @@ from sklearn.metrics.cluster import contingency_matrix
 
 
 def nmi(a: np.ndarray, b: np.ndarray) -> float:
-    """Normalised mutual information I(A; B) / √(H(A) H(B)) in 0..1 of two assignments `(N,) int64`,
-    over the images that both assign (≥ 0). The paper's section 4.1 uses it against the previous
-    epoch's assignment and against labels."""
+    """Normalised mutual information I(A; B) / √(H(A) H(B)), 0..1, of two assignments `(N,) int64`,
+    over the images that both assign (≥ 0). The paper's section 4.1 compares with the previous
+    epoch's assignment and with labels."""
     both = (a >= 0) & (b >= 0)
     return float(normalized_mutual_info_score(a[both], b[both], average_method="geometric"))
 
@@ -30,8 +30,8 @@ def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
 
 
 def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
-    """How many of k clusters are not empty, and the sizes of those, of an assignment `(N,) int64`
-    of one image or more."""
+    """The number and sizes of the non-empty clusters among k, of an assignment `(N,) int64` of one
+    image or more."""
     sizes = np.bincount(assignment, minlength=k)
     sizes = sizes[sizes > 0]
     return {
@@ -46,7 +46,7 @@ def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
 
 
 def describe_sizes(metrics: dict[str, Any]) -> str:
-    """What `size_metrics` gives, in words."""
+    """`size_metrics` in words."""
     size = metrics["cluster_size"]
     return (
         f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
@@ -55,8 +55,12 @@ def describe_sizes(metrics: dict[str, Any]) -> str:
 
 
 def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:
-    """An assignment `(N,) int64` (−1: left out) as the original's `images_lists`: for each of k
-    clusters the ascending list of its members."""
+    """The original's `images_lists`: for each of k clusters the ascending list of its members.
+
+    Args:
+        assignment: `(N,) int64`, −1 for an image that is left out.
+        k: number of clusters.
+    """
     members = np.flatnonzero(assignment >= 0)
     members = members[np.argsort(assignment[members], kind="stable")]
     sizes = np.bincount(assignment[members], minlength=k)
@@ -67,15 +71,14 @@ def arrange_clustering(images_lists: Sequence[Sequence[int]]) -> np.ndarray:
     """The cluster of each image in data-set order: the inverse of `group_by_cluster`.
 
     Args:
-        images_lists: for each cluster the numbers of its images, in any order; a cluster may be
-            empty.
+        images_lists: for each cluster the numbers of its images, in any order.
 
     Returns:
         `(N,) int64`, where N is the highest number plus 1; −1 for an image in no list.
 
     Raises:
         ValueError: a number is negative, or occurs twice.
-        TypeError: a number is not whole.
+        TypeError: a number is not an integer.
     """
     sizes = [len(members) for members in images_lists]
     images = np.fromiter(map(operator.index, chain.from_iterable(images_lists)), np.int64)

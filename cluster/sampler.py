@@ -9,21 +9,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from cluster.quality import arrange_clustering
+
 
 def cluster_weights(assignment: np.ndarray, k: int) -> np.ndarray:
-    """What each cluster counts in the loss with `--reweight`: `(k,) float32`, proportional to
-    (1 / (size + 1e-10))^0.5 as in the model zoo's recipe, with a mean of 1 over the clusters that
-    are not empty; an empty one, which the loss never meets, has 0."""
+    """The weight of each cluster in the loss with `--reweight`, `(k,) float32`: proportional to
+    (1 / (size + 1e-10))^0.5 as in the model zoo's recipe, with a mean of 1 over the non-empty
+    clusters, and 0 for empty ones."""
     sizes = np.bincount(assignment[assignment >= 0], minlength=k)
     weights = np.where(sizes > 0, (1 / (sizes + 1e-10)) ** 0.5, 0)
     return (weights / weights[sizes > 0].mean()).astype(np.float32)
 
 
 def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images so that every non-empty cluster is met equally often (paper, section 3.3).
+    """Draw every non-empty cluster equally often (paper, section 3.3).
 
     Each of the n non-empty clusters gives ⌊length/n⌋ + 1 images, with replacement where it has
-    fewer; these are shuffled and cut to `length`. Empty clusters and left-out images give none.
+    fewer; these are shuffled and cut to `length`.
 
     Args:
         assignment: `(N,) int64`, the cluster of each image or −1.
@@ -53,12 +55,10 @@ def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator
 
 
 def released_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images as the released code does, where clusters come out unbalanced.
+    """Draw images as the released code does, where clusters come out unbalanced: it takes the
+    sampler's image indices as positions in a list of images that is sorted by cluster.
 
-    There the sampler's image indices are taken as positions in a data set that is ordered by
-    cluster, so that a draw meant for one image gives the one that stands at its position.
-
-    Arguments, result and errors are those of `balanced_order`.
+    Arguments, result and errors as in `balanced_order`.
     """
     kept = np.flatnonzero(assignment >= 0)
     by_cluster = kept[np.argsort(assignment[kept], kind="stable")]
@@ -70,20 +70,17 @@ ORDERS = {"paper": balanced_order, "released": released_order}
 
 
 class UnifLabelSampler(Sampler[int]):
-    """The class-balanced sampler under the original's name, for use with any DataLoader.
+    """`balanced_order` under the original's name, for any DataLoader. Each iteration draws anew.
 
     Args:
         N: number of draws in an epoch.
         images_lists: for each cluster the list of its image indices; empty lists are skipped.
-        seed: draws differ from one iteration to the next, and are the same for the same seed.
+        seed: of all iterations.
     """
 
     def __init__(self, N: int, images_lists: Sequence[Sequence[int]], seed: int = 0) -> None:  # noqa: N803
         self.length = N
-        sizes = [len(images) for images in images_lists]
-        images = np.concatenate([np.asarray(images, np.int64) for images in images_lists])
-        self.assignment = np.full(int(images.max(initial=-1)) + 1, -1, np.int64)
-        self.assignment[images] = np.repeat(np.arange(len(sizes)), sizes)
+        self.assignment = arrange_clustering(images_lists)
         self.rng = np.random.default_rng(seed)
 
     def __iter__(self) -> Iterator[int]:

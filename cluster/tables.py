@@ -1,4 +1,4 @@
-"""Which image is in which cluster, as files: tables, the released pickle, folders of links."""
+"""Write the cluster of each image: as a table, as the released pickle, as folders of links."""
 
 import argparse
 import csv
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from system.extras import check_installed
 from system.files import atomic_folder, atomic_write, check_new_file, check_new_folder
 
 TABLES = (".csv", ".parquet")
-LONGEST_NAME = 255  # bytes, of a file on most systems
+LONGEST_NAME = 255  # bytes of a file name on most systems
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Assignment:
     """Images and their clusters.
 
     Attributes:
-        paths: files to open, M.
+        paths: of the M images.
         clusters: `(M,) int64`.
-        distances: `(M,) float32` to the centroids, where they are known.
+        distances: `(M,) float32` to the centroids; None if unknown.
     """
 
     paths: list[str]
@@ -37,8 +37,8 @@ class Assignment:
     distances: np.ndarray | None = None
 
     def members(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Each cluster that is not empty, ascending, and the rows of its images: the nearest to the
-        centroid first, or in their order where distances are not known."""
+        """Each non-empty cluster, ascending, and the rows of its images: the nearest to the
+        centroid first, or in order if distances are unknown."""
         keys = (self.clusters,) if self.distances is None else (self.distances, self.clusters)
         order = np.lexsort(keys)
         numbers, starts = np.unique(self.clusters[order], return_index=True)
@@ -48,11 +48,11 @@ class Assignment:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--out`, `--pickle` and `--folders`."""
     add = parser.add_argument
-    out_help = "table, by its ending CSV or Parquet; with no output given, CSV on standard output"
+    out_help = "table: CSV or Parquet, by its ending; with no output given, CSV on standard output"
     add("--out", metavar="FILE", type=Path, help=out_help)
-    pickle_help = "the format of the released assignments: a list of (path, cluster)"
+    pickle_help = "list of (path, cluster), in the format of the released assignments"
     add("--pickle", metavar="FILE.pickle", type=Path, help=pickle_help)
-    folders_help = "new folder, with a folder for each cluster, of symbolic links to its images"
+    folders_help = "new folder with a subfolder of symbolic links for each cluster"
     add("--folders", metavar="DIR", type=Path, help=folders_help)
 
 
@@ -82,7 +82,7 @@ def check_table(flag: str, path: Path) -> None:
 
 
 def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path]:
-    """Write what the flags ask for. Returns the files and folders that are there then."""
+    """Write what the flags ask for, and return the paths written."""
     if args.out is not None:
         write_table(args.out, assignment)
     if args.pickle is not None:
@@ -94,7 +94,7 @@ def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path
 
 
 def write_table(path: Path, assignment: Assignment) -> None:
-    """Write CSV or Parquet, by the file's ending: path, cluster and, where known, distance."""
+    """Write CSV or Parquet, by the file's ending: path, cluster and, if known, distance."""
     with atomic_write(path) as file:
         if path.suffix.lower() == ".parquet":
             _write_parquet(file, assignment)
@@ -103,7 +103,7 @@ def write_table(path: Path, assignment: Assignment) -> None:
 
 
 def print_csv(assignment: Assignment) -> None:
-    """Print CSV; a reader that has enough of it may close the pipe."""
+    """Print CSV. It is no error if the reader closes the pipe."""
     sys.stdout.flush()
     try:
         _write_csv(sys.stdout.buffer, assignment)
@@ -117,7 +117,7 @@ def write_folders(path: Path, assignment: Assignment) -> None:
     order of `Assignment.members`.
 
     Raises:
-        InputError: the folder is no longer new or empty, or cannot be written.
+        InputError: the folder is not empty, or cannot be written.
     """
     check_new_folder("--folders", path)
     width = max(4, len(str(assignment.clusters.max(initial=0))))
@@ -134,8 +134,7 @@ def write_folders(path: Path, assignment: Assignment) -> None:
 
 
 def _link_name(number: int, image: str) -> str:
-    """The image's name with its number in front, and not longer than a name may be: an end with the
-    extension stays."""
+    """The number and the image's name, cut at its beginning where that would be too long."""
     name = f"{number:06d}_"
     end = os.path.basename(image)  # noqa: PTH119 (hot)
     while len(os.fsencode(name + end)) > LONGEST_NAME:
@@ -144,36 +143,31 @@ def _link_name(number: int, image: str) -> str:
 
 
 def _write_csv(file: IO[bytes], assignment: Assignment) -> None:
-    """CSV in UTF-8, where file names that are not keep their bytes."""
+    """CSV in UTF-8; file names that aren't UTF-8 keep their bytes."""
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-    plain = csv.writer(text, lineterminator="\n")
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    numbers = [assignment.clusters.tolist()]
-    if assignment.distances is not None:
-        numbers.append([float(str(each)) for each in assignment.distances])
-    plain.writerow(_columns(assignment))
-    for path, *row in zip(assignment.paths, *numbers, strict=True):
-        # a carriage return is quoted by some versions of the module only
-        (quoted if "\r" in path else plain).writerow([path, *row])
+    columns = _columns(assignment)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     text.flush()
     text.detach()
 
 
 def _write_parquet(file: IO[bytes], assignment: Assignment) -> None:
-    """A table whose paths are UTF-8, as Parquet's texts are: of names that are not, the odd bytes
-    become `\\xNN`."""
+    """Parquet's strings are UTF-8: bytes of a path that aren't become `\\xNN`."""
     import pyarrow
     import pyarrow.parquet
 
-    arrays = [pyarrow.array([_utf8(path) for path in assignment.paths], pyarrow.string())]
-    numbers = (assignment.clusters, assignment.distances)
-    arrays += [pyarrow.array(each) for each in numbers if each is not None]
-    pyarrow.parquet.write_table(pyarrow.table(arrays, _columns(assignment)), file)
+    paths = [
+        path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        for path in assignment.paths
+    ]
+    columns = {**_columns(assignment), "path": pyarrow.array(paths, pyarrow.string())}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
 
 
-def _utf8(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _columns(assignment: Assignment) -> list[str]:
-    return ["path", "cluster", *(["distance"] if assignment.distances is not None else [])]
+def _columns(assignment: Assignment) -> dict[str, Any]:
+    columns: dict[str, Any] = {"path": assignment.paths, "cluster": assignment.clusters}
+    if assignment.distances is not None:
+        columns["distance"] = assignment.distances
+    return columns

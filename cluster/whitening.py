@@ -1,7 +1,7 @@
 """PCA-whitening and L2 normalisation of features (paper, section 4, "Implementation details").
 
-The covariance is gathered block by block, so that features can be kept in half precision, and over
-all processes, so that they can stay where they were computed.
+The covariance is summed block by block, so that features can be kept in half precision, and over
+all processes, so that each process keeps its own features.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from parallel.collectives import all_reduce, gather_rows, world_size
 from system.device import full_float32
 
 PCA = 256  # components
-BLOCK = 4096  # rows that are in float32 at a time
-LARGEST_RATIO = 3e3  # of two eigenvalues, up to which float32 is trusted to find them
+BLOCK = 4096  # rows converted to float32 at a time
+LARGEST_RATIO = 3e3  # of eigenvalues: beyond it, float32 can't tell the small ones apart
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """PCA with whitening, followed by L2 normalisation of the rows.
+    """A fitted PCA-whitening, followed by L2 normalisation of the rows.
 
     Attributes:
         mean: `(D,) float32`, subtracted first.
         matrix: `(D, d) float32`, the principal axes, each divided by the standard deviation
-            along it; zero columns where the features have fewer directions than d.
+            along it; the last columns are zero if the features have fewer than d directions.
     """
 
     mean: np.ndarray
@@ -39,7 +39,7 @@ class Whitening:
         """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero).
 
         Raises:
-            ValueError: the features do not have D dimensions, or a row is not finite.
+            ValueError: the features don't have D dimensions, or a row is not finite.
         """
         _check_shape(features.shape, len(self.mean))
         reduced = np.empty((len(features), self.matrix.shape[1]), np.float32)
@@ -49,8 +49,8 @@ class Whitening:
             rows -= mean
             with full_float32():
                 white = F.normalize(rows @ matrix)
-            if refusal := _not_finite(white, start):
-                raise refusal
+            if error := _not_finite(white, start):
+                raise error
             reduced[start : start + len(rows)] = white.cpu().numpy()
         return reduced
 
@@ -58,12 +58,12 @@ class Whitening:
 class Moments:
     """The mean and covariance of feature rows that arrive in blocks.
 
-    Rows are shifted by the mean of the first block, which leaves the products their digits where
-    the mean is large, multiplied in float32, and summed in float64.
+    Products are in float32, sums in float64. To keep precision where the mean is large, the mean of
+    the first block is subtracted from all rows.
 
     Args:
         dim: D.
-        device: where the rows are multiplied.
+        device: where to compute.
     """
 
     def __init__(self, dim: int, device: torch.device = CPU) -> None:
@@ -73,15 +73,15 @@ class Moments:
         self._sum = torch.zeros(dim, dtype=torch.float64, device=self._device)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=self._device)
         self._block = torch.empty(BLOCK, dim, device=self._device)
-        self._waiting = 0  # rows in it
-        self._refusal: ValueError | None = None
+        self._waiting = 0  # rows in the block
+        self._error: ValueError | None = None
 
     @torch.inference_mode()
     def add(self, rows: torch.Tensor) -> None:
-        """Take in `(n, D)` rows of any floating type.
+        """Add `(n, D)` rows of any floating type.
 
         Raises:
-            ValueError: the rows do not have D dimensions.
+            ValueError: the rows don't have D dimensions.
         """
         _check_shape(rows.shape, len(self._sum))
         for part in rows.split(BLOCK):
@@ -93,14 +93,14 @@ class Moments:
     @torch.inference_mode()
     def reduce(self) -> tuple[int, torch.Tensor, torch.Tensor]:
         """The number of rows, their mean `(D,) float64` and covariance `(D, D) float64`, over all
-        processes. To be called once, since it works in place.
+        processes. Call it once only: it works in place.
 
         Raises:
-            ValueError: a row is not finite, in this process or in another.
+            ValueError: a row of any process is not finite.
         """
         self._flush()
-        if all_reduce(np.array([self._refusal is not None], np.int64))[0]:
-            raise self._refusal or ValueError("features: a row of another process is not finite")
+        if all_reduce(np.array([self._error is not None], np.int64))[0]:
+            raise self._error or ValueError("features: a row of another process is not finite")
         count = int(all_reduce(np.array([self._count]))[0])
         offset = self._sum / max(self._count, 1)
         own_mean = self._shift.double() + offset
@@ -120,12 +120,12 @@ class Moments:
         self._waiting = 0
         if self._count == 0:
             mean = rows.mean(dim=0)
-            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # a bad row stays the only one
+            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # keeps the good rows finite
         rows -= self._shift
         sums = rows.sum(dim=0)
-        if not torch.isfinite(sums).all() and self._refusal is None:
-            # raised later, when all processes can do so together
-            self._refusal = _not_finite(rows, self._count)
+        if not torch.isfinite(sums).all() and self._error is None:
+            # raised in `reduce`, by all processes together
+            self._error = _not_finite(rows, self._count)
         _add_gram(self._scatter, rows)
         self._sum += sums
         self._count += len(rows)
@@ -134,12 +134,12 @@ class Moments:
 def fit_whitening(
     features: np.ndarray | Moments, pca: int = PCA, device: torch.device = CPU
 ) -> Whitening:
-    """Fit the PCA-whitening of features, those of all processes together.
+    """Fit the PCA-whitening of the features of all processes.
 
     Args:
         features: `(N, D)` of any floating type, or their moments.
-        pca: components wanted. Where the centred features have fewer directions (above the rounding
-            error of the covariance), the rest of the components is zero.
+        pca: number of components. If the centred features have fewer directions (above the rounding
+            error of the covariance), the last components are zero.
         device: where to compute.
 
     Raises:
@@ -163,17 +163,10 @@ def preprocess_features(
 ) -> np.ndarray:
     """PCA-reduce, whiten and L2-normalise (paper, section 4, "Implementation details").
 
-    Args:
-        features: `(N, D)` of any floating type.
-        pca: components to keep.
-        device: where to compute.
+    Arguments and errors as in `fit_whitening`.
 
     Returns:
-        `(N, pca) float32` rows of unit length, but zero for a row that is the mean. Where the
-        features have fewer directions than `pca`, the last components are zero.
-
-    Raises:
-        ValueError: fewer than 2 rows, not two-dimensional, or a row is not finite.
+        `(N, pca) float32` rows of unit length; a row equal to the mean becomes zero.
     """
     return fit_whitening(features, pca, device).apply(features, device)
 
@@ -187,14 +180,14 @@ def _fit_from_moments(moments: Moments, pca: int) -> Whitening:
 
 
 def _fit_from_few(features: np.ndarray, pca: int) -> Whitening:
-    """With no more rows than dimensions the N × N Gram matrix, which has the same non-zero
-    eigenvalues, is the smaller one."""
+    """For N ≤ D: the Gram matrix `(N, N)` is smaller than the covariance and has the same non-zero
+    eigenvalues."""
     n = len(features)
     if n < 2:
         raise ValueError(f"PCA needs at least 2 rows, not {n}")
     rows = torch.from_numpy(features).float()
-    if refusal := _not_finite(rows, 0):
-        raise refusal
+    if error := _not_finite(rows, 0):
+        raise error
     mean = rows.double().mean(dim=0)
     centred = rows - mean.float()
     gram = torch.zeros(n, n, dtype=torch.float64)
@@ -213,12 +206,11 @@ def _whitening(mean: torch.Tensor, axes: np.ndarray, variances: np.ndarray, pca:
 def _largest_eigenpairs(
     matrix: torch.Tensor, count: int, mean: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues `(c,) float64` of a covariance or Gram matrix, float64, of features
-    with this mean, descending, and their eigenvectors `(n, c)`, c ≤ count.
+    """The largest eigenvalues `(c,) float64`, descending, and eigenvectors `(n, c)`, c ≤ count, of
+    the covariance or Gram matrix (float64) of features with this mean.
 
-    Eigenvalues have a floor: the rounding error of the float32 products that the matrix was summed
-    from, and that of the features themselves. A direction below it is noise; whitening would blow
-    it up to the size of the signal, so it is left out.
+    Leaves out eigenvalues below the rounding error of the float32 products and of the features:
+    whitening would blow this noise up to the size of the signal.
     """
     if not torch.isfinite(matrix.diagonal()).all():
         raise ValueError("features: too large for products in float32; scale them down")
@@ -235,9 +227,9 @@ def _largest_eigenpairs(
 
 
 def _eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenpairs, ascending: found in float32, which takes half the time, and
-    refined in float64 (a power iteration and Rayleigh–Ritz); in float64 throughout where the
-    largest eigenvalue dwarfs the others, which float32 cannot tell apart then."""
+    """The `count` largest eigenpairs, ascending. They are found in float32, which takes half the
+    time, and refined in float64 (a power iteration and Rayleigh–Ritz). If the largest eigenvalue
+    dwarfs the others, all is in float64."""
     values, basis = _lapack_eigh(matrix.astype(np.float32), count)
     if values[-1] > LARGEST_RATIO * values[0]:
         return _lapack_eigh(matrix, count)
@@ -248,9 +240,9 @@ def _eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _lapack_eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     n = len(matrix)
-    # One thread: the reduction to tridiagonal form meets at thousands of barriers. Two threads make
-    # it 1.5 times faster on an idle machine, and ten times slower beside another busy program. The
-    # transpose is the same matrix, in the order that LAPACK works on in place.
+    # One thread: the reduction to tridiagonal form has thousands of barriers. Two threads are 1.5
+    # times faster on an idle machine, but ten times slower beside another busy program. The
+    # transpose is the same matrix in LAPACK's memory order.
     with threadpool_limits(1):
         return scipy.linalg.eigh(
             matrix.T, subset_by_index=[n - count, n - 1], overwrite_a=True, check_finite=False
@@ -258,11 +250,11 @@ def _lapack_eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add `rows.T @ rows`, `(D, D) float32`, to a float64 total. On CPU through NumPy, which knows
-    that the product is symmetric (half the work), and adds it without a copy in float64."""
+    """Add `rows.T @ rows`, `(D, D) float32`, to a float64 total. On a CPU, NumPy uses the product's
+    symmetry (half the work) and adds without a float64 copy."""
     if rows.device.type == "cpu":
         sums, factor = total.numpy(), rows.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # it is seen, and refused, later
+        with np.errstate(over="ignore", invalid="ignore"):  # checked later
             sums += factor.T @ factor
     else:
         with full_float32():
@@ -270,8 +262,8 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 def _blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
-    """Blocks of rows in float32 on the device, each with the number of its first row. They are one
-    and the same piece of memory, filled anew each time."""
+    """Blocks of rows in float32 on the device, each with the number of its first row. All blocks
+    share the same memory."""
     block = torch.empty(min(BLOCK, len(features)), features.shape[1], device=device)
     for start in range(0, len(features), BLOCK):
         part = torch.from_numpy(features[start : start + BLOCK])
@@ -285,7 +277,7 @@ def _check_shape(shape: tuple[int, ...], dim: int | None = None) -> None:
 
 
 def _not_finite(rows: torch.Tensor, start: int) -> ValueError | None:
-    """What there is to say against rows, numbered from `start` on, with NaN or infinity in them."""
+    """The error that names the first row with NaN or infinity, counting from `start`, if any."""
     finite = torch.isfinite(rows.sum(dim=1))
     if finite.all():
         return None

@@ -9,10 +9,10 @@ network input. Imports system/ and parallel/.
     folder.py                the source for files: a folder, nested or flat, or a list
     decode.py                from bytes to RGB pixels: the one place that decodes
     transforms.py            every crop, once; pixels to network input
-    loading.py               workers, batches, the order of an epoch; `--decode`, `--max-pixels`
+    loading.py               workers, batches, the order of an epoch; how images are decoded
     batch.py                 Batch: pixels, indices, reasons for unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
-    resized.py               whole images at a given long side, one to a batch, for retrieval
+    resized.py               images at a given long side, one per batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes
     retrieval.py             Oxford5k and Paris6k: images, queries, ground truth
     retrieval_revisited.py   the ground truth of ROxford5k and RParis6k

@@ -1,4 +1,4 @@
-"""A batch of pixels that knows which images it is of."""
+"""A batch of pixels with the data-set indices of its images."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """`pixels` (B, 3, H, W) uint8 of the images `index` (B,) int64, and why the others are missing:
-    `unreadable` maps an image index to the reason."""
+    """`pixels` (B, 3, H, W) uint8 of the images `index` (B,) int64; `unreadable` maps the index of
+    each missing image to the reason."""
 
     pixels: Tensor
     index: Tensor
@@ -20,7 +20,7 @@ class Batch:
 
 
 def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:
-    """Stack the readable images of a batch and set the others apart."""
+    """Stack the readable images of a batch and separate the others."""
     readable = [(index, pixels) for index, pixels in samples if isinstance(pixels, Tensor)]
     unreadable = {index: reason for index, reason in samples if isinstance(reason, str)}
     if not readable:

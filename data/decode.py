@@ -5,35 +5,49 @@ import functools
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+
+from system.errors import InputError, shorten
 
 MAX_PIXELS = 178_956_970  # of an image: 0.5 GB of RGB, and Pillow's own limit
+EXIF = ("ignore", "apply")
 
-# Formats that Pillow has no decoder of its own for. EPS is a program, which it has Ghostscript run.
+# Formats that Pillow cannot decode, and EPS, a program that it would have Ghostscript run
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 EMPTY = "the file is empty"
+
+_exif = EXIF[0]  # this process's choice
+
+
+def _jpeg_decoder() -> Callable[..., Any]:
+    """TorchCodec's, or torchvision's deprecated one without a TorchCodec >= 0.16 for this torch."""
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, OSError, RuntimeError):
+        from torchvision.io import decode_jpeg as deprecated
+
+        return deprecated
+    return decode_jpeg
+
+
+decode_jpeg = _jpeg_decoder()
 
 
 class UnreadableImageError(Exception):
     """An image that cannot be decoded; the message says why."""
 
 
-def limit_pixels(most: int, worker: int = 0) -> None:
-    """Set the pixels that an image of this process may have; without a call they are `MAX_PIXELS`.
-
-    Args:
-        worker: the number of a worker, with which a `DataLoader` calls its `worker_init_fn`.
-    """
+def limit_pixels(most: int) -> None:
+    """Set how many pixels an image may have in this process; the default is `MAX_PIXELS`."""
     # Pillow raises above twice its own limit, which may be odd
     Image.MAX_IMAGE_PIXELS = Fraction(most, 2)  # type: ignore[assignment]
 
@@ -43,10 +57,34 @@ def pixel_limit() -> int:
     return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else int(2 * Image.MAX_IMAGE_PIXELS)
 
 
+def orient_by_exif(choice: str) -> None:
+    """Choose one of `EXIF` for this process; the default is "ignore".
+
+    With "apply", images are turned and mirrored as their EXIF orientation says.
+
+    Raises:
+        InputError: another choice, as a checkpoint may have it.
+    """
+    global _exif
+    if choice not in EXIF:
+        raise InputError(f"exif is {shorten(choice)}; give --exif {' or --exif '.join(EXIF)}")
+    _exif = choice
+
+
+def exif_choice() -> str:
+    """The choice of `EXIF` in this process."""
+    return _exif
+
+
+def exif_key() -> dict[str, str]:
+    """The choice as part of the key of kept work. "ignore" adds nothing, so that older work can be
+    continued."""
+    return {} if _exif == "ignore" else {"exif": _exif}
+
+
 @contextlib.contextmanager
 def name_failure() -> Iterator[None]:
-    """Turn whatever fails in the block into an `UnreadableImageError`, with the reason in one
-    line."""
+    """Turn any exception in the block into an `UnreadableImageError` with a one-line reason."""
     try:
         yield
     except UnreadableImageError:
@@ -57,42 +95,43 @@ def name_failure() -> Iterator[None]:
 
 
 def read_image(file: BinaryIO) -> Image.Image:
-    """Decode any image that Pillow reads to an RGB image; of many pictures the first one.
+    """Decode any image that Pillow reads to RGB; of several pictures in a file, the first.
 
-    As torchvision's loader does, an alpha channel is dropped and the EXIF orientation is left
-    alone. Grey of 12 or 16 bits keeps its upper eight (Pillow's own conversion would clip it to
-    white).
+    As in torchvision's loader, an alpha channel is dropped, and the EXIF orientation is ignored
+    unless `orient_by_exif` says otherwise. Grey of 12 or 16 bits keeps its upper eight (Pillow's
+    own conversion would clip it to white).
 
     Args:
-        file: the image's bytes, as a file that can be sought; it stays open.
+        file: the image's bytes, seekable; it stays open.
 
     Raises:
-        UnreadableImageError: the file is empty, damaged, too large, or of no format that is read.
+        UnreadableImageError: the file is empty, damaged, too large, or of an unknown format.
     """
     with _open(file) as image:
-        return _to_rgb(image)
+        return _decode(image)
 
 
 def read_pixels(file: BinaryIO) -> Tensor:
-    """The same pixels as `(3, H, W) uint8`, sooner where the file is a JPEG.
+    """The same pixels as `(3, H, W) uint8`, in less time if the file is a JPEG.
 
-    Pillow reads the header and says what the file is, whatever its name; torchvision decodes grey
-    and colour JPEGs, with the same libjpeg-turbo. All else is Pillow's: CMYK, whose conversion is
-    another one, and PNG, where a damaged file makes torchvision 0.29 crash. So is a JPEG that
-    torchvision refuses, so that what is refused, and for what reason, does not depend on the way.
+    Pillow reads the header and detects the format. TorchCodec, or else torchvision, decodes grey
+    and colour JPEGs, with the same libjpeg-turbo. Pillow decodes everything else: CMYK, which it
+    converts differently; PNG, where a damaged file makes torchvision 0.29 crash; JPEGs to be
+    turned; and JPEGs that the fast decoder fails on, so that the same files are unreadable for the
+    same reasons.
 
     Raises:
         UnreadableImageError: as for `read_image`.
     """
     with _open(file) as image:
-        if _is_plain_jpeg(image):
+        if _is_plain_jpeg(image) and not _is_to_be_turned(image):
             with contextlib.suppress(RuntimeError):
-                return decode_jpeg(_bytes(file), mode=ImageReadMode.RGB)
-        return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)
+                return _stored_pixels(file, image)
+        return torch.from_numpy(np.array(_decode(image))).permute(2, 0, 1)
 
 
 def image_extensions() -> frozenset[str]:
-    """Extensions of all that Pillow can read, in lower case, with the dot."""
+    """The extensions of all formats that are read, in lower case, with the dot."""
     return frozenset(
         extension
         for extension, kind in Image.registered_extensions().items()
@@ -102,17 +141,16 @@ def image_extensions() -> frozenset[str]:
 
 @contextlib.contextmanager
 def _open(file: BinaryIO) -> Iterator[Image.Image]:
-    """The image with its header read; what fails here or in the block is named in one line."""
+    """Open an image and read its header; a failure here or in the block has a one-line reason."""
     with name_failure(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oddities of metadata are no concern of the training
+        warnings.simplefilter("ignore")  # about odd metadata
         try:
-            # one file for Pillow and torchvision, whose own takes no name that is not UTF-8
             with Image.open(file, formats=_formats()) as image:
                 yield image
         except UnidentifiedImageError as error:
             empty = file.seek(0, os.SEEK_END) == 0
             raise UnreadableImageError(EMPTY if empty else "cannot identify image file") from error
-        except Image.DecompressionBombError as error:  # by the header, before memory is taken
+        except Image.DecompressionBombError as error:  # from the header, before memory is taken
             count = re.search(r"\d+", str(error))
             assert count is not None
             reason = f"{int(count[0]):,} pixels, more than --max-pixels {pixel_limit()}"
@@ -121,26 +159,50 @@ def _open(file: BinaryIO) -> Iterator[Image.Image]:
 
 @functools.cache
 def _formats() -> list[str]:
-    """What Pillow may try: it recognises some formats that it cannot decode, and hands EPS, which
-    is a program, to an interpreter. Those that nearly all files are of come first."""
+    """The formats that Pillow may try, the common ones first."""
     Image.init()
     return [*COMMON, *(kind for kind in Image.ID if kind not in NOT_READ.union(COMMON))]
 
 
-def _bytes(file: BinaryIO) -> Tensor:
-    """All of a file `(L,) uint8`."""
+def _stored_pixels(file: BinaryIO, image: Image.Image) -> Tensor:
+    """The pixels of a grey or colour JPEG, not turned."""
     file.seek(0)
-    return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    content = file.read()
+    # TorchCodec turns the picture by whatever looks like EXIF in an APP1 segment: cut those out
+    for name, segment in getattr(image, "applist", []):
+        if name == "APP1":
+            length = (len(segment) + 2).to_bytes(2, "big")
+            content = content.replace(b"\xff\xe1" + length + segment, b"")
+    pixels: Tensor = decode_jpeg(
+        torch.frombuffer(bytearray(content), dtype=torch.uint8), mode="RGB"
+    )
+    return pixels
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
     return image.format == "JPEG" and image.mode in ("L", "RGB")
 
 
+def _is_to_be_turned(image: Image.Image) -> bool:
+    if _exif == "ignore":
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # damaged EXIF makes Pillow raise almost anything
+        return False
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    image.load()  # Pillow turns a TIFF here and removes its orientation
+    if _is_to_be_turned(image):
+        with contextlib.suppress(Exception):  # other damaged EXIF tags raise after the turn
+            ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # "I;16" and its byte orders, also of TIFF with 12 bits; "I" is how 16-bit PGM and some PNG
-        # arrive
+        # "I;16" and its byte orders, also for TIFF with 12 bits; "I" for 16-bit PGM and some PNG
         bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
         upper_byte = np.clip(np.asarray(image.convert("I")) >> (min(bits, 16) - 8), 0, 255)
         upper_byte = upper_byte.astype(np.uint8)

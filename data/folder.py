@@ -22,7 +22,7 @@ class Files:
         root: the folder that the names are relative to.
         names: of the files; for an `ImageFolder` tree, in `torchvision.datasets.ImageFolder`'s
             order.
-        folders: for each image the first folder below `root`, or for a list the one that holds it.
+        folders: the first folder below `root` of each image; for a list, the folder of each image.
     """
 
     root: Path
@@ -37,7 +37,7 @@ class Files:
         """The file, opened.
 
         Raises:
-            UnreadableImageError: it is no regular file, or empty, or its name has a line break.
+            UnreadableImageError: not a regular file, empty, or with a line break in its name.
             OSError: it is missing, or may not be read.
         """
         if has_line_break(self.names[index]):
@@ -51,11 +51,10 @@ class Files:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file to read it, if it is one: a named pipe would be waited for, and a device has no
-    end.
+    """Open a regular file to read: a named pipe would block, and a device may have no end.
 
     Raises:
-        UnreadableImageError: it is no regular file, or empty.
+        UnreadableImageError: not a regular file, or empty.
         OSError: it is missing, or may not be read.
     """
     status = os.stat(path)  # noqa: PTH116 (hot)
@@ -63,7 +62,7 @@ def open_file(path: str) -> BinaryIO:
         raise UnreadableImageError("is a folder")
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("is a pipe, a socket or a device, not a file")
-    if status.st_size == 0:  # as some are that are waited for, in /proc
+    if status.st_size == 0:  # in /proc, reading one may block
         raise UnreadableImageError(EMPTY)
     return Path(path).open("rb")
 
@@ -71,8 +70,7 @@ def open_file(path: str) -> BinaryIO:
 def find_below(root: Path) -> Files:
     """The images of a folder, nested or flat.
 
-    Symbolic links are followed, but for those to a folder that they lie in, which would lead round
-    in a circle.
+    Symbolic links are followed, except a link to a folder that contains it.
 
     Raises:
         InputError: a folder cannot be listed, or there is no image.
@@ -87,16 +85,16 @@ def find_below(root: Path) -> Files:
 
 
 def below_again(root: Path, names: list[str]) -> Files:
-    """What `find_below` has once found, from its names alone."""
+    """The files that `find_below` found earlier, from their names alone."""
     parts = (name.partition(os.sep) for name in names)
     return Files(root, names, [first if slash else "." for first, slash, _ in parts])
 
 
 def read_list(source: Path) -> Files:
-    """The images that a text file lists, one a line.
+    """The images that a text file lists, one per line.
 
     Raises:
-        InputError: it cannot be read, or lists no file.
+        InputError: the list cannot be read, or names no file.
     """
     try:
         text = read_text(source).removeprefix("\ufeff")
@@ -115,16 +113,16 @@ def read_list(source: Path) -> Files:
 
 
 def listed(root: Path, names: list[str]) -> Files:
-    """The images of a list that lies in a folder, from their names alone."""
-    # one folder is one label, however the list spells it
+    """The images of a list in the folder `root`, from their names alone."""
+    # normalised, so that a folder is one label however the list spells it
     above = os.path.abspath(root)  # noqa: PTH100
     folders = [os.path.dirname(os.path.normpath(os.path.join(above, name))) for name in names]  # noqa: PTH118, PTH120
     return Files(root, names, folders)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield (label folder, relative path): first the images that lie in `root` itself, then class
-    folder by class folder in the order of `ImageFolder`."""
+    """Yield (label folder, relative path): the images directly in `root`, then those of each class
+    folder, in the order of `ImageFolder`."""
     extensions = image_extensions()
 
     def is_image(name: str) -> bool:
@@ -148,11 +146,10 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
-    """A folder and all below it, with the names of the files in each; a folder that is one of those
-    above it is passed over.
+    """A folder and those below it with their file names; links to a folder above are skipped.
 
     Args:
-        above: the identities of the folders that `top` lies in.
+        above: the identities of the folders that contain `top`.
     """
     lies_in = {top: frozenset(above)}
     for folder, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
@@ -167,7 +164,7 @@ def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """What a folder is known by, whatever path leads to it."""
+    """The identity of a folder, the same for every path to it."""
     try:
         status = os.stat(folder)  # noqa: PTH116 (hot)
     except OSError as error:
@@ -178,7 +175,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle, or into a folder that is closed
+    except OSError:  # a link in a circle, or into a folder without permission
         return False
 
 

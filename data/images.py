@@ -1,4 +1,4 @@
-"""The images of a data set, by index, and where they are looked for."""
+"""The images of a data set by index, and how `DIR` leads to them."""
 
 import hashlib
 import os
@@ -17,12 +17,12 @@ from data.source import Source, join, where
 from system.errors import InputError
 from system.names import printable
 
-MOST_UNREADABLE = 0.01  # of all images; above that something is wrong with the data
+MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with the data
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images of a data set; an image's index is its place in the source."""
+    """The images of a data set; an image's index is its position in the source."""
 
     source: Source
 
@@ -30,17 +30,16 @@ class ImageList:
         return len(self.source.names)
 
     def open(self, index: int) -> BinaryIO:
-        """An image's bytes, as a file to read, which `data.decode` takes.
+        """An image's bytes as an open file, for `data.decode`.
 
         Raises:
-            UnreadableImageError: there are none.
+            UnreadableImageError: it cannot be opened.
         """
         with name_failure():
             return self.source.open(index)
 
     def where(self, index: int) -> str:
-        """Where an image is, for messages: of a file, the path that opens it from where the program
-        was started."""
+        """Where an image is, for messages: for a file, its path from the working directory."""
         return where(self.source, index)
 
     def take(self, indices: Sequence[int]) -> "ImageList":
@@ -59,31 +58,31 @@ class ImageList:
 
     @property
     def folders(self) -> list[str]:
-        """For each image the text that serves as its label."""
+        """The label of each image, as text."""
         return self.source.folders
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the names in their order, by which a checkpoint knows its data set."""
+        """SHA-256 of the names in their order, which identifies the data set in a checkpoint."""
         names = "\0".join(self.names).encode("utf-8", "surrogateescape")
         return hashlib.sha256(names).hexdigest()
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """`(N,) int64` folder labels, or None where all images lie in one folder."""
+        """`(N,) int64` folder labels, or None if all images lie in one folder."""
         names, labels = np.unique(np.array(self.folders), return_inverse=True)
         return labels.astype(np.int64) if len(names) > 1 else None
 
 
 class NameUnreadable:
-    """Says on stderr which images are left out and why, of each once."""
+    """Names each image that is left out once on stderr, with the reason."""
 
     def __init__(self, images: ImageList) -> None:
         self.images = images
         self.named: set[int] = set()
 
     def __call__(self, unreadable: dict[int, str]) -> None:
-        """Name images, by their numbers, with the reasons."""
+        """Name images, given by index with the reasons."""
         for index, reason in unreadable.items():
             if index not in self.named:
                 path = printable(self.images.where(index))
@@ -92,13 +91,13 @@ class NameUnreadable:
 
 
 class RefuseUnreadable:
-    """Ends a protocol whose figures, over fewer images, would be another's."""
+    """Ends an evaluation whose results over fewer images could not be compared."""
 
     def __init__(self, images: ImageList) -> None:
         self.images = images
 
     def __call__(self, unreadable: dict[int, str]) -> None:
-        """Name the first of some images, given by their numbers with the reasons.
+        """Raise for the first of some images, given by index with the reasons.
 
         Raises:
             InputError: there is one.
@@ -108,8 +107,7 @@ class RefuseUnreadable:
 
 
 def find_images(source: str | Path) -> ImageList:
-    """List the images of a folder (nested or flat) or of a list file. Whether an image can be read
-    is found out when it is.
+    """List the images of a folder (nested or flat) or of a list file, without opening them.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
@@ -118,8 +116,8 @@ def find_images(source: str | Path) -> ImageList:
 
 
 def find_all_images(sources: Sequence[str | Path]) -> ImageList:
-    """List the images of one or several folders or list files, one after the other. The names are
-    the files to open, as they are reached from where the program was started.
+    """List the images of folders or list files, one after the other. The names are paths from the
+    working directory.
 
     Raises:
         InputError: as `find_images`.
@@ -128,7 +126,7 @@ def find_all_images(sources: Sequence[str | Path]) -> ImageList:
 
 
 def find_source(path: Path) -> Source:
-    """The kind of source that a path leads to.
+    """The source of images at a path.
 
     Raises:
         InputError: as `find_images`.
@@ -141,16 +139,16 @@ def find_source(path: Path) -> Source:
 
 
 def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
-    """What `find_images` has once found in a source, from its names alone. A source that is not
-    there any more is taken for a folder."""
+    """The images that `find_images` found earlier, from their names alone. A source that has
+    disappeared is taken for a folder."""
     source = Path(source)
-    if os.path.isfile(source):  # noqa: PTH113  # of a text that can be no name, too
+    if os.path.isfile(source):  # noqa: PTH113 (a Path raises for some texts)
         return ImageList(listed(source.parent, names))
     return ImageList(below_again(source, names))
 
 
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
-    """In words, what became of a data set's images, given by their names."""
+    """Describe how a data set's images changed, given their names."""
     old, new = set(before), set(now)
     added = [name for name in now if name not in old]
     removed = [name for name in before if name not in new]

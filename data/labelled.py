@@ -17,10 +17,10 @@ ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its bo
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images and the classes that they show.
+    """Images and their classes.
 
     Attributes:
-        labels: `(N,) int64`, each a number of a class.
+        labels: `(N,) int64`, indices into `classes`.
         classes: names, in alphabetical order.
     """
 
@@ -30,7 +30,7 @@ class Labelled:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the names and the labels, by which results are known to be this data set's."""
+        """SHA-256 of the names and the labels, which identifies the data set in results."""
         content = [
             self.images.digest.encode(),
             self.labels.tobytes(),
@@ -42,9 +42,8 @@ class Labelled:
 def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
-    val may also be as Tiny-ImageNet has it, with the classes in `val_annotations.txt`; and each of
-    them a list, `data`/train.txt, with a path below `data` and its class on each line, as Places205
-    comes with.
+    val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
+    like Places205's, `data`/train.txt, with a path below `data` and its class on each line.
 
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
@@ -55,26 +54,25 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     classes = sorted(set(train.folders))
     if set(val.folders) == {"."}:
         raise InputError(
-            f"{val.root}: its images lie in no folders that say their classes; nor is there Tiny-"
-            f"ImageNet's {ANNOTATIONS}"
+            f"{val.root}: has neither a folder for each class nor Tiny-ImageNet's {ANNOTATIONS}"
         )
     if unknown := sorted(set(val.folders) - set(classes)):
         raise InputError(
-            f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} has not "
+            f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} lacks "
             f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"
         )
     return _label(train, classes), _label(val, classes)
 
 
 def check_readable(unreadable: int, images: int, use: str) -> None:
-    """Check that what is said of a split is said of nearly all its images.
+    """Check that nearly all images of a split can be read.
 
     Args:
         unreadable: how many of the `images` cannot be read.
-        use: what they are there to do.
+        use: their use, for the message, such as "train on".
 
     Raises:
-        InputError: too many cannot.
+        InputError: too many cannot be read.
     """
     if unreadable > MOST_UNREADABLE * images:
         raise InputError(

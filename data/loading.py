@@ -1,14 +1,14 @@
-"""Batches of pixels that know which images they are.
+"""Batches of pixels with the indices of their images.
 
-A draw (image index, seed of its crop) goes to the workers and the index comes back with the pixels;
-what a batch means never depends on its place in the loop. The workers live as long as the loader,
-so that a new epoch with new labels and another order costs no restart.
+A draw (an image, and what seeds its crop) goes to the workers, and the index comes back with the
+pixels, so a batch never depends on its place in the loop. The workers live as long as the loader: a
+new epoch with another order does not restart them.
 """
 
 import argparse
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,12 @@ from torchvision.transforms import v2
 
 from data.batch import Batch, collate
 from data.decode import (
+    EXIF,
     MAX_PIXELS,
     UnreadableImageError,
+    exif_choice,
     limit_pixels,
+    orient_by_exif,
     pixel_limit,
     read_image,
     read_pixels,
@@ -33,12 +36,12 @@ from system import cli
 from system.seeding import derive_seed
 
 DECODE = ("auto", "pil")
-LEAST_AHEAD = 8  # batches; they ride out a slow read, and more would only take memory
+LEAST_AHEAD = 8  # batches read ahead, enough to bridge a slow read
 
 
 def add_decode_flag(parser: argparse.ArgumentParser) -> None:
     """`--decode`, which `ImageDataset` takes."""
-    decode_help = "auto: quick, as Pillow but for rounding; pil: Pillow"
+    decode_help = "auto: fast, Pillow's pixels up to rounding; pil: Pillow"
     parser.add_argument("--decode", choices=DECODE, default="auto", help=decode_help)
 
 
@@ -49,8 +52,30 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
 
 
+def add_exif_flag(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """`--exif`, which `set_decoding` takes; None for the choice of the network's training."""
+    exif_help = "apply: turn images as their EXIF orientation says"
+    if default is None:
+        exif_help += f"; left out: as in training, or {EXIF[0]}"
+    parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
+
+
+def set_decoding(args: argparse.Namespace, settings: Mapping[str, Any], worker: int = 0) -> None:
+    """Make `--max-pixels` and `--exif` hold in this process and in the workers of `make_loader`.
+
+    Args:
+        settings: of the network's training; their `exif` holds if the flag is not given.
+        worker: the worker's number, if this is a `worker_init_fn`.
+
+    Raises:
+        InputError: the settings have an unknown choice.
+    """
+    limit_pixels(args.max_pixels)
+    orient_by_exif(args.exif or settings.get("exif", EXIF[0]))
+
+
 class Draw(NamedTuple):
-    """One image of an epoch: which, in which epoch, as which of the epoch's draws."""
+    """One image of an epoch; `position` counts the epoch's draws."""
 
     image: int
     epoch: int
@@ -62,7 +87,7 @@ class ImageDataset(Dataset[Any]):
 
     Args:
         seed: of the random crops.
-        decode: "auto" decodes JPEGs and resizes everything the quick way; "pil" has Pillow do all.
+        decode: "auto" for fast decoding of JPEGs and resizing of tensors; "pil" for Pillow.
     """
 
     def __init__(
@@ -85,12 +110,12 @@ class ImageDataset(Dataset[Any]):
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """The batches of one epoch, in an order that is set anew for each.
+    """The batches of one epoch, in the order that `start_epoch` sets.
 
     Args:
         batch_size: images in a batch.
-        part, parts: of each batch, give every `parts`-th image from number `part` on: the share of
-            one of many processes. Of the last batch that may be none.
+        part, parts: give every `parts`-th image of each batch, starting at number `part`: one
+            process's share, which may be empty in the last batch.
     """
 
     def __init__(self, batch_size: int, part: int = 0, parts: int = 1) -> None:
@@ -98,7 +123,7 @@ class EpochBatches(Sampler[list[Draw]]):
         self.start_epoch(0, np.empty(0, np.int64))
 
     def start_epoch(self, epoch: int, order: np.ndarray, first_batch: int = 0) -> None:
-        """Go through `order` (M,) int64 image indices, from batch `first_batch` on."""
+        """Set `order`, (M,) int64 image indices, and the first batch to give."""
         self.epoch, self.order, self.first_batch = epoch, order, first_batch
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -114,8 +139,8 @@ class EpochBatches(Sampler[list[Draw]]):
 def make_loader(
     dataset: ImageDataset, batches: EpochBatches, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
-    """A loader whose workers are kept from one epoch to the next."""
-    # The user has chosen the number of workers; torch need not warn of it.
+    """A loader whose workers stay from one epoch to the next."""
+    # The user has chosen the number of workers: no warning about it
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     options: dict[str, Any] = {
         "batch_sampler": batches,
@@ -123,15 +148,16 @@ def make_loader(
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
-        "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
-        "generator": torch.Generator(),  # the loader must not draw from the global one
+        "worker_init_fn": functools.partial(_start_worker, pixel_limit(), exif_choice()),
+        "generator": torch.Generator(),  # instead of draws from the global one
     }
     return DataLoader(dataset, collate_fn=collate, **options)
 
 
-def _start_worker(most_pixels: int, worker: int) -> None:
+def _start_worker(most_pixels: int, exif: str, worker: int) -> None:
     ignore_signals()
     limit_pixels(most_pixels)
+    orient_by_exif(exif)
 
 
 def load_in_order(
@@ -142,11 +168,10 @@ def load_in_order(
     images: Sequence[int] | np.ndarray | None = None,
     epoch: int = 0,
 ) -> DataLoader[Batch]:
-    """A loader that goes through some images, or all of them, in their order, as often as it is
-    asked to.
+    """A loader that goes through some images, or all, in their order, each time it is iterated.
 
     Args:
-        epoch: that random crops are drawn for.
+        epoch: a seed of the random crops.
     """
     batches = EpochBatches(batch_size)
     chosen = range(len(dataset.images)) if images is None else images

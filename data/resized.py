@@ -1,4 +1,4 @@
-"""Images at a given long side, whole or a box of each, one image to a batch."""
+"""Images at a given long side, whole or cut to a box, one image per batch."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ Box = tuple[float, float, float, float]
 
 
 class ResizedImages(ImageDataset):
-    """(index, `(3, h, w) uint8`) of each image, or (index, reason) where there is none.
+    """(index, `(3, h, w) uint8`) of each image, or (index, reason) if it is unreadable.
 
     Args:
-        images: may name an image more than once.
-        size: the long side that all are resized to, the aspect kept.
-        boxes: what to cut out of each, x1, y1, x2, y2 in the file's pixels; None for all of it.
-        least: pixels that no side of the outcome may be below.
+        images: may contain an image more than once.
+        size: the long side to resize to, keeping the aspect.
+        boxes: the part to cut out of each image, x1, y1, x2, y2 in the file's pixels; None for all.
+        least: the smallest side of a result, in pixels.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ def resize_long_side(pixels: Tensor, size: int) -> Tensor:
 
 
 def cut_out(pixels: Tensor, box: Box, scale: float) -> Tensor:
-    """The part of `(3, H, W)` pixels in a box x1, y1, x2, y2, scaled and rounded to whole pixels,
-    as far as it lies within the image."""
+    """The part of `(3, H, W)` pixels within a box x1, y1, x2, y2 that is scaled and rounded."""
     left, top, right, bottom = (max(round(edge * scale), 0) for edge in box)
     return pixels[:, top:bottom, left:right].contiguous()
 
@@ -69,5 +68,5 @@ def cut_out(pixels: Tensor, box: Box, scale: float) -> Tensor:
 def load_one_by_one(
     dataset: ResizedImages, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
-    """A loader of all images in their order, each a batch of its own, as their sizes differ."""
+    """A loader of all images in their order, one per batch because their sizes differ."""
     return load_in_order(dataset, 1, workers, device)

@@ -1,8 +1,8 @@
 """Oxford5k and Paris6k: images, queries, and which images show the same building.
 
-A folder has the images, in any folders of its own, and beside them the ground truth: `lab/` with
-the files of 2007 and 2008, `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl` of the revisited benchmarks,
-or both. An image's name is that of its file without the extension.
+A data set's folder has the images, nested or flat, and the ground truth: `lab/` with the files of
+2007 and 2008, `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl` of the revisited benchmarks, or both. An
+image is named by its file name without the extension.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from data.resized import Box
 from data.retrieval_revisited import read_revisited
 from system.errors import InputError, shorten
 
-FOLDERS = {  # what a data set's folder may be called
+FOLDERS = {  # names that a data set's folder may have
     "Oxford": ("Oxford", "oxford", "oxford5k", "roxford5k"),
     "Paris": ("Paris", "paris", "paris6k", "rparis6k"),
 }
 OTHER = {"Oxford": "Paris", "Paris": "Oxford"}
 CLASSIC = {"Oxford": "Oxford5k", "Paris": "Paris6k"}
 REVISITED = {"Oxford": "ROxford5k", "Paris": "RParis6k"}
-SETUPS = {  # of the revisited benchmarks: the grades that are positive, and those that are ignored
+SETUPS = {  # of the revisited benchmarks: the positive grades and the ignored ones
     "Easy": (("easy",), ("hard", "junk")),
     "Medium": (("easy", "hard"), ("junk",)),
     "Hard": (("hard",), ("easy", "junk")),
@@ -46,7 +46,7 @@ CORRUPT = frozenset(  # of Paris, as its page lists them
 
 @dataclass(frozen=True)
 class Query:
-    """A box x1, y1, x2, y2, in pixels, of the image of a name."""
+    """A box x1, y1, x2, y2 in pixels of the image called `image`."""
 
     name: str
     image: str
@@ -55,14 +55,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is ranked for which queries.
+    """Queries and the images that are ranked for them.
 
     Attributes:
         name: "Oxford5k", or "ROxford5k Easy" and so on.
-        database: names of the images that are ranked.
-        queries: those that have positives.
-        good, junk: for each query the names of its positives, and of what is ignored.
-        lab: the folder of its ground-truth files, where it has them.
+        database: names of the ranked images.
+        queries: those with positives.
+        good, junk: for each query the names of its positives and of the ignored images.
+        lab: the folder of the ground-truth files, if there is one.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class RetrievalData:
-    """A data set to be ranked, and the images of the other one, to fit the whitening on."""
+    """A data set to rank, and the images of the other one, which the whitening is fitted on."""
 
     images: ImageList
     train: ImageList
@@ -90,9 +90,9 @@ def find_retrieval(
     """Read a data set's images and ground truth.
 
     Args:
-        dataset: its folder, or the one that it lies in, as one of `FOLDERS`.
+        dataset: its folder, or the parent folder, where it has one of the names in `FOLDERS`.
         name: "Oxford" or "Paris".
-        train_dataset: the folder of the other one's images; None looks for it beside the first.
+        train_dataset: the folder of the other data set's images; None looks beside the first.
 
     Raises:
         InputError: something is missing or malformed.
@@ -101,8 +101,8 @@ def find_retrieval(
     other = train_dataset or _beside(root, OTHER[name])
     if other.resolve() == root.resolve():
         raise InputError(
-            f"{root}: is to be {name}, and would be the other data set, for the whitening, too; "
-            f"give the right --dataset_name, or {OTHER[name]}'s folder in --train_dataset"
+            f"{root}: is both {name} and the data set for the whitening; give the right "
+            f"--dataset_name, or {OTHER[name]}'s folder in --train_dataset"
         )
     train = find_readable(other)
     images = find_readable(root)
@@ -136,10 +136,10 @@ def image_names(images: ImageList) -> list[str]:
 
 
 def content_digest(images: ImageList) -> str:
-    """SHA-256 of the images' names and sizes in bytes, by which stored features know them.
+    """SHA-256 of the images' names and sizes in bytes, which identifies them in stored features.
 
     Raises:
-        InputError: one is not there.
+        InputError: one is missing.
     """
     told = hashlib.sha256()
     for index, name in enumerate(images.names):
@@ -187,7 +187,7 @@ def _first_folder(parent: Path, name: str) -> Path | None:
 
 
 def _read_classic(lab: Path, name: str, names: list[str]) -> Benchmark:
-    """Positives are what is good or ok; the query's own image stays in the database."""
+    """Positives are the good and the ok images; the query's own image stays in the database."""
     paths = sorted(lab.glob("*_query.txt"))
     if not paths:
         raise InputError(f"{lab}: no ground truth: looked for *_query.txt")
@@ -233,11 +233,11 @@ def _check_names(path: Path, wanted: Iterable[str], names: list[str]) -> None:
     missing = sorted(set(wanted).difference(names, CORRUPT))
     if missing:
         more = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise InputError(f"{path}: names {shorten(missing[0])}, and there is no such image{more}")
+        raise InputError(f"{path}: names {shorten(missing[0])}, but there is no such image{more}")
 
 
 def _read_revisited(path: Path, name: str, names: list[str]) -> list[Benchmark]:
-    """One for each setup in which a query has a positive, with the queries that have."""
+    """One for each setup in which a query has a positive, with those queries."""
     truth = read_revisited(path)
     _check_names(path, [*truth.database, *truth.queries], names)
     queries = [

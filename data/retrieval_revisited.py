@@ -1,5 +1,5 @@
 """The ground truth of ROxford5k and RParis6k (Radenović et al. 2018): a pickle of lists and arrays,
-read without running anything that may be in it."""
+read without running code from it."""
 
 import reprlib
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Revisited:
     """A ground truth.
 
     Attributes:
-        database: names of the images that are ranked.
-        queries: names of the images with the queries in them.
-        boxes: for each query x1, y1, x2, y2 in its image.
-        grades: for each query, by grade, the database images of it; the others are negatives.
+        database: names of the ranked images.
+        queries: names of the images that contain the queries.
+        boxes: x1, y1, x2, y2 of each query in its image.
+        grades: the database images of each query, by grade; all others are negatives.
     """
 
     database: list[str]
@@ -35,13 +35,13 @@ def read_revisited(path: Path) -> Revisited:
     """Read a `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl`.
 
     Raises:
-        InputError: the file cannot be read, has something else than lists, dicts, texts, numbers
-            and arrays in it, or is no such ground truth.
+        InputError: the file cannot be read, contains anything but lists, dicts, texts, numbers and
+            arrays, or is not such a ground truth.
     """
     content = read_plain(path, "ground truth")
     try:
         return _revisited(content)
-    except Exception as error:  # there is no end to what a malformed one may raise
+    except Exception as error:  # a malformed one may raise anything
         reason = f"{type(error).__name__}: {shorten(error)}"
         raise InputError(
             f"{path}: not a ground truth of imlist, qimlist and, for each query, "
@@ -69,7 +69,7 @@ def _text(name: Any) -> str:
 
 def _names(database: list[str], numbers: Any) -> frozenset[str]:
     if isinstance(numbers, list | tuple) and any(isinstance(n, list | tuple) for n in numbers):
-        raise TypeError("lists in a list of image numbers")  # which can be endlessly many
+        raise TypeError("lists in a list of image numbers")  # possibly nested without end
     numbers = np.asarray(numbers)
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"{numbers.dtype} numbers instead of whole ones")

@@ -12,34 +12,34 @@ from data.folder import Files
 
 
 class Source(Protocol):
-    """Images by index, wherever their bytes are. `data.folder.Files` is the one for files.
+    """Images by index, wherever their bytes are; for files, `data.folder.Files`.
 
-    Workers get a copy, by fork or pickle, and open images in several threads: an open file that all
-    of them read must not be part of it.
+    Workers get a copy, by fork or pickle, and open images in several threads, so a source must not
+    hold an open file.
     """
 
     @property
     def root(self) -> Path:
-        """The folder or file that the images are in, which the names are relative to."""
+        """The folder or file with the images; names are relative to it."""
 
     @property
     def names(self) -> list[str]:
-        """A text for each image, N in all: its file name, for lists and messages."""
+        """The file name of each of the N images, for lists and messages."""
 
     @property
     def folders(self) -> list[str]:
-        """A text for each image that serves as its label."""
+        """The label of each image, as text."""
 
     def open(self, index: int) -> BinaryIO:
-        """The bytes of an image, as a file that can be read and sought, for the caller to close.
-        Any error here makes the image unreadable, for the reason that the error gives."""
+        """The bytes of an image as a seekable file, which the caller closes. Any error makes the
+        image unreadable, with the error's message as the reason."""
 
     def take(self, indices: Sequence[int]) -> "Source":
         """Some of the images, in that order."""
 
 
 def where(source: Source, index: int) -> str:
-    """The root and the name of an image: of a file, the path that opens it."""
+    """The root and the name of an image: for a file, its path."""
     return os.path.join(source.root, source.names[index])  # noqa: PTH118 (hot, and absolute wins)
 
 

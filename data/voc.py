@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007, classification: images and what is in them."""
+"""PASCAL VOC 2007, classification: images and their classes."""
 
 import argparse
 import hashlib
@@ -25,8 +25,8 @@ class VocSplit:
 
     Attributes:
         images: in the order of the annotation files.
-        targets: `(N, 20) int8`, by class as in `CLASSES`: 1 where an image shows it, −1 where not,
-            0 where that is difficult to say.
+        targets: `(N, 20) int8`, with the columns of `CLASSES`: 1 for a class that the image shows,
+            −1 for one that it does not, 0 for one marked difficult.
     """
 
     images: ImageList
@@ -34,13 +34,13 @@ class VocSplit:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the names and the targets, by which results are known to be this split's."""
+        """SHA-256 of the names and the targets, which identifies the split in results."""
         return hashlib.sha256(self.images.digest.encode() + self.targets.tobytes()).hexdigest()
 
 
 def add_vocdir_flag(parser: argparse.ArgumentParser) -> None:
     """`--vocdir`, which `find_voc` takes."""
-    voc_help = "VOCdevkit/VOC2007, or a folder that holds it"
+    voc_help = "VOCdevkit/VOC2007, or a folder that contains it"
     parser.add_argument("--vocdir", type=Path, required=True, help=voc_help)
 
 
@@ -48,7 +48,7 @@ def find_voc(vocdir: str | Path, split: str) -> VocSplit:
     """Read a split's annotations.
 
     Args:
-        vocdir: `VOCdevkit/VOC2007`, or a folder that holds one of the two.
+        vocdir: `VOCdevkit/VOC2007`, or a folder that contains one of the two.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -59,15 +59,15 @@ def find_voc(vocdir: str | Path, split: str) -> VocSplit:
         path = root / "ImageSets" / "Main" / f"{name}_{split}.txt"
         found, column = _read_annotation(path)
         if names is not None and found != names:
-            raise InputError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt beside it")
+            raise InputError(f"{path}: lists other images than {CLASSES[0]}_{split}.txt")
         names = found
         columns.append(column)
     assert names is not None
     paths = [f"{name}.jpg" for name in names]
     files = Files(root / "JPEGImages", paths, ["."] * len(paths))
     for index in range(len(paths)):
-        if not os.path.isfile(files.path(index)):  # noqa: PTH113 (of a name too long, too)
-            raise InputError(f"{shorten(files.path(index))}: an image of {split}, is not there")
+        if not os.path.isfile(files.path(index)):  # noqa: PTH113 (a Path raises if too long)
+            raise InputError(f"{shorten(files.path(index))}: this image of {split} is missing")
     return VocSplit(ImageList(files), np.stack(columns, axis=1))
 
 
@@ -93,8 +93,7 @@ def _read_annotation(path: Path) -> tuple[list[str], np.ndarray]:
     for number, row in rows.items():
         if len(row) != 2 or row[1] not in ("1", "0", "-1"):
             raise InputError(
-                f"{path}:{number}: {shorten(' '.join(row))!r} is not an image and 1, 0 or -1 "
-                "behind it"
+                f"{path}:{number}: {shorten(' '.join(row))!r} is not an image and 1, 0 or -1"
             )
     names, labels = zip(*rows.values(), strict=True)
     return list(names), np.array([int(label) for label in labels], np.int8)

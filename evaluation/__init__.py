@@ -1,7 +1,7 @@
 """The computations behind eval_*.py.
 
 In: a frozen network and labelled images, or rows. Out: accuracies and average precisions. The
-scripts at the top have the flags and the result files. Imports features/, data/, models/,
+scripts at the top hold the flags and write the result files. Imports features/, data/, models/,
 cluster/, checkpoints/, parallel/ and system/.
 
     linear.py              linear classifiers on all layers at once, on one forward pass

@@ -1,7 +1,7 @@
-"""A network fine-tuned on VOC 2007's labels: a new classifier, and what is below it where wanted.
+"""Fine-tuning on VOC 2007: a new classifier, and the convolutions if wanted.
 
-Everything random is a function of the seed and the iteration, so that a run which goes on from
-`Run.save`'s file ends as one that was never cut, on the CPU in float32 to the last bit.
+Everything random is a function of the seed and the iteration. A run that resumes from `Run.save`'s
+file therefore ends like an uninterrupted one, on the CPU in float32 bit for bit.
 """
 
 import copy
@@ -31,18 +31,18 @@ from system.errors import InputError
 from system.kept import check_key, continuing
 from system.seeding import derive_seed
 
-STEPS_BETWEEN_LOSSES = 20  # whose losses are fetched from the device together
+STEPS_BETWEEN_LOSSES = 20  # losses are fetched from the device this many at a time
 SECONDS_BETWEEN_SAVES = 600.0
 
 
 @dataclass
 class Run:
-    """Where a fine-tuning stands.
+    """The state of a fine-tuning.
 
     Attributes:
-        iteration: batches trained on.
-        loss_sums: the losses of the iterations at each learning rate, added up.
-        results: what the finished network reached.
+        iteration: number of batches trained on.
+        loss_sums: the sum of the losses at each learning rate.
+        results: of the finished network; None before.
     """
 
     network: ConvNet
@@ -59,12 +59,12 @@ class Run:
         return [total / count for total, count in zip(self.loss_sums, steps, strict=True)]
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
-        """Save the network as `checkpoint.load_model` reads it, and what it takes to go on.
+        """Save a checkpoint for `load` and `checkpoint.load_model`.
 
         Args:
-            identity: by which `load` knows that this is the same run.
+            identity: settings that `load` compares with its own.
         """
-        going_on = {
+        training = {
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self.scaler.state_dict(),
         }
@@ -76,13 +76,13 @@ class Run:
             "loss_sums": self.loss_sums,
             "results": self.results,
         }
-        save_checkpoint(path, state | (going_on if self.results is None else {}))
+        save_checkpoint(path, state | (training if self.results is None else {}))
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:
-        """Go on from what `save` wrote.
+        """Resume from what `save` wrote.
 
         Raises:
-            InputError: it is of other settings, or malformed.
+            InputError: it has other settings, or is malformed.
         """
         state = read_checkpoint(path)
         with continuing(path, "give another --exp"):
@@ -102,7 +102,7 @@ def begin(model: ConvNet, settings: Settings, seed: int, compute: Compute) -> Ru
         InputError: the network has no classifier.
     """
     trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
-    network = copy.deepcopy(model).cpu()  # where the new weights are the same for every device
+    network = copy.deepcopy(model).cpu()  # so that the new weights are the same for every device
     renew_classifier(network, len(CLASSES), seed)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
@@ -124,7 +124,11 @@ def fine_tune(
     save: Callable[[], None],
     advance: Callable[[int], None],
 ) -> None:
-    """Train from iteration `run.iteration` to the last, saving now and then.
+    """Train from iteration `run.iteration` to the last.
+
+    Args:
+        save: called every ten minutes.
+        advance: called with 1 after each iteration.
 
     Raises:
         InputError: an image cannot be decoded, or the loss is not finite.
@@ -135,7 +139,7 @@ def fine_tune(
     batches.start_epoch(0, order, first_batch=run.iteration)
     crop = object_crop(settings.size, settings.min_scale, settings.max_scale)
     loader = make_loader(ImageDataset(voc.images, crop, seed), batches, workers, compute.device)
-    network.eval()  # batch norm keeps the statistics of the data that it was trained on
+    network.eval()  # batch norm keeps the statistics of pretraining
     network.classifier.train()
     pending: list[Tensor] = []
     last_save = time.monotonic()
@@ -157,7 +161,7 @@ def fine_tune(
 
 
 def _step(run: Run, batch: Batch, targets: Tensor, settings: Settings, compute: Compute) -> Tensor:
-    """One step of SGD; the loss is left on the device."""
+    """One step of SGD; the returned loss is still on the device."""
     for group in run.optimizer.param_groups:
         group["lr"] = settings.lr * 0.5 ** (run.iteration // settings.stepsize)
     with compute.autocast():
@@ -183,11 +187,10 @@ def _take_losses(run: Run, losses: list[Tensor], settings: Settings) -> None:
 
 
 def multilabel_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of the logits `(N, 20)`, the sum over the classes, the mean over images.
+    """Binary cross-entropy of logits `(N, 20)`: the sum over classes, the mean over images.
 
     Args:
-        targets: `(N, 20)`, 1 where the image shows the class, −1 where not, 0 where that does not
-            count.
+        targets: `(N, 20)`: 1 if the image shows the class, −1 if not, 0 if the class is ignored.
     """
     known, shown = (targets != 0).float(), (targets > 0).float()
     losses = F.binary_cross_entropy_with_logits(scores, shown, weight=known, reduction="sum")
@@ -195,16 +198,16 @@ def multilabel_loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def draw_order(images: int, length: int, seed: int) -> np.ndarray:
-    """One permutation of the images after the other: `(length,) int64` indices. A longer one begins
-    like a shorter one."""
+    """Permutations of the images, one after the other: `(length,) int64` indices. A longer order
+    begins like a shorter one."""
     passes = range(-(-length // images))
     seeds = (derive_seed(seed, "VOC order", number) for number in passes)
     return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]
 
 
 def renew_classifier(network: ConvNet, out: int, seed: int) -> None:
-    """Give the linear layers new weights, N(0, 0.01), and biases, 0.1, and put a top layer of
-    `out` on them."""
+    """Add a top layer with `out` outputs, and reset it and the classifier's linear layers: weights
+    N(0, 0.01), biases 0.1."""
     layers = [m for m in network.classifier.modules() if isinstance(m, nn.Linear)]
     with torch.random.fork_rng(devices=[]):
         network.top_layer = nn.Linear(network.embedding_dim, out)
@@ -215,19 +218,19 @@ def renew_classifier(network: ConvNet, out: int, seed: int) -> None:
 
 
 def trained_parameters(network: ConvNet, convolutions: bool, norms: bool) -> list[str]:
-    """Names of the parameters that train: the classifier's and the top layer's, and of the features
-    those that are asked for. The Sobel filters' are never among them.
+    """Names of the parameters that train: always the classifier's and the top layer's, never the
+    Sobel filters'.
 
     Args:
-        convolutions: whether they train.
-        norms: whether batch norm's scales and shifts do.
+        convolutions: whether the conv layers train.
+        norms: whether batch norm's scales and shifts train.
 
     Raises:
         InputError: the network has no classifier.
     """
     classifier = [f"classifier.{name}" for name, _ in network.classifier.named_parameters()]
     if not classifier:
-        raise InputError(f"{network.arch}: has no classifier, whose layers would be trained")
+        raise InputError(f"{network.arch}: has no classifier to train")
     trained = []
     for place, module in network.features.named_modules(prefix="features"):
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -238,8 +241,8 @@ def trained_parameters(network: ConvNet, convolutions: bool, norms: bool) -> lis
 
 
 def class_scores(network: ConvNet, x: Tensor) -> Tensor:
-    """`(N, 3, H, W)` images → `(N, K)` logits, which are float32 in every precision: rounded to
-    fewer digits many would be equal, and equal scores count against the network."""
+    """`(N, 3, H, W)` images → `(N, K)` logits, in float32 whatever the precision: rounding would
+    make many of them equal, and ties count against the network."""
     hidden = network.classifier[-1](network.embedding(x))
     assert network.top_layer is not None
     with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Classification by nearest neighbours: a probe that trains nothing, so that it can go along with
+"""Nearest-neighbour classification: a probe without training, cheap enough to run during
 pretraining.
 
 Protocol (after Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
@@ -21,25 +21,24 @@ from system.seeding import derive_seed
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
-BLOCK = 4096  # rows that are compared at a time
+BLOCK = 4096  # rows compared at a time
 QUERIES = 1024  # queries whose votes are counted at a time
-MOST_QUERIES = 10_000  # of a data set's own images
+MOST_QUERIES = 10_000  # of `classify_each_other`
 CPU = torch.device("cpu")
 
 
 def classify_each_other(
     features: Features, labels: np.ndarray, seed: int, device: torch.device = CPU
 ) -> dict[str, float]:
-    """Classify images by all others of the same data set: top-1 accuracy, a fraction of 1, by the
-    number of neighbours. Of more than 10,000 images, as many are drawn as queries.
+    """Classify each image of a data set by all the others. Of more than 10,000 images, 10,000 are
+    drawn at random. Returns the top-1 accuracy, a fraction of 1, by the number of neighbours.
 
     Args:
         features: of this process's share of the images.
         labels: `(N,) int64` of all images, from 0 on.
-        seed: of the draw.
     """
     present = gather_rows(features.present)
-    row_of = np.cumsum(present) - 1  # among the rows of all processes
+    row_of = np.cumsum(present) - 1  # rows of all processes
     images = np.flatnonzero(present)
     if len(images) > MOST_QUERIES:
         rng = np.random.default_rng(derive_seed(seed, "nearest neighbours"))
@@ -71,14 +70,14 @@ def knn_accuracy(
     """Top-1 accuracy, a fraction of 1, by the number of neighbours.
 
     Args:
-        rows: `(M, D)` features of any floating type; under torchrun those of this process, which
-            may also be none.
+        rows: `(M, D)` features of any floating type; under torchrun those of this process, perhaps
+            none.
         labels: `(M,) int64` of the rows, from 0 on.
         queries: `(Q, D)`, the same in each process.
         query_labels: `(Q,) int64`.
-        neighbours: of each query; more than there are rows are as many as there are.
-        themselves: `(Q,) int64`, which of the rows, those of all processes in the order of their
-            ranks, is the query itself, and has no vote.
+        neighbours: numbers of neighbours; above the number of rows, all rows vote.
+        themselves: `(Q,) int64`, each query's own row, which has no vote. Rows are numbered over
+            all processes in the order of their ranks.
     """
     first = sum(gather_objects(len(rows))[: rank()])
     own = None if themselves is None else torch.from_numpy(themselves - first).to(device)
@@ -96,8 +95,7 @@ def knn_accuracy(
 def _nearest(
     rows: np.ndarray, x: Tensor, count: int, themselves: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The similarities `(Q, c)` of the nearest rows, c ≤ count, the nearest first, and the rows'
-    numbers."""
+    """Similarities `(Q, c)` of the c ≤ count nearest rows, the nearest first, and their numbers."""
     near = torch.empty(len(x), 0, device=x.device)
     which = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
     for start in range(0, len(rows), BLOCK):

@@ -1,7 +1,7 @@
 """Linear classifiers on the layers of a frozen network (paper, section 4.2).
 
-All of them are trained at once: one forward pass gives every layer's activations, and each
-classifier has a gradient of its own.
+All classifiers train at once: one forward pass gives every layer's activations, and each classifier
+has its own gradient.
 """
 
 import math
@@ -30,17 +30,17 @@ TOP = 5
 
 
 class Heads(nn.Module):
-    """A linear classifier for each of some layers.
+    """A linear classifier for each given layer of a network.
 
     Args:
-        model: whose layers they are.
         layers: conv layers, 1 for the first, and `AVGPOOL`.
         classes: number of outputs.
         size: side of the input in pixels.
-        seed: of the weights, N(0, 0.01); a layer's do not depend on the others.
+        seed: of the weights, N(0, 0.01); a layer's weights do not depend on the other layers.
         normalised: put batch norm without parameters before each classifier.
 
-    `forward` maps what `normed` gives by layer, each `(N, d) float32`, to logits `(N, classes)`.
+    `forward` maps the rows `(N, d) float32` that `normed` returns to logits `(N, classes)`, both by
+    layer.
     """
 
     @torch.no_grad()
@@ -72,11 +72,11 @@ class Heads(nn.Module):
 
     @property
     def dimensions(self) -> dict[Layer, int]:
-        """Dimensions d by layer."""
+        """The classifiers' input dimensions d by layer."""
         return {layer: self._head(layer).in_features for layer in self.pools}
 
     def pooled(self, model: ConvNet, x: Tensor) -> dict[Layer, Tensor]:
-        """What there is to see of images `(N, 3, H, W)`."""
+        """Images `(N, 3, H, W)` → pooled activations `(N, d) float32` by layer."""
         found = {}
         for number, maps in model.each_conv_features(x, self.conv_layers.values()):
             for layer, pool in self.pools.items():
@@ -85,7 +85,7 @@ class Heads(nn.Module):
         return found
 
     def normed(self, pooled: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
-        """What the classifiers see of it. In train mode all processes call it together."""
+        """Apply batch norm, if there is any. In train mode all processes call this together."""
         if not self.norm:
             return pooled
         return {layer: self.norm[str(layer)](pooled[layer]) for layer in self.pools}
@@ -111,11 +111,11 @@ def train_epoch(
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None],
 ) -> dict[Layer, float]:
-    """Train the classifiers once through the loader; returns each one's mean loss.
+    """Train the classifiers for one pass over the loader. Returns each one's mean loss.
 
     Args:
         labels: `(N,) int64` of all images, on the device.
-        set_rate: told each batch's number, from 0 on, before its step.
+        set_rate: called with each batch's number, from 0 on, before its step.
 
     Raises:
         InputError: a loss is not finite, or too many images cannot be read.
@@ -152,8 +152,8 @@ def train_epoch(
 def _look(
     model: ConvNet, heads: Heads, batch: Batch, labels: Tensor, compute: Compute
 ) -> tuple[dict[Layer, Tensor], Tensor]:
-    """What the classifiers see of a batch, and its labels; of an empty one, a zero that counts
-    nothing."""
+    """The classifiers' input for a batch, and its labels. For an empty batch, one row of zeros,
+    which the caller gives weight 0."""
     if len(batch.index) == 0:
         dims, device = heads.dimensions, compute.device
         heads.normed({layer: torch.zeros(0, dim, device=device) for layer, dim in dims.items()})
@@ -175,11 +175,11 @@ def validate(
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None],
 ) -> dict[Layer, dict[str, float]]:
-    """Each classifier's `top1` and `top5` (fractions of 1) and mean `loss` over the images that the
-    processes' loaders hold.
+    """Each classifier's `top1` and `top5` (fractions of 1) and mean `loss` over the images of all
+    processes.
 
-    An image that cannot be read counts as a mistake, and not in the loss. Batches with ten crops of
-    an image, `(B, 10, 3, H, W)`, are scored by their mean softmax; the loss is the central one's.
+    An unreadable image counts as a mistake, and not in the loss. If a batch has ten crops of each
+    image, `(B, 10, 3, H, W)`, the mean softmax is scored; the loss is the central crop's.
 
     Raises:
         InputError: too many images cannot be read.
@@ -210,10 +210,10 @@ def validate(
 
 
 def _score(logits: Tensor, target: Tensor) -> Tensor:
-    """How many of `(B, crops, classes)` logits have the target first, among the first five, and the
-    sum of the central crop's losses, `(3,)`."""
+    """Logits `(B, crops, classes)` → `(3,)`: how many images have the target first, how many among
+    the first five, and the sum of the central crop's losses."""
     crops, classes = logits.shape[1:]
-    # of a single crop the logits themselves: where they are far apart, softmax rounds to zero
+    # for a single crop compare logits: softmax rounds small scores to zero
     scores = logits.softmax(dim=2).mean(dim=1) if crops > 1 else logits[:, 0]
     ranked = scores.topk(min(TOP, classes)).indices
     hits = ranked == target[:, None]
@@ -223,8 +223,7 @@ def _score(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def best_epochs(history: list[dict[Layer, dict[str, Any]]]) -> dict[Layer, int]:
-    """By layer, the epoch with the highest top-1 (the first of equals), which is what the paper's
-    tables report."""
+    """By layer, the first epoch with the highest top-1, as in the paper's tables."""
     return {
         layer: int(np.argmax([epoch[layer]["top1"] for epoch in history])) for layer in history[0]
     }

@@ -1,4 +1,4 @@
-"""Batch norm of what a frozen network gives."""
+"""Batch norm for the activations of a frozen network."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,11 @@ EPS = 1e-5
 
 
 class ChannelNorm(nn.Module):
-    """Batch norm with neither scale nor shift, for inputs that want no gradient: those of
-    `nn.BatchNorm2d(channels, affine=False)`, but that the statistics of a batch are over the parts
-    of it that all processes have, on any device (`SyncBatchNorm` is for GPUs).
+    """`nn.BatchNorm2d(channels, affine=False)` for inputs without gradients, with statistics over
+    the parts of a batch in all processes, on any device (`SyncBatchNorm` needs GPUs).
 
-    Maps `(N, d)` rows, those of `(N, channels, h, w)` flattened, to the same. In train mode all
-    processes call it together; one that has no part of a batch gives `N = 0`.
+    Maps rows `(N, d)`, flattened from `(N, channels, h, w)`, to rows. In train mode all processes
+    call it together, with `N = 0` where a process has no part of the batch.
     """
 
     mean: Tensor
@@ -34,12 +33,11 @@ class ChannelNorm(nn.Module):
         return ((cells - mean[:, None]) * scale[:, None]).flatten(1)
 
     def _of_batch(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel of `(N, channels, h·w)`, which the running ones move
-        towards."""
+        """Mean and variance of each channel of `(N, channels, h·w)`; updates the running ones."""
         count = add_up(torch.full((), float(len(cells) * cells.shape[2]), device=cells.device))
         mean = add_up(cells.sum((0, 2))) / count.clamp(min=1)
         squares = add_up((cells - mean[:, None]).square_().sum((0, 2)))
-        momentum = MOMENTUM * (count > 1)  # a single value says nothing of the variance
+        momentum = MOMENTUM * (count > 1)  # a single value has no variance
         self.mean.lerp_(mean, momentum)
         self.var.lerp_(squares / (count - 1).clamp(min=1), momentum)
         return mean, squares / count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""The protocols of the linear probe side by side; `eval_linear.py` has them in words."""
+"""The protocols of the linear probe side by side; `eval_linear.py` describes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from models.layers import AVGPOOL
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one protocol has otherwise than the others.
+    """What differs between the protocols.
 
     Attributes:
-        view: from the input's side in pixels to what is trained on.
+        view: makes the transform of training images, given the input's side in pixels.
         normalised: each classifier has batch norm without parameters before it.
-        nesterov: the momentum is Nesterov's.
-        conv, epochs, lr, wd, steps: what the flags of these names are where they are not given;
-            `wd` is a power of ten, or None for no decay; `steps` are the numbers of epochs after
-            which the rate is divided by ten, None is the paper's rate, which falls all the time.
+        nesterov: use Nesterov's momentum.
+        conv, epochs, lr, wd, steps: defaults of the flags of these names. `wd` is a power of ten,
+            None for no decay. `steps` are the numbers of epochs after which the rate is divided by
+            ten, None for the paper's rate, which falls with every iteration.
     """
 
     view: Callable[[int], v2.Transform] = modelzoo_probe_crop
@@ -34,11 +34,11 @@ class Recipe:
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Defaults of flags."""
+        """The flags' defaults."""
         return {name: getattr(self, name) for name in ("conv", "epochs", "lr", "wd", "steps")}
 
 
-# What `--protocol` names.
+# by the names of `--protocol`
 RECIPES = {
     "paper": Recipe(probe_crop, normalised=False, nesterov=False, steps=None),
     "modelzoo": Recipe(),

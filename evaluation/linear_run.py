@@ -1,5 +1,4 @@
-"""A run of linear probes: its settings, its two data sets, an epoch of it, and how it goes on after
-an interruption."""
+"""A run of linear probes: its settings, its two data sets, an epoch, and how it resumes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import digest_of, save_checkpoint
+from data.decode import exif_key
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
-from data.transforms import (
-    central_crop,
-    ten_crops,
-)
+from data.transforms import central_crop, ten_crops
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES, Recipe
 from models import ConvNet
@@ -33,8 +30,8 @@ History = list[dict[Layer, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How classifiers are trained: as the protocol's recipe has it, with `epochs`, `lr`, `wd` and
-    `steps` as there or others; `size` is the input's side in pixels."""
+    """How classifiers are trained. `epochs`, `lr`, `wd` and `steps` replace those of the protocol's
+    recipe; `size` is the input's side in pixels."""
 
     protocol: str
     epochs: int
@@ -50,22 +47,22 @@ class Settings:
 
     @property
     def recipe(self) -> Recipe:
-        """What the protocol lays down."""
+        """The protocol's recipe."""
         return RECIPES[self.protocol]
 
     def optimizer(self, heads: probe.Heads) -> torch.optim.SGD:
-        """The one that trains the classifiers."""
+        """The optimiser of the classifiers."""
         return torch.optim.SGD(
             heads.parameters(),
             self.lr,
             self.momentum,
             weight_decay=0.0 if self.wd is None else 10**self.wd,
-            nesterov=self.recipe.nesterov and self.momentum > 0,  # torch refuses it without any
+            nesterov=self.recipe.nesterov and self.momentum > 0,  # torch demands a momentum for it
             fused=True,
         )
 
     def set_rate(self, optimizer: torch.optim.SGD, epoch: int, iteration: int) -> None:
-        """Set the rate of a step, which is the `iteration`-th counted from the first epoch on."""
+        """Set the learning rate of a step, the `iteration`-th since the run began."""
         if self.steps is None:
             learning_rate_decay(optimizer, iteration, self.lr)
         else:
@@ -86,7 +83,7 @@ class Sets:
         seen = ImageDataset(train.images, settings.recipe.view(size), seed)
         self.to_train = make_loader(seen, self.draws, settings.workers, compute.device)
         view = ten_crops(size) if settings.tencrops else central_crop(size)
-        # ten crops of so many images take the memory of a batch
+        # with ten crops of each image, a tenth of the images fill the memory of a batch
         shown = max(settings.batch_size // 10, 1) if settings.tencrops else settings.batch_size
         self.own = shard_of(len(val.images))
         self.to_validate = load_in_order(
@@ -108,7 +105,7 @@ def run_epoch(
     optimizer: torch.optim.SGD,
     sets: Sets,
 ) -> dict[Layer, dict[str, float]]:
-    """Train for an epoch, and validate."""
+    """Train for an epoch, and validate. Returns the results by layer."""
     settings = sets.settings
     random = np.random.default_rng(derive_seed(settings.seed, "probe order", epoch))
     order = random.permutation(len(sets.train.images))
@@ -139,10 +136,10 @@ def key_of(
     compute: Compute,
     settings: Settings,
 ) -> dict[str, Any]:
-    """What has to be the same for a call to go on from what another one has saved."""
+    """What must be the same for a run to resume from a saved file."""
     kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
     digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
-    key = {**kept, "layers": list(layers), "precision": compute.precision}
+    key = {**kept, "layers": list(layers), "precision": compute.precision} | exif_key()
     return key | {name: digest[:12] for name, digest in digests.items()}
 
 
@@ -153,7 +150,7 @@ def save(
     optimizer: torch.optim.SGD,
     history: History,
 ) -> None:
-    """Save what `go_on` takes: the classifiers, the optimiser, and the epochs so far."""
+    """Save the classifiers, the optimiser, and the results of the epochs so far."""
     state = {"heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
     save_checkpoint(path, {**state, "history": history, "settings": key})
 
@@ -161,25 +158,24 @@ def save(
 def go_on(
     path: Path | None, key: dict[str, Any], heads: probe.Heads, optimizer: torch.optim.SGD
 ) -> History:
-    """The epochs that are done already; the classifiers and the optimiser become what they were
-    after them.
+    """Restore the classifiers and the optimiser from `save`'s file, if there is one. Returns the
+    results of the epochs that are done.
 
     Raises:
-        InputError: the file is damaged, or of other settings.
+        InputError: the file is damaged, or has other settings.
     """
     if path is None or not path.exists():
         return []
     with continuing(path, "give another --exp"):
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before = {"protocol": "paper", "steps": None, **state["settings"]}  # once the only one
-        check_key(path, before, key, "give another --exp")
+        check_key(path, dict(state["settings"]), key, "give another --exp")
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
         return list(state["history"])
 
 
 def learning_rate_decay(optimizer: torch.optim.Optimizer, t: int, lr_0: float) -> None:
-    """Set each group's learning rate to lr_0 / √(1 + lr_0·wd·t) after `t` iterations, wd being the
-    group's weight decay (the decay of the paper's linear probes)."""
+    """Set each group's learning rate to lr_0 / √(1 + lr_0·wd·t) after `t` iterations, where wd is
+    the group's weight decay (the paper's linear probes)."""
     for group in optimizer.param_groups:
         group["lr"] = lr_0 / (1 + lr_0 * group["weight_decay"] * t) ** 0.5

@@ -1,25 +1,25 @@
-"""How good a classifier is, or a ranking.
+"""Scores of classifiers and rankings.
 
-The protocols have three average precisions: of the ranks themselves (VOC classification), under
-the curve's monotone envelope (VOC with linear SVMs), and of trapezoids (Oxford and Paris, in
-`retrieval_ranking.py`).
+The protocols define average precision in three ways: by the precision at each positive's rank (VOC
+classification), under the curve's monotone envelope (VOC with linear SVMs), and by trapezoids
+(Oxford and Paris, in `retrieval_ranking.py`).
 """
 
 import numpy as np
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Fraction of the rows of `scores` (N, C) among whose k largest is that of the label (N,); ties
+    """Fraction of the rows of `scores` (N, C) whose label (N,) is among the k largest scores; ties
     count against us."""
     own = scores[np.arange(len(scores)), labels]
     return float(((~(scores < own[:, None])).sum(axis=1) <= k).mean())
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Mean, over the positives, of the precision down to each one's rank; ties count against us.
+    """Mean over the positives of the precision at each one's rank; ties count against us.
 
     Args:
-        scores: `(N,)`, the highest first.
+        scores: `(N,)`; the highest is ranked first.
         positive: `(N,) bool`.
     """
     hits = _ranked(scores, positive)
@@ -29,7 +29,7 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def interpolated_average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     """Area under the precision-recall curve's monotone envelope: at each recall the best precision
-    that is reached there or beyond (VOC from 2010 on). Arguments as for `average_precision`."""
+    there or beyond (VOC from 2010 on). Arguments as for `average_precision`."""
     hits = _ranked(scores, positive)
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -37,5 +37,5 @@ def interpolated_average_precision(scores: np.ndarray, positive: np.ndarray) -> 
 
 
 def _ranked(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """`positive` from the highest score to the lowest, in a tie the negatives first."""
+    """`positive` from the highest score to the lowest; in a tie, negatives come first."""
     return positive[np.lexsort((positive, -scores))]

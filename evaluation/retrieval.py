@@ -1,6 +1,6 @@
-"""The stages that lead from images to the vectors that are ranked, each stored with its settings.
+"""The stages from images to vectors. Each stage's output is stored with its settings.
 
-`extract_train`: the regions of the other data set's images. `train_pca`: their whitening.
+`extract_train`: regional vectors of the other data set's images. `train_pca`: their whitening.
 `db_features`, `q_features`: the vectors of the images, and of the queries' boxes.
 """
 
@@ -31,17 +31,17 @@ from system.progress import progress
 
 
 class Stages:
-    """What each stage makes, of what the one before it has made.
+    """Computes and stores the stages' outputs.
 
     Args:
-        folder: keeps the outputs; made if missing.
-        sizes: the long sides in pixels that each image is taken at.
+        folder: where the outputs are stored; made if missing.
+        sizes: long sides in pixels to which each image is resized.
         scales: R-MAC's L.
-        n_pca: components of the whitening; no more than the map has channels.
-        only: the one stage that may run, so that those before it have to be stored; None: all.
+        n_pca: components of the whitening, at most the map's channels.
+        only: the only stage that may run; those before it must be stored. None: all may run.
 
     Attributes:
-        query_rows: the row in `q_features` of each query, by its image and box.
+        query_rows: by image and box, the query's row in `q_features`.
 
     Raises:
         InputError: the folder cannot be made.
@@ -74,10 +74,10 @@ class Stages:
 
     @torch.inference_mode()
     def get(self, stage: str) -> Arrays:
-        """A stage's output: the stored one, or if its settings differ, made and stored.
+        """A stage's stored output. If it is missing or has other settings, computes and stores it.
 
         Raises:
-            InputError: an image cannot be read; or the stage is lacking, and may not run.
+            InputError: an image cannot be read, or the stage is missing and may not run.
         """
         path, key = self.folder / f"{stage}.npz", self._keys[stage]
         found, why = load_arrays(path, key)
@@ -92,7 +92,8 @@ class Stages:
         return made
 
     def _describe(self) -> dict[str, Key]:
-        """All that each stage's output depends on."""
+        """The settings that each stage's output depends on."""
+        queries = json.dumps(list(self.query_rows)).encode("utf-8", "surrogateescape")
         common = {
             "weights": digest_of(self.model),
             "sizes": list(self.sizes),
@@ -106,7 +107,7 @@ class Stages:
             "extract_train": common,
             "train_pca": whitened,
             "db_features": database,
-            "q_features": {**database, "queries": _sha256(json.dumps(list(self.query_rows)))},
+            "q_features": {**database, "queries": hashlib.sha256(queries).hexdigest()},
         }
 
     def _extract_train(self) -> Arrays:
@@ -119,7 +120,9 @@ class Stages:
     def _train_pca(self) -> Arrays:
         regions = self.get("extract_train")["regions"]
         if len(regions) < 2:
-            raise InputError(f"{self.data.train.root}: one region alone has no whitening")
+            raise InputError(
+                f"{self.data.train.root}: only one region, and whitening needs two or more"
+            )
         n_pca = min(self.n_pca, regions.shape[1])
         pca = fit_whitening(regions, n_pca, self.compute.device)
         directions = int(pca.matrix.any(axis=0).sum())
@@ -144,7 +147,7 @@ class Stages:
         return Whitening(**self.get("train_pca"))
 
     def _vectors(self, images: ImageList, boxes: list[Box] | None, label: str) -> np.ndarray:
-        """The mean over the sizes of each image's R-MAC, `(N, D) float32` of unit length."""
+        """Each image's mean R-MAC over the sizes, `(N, D) float32` of unit length."""
         total = np.zeros((len(images), self._pca.matrix.shape[1]), np.float32)
         for size in self.sizes:
             for index, regions in self._regions(images, size, boxes, label):
@@ -154,7 +157,7 @@ class Stages:
     def _regions(
         self, images: ImageList, size: int, boxes: list[Box] | None, label: str
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Each image's number and regional vectors `(R, C) float16`."""
+        """Yields each image's number and its regional vectors `(R, C) float16`."""
         layer = self.model.conv_layers
 
         def forward(x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +179,7 @@ class Stages:
 
 @functools.cache
 def smallest_input(arch: str) -> int:
-    """The side in pixels of the smallest square that a network's last conv layer makes a map of."""
+    """Side in pixels of the smallest square image for which the last conv layer returns a map."""
     with torch.device("meta"):
         model = MODELS[arch]().eval()
         for side in range(1, 512):
@@ -189,11 +192,7 @@ def smallest_input(arch: str) -> int:
 
 
 def _distinct(data: RetrievalData) -> dict[tuple[str, Box], int]:
-    """The images and boxes that the benchmarks' queries are, each once, numbered."""
+    """The distinct images and boxes of the benchmarks' queries, numbered."""
     queries = (query for benchmark in data.benchmarks for query in benchmark.queries)
     boxes = dict.fromkeys((query.image, query.box) for query in queries)
     return {box: row for row, box in enumerate(boxes)}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,18 +1,18 @@
-"""Rankings of a database for queries, and how good they are by the rules of Oxford5k and Paris6k.
+"""Rankings of a database for queries, and their scores by the rules of Oxford5k and Paris6k.
 
-Knows arrays and names only. Vectors are rows of unit length, scores their dot products.
+Works on arrays and names only. Vectors are rows of unit length, scores their dot products.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-BLOCK = 1024  # database vectors that are compared with all the others at a time
+BLOCK = 1024  # database vectors compared with all the others at a time
 
 
 def rank(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
-    """`(Q, D)` queries, `(N, D)` database → `(Q, N) int64`: its rows by falling score; equal scores
-    leave them in the database's order."""
+    """`(Q, D)` queries, `(N, D)` database → `(Q, N) int64`: the database's rows by falling score,
+    ties in the database's order."""
     return np.argsort(-(queries @ database.T), axis=1, kind="stable")
 
 
@@ -47,18 +47,18 @@ def average_precision(
 ) -> float:
     """Area under the precision-recall curve by the trapezoid rule of the Oxford buildings.
 
-    Junk is skipped as if it were not there. At each other rank the area grows by the step in
-    recall times the mean of the precisions before and after it, from recall 0 and precision 1 on.
-    ROxford5k and RParis6k have the same rule: in terms of a positive's 0-based rank r, of which j
-    positives are ahead, the two precisions are j / r (1 where r = 0) and (j + 1) / (r + 1).
+    Junk is removed first. At each rank the area grows by the step in recall times the mean of the
+    precisions before and after it, starting from recall 0 and precision 1. ROxford5k and RParis6k
+    have the same rule: for a positive at the 0-based rank r with j positives ahead of it, the two
+    precisions are j / r (1 if r = 0) and (j + 1) / (r + 1).
 
     Args:
         ranked_names: the database, best first.
-        good: what should come first. What the ranking lacks of it counts as never found.
-        junk: neither right nor wrong.
+        good: the positives. Those that the ranking lacks count as never found.
+        junk: names that are neither right nor wrong.
 
     Returns:
-        From 0 to 1; 0 where nothing is good.
+        From 0 to 1; 0 without positives.
     """
     ranks = positive_ranks(ranked_names, good, junk)
     ahead = np.arange(len(ranks))
@@ -70,8 +70,8 @@ def average_precision(
 def precision_at(
     k: int, ranked_names: Sequence[str], good: Collection[str], junk: Collection[str]
 ) -> float:
-    """Fraction that is good of the first k without the junk, as ROxford5k and RParis6k count it:
-    where the last good one comes before rank k, of the ranks up to that one."""
+    """Fraction of positives among the first k without junk. As in ROxford5k and RParis6k, if the
+    last positive comes before rank k, only the ranks up to it count."""
     ranks = positive_ranks(ranked_names, good, junk)
     if len(ranks) == 0:
         return 0.0
@@ -82,7 +82,7 @@ def precision_at(
 def positive_ranks(
     ranked_names: Iterable[str], good: Collection[str], junk: Collection[str]
 ) -> np.ndarray:
-    """The 0-based ranks `(P,) int64` of the good ones, in a ranking without the junk."""
+    """The 0-based ranks `(P,) int64` of the positives, without the junk."""
     good, junk = frozenset(good), frozenset(junk)
     hits = [name in good for name in ranked_names if name not in junk]
     return np.flatnonzero(hits)

@@ -1,10 +1,9 @@
 """R-MAC (Tolias, Sicre and Jégou 2016): an image's vector for retrieval, from the regions of a conv
-map. Knows tensors only: no images, no networks.
+map. Works on tensors only.
 
-Each region's maximum over every channel is L2-normalised, PCA-whitened, normalised again; the sum
-over the regions, normalised, is the image's vector. The whitening is fitted on the regions of
-another data set, so that it is not a matter of the images that are ranked. It is that of
-`cluster/whitening.py`; what differs is what it is given: regions, before their sum.
+Each region's maxima over the channels are L2-normalised, PCA-whitened (by `cluster/whitening.py`)
+and normalised again. The sum over the regions, normalised, is the image's vector. The whitening is
+fitted on the regions of another data set, so it does not depend on the ranked images.
 """
 
 import numpy as np
@@ -14,21 +13,21 @@ from torch import Tensor
 
 from cluster.whitening import Whitening
 
-OVERLAP = 0.4  # of neighbours along the longer side at the first scale, to come near to
-MOST_EXTRA = 6
+OVERLAP = 0.4  # target for neighbours along the longer side at the first scale
+MOST_EXTRA = 6  # places along the longer side
 
 
 def get_rmac_region_coordinates(H: int, W: int, L: int) -> np.ndarray:  # noqa: N803
     """The regions of an `H × W` map at scales 1..L, as `(R, 4) int64` rows x, y, width, height.
 
-    With w = min(H, W): at scale l, squares of side ⌊2w / (l + 1)⌋ stand in l places along the
-    shorter side of the map and in l + e along the longer one, evenly from border to border. e is 0
-    for a square map, else 1 to 6, such that neighbours at scale 1 overlap by nearly 0.4 of their
-    area. Rows go scale by scale, from the top left line by line. On a map so small that a scale's
-    squares would have no side, that scale has none.
+    With w = min(H, W): scale l has squares of side ⌊2w / (l + 1)⌋ in l places along the map's
+    shorter side and l + e places along the longer one, evenly from border to border. e is 0 for a
+    square map; else it is the number from 1 to 6 for which neighbours at scale 1 overlap most
+    nearly by 0.4 of their area. Rows are ordered by scale, then line by line from the top left. On
+    tiny maps, scales whose squares would have side 0 are left out.
 
     Raises:
-        ValueError: the map has no cell.
+        ValueError: the map is empty.
     """
     if min(H, W) < 1:
         raise ValueError(f"a map of {H} × {W} has no regions")
@@ -44,10 +43,10 @@ def get_rmac_region_coordinates(H: int, W: int, L: int) -> np.ndarray:  # noqa: 
 
 
 def regional_vectors(features: Tensor, L: int) -> Tensor:  # noqa: N803
-    """Conv maps `(N, C, H, W)` → the regions' maxima `(N, R, C) float32`, rows of unit length (a
-    region without any activation stays zero)."""
-    features = features.contiguous()  # in channels-last, the maxima take ten times as long
-    bands: dict[tuple[int, int], Tensor] = {}  # maxima over rows, `(N, C, W)`, that regions share
+    """Conv maps `(N, C, H, W)` → the regions' maxima `(N, R, C) float32`, rows of unit length (zero
+    if the region has no activation)."""
+    features = features.contiguous()  # channels-last would take ten times as long
+    bands: dict[tuple[int, int], Tensor] = {}  # shared maxima over rows, `(N, C, W)`
     maxima = []
     rows, columns = features.shape[2:]
     for x, y, width, height in get_rmac_region_coordinates(rows, columns, L).tolist():
@@ -71,7 +70,7 @@ def rmac(features: Tensor, L: int, pca: Whitening | None = None) -> Tensor:  # n
 
     Args:
         L: number of scales.
-        pca: the whitening of the regions, of D components; None leaves them as they are, D = C.
+        pca: the whitening of the regions, of D components; None: no whitening, D = C.
     """
     return aggregate(regional_vectors(features, L), pca)
 
@@ -89,7 +88,7 @@ def _extra_places(shorter: int, longer: int) -> int:
 
 
 def _starts(length: int, side: int, places: int) -> list[int]:
-    """Where squares of a side begin that stand in so many places along a length."""
+    """The first cells of squares that are spaced evenly along a length."""
     if places == 1:
         return [0]
     return [i * (length - side) // (places - 1) for i in range(places)]

@@ -23,12 +23,12 @@ MOST_NEGATIVES = 19_000  # in a low-shot sample
 FOLDS = 3
 POSITIVE_WEIGHT = 2
 TOLERANCE, ITERATIONS = 1e-4, 2000
-JITTER = 1e-10  # beside the rows' squared length of 1
+JITTER = 1e-10  # small beside the rows' squared length of 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Costs and the numbers k of positives, both from the lowest on, samples of each k, seed."""
+    """The costs and the numbers k of positives, both ascending; samples for each k; the seed."""
 
     costs: list[float]
     shots: list[int]
@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows with 1 where their image shows a class, −1 where not, 0 where that is difficult to say.
+    """Rows and targets: 1 if an image shows a class, −1 if not, 0 if it is marked difficult.
 
     Attributes:
         classes: C names.
@@ -53,18 +53,18 @@ class Rows:
     test_targets: np.ndarray
 
     def positive(self, number: int) -> np.ndarray:
-        """`(N,) bool`, the training rows that show a class; the difficult count as negative."""
+        """`(N,) bool`: the training rows that show a class; difficult ones count as negative."""
         return self.train_targets[:, number] == 1
 
     def test_ap(self, number: int, scores: np.ndarray) -> float:
-        """The AP of a class for scores `(M,)`; the difficult do not count."""
+        """The AP of a class for scores `(M,)`; difficult rows are left out."""
         targets = self.test_targets[:, number]
-        told = targets != 0
-        return interpolated_average_precision(scores[told], targets[told] == 1)
+        known = targets != 0
+        return interpolated_average_precision(scores[known], targets[known] == 1)
 
 
 def judge(rows: Rows, pieces: Pieces, plan: Plan) -> dict[str, Any]:
-    """The whole protocol on one kind of rows: `svm`, and `low_shot` by k."""
+    """The whole protocol on one layer's rows: `svm`, and `low_shot` by k."""
     return {
         "svm": judge_all(rows, pieces, plan),
         "low_shot": {str(k): judge_low_shot(rows, pieces, plan, k) for k in plan.shots},
@@ -72,9 +72,9 @@ def judge(rows: Rows, pieces: Pieces, plan: Plan) -> dict[str, Any]:
 
 
 def judge_all(rows: Rows, pieces: Pieces, plan: Plan) -> dict[str, Any]:
-    """SVMs of all the training rows, each class with the cost that cross-validation prefers."""
+    """SVMs trained on all training rows, each class with its best cost in cross-validation."""
     numbers = range(len(rows.classes))
-    # the costly first, so that the last to end is a short one
+    # high costs take longest and go first, so that no process ends late
     settings = {
         f"cross_validation/{rows.classes[number]}_{cost}": {"number": number, "cost": cost}
         for number, cost in itertools.product(numbers, reversed(plan.costs))
@@ -102,7 +102,7 @@ def judge_all(rows: Rows, pieces: Pieces, plan: Plan) -> dict[str, Any]:
 
 
 def judge_low_shot(rows: Rows, pieces: Pieces, plan: Plan, k: int) -> dict[str, Any]:
-    """SVMs of k positives."""
+    """SVMs trained on k positives of each class."""
     numbers, costs, samples = range(len(rows.classes)), plan.costs, plan.samples
     settings = {
         f"low_shot/{rows.classes[number]}_k{k}_{sample}": {"number": number, "sample": sample}
@@ -128,7 +128,7 @@ def judge_low_shot(rows: Rows, pieces: Pieces, plan: Plan, k: int) -> dict[str, 
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
-    """Of the samples' values `(S,)`."""
+    """Statistics of the samples' values `(S,)`."""
     return {
         "mean": float(values.mean()),
         "min": float(values.min()),
@@ -138,22 +138,22 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def compact(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Other rows for which LinearSVC's dual goes through the same steps, in less time.
+    """Rows with the same inner products, on which LinearSVC takes the same steps in less time.
 
-    The dual knows the rows by their inner products alone, and these are as well those of the rows
-    of a triangular matrix, the Gram matrix's Cholesky factor. Liblinear skips zeros, so that N
-    rows of more than N / 2 numbers get shorter. Scores stay what they were to nine digits.
+    The dual problem depends on the rows only by their inner products. The rows of the Gram matrix's
+    Cholesky factor have the same ones, and half of that factor is zeros, which Liblinear skips. So
+    N rows with more than N / 2 nonzeros get shorter. Scores agree to nine digits.
 
     Args:
         train, test: `(N, D)` and `(M, D) float32` of length 1.
 
-    Returns both `(N, d)` and `(M, d) float64`; d = D where the rows are short already.
+    Returns both as `(N, d)` and `(M, d) float64`; d = D if the rows are short already.
     """
     wide, n = train.astype(np.float64), len(train)
     if np.count_nonzero(train) <= n * (n + 1) // 2:
         return wide, test.astype(np.float64)
     gram = wide @ wide.T
-    gram.flat[:: n + 1] += JITTER  # an image may be there twice
+    gram.flat[:: n + 1] += JITTER  # a duplicate image makes the matrix singular
     factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
     products = wide @ test.T.astype(np.float64)
     rotated = solve_triangular(factor, products, lower=True, overwrite_b=True, check_finite=False)
@@ -169,8 +169,8 @@ def learn(
         train, positive: `(n, D) float64` and `(n,) bool`.
         judged: `(m, D)` other rows.
 
-    Returns the scores of those `(m, len(costs))`, higher where the class is more likely, and how
-    many of the SVMs had not converged when their iterations were used up.
+    Returns the scores `(m, len(costs))` of the other rows, higher where the class is more likely,
+    and the number of SVMs that did not converge.
     """
     labels = np.where(positive, 1, -1)
     weights, biases, short = [], [], 0
@@ -190,8 +190,7 @@ def learn(
 
 
 def cross_validate(rows: Rows, number: int, cost: float, seed: int) -> dict[str, Any]:
-    """The `ap` of a class within the training rows, as the mean over the folds. These have the
-    class in equal parts and keep the rows' order."""
+    """The mean `ap` of a class over stratified folds of the training rows, in the rows' order."""
     positive = rows.positive(number)
     aps, short = [], 0
     for kept, left_out in StratifiedKFold(FOLDS).split(positive, positive):
@@ -203,19 +202,19 @@ def cross_validate(rows: Rows, number: int, cost: float, seed: int) -> dict[str,
 
 
 def train_and_test(rows: Rows, number: int, cost: float, seed: int) -> dict[str, Any]:
-    """The `ap` of a class on the test rows, trained on all the training rows."""
+    """The `ap` of a class on the test rows, trained on all training rows."""
     scores, short = learn(rows.train, rows.positive(number), [cost], seed, rows.test)
     return {"ap": rows.test_ap(number, scores[:, 0]), "not_converged": short}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A low-shot sample, as numbers of training rows.
+    """A low-shot sample: numbers of training rows, ascending.
 
     Attributes:
-        rows: what is trained on, in the order of the rows.
-        part: of those the positives, and the negatives but for a third.
-        left_out: that third, and the positives that are not in the sample.
+        rows: the sample.
+        part: the sample without a third of its negatives.
+        left_out: that third, and the positives outside the sample.
     """
 
     rows: np.ndarray
@@ -224,7 +223,7 @@ class Sample:
 
 
 def draw_sample(positive: np.ndarray, number: int, k: int, sample: int, seed: int) -> Sample:
-    """k positives and 19,000 negatives of `(N,) bool`, of either all where there are fewer."""
+    """Draw k positives and 19,000 negatives from `(N,) bool`, or all if there are fewer."""
     rng = np.random.default_rng(derive_seed(seed, "low-shot", number, k, sample))
     positives = rng.permutation(np.flatnonzero(positive))
     negatives = rng.permutation(np.flatnonzero(~positive))[:MOST_NEGATIVES]
@@ -239,11 +238,12 @@ def draw_sample(positive: np.ndarray, number: int, k: int, sample: int, seed: in
 def low_shot(
     rows: Rows, number: int, k: int, sample: int, costs: list[float], seed: int
 ) -> dict[str, Any]:
-    """A class learned from few positives, by cost.
+    """Learn a class from few positives, at each cost.
 
-    Returns the `ap` on the test rows, and the `left_out_ap` on what the sample leaves out, trained
-    on its part; that is empty where the sample has all the positives. (19,000 negatives are all
-    that VOC has: but for the third that is set apart, none were left to choose a cost with.)
+    Returns the `ap` on the test rows, and the `left_out_ap` of SVMs that are trained on the
+    sample's `part` and tested on its `left_out` rows, to choose a cost by. That is empty if the
+    sample has all positives. (A third of the negatives is set apart because VOC has no more than
+    19,000.)
     """
     positive = rows.positive(number)
     drawn = draw_sample(positive, number, k, sample, seed)

@@ -1,4 +1,4 @@
-"""Long work in pieces: many at a time, and each result in a file, so that none is done twice."""
+"""Long work in pieces: several at a time, each result in a file, so that no piece is done twice."""
 
 import sys
 from collections.abc import Callable
@@ -17,14 +17,14 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pieces:
-    """How pieces are worked through, and where their results are kept.
+    """Computes pieces in parallel and keeps their results.
 
     Attributes:
-        folder: made with the first result; None keeps nothing.
-        key: settings of all results. A result of other settings is computed again.
-        jobs: processes.
+        folder: for the results, made with the first one; None keeps nothing.
+        key: settings of all results. A result with other settings is computed again.
+        jobs: number of processes.
         verbose: show progress.
-        name: what progress calls them.
+        name: of the pieces, in the progress bar.
     """
 
     folder: Path | None
@@ -34,7 +34,7 @@ class Pieces:
     name: str = ""
 
     def below(self, name: str, **settings: Any) -> "Pieces":
-        """The same in a folder below this one, with more settings."""
+        """The same for a subfolder, with more settings."""
         folder = None if self.folder is None else self.folder / name
         return replace(self, folder=folder, key={**self.key, **settings}, name=name)
 
@@ -46,13 +46,13 @@ class Pieces:
         pieces: dict[str, Key],
         **common: Any,
     ) -> list[Result]:
-        """What `work(data, **settings)` returns for each piece, in their order.
+        """The results of `work(data, **settings)` for each piece, in the pieces' order.
 
         Args:
-            work: a function of a module; what it returns fits into JSON.
+            work: a top-level function whose result can be written as JSON.
             data: large arrays in it are shared between the processes.
-            pieces: settings by name.
-            common: settings of all of them.
+            pieces: each piece's settings, by its name.
+            common: settings of all pieces.
         """
         pieces = {name: {**settings, **common} for name, settings in pieces.items()}
         if self.folder is not None and self.folder.is_dir():
@@ -77,13 +77,13 @@ class Pieces:
         return list(found.values())
 
     def kept(self, name: str, settings: Key) -> tuple[Result, str]:
-        """The result of a piece, and why it has to be computed; one of them is empty."""
+        """A piece's stored result, and the reason to compute it; one of the two is empty."""
         if self.folder is None:
             return {}, ABSENT
         return load_result(self.folder / f"{name}.json", {**self.key, **settings})
 
     def keep(self, name: str, settings: Key, result: Result) -> None:
-        """Write the result of a piece."""
+        """Store the result of a piece."""
         if self.folder is not None:
             save_result(self.folder / f"{name}.json", {**self.key, **settings}, result)
 

@@ -1,5 +1,4 @@
-"""Images → what a linear classifier on a frozen conv layer sees of them: pooled activations, each
-image's of length 1."""
+"""Images → rows for linear classifiers: pooled activations of frozen conv layers, of length 1."""
 
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from models.layers import probe_pool
 from system.device import Compute
 from system.progress import progress
 
-BATCH = 64  # images; in float32, conv layers of VGG-16 take 200 MB of a GPU for each 16
+BATCH = 64  # images; in float32, 16 of them take 200 MB of a GPU in VGG-16's conv layers
 
 
 @torch.inference_mode()
@@ -31,7 +30,7 @@ def layer_rows(
     workers: int,
     verbose: bool,
 ) -> dict[int, np.ndarray]:
-    """The rows `(N, D) float32` of N images by layer, with one pass over them.
+    """The rows `(N, D) float32` of N images by layer, in one pass over the images.
 
     Raises:
         InputError: an image cannot be read, or its features are not finite.
@@ -56,7 +55,7 @@ def layer_rows(
 
 
 def pooled_rows(model: ConvNet, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """`(B, 3, H, W)` → `(B, D)` of length 1 for each layer."""
+    """`(B, 3, H, W)` → rows `(B, D)` of length 1 for each layer."""
     rows = {}
     for layer, maps in model.each_conv_features(pixels, layers):
         pool = probe_pool(model.arch, layer, maps)

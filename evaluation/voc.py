@@ -1,4 +1,4 @@
-"""The protocol of VOC 2007 classification: its settings, their flags, and what it does in words."""
+"""The protocol of VOC 2007 classification: its settings, their flags, and its description."""
 
 import argparse
 from dataclasses import dataclass, fields
@@ -7,25 +7,25 @@ from typing import Any
 from system import cli
 from system.errors import InputError
 
-TESTED_ON = {"train": "val", "trainval": "test"}  # by the split that is trained on
-CROPS = 10  # of an image that is judged
+TESTED_ON = {"train": "val", "trainval": "test"}  # by the training split
+CROPS = 10  # of each image that is scored
 MOMENTUM = 0.9
-LARGEST_GRADIENT = 10.0  # the norm that gradients are clipped to
+LARGEST_GRADIENT = 10.0  # gradients are clipped to this norm
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The protocol's, under the names of its flags.
+    """The protocol's settings, under the names of their flags.
 
     Attributes:
         nit: iterations.
-        fc6_8: train the classifier and the top layer only; else the convolutions as well.
-        train_batchnorm: train batch norm's scales and shifts, too. Its statistics stay as they are.
+        fc6_8: train only the classifier and the top layer; else the convolutions, too.
+        train_batchnorm: train batch norm's scales and shifts, too. Its statistics never change.
         stepsize: iterations between two halvings of the learning rate.
-        min_scale, max_scale: of a crop's area in the image's.
+        min_scale, max_scale: range of a crop's area, as fractions of the image's.
         batch: images in a mini-batch.
         size: side of the input in pixels.
-        eval_random_crops: judge ten random crops of an image, else ten fixed ones.
+        eval_random_crops: score ten random crops of an image, else ten fixed ones.
     """
 
     nit: int = 80_000
@@ -42,7 +42,7 @@ class Settings:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The flags that `settings_of` takes."""
+    """Add the flags that `settings_of` reads."""
     default = Settings()
 
     def add(name: str, **options: Any) -> None:
@@ -56,27 +56,26 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("nit", type=cli.whole_number(1), help="iterations")
     add_switch("fc6_8", "1: train the classifier only; 0: the convolutions, too")
     add_switch("train_batchnorm", "1: train batch norm's scales and shifts, too")
-    add_switch("eval_random_crops", "1: judge ten random crops of an image; 0: ten fixed ones")
-    step_help = "iterations between two halvings of the learning rate"
-    add("stepsize", type=cli.whole_number(1), help=step_help)
+    add_switch("eval_random_crops", "1: score ten random crops of an image; 0: ten fixed ones")
+    add("stepsize", type=cli.whole_number(1), help="iterations until the learning rate is halved")
     add("lr", type=cli.positive_number, help="learning rate")
     add("wd", type=cli.fraction, help="weight decay")
-    add("min_scale", type=cli.positive_number, help="least part of an image's area in a crop")
-    add("max_scale", type=cli.positive_number, help="greatest part of an image's area in a crop")
+    add("min_scale", type=cli.positive_number, help="smallest crop, as a part of the image's area")
+    add("max_scale", type=cli.positive_number, help="largest crop, as a part of the image's area")
     add("batch", type=cli.whole_number(1), help="mini-batch size")
     add("size", type=cli.whole_number(1), help="side of the input in pixels")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """The flags' values.
+    """The settings that the flags give.
 
     Raises:
-        InputError: they do not fit each other.
+        InputError: the scales are out of order, or above 1.
     """
     if not args.min_scale <= args.max_scale <= 1:
         raise InputError(
-            f"--min_scale {args.min_scale:g} --max_scale {args.max_scale:g}: are parts of the "
-            "image's area, the smaller one first, and 1 at most"
+            f"--min_scale {args.min_scale:g} --max_scale {args.max_scale:g}: give parts of the "
+            "image's area, the smaller first, 1 at most"
         )
     given = {field.name: getattr(args, field.name) for field in fields(Settings)}
     switches = {n: bool(v) for n, v in given.items() if isinstance(getattr(Settings, n), bool)}
@@ -84,7 +83,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def in_words(settings: Settings, split: str) -> str:
-    """What is done, in words."""
+    """The description of the protocol, for the result file."""
     if settings.fc6_8:
         trained = "The classifier and the top layer train, the convolutions do not"
     else:

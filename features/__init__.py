@@ -4,7 +4,7 @@ In: a network and a loader. Out: features `(M, D) float16` in data-set order, an
 images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and system/.
 
     forward.py      the pass itself; features of a process's share of the images, for clustering
-    extraction.py   features written to disk as they come, and whitened there
-    rows.py         shards that many processes write, also after an interruption; joined in one file
+    extraction.py   features written to disk in shards, and their whitening
+    rows.py         the shards of many processes, kept after an interruption, joined in one file
     network.py      MODEL and DIR of a script: a trained network and images to apply it to
 """

@@ -1,5 +1,5 @@
-"""Features of a network, written to disk shard by shard, and their whitening from there: memory
-does not grow with the number of images."""
+"""Features of a network, written to disk in shards and whitened from there, so that memory does not
+grow with the number of images."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,18 +25,18 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def features_of(model: ConvNet, conv: int | None, pool: str | None) -> Forward:
-    """What gives `(B, D)` features of `(B, 3, H, W)` images.
+    """A function from `(B, 3, H, W)` images to `(B, D)` features.
 
     Args:
         conv: the conv layer, 1 for the first; None for the embedding.
-        pool: of a conv layer, `probe` or `average`; None is `probe`.
+        pool: `probe` or `average` for a conv layer; None is `probe`.
 
     Raises:
-        InputError: the network has no such layer, or there is nothing to pool.
+        InputError: the network has no such layer, or `pool` is given without `conv`.
     """
     if conv is None:
         if pool is not None:
-            raise InputError(f"--pool {pool}: is of conv layers; name one with --conv")
+            raise InputError(f"--pool {pool}: applies to conv layers; name one with --conv")
         return model.embedding
     if conv > model.conv_layers:
         raise InputError(f"--conv {conv}: {model.arch} has conv layers 1 to {model.conv_layers}")
@@ -52,7 +52,7 @@ def features_of(model: ConvNet, conv: int | None, pool: str | None) -> Forward:
 
 @torch.inference_mode()
 def dimensions(forward: Forward, size: int, device: torch.device) -> int:
-    """The D of the features of images of `size` × `size` pixels."""
+    """The dimensions D of the features of images of `size` × `size` pixels."""
     return forward(torch.zeros(1, 3, size, size, device=device)).shape[1]
 
 
@@ -65,14 +65,14 @@ def extract(
     forward: Forward,
     compute: Compute,
 ) -> dict[int, str]:
-    """Compute the shards that are missing, this process its share of them.
+    """Compute this process's share of the missing shards.
 
     Args:
-        missing: their numbers, ascending, the same for all processes.
-        load: gives a loader of some images, in their order, whose batches divide the shards.
+        missing: their numbers, ascending, the same in all processes.
+        load: makes a loader of some images, in their order, whose batches divide the shards.
         forward: as in `forward_pass`, to `(B, D)`.
 
-    Returns the images, of all, that have no row, with the reasons.
+    Returns the images of the whole data set that have no row, with the reasons.
     """
     own = [missing[i] for i in shard_of(len(missing))]
     order = np.concatenate([np.arange(0), *map(shards.images_of, own)])
@@ -100,8 +100,8 @@ def extract(
 def by_shard(
     steps: Iterable[tuple[np.ndarray, np.ndarray, Tensor]], shards: Shards, own: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Collect what `forward_pass` gives for the images of some shards, in their order: for each of
-    these shards its number and the rows of those of its images that have one."""
+    """Collect the results of `forward_pass` over some shards, in order: yields each shard's number
+    and its rows, without the images that have none."""
     left, parts = deque(own), [shards.none]
     for index, rows, _ in steps:
         while len(index) > 0 and index[0] not in shards.images_of(left[0]):
@@ -114,11 +114,11 @@ def by_shard(
 
 
 def fit(shards: Shards, count: int, components: int, device: torch.device) -> Whitening:
-    """The whitening of all `count` rows, with as many components as are wanted, or as the rows have
+    """The whitening of all `count` rows, with `components`, or with fewer if the rows have fewer
     directions.
 
     Raises:
-        InputError: they have no whitening.
+        InputError: they cannot be whitened.
     """
     own, dim = shards.blocks(shard_of(len(shards))), shards.none.shape[1]
     try:

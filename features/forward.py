@@ -1,4 +1,4 @@
-"""Data set → features: the one place that runs a frozen network over a data set."""
+"""Data set → features: the only place that runs a frozen network over a data set."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,15 +18,15 @@ from parallel.collectives import all_reduce
 from system.device import Compute
 from system.errors import InputError
 
-BLOCK = 4096  # rows that are moved at a time
+BLOCK = 4096  # rows moved at a time
 NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
 
 OnInfinite = Callable[[int, np.ndarray], None]
 
 
 class ToHost:
-    """Tensors on their way from the device: fetching them waits for what made them, and not for
-    what the device was given to do since."""
+    """Tensors on their way to the host: fetching them waits for the work that made them, but not
+    for the device's later work."""
 
     def __init__(self, *tensors: Tensor) -> None:
         on_gpu = tensors[0].is_cuda
@@ -48,9 +48,9 @@ class Features:
 
     Attributes:
         rows: `(M, D) float16`, of the M images that have features, in data-set order.
-        present: `(N,) bool`, whether an image has.
-        moments: of the rows, where all processes together have more of them than dimensions (with
-            fewer, the way over the rows themselves is the shorter one).
+        present: `(N,) bool`, whether an image has features.
+        moments: of the rows, if all processes together have more images than D; with fewer, PCA
+            on the rows themselves is faster.
     """
 
     rows: np.ndarray
@@ -68,14 +68,14 @@ def compute_features(
     advance: Callable[[int], None] = lambda done: None,
     on_infinite: OnInfinite | None = None,
 ) -> Features:
-    """The embedding of each of some images, with the network in eval mode.
+    """The embeddings of some images, with the network in eval mode.
 
-    Rows are kept in half precision, which is what a forward pass in bf16 has, and their covariance
-    is summed on the device as they come.
+    Rows are kept in half precision, about that of a forward pass in bf16. Their covariance is
+    summed on the device during the pass.
 
     Args:
-        loader: goes through each of them once, in any order.
-        images: their N numbers in the data set.
+        loader: goes through each image once, in any order.
+        images: their N indices in the data set.
         on_unreadable, advance, on_infinite: as in `forward_pass`.
     """
     dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
@@ -108,18 +108,18 @@ def forward_pass(
     """Run a frozen network over batches.
 
     Args:
-        forward: from `(B, 3, H, W)` images, as the network takes them, to `(B, …)` results; where
-            a transform gives many crops of an image, from those of all images one after the other.
-        on_unreadable: called with the images that are left out, and the reason for each: those
-            that cannot be decoded, and those whose results are NaN or infinite.
+        forward: from network input `(B, 3, H, W)` to results `(B, …)`; if a transform gives many
+            crops of an image, the input has the crops of each image one after the other.
+        on_unreadable: called with the images that are left out and the reasons: those that cannot
+            be decoded, and those whose results are NaN or infinite.
         advance: called with the number of images done in each step.
         dtype: of the results; half precision is enough for features.
-        on_infinite: called first with the number of a batch and `(b,)` those of its images whose
-            results are NaN or infinite; `refuse_infinite` raises, so that none is left out.
+        on_infinite: called before that with the number of a batch and the indices `(b,)` of its
+            images with NaN or infinite results; `refuse_infinite` raises instead.
 
-    Yields for each batch the images' numbers `(B,)`, and their results as an array and on the
-    device. A batch is given when the next one is under way, so that one is put away while the
-    device works on the other.
+    Yields for each batch the images' indices `(B,)`, and their results as an array and on the
+    device. A batch is yielded after the next one has started, so that the host handles one while
+    the device works on the other.
     """
 
     def arrived(
@@ -152,7 +152,7 @@ def forward_pass(
 
 
 def refuse_infinite(images: ImageList) -> OnInfinite:
-    """An `on_infinite` for protocols whose figures need every image: it raises InputError."""
+    """An `on_infinite` for evaluations that need every image: it raises InputError."""
 
     def refuse(_: int, index: np.ndarray) -> None:
         raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
@@ -161,7 +161,7 @@ def refuse_infinite(images: ImageList) -> OnInfinite:
 
 
 def _compact(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """`rows[kept]`, moved up in place: a copy would double the memory."""
+    """`rows[kept]`, in place, because a copy would double the memory."""
     if kept.all():
         return rows
     wanted = np.flatnonzero(kept)

@@ -1,5 +1,5 @@
-"""A trained network and the images that it is applied to: flags that scripts share, and what they
-stand for."""
+"""A trained network and the images that it is applied to: the flags that scripts share, and the
+checked inputs that they give."""
 
 import argparse
 from collections.abc import Callable
@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
-from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import (
     Batch,
     ImageDataset,
     add_decode_flag,
+    add_exif_flag,
     add_max_pixels_flag,
     load_in_order,
+    set_decoding,
 )
 from data.transforms import central_crop
 from features.forward import Features, compute_features
@@ -30,14 +31,14 @@ from system import device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 
-SIZE = 224  # side of the input, where the checkpoint does not say
+SIZE = 224  # side of the input if the checkpoint has none
 LARGEST = 10_000
 DATA_HELP = "images: folders, nested or flat, or text files with a path on each line"
 SIZE_HELP = f"side of the input in pixels; left out: as in training, or {SIZE}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """`MODEL DIR…`, and how the images are read and go through the network."""
+    """`MODEL DIR…`, and the flags of reading images and of the forward pass."""
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
     add("data", metavar="DIR", type=Path, nargs="+", help=DATA_HELP)
@@ -51,11 +52,12 @@ def add_size_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pass_flags(parser: argparse.ArgumentParser) -> None:
-    """How images are read and go through the network, but for their size."""
+    """The flags of reading images and of the forward pass, without `--size`."""
     flags.add_batch(parser, 256, "images at a time")
     flags.add_workers(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
+    add_exif_flag(parser)
     device.add_flags(parser)
 
 
@@ -65,13 +67,13 @@ class Applied:
 
     Attributes:
         file: the checkpoint's.
-        checkpoint: what `read_checkpoint` gives.
+        checkpoint: as `read_checkpoint` returns it.
         model: on the device, in eval mode.
-        images: their names say where they are, as `find_all_images` has them.
+        images: named by their paths, as by `find_all_images`.
         size: side of the input in pixels.
-        dataset: the images as the network sees them.
-        own: the images of this process.
-        loader: goes through them in their order.
+        dataset: the images in the network's view.
+        own: the indices of this process's images.
+        loader: goes through these in order.
     """
 
     file: Path
@@ -86,8 +88,8 @@ class Applied:
 
     @property
     def own_clusters(self) -> Clusters | None:
-        """The clusters of this very network's features, if the checkpoint has them: until its end
-        a run has those of the network that the epoch began with, which has moved on since.
+        """The clusters of this network's own features, if the checkpoint has them. Until a run
+        ends, its clusters are those of the network at the start of the epoch.
 
         Raises:
             InputError: they are malformed.
@@ -97,8 +99,7 @@ class Applied:
         return clusters if clusters and (clusters.epoch, 0) == place else None
 
     def features(self, advance: Callable[[int], None]) -> Features:
-        """The embedding of each of this process's images; those that cannot be read are named on
-        stderr."""
+        """The embeddings of this process's images; unreadable ones are named on stderr."""
         unreadable = NameUnreadable(self.images)
         return compute_features(
             self.loader, self.model, self.own, self.compute, unreadable, advance
@@ -109,7 +110,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     """Read the checkpoint and list the images.
 
     Args:
-        images: others than those of `args.data`.
+        images: used in place of `args.data`.
 
     Raises:
         InputError: naming the flag or file that is wrong.
@@ -119,7 +120,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
-    limit_pixels(args.max_pixels)
+    set_decoding(args, checkpoint.get("settings", {}))
     images = find_all_images(args.data) if images is None else images
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
@@ -129,12 +130,12 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
 
 
 def input_size(size: int | None, checkpoint: dict[str, Any]) -> int:
-    """The side of the input in pixels: that of `--size`, or else of the checkpoint's training.
+    """The side of the input in pixels: `--size`, or else that of the checkpoint's training.
 
     Raises:
-        InputError: what the checkpoint says of it is no size.
+        InputError: the checkpoint's size is not a possible one.
     """
     found = size or checkpoint.get("settings", {}).get("size", SIZE)
     if type(found) is not int or not 1 <= found <= LARGEST:
-        raise InputError(f"--size: training's is given as {found!r}; give 1 to {LARGEST} pixels")
+        raise InputError(f"--size: the checkpoint has {found!r}; give 1 to {LARGEST} pixels")
     return found

@@ -1,5 +1,5 @@
-"""Feature rows in shards, `features_00042.npy`: an extraction that was cut computes those that are
-missing. At the end all are joined into one file."""
+"""Feature rows in shards, `features_00042.npy`: the next call computes those that are missing.
+At the end all are joined into one file."""
 
 import contextlib
 import json
@@ -18,20 +18,20 @@ from system.files import atomic_write, remove_leftovers, sync, write_text
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 FORMATS = ("npy", "safetensors")
 TENSOR = "features"  # its name in a safetensors file
-LENGTH = 1024  # images of a shard, to the nearest whole batch below
+LENGTH = 1024  # images of a shard, rounded down to whole batches
 
 
 def shard_length(batch: int) -> int:
-    """Images of a shard: whole batches, so that the images of a batch, and with them every bit of a
-    row, are the same for any number of processes and after an interruption."""
+    """Images of a shard: whole batches, so that batches, and with them every bit of a row, are the
+    same for any number of processes and after an interruption."""
     return batch * max(LENGTH // batch, 1)
 
 
 class Shards:
-    """The rows of N images, a file for every so many of them. A file that is there is whole.
+    """The rows of N images in files of `length` images each. A file that exists is whole.
 
     Args:
-        folder: that `begin` has made.
+        folder: made by `begin`.
         images: N.
         dim: D.
         length: images of a shard; the last one may have fewer.
@@ -45,24 +45,23 @@ class Shards:
         return -(-self.images // self.length)
 
     def images_of(self, number: int) -> range:
-        """The images of a shard, by their numbers in the data set."""
+        """The indices of a shard's images in the data set."""
         return range(number * self.length, min((number + 1) * self.length, self.images))
 
     def begin(self, key: kept.Key, copies: int) -> None:
-        """Make the folder, or find the one that was begun with the same key; to be called by one
-        process.
+        """Make the folder, or find the one that was begun with the same key; called by one process.
 
         Args:
-            copies: of all rows that the disk needs room for.
+            copies: how many copies of all rows the disk needs room for.
 
         Raises:
-            InputError: the folder's rows are of other settings, or the disk has no room.
+            InputError: the folder's rows have other settings, or the disk has no room.
         """
         record = self.folder / "settings.json"
         remove_leftovers(self.folder)
         if not record.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise InputError(f"{self.folder}: is of other origin; give another --out")
+                raise InputError(f"{self.folder}: has files of other origin; give another --out")
             free = shutil.disk_usage(self.folder.parent).free
             needed = copies * self.images * self.none.shape[1] * self.none.dtype.itemsize
             if free < needed:
@@ -74,16 +73,16 @@ class Shards:
         kept.begin(record, key, "give another --out")
 
     def missing(self) -> list[int]:
-        """The shards that are not there yet."""
+        """The numbers of the shards that have not been written."""
         there = {path.name for path in self.folder.iterdir()}
         return [number for number in range(len(self)) if self._path(number).name not in there]
 
     def write(self, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
-        """Write a shard: the rows `(n, D)` of its images in their order, and by image the reason
-        why it has none.
+        """Write a shard: the rows `(n, D)` of its images in order, and the reason for each image
+        without a row.
 
         Raises:
-            InputError: the disk does not take it.
+            InputError: the disk is full or fails.
         """
         with refusing(self.folder):
             write_text(self._bad(number), json.dumps(bad) + "\n")
@@ -91,7 +90,7 @@ class Shards:
                 np.save(file, rows)
 
     def bad(self, number: int) -> dict[int, str]:
-        """The images of a shard that have no row, and why."""
+        """The images of a shard that have no row, with the reasons."""
         with kept.continuing(self._bad(number), self._advice(number)):
             told = json.loads(self._bad(number).read_text())
             return {int(index): str(reason) for index, reason in told.items()}
@@ -117,14 +116,14 @@ class Shards:
 def join(
     path: Path, kind: str, dtype: np.dtype, shape: tuple[int, int], blocks: Iterable[np.ndarray]
 ) -> None:
-    """Write a file of all rows `(N, D)` and let it reach the disk. Memory does not grow with N.
+    """Write a file of all rows `(N, D)` and sync it to the disk. Memory does not grow with N.
 
     Args:
         kind: one of FORMATS.
         blocks: the rows, `(n, D)` at a time.
 
     Raises:
-        InputError: the disk does not take it.
+        InputError: the disk is full or fails.
     """
     with refusing(path.parent):
         array = path if kind == "npy" else path.with_name("joined.npy")
@@ -143,7 +142,7 @@ def join(
 
 @contextlib.contextmanager
 def refusing(folder: Path) -> Iterator[None]:
-    """A disk that is full is bad input, too."""
+    """Turn a full or failing disk into an InputError."""
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:

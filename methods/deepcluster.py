@@ -1,9 +1,9 @@
 """DeepCluster: a convnet and its own clusters train each other.
 
 Caron, Bojanowski, Joulin and Douze, "Deep Clustering for Unsupervised Learning of Visual Features",
-ECCV 2018, section 3. Before an epoch the features of all images are clustered (`relabel`); the
-cluster ids are the labels of the epoch, for a new top layer (`losses`); images are drawn so that
-each cluster is met equally often (`draw`).
+ECCV 2018, section 3. Before each epoch, the features of all images are clustered (`relabel`).
+The cluster numbers are the labels that a new top layer learns (`losses`). Images are drawn so that
+each cluster is drawn equally often (`draw`).
 """
 
 import argparse
@@ -38,11 +38,11 @@ from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
 
-MOST_DRAWN = 2**31  # images an epoch, whose order is in memory
+MOST_DRAWN = 2**31  # images an epoch; their order is kept in memory
 
 
 class DeepCluster:
-    """The method, with a network of its own.
+    """The method and its network.
 
     Args:
         args: the flags of `main.py`.
@@ -72,7 +72,7 @@ class DeepCluster:
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        """Clustering, sampling and the loss."""
+        """Flags for clustering, sampling and the loss."""
         add_clustering_flags(parser)
         add = parser.add_argument_group("DeepCluster").add_argument
         reassign_help = "epochs of training between two reassignments of clusters"
@@ -81,14 +81,14 @@ class DeepCluster:
             "paper: all clusters equally often; released: unbalanced, as in the released code"
         )
         add("--sampler", choices=list(ORDERS), default="paper", help=sampler_help)
-        views_help = "how training images are drawn: paper: crop and flip; modelzoo: and colours"
+        views_help = "transforms of training images: paper: crop and flip; modelzoo: and colours"
         add("--transforms", choices=list(TRAINING_VIEWS), default="paper", help=views_help)
-        reweight_help = "let a cluster count in the loss by the root of one over its size"
+        reweight_help = "weight each cluster in the loss by one over the root of its size"
         add("--reweight", action="store_true", help=reweight_help)
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
-        """Fail early on flags that do not fit each other or the number of images.
+        """Fail early on flags that don't fit each other or the number of images.
 
         Raises:
             InputError: naming the flag, its value and what would be right.
@@ -114,15 +114,15 @@ class DeepCluster:
         return TRAINING_VIEWS[self.args.transforms](size)
 
     def groups(self) -> list[dict[str, Any]]:
-        """The body, with momentum; the top layer, without any, since it is new in each epoch."""
+        """The body with momentum, and the top layer without: it is new in each epoch."""
         sgd = {"lr": self.args.lr, "weight_decay": 10**self.args.wd}
         body = {"params": self.network.body(), "momentum": self.args.momentum, **sgd}
         top = self.network.top_layer
         return [body] if top is None else [body, {"params": top.parameters(), "reset": True, **sgd}]
 
     def relabel(self, run: Running) -> None:
-        """Features → whitening → clusters → pseudo-labels, and a new top layer: cluster numbers
-        mean nothing from one epoch to the next."""
+        """Features → whitening → clusters → pseudo-labels, and a new top layer, as cluster numbers
+        change from epoch to epoch."""
         self.previous = self.assignment
         self.assignment, self.clustering_loss, self.clusters = self._cluster(run)
         with torch.random.fork_rng(devices=[]):
@@ -192,13 +192,12 @@ class DeepCluster:
         return (
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
-            and (not clusters or (clusters.is_whole() and clusters.algorithm in list(CLUSTERINGS)))
+            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
 
     def _cluster(self, run: Running) -> tuple[np.ndarray, float, Clusters]:
-        """Pseudo-labels `(N,) int64`, −1 for an image without features, the clustering's loss, and
-        the clusters."""
+        """Pseudo-labels `(N,) int64` (−1 for an unreadable image), the loss, and the clusters."""
         features = frozen_features(run, self.network, self.compute)
         total, unit = cluster_steps(self.args, run.image_count, "images")
         with run.stage("clustering", total, unit) as advance:
@@ -216,7 +215,7 @@ class DeepCluster:
 
     def _set_targets(self) -> None:
         device, self._weights = self.compute.device, None
-        # −1, the last one, is the number of a blank image; that image may be left out
+        # a blank image has number −1 and so takes the last label, which may be −1
         self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(device)
         if self.args.reweight:
             found = cluster_weights(self.assignment, self.k)

@@ -1,4 +1,4 @@
-"""The features of all images, computed by the network as it is now."""
+"""Features of all images from the frozen network."""
 
 from features.forward import Features, compute_features
 from methods.method import Running
@@ -8,10 +8,10 @@ from system.device import Compute
 
 
 def frozen_features(run: Running, network: ConvNet, compute: Compute) -> Features:
-    """The network's embedding of this process's images, which the run takes a look at.
+    """The network's embedding of this process's images. The run inspects it.
 
     Raises:
-        InputError: features are NaN or infinite, or too many images cannot be read.
+        InputError: features are NaN or infinite, or too many images can't be read.
         Stopped: a signal came.
     """
     with run.frozen_pass() as images, together():
@@ -22,7 +22,7 @@ def frozen_features(run: Running, network: ConvNet, compute: Compute) -> Feature
             compute,
             images.report,
             images.advance,
-            images.refuse,
+            images.stop_on_infinite,
         )
     run.inspect(features)
     return features

@@ -1,6 +1,6 @@
-"""What a run asks of a method, and what a method may ask of a run: two protocols.
+"""Two protocols: the method that a run trains, and the run that a method sees.
 
-`main.py` has the loop that brings the two together.
+`main.py` has the loop that calls both.
 """
 
 import argparse
@@ -21,30 +21,30 @@ from system.device import Compute
 
 
 class FrozenPass(NamedTuple):
-    """A pass over this process's images with the network frozen.
+    """A pass of the frozen network over this process's images.
 
     Attributes:
         loader: batches of central crops, in data-set order.
         images: numbers of the images in the data set.
-        report: called with images that cannot be read, and the reason for each.
-        refuse: called with the number of a batch and `(b,)` images whose features are not finite;
-            raises InputError.
+        report: called with images that can't be read, and the reason for each.
+        stop_on_infinite: called with the number of a batch and `(b,)` its images with NaN or
+            infinite features; raises InputError.
         advance: called with the number of images done in each step; raises Stopped after a signal.
     """
 
     loader: DataLoader[Batch]
     images: range
     report: Callable[[dict[int, str]], None]
-    refuse: Callable[[int, np.ndarray], None]
+    stop_on_infinite: Callable[[int, np.ndarray], None]
     advance: Callable[[int], None]
 
 
 class Running(Protocol):
-    """What a method may ask of the run that trains it."""
+    """The run, as a method sees it."""
 
     @property
     def epoch(self) -> int:
-        """The epoch that comes next, or is under way."""
+        """The current epoch, or the next one."""
         ...
 
     @property
@@ -59,12 +59,12 @@ class Running(Protocol):
     def stage(
         self, name: str, total: int, unit: str
     ) -> AbstractContextManager[Callable[[int], None]]:
-        """A timed stage with a progress bar. Gives a function to call with the number of units done
-        in each step; it raises Stopped after a signal."""
+        """A timed stage with a progress bar. Yields a function to call with the number of units
+        done in each step; it raises Stopped after a signal."""
         ...
 
     def inspect(self, features: Any) -> None:
-        """Take a look at the network's `Features`: health checks, and the probe of `--probe`."""
+        """Check the health of the network's `Features`, and probe them if `--probe` says so."""
         ...
 
 
@@ -72,11 +72,11 @@ class Method(Protocol):
     """A way to train a network without labels.
 
     Attributes:
-        network: the network that a checkpoint's `state_dict` holds and the probes judge.
-        trained: all that is trained, network and heads.
+        network: the one whose weights a checkpoint's `state_dict` holds, and which is evaluated.
+        trained: network and heads.
         assignment: `(N,) int64`, the clusters that the epoch trains on; −1 for an image left out.
         k: number of clusters, empty ones included.
-        clusters: the last clustering, with what it takes to assign new images.
+        clusters: the last clustering, with all that is needed to assign new images.
         order_settings: flags that the order of an epoch's draws depends on.
         form: keys of `state_dict()` and the types of their values.
     """
@@ -101,8 +101,8 @@ class Method(Protocol):
 
     @staticmethod
     def is_sound(state: dict[str, Any], step: int) -> bool:
-        """Whether `load_state_dict` can take a state saved after `step` steps of an epoch; may
-        raise anything where it cannot."""
+        """Whether `load_state_dict` can load a state saved after `step` steps of an epoch. May
+        raise anything if it can't."""
         ...
 
     @property
@@ -112,13 +112,13 @@ class Method(Protocol):
     def k(self) -> int: ...
 
     def view(self, size: int) -> v2.Transform:
-        """What a training image looks like: the random crop, flip and colours."""
+        """The transform of training images: random crop, flip, colours."""
         ...
 
     def groups(self) -> Sequence[dict[str, Any]]:
         """Groups of parameters with their `lr`, `momentum` and `weight_decay`. A group with `reset`
-        gets a new optimiser at the beginning of each epoch, since its parameters are new; it has no
-        momentum, which a checkpoint would not keep."""
+        has new parameters in each epoch: it gets a new optimiser, and no momentum, as checkpoints
+        don't keep it."""
         ...
 
     def relabel(self, run: Running) -> None:
@@ -137,8 +137,8 @@ class Method(Protocol):
         """The loss of each image of a batch, `(B,)`.
 
         Args:
-            forward: `trained`, wrapped for several processes where there are any.
-            batch: of images, or of one blank image of number −1, in a process that has none.
+            forward: `trained`, wrapped if there are several processes.
+            batch: of images, or of one blank image of number −1 in a process without images.
         """
         ...
 
@@ -147,25 +147,25 @@ class Method(Protocol):
         ...
 
     def finish(self, run: Running) -> np.ndarray:
-        """The finished network's clusters, for new images. Returns the assignment `(N,) int64`;
-        `assignment` stays that of the last epoch."""
+        """Cluster with the finished network, for new images. Returns the assignment `(N,) int64`;
+        `assignment` stays the last epoch's."""
         ...
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
-        """Numbers of the epoch's clusters for `metrics.jsonl`, beside labels `(N,) int64` if there
+        """Metrics of the epoch's clusters for `metrics.jsonl`, against labels `(N,) int64` if there
         are any."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the method, beside the network's weights. Two of its keys are
-        read by others, too: `assignment` and `clusters` (`Clusters.to_plain`, or None)."""
+        """The method's keys of a checkpoint, beside the network's weights. Other code reads two of
+        them: `assignment` and `clusters` (`Clusters.to_plain`, or None)."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
-        """Take a state over.
+        """Load a state.
 
         Args:
-            with_heads: make heads, whose weights are loaded next. Else the next `relabel` makes
-                new ones.
+            with_heads: make heads, whose weights are loaded next. Otherwise the next `relabel`
+                makes new ones.
         """
         ...

@@ -4,12 +4,12 @@ In: normalised images `(B, 3, H, W)`. Out: logits `(B, k)`, the embedding that i
 the activations of a conv layer. A new architecture is one file and a row of `MODELS`. Imports
 system/.
 
-    convnet.py      ConvNet, the shape of all networks: Sobel, conv layers, classifier, top layer
+    convnet.py      ConvNet, the class of all networks: Sobel, conv layers, classifier, top layer
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
     resnet.py       ResNet-50, ResNet-18, and a ResNet-18 for small images
-    layers.py       which layers a linear probe sees, and how it pools them: `POOLS`
-    frozen.py       a network that must not change, and a check that it did not
+    layers.py       the layers of a linear probe, and how they are pooled: `POOLS`
+    frozen.py       freeze a network, and check that it did not change
     pretrained.py   torchvision's VGG-16 as one of ours, for retrieval
 """
 
@@ -43,22 +43,22 @@ def add_arch_flag(
     default: str | None = "alexnet",
     help: str = "architecture",
 ) -> None:
-    """`--arch`, one of `MODELS`; `names` are others for it, such as `-a`."""
+    """`--arch`, one of `MODELS`; `names` are further names of the flag, such as `-a`."""
     parser.add_argument(*names, "--arch", choices=list(MODELS), default=default, help=help)
 
 
 def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:
-    """The network as a run with this seed starts from it."""
+    """The network that a run with this seed starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial weights"))
         return MODELS[arch](sobel=sobel, out=out)
 
 
 def check_size(arch: str, size: int) -> None:
-    """Check that a network can take `--size`.
+    """Check that a network works with `--size`.
 
     Raises:
-        InputError: with the least, or the most, that it can.
+        InputError: with the smallest or largest size that works.
     """
     if size > MOST_SIZE:
         raise InputError(f"--size {size}: more than {MOST_SIZE} pixels a side; give less")

@@ -1,4 +1,4 @@
-"""The shape that all networks share: Sobel, convolutional features, classifier, top layer.
+"""The parts that all networks share: Sobel, convolutional features, classifier, top layer.
 
 Parameter names follow the released checkpoints: `sobel.0.*`, `sobel.1.*`, `features.N.*`,
 `classifier.N.*`, `top_layer.*`.
@@ -19,15 +19,15 @@ class ConvNet(nn.Module):
     Args:
         arch: the name in the registry, for messages and checkpoints.
         features: the convolutional part, each convolution followed by batch norm and ReLU.
-        grid: side of the feature map that the classifier takes (its value at 224-pixel input).
-        classifier: the hidden layers, ending in a ReLU; a residual network has none.
+        grid: side of the classifier's input map, which is that of `features` at 224 pixels.
+        classifier: the hidden layers, ending in a ReLU; empty for a residual network.
         embedding_dim: width D of the last hidden layer, or of the pooled feature map.
         out: width of the top layer.
         sobel: put the fixed Sobel filters in front; `features` then takes 2 channels.
-        ends: the places in `features` of the modules that its layers end with; None: the ReLUs.
+        ends: index in `features` of the last module of each layer; None: the ReLUs.
 
     The forward pass maps `(N, 3, H, W)` float images (ImageNet mean and standard deviation) to
-    `(N, out)` logits, or to the classifier's `(N, D)` output where `top_layer` is None.
+    `(N, out)` logits, or to the classifier's `(N, D)` output if `top_layer` is None.
     """
 
     def __init__(
@@ -56,14 +56,13 @@ class ConvNet(nn.Module):
         return x if self.top_layer is None else self.top_layer(x)
 
     def embedding(self, x: Tensor) -> Tensor:
-        """`(N, 3, H, W)` images → `(N, D)`: the last hidden layer before its ReLU, which is what
-        the method clusters (the paper's section 4, and the released features' kind); of a residual
-        network the global average pool."""
+        """`(N, 3, H, W)` images → `(N, D)`, the features that are clustered: the last hidden layer
+        before its ReLU (paper, section 4), or a residual network's global average pool."""
         return self.classifier[:-1](self._flat_features(x))
 
     def body(self) -> list[nn.Parameter]:
-        """The parameters that stay from one clustering to the next and are trained with momentum:
-        all but those of the Sobel filters and the top layer."""
+        """The parameters that are kept from one clustering to the next: all but those of the Sobel
+        filters and the top layer."""
         return [*self.features.parameters(), *self.classifier.parameters()]
 
     @property
@@ -84,8 +83,8 @@ class ConvNet(nn.Module):
         return found
 
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-        """The same of several conv layers, one after the other, in one forward pass up to the last
-        of them: a layer's number and its activations, which the caller need not keep."""
+        """The number and activations of several conv layers, in ascending order. It takes a single
+        forward pass, up to the last of them."""
         stops = {layer: self._end_of(layer) + 1 for layer in sorted(set(layers))}
         x, start = self._edges(x), 0
         for layer, stop in stops.items():
@@ -94,12 +93,12 @@ class ConvNet(nn.Module):
             start = stop
 
     def modules_before_relu(self, layer: int) -> list[nn.Module]:
-        """What images go through to become a conv layer's activations before its ReLU, in order:
-        convolutions, those of the Sobel filters among them, batch norms, ReLUs and max-pools.
+        """The modules from the image to a conv layer's activations before its ReLU, in order:
+        convolutions (with those of the Sobel filters), batch norms, ReLUs and max-pools.
 
         Raises:
             ValueError: as `conv_features`.
-            InputError: the layer is a stage of a residual network, which is none of these.
+            InputError: the layer is a stage of residual blocks.
         """
         if not isinstance(self.features[self._end_of(layer)], nn.ReLU):
             raise InputError(
@@ -136,8 +135,8 @@ def sobel_filters() -> nn.Sequential:
 
 
 def conv_layers(in_channels: int, table: list[tuple[int, int, int, int] | str]) -> nn.Sequential:
-    """Convolution, batch norm and ReLU for each row (channels, kernel, stride, padding) of the
-    table, a max-pool for each row that gives its kernel and stride as in "pool 3/2"."""
+    """Convolution, batch norm and ReLU for each row (channels, kernel, stride, padding) of a table,
+    and a max-pool for each row such as "pool 3/2" (kernel/stride)."""
     modules: list[nn.Module] = []
     for row in table:
         if isinstance(row, str):

@@ -1,4 +1,4 @@
-"""A network that is judged and not trained, or not all of it."""
+"""Freeze a network while it is evaluated, and check that it did not change."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from models.convnet import ConvNet
 
 @contextlib.contextmanager
 def frozen(model: ConvNet) -> Iterator[ConvNet]:
-    """Within the block the network is in eval mode and wants no gradients; afterwards it is as it
-    was before, which is checked to the last bit, batch norm's statistics included.
+    """Within the block, the network is in eval mode and needs no gradients; afterwards, modes and
+    gradients are as before.
 
     Raises:
-        RuntimeError: something in the block has changed it.
+        RuntimeError: its weights or batch norm's statistics changed in the block.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = {module: module.training for module in model.modules()}
@@ -30,10 +30,10 @@ def frozen(model: ConvNet) -> Iterator[ConvNet]:
 
 
 def check_unchanged(model: nn.Module, before: dict[str, Tensor]) -> None:
-    """Check that these entries of the network's state are what they were, to the last bit.
+    """Check that entries of the network's state are unchanged, bit for bit.
 
     Raises:
-        RuntimeError: some are not, by name.
+        RuntimeError: naming those that changed.
     """
     now = model.state_dict()
     changed = [name for name, t in before.items() if not torch.equal(now[name].to(t.device), t)]

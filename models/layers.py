@@ -1,5 +1,4 @@
-"""Which layers are judged, and how the activations of one become the vector that a linear
-classifier sees."""
+"""The layers that are evaluated, and the pooling of their activations for a linear classifier."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,34 +8,32 @@ from torch import Tensor, nn
 from models.convnet import ConvNet
 from system.errors import InputError
 
-# Average pooling (kernel, stride, padding) after each conv layer. AlexNet: at 224 pixels to 9600,
-# 9216, 9600, 9600 and 9216 dimensions, as in the paper's Table 1. ResNet-50: to 9216, 9216, 8192,
-# 9216 and 8192, as in the model zoos (after Goyal et al., ICCV 2019).
+# Average pooling (kernel, stride, padding) after each conv layer, for images of 224 pixels.
+# AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions, as in the paper's Table 1. ResNet-50: to
+# 9216, 9216, 8192, 9216 and 8192, as in the model zoos (after Goyal et al., ICCV 2019).
 POOLS = {
     "alexnet": [(6, 6, 3), (4, 4, 0), (3, 3, 1), (3, 3, 1), (2, 2, 0)],
     "resnet50": [(10, 10, 4), (16, 8, 0), (13, 5, 0), (8, 3, 0), (6, 1, 0)],
 }
-FEWEST, MOST = 9_000, 10_000  # dimensions that other networks are to come near
+FEWEST, MOST = 9_000, 10_000  # dimensions to aim at for other networks
 
 AVGPOOL = "avgpool"
-Layer = int | str  # a conv layer, 1 for the first, or AVGPOOL: the last one's global average pool
+Layer = int | str  # a conv layer from 1 on, or AVGPOOL: the global average pool of the last one
 
 
 def add_conv_flag(
     parser: argparse.ArgumentParser, default: str, help: str = "conv layers, from 1 on, or all"
 ) -> None:
-    """`--conv`, which `layers_of` and `layers_or_avgpool` take: words, of which one is the
-    default."""
+    """`--conv`: a list of words for `layers_of` or `layers_or_avgpool`."""
     parser.add_argument("--conv", nargs="+", default=[default], metavar="LAYER", help=help)
 
 
 def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:
-    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer.
+    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer: that of `POOLS` or, if there is none
+    or it is larger than the maps, to the square grid with about 9,000 to 10,000 dimensions.
 
     Args:
-        maps: some activations of its conv layer. Where no protocol says anything of a network, or
-            its pooling is wider than they are, they go to the square grid that comes nearest to
-            9,000 to 10,000 dimensions.
+        maps: activations of the layer, for their shape.
     """
     if isinstance(layer, str):
         return nn.AdaptiveAvgPool2d(1)
@@ -48,17 +45,17 @@ def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:
 
 
 def conv_layer(model: ConvNet, layer: Layer) -> int:
-    """The conv layer whose activations are looked at."""
+    """The conv layer whose activations a layer uses."""
     return model.conv_layers if isinstance(layer, str) else layer
 
 
 def name_of(layer: Layer) -> str:
-    """What a layer is called in results."""
+    """A layer's name in results."""
     return layer if isinstance(layer, str) else f"conv{layer}"
 
 
 def nearest_grid(channels: int) -> int:
-    """The side of the square grid whose cells times the channels come nearest to the interval."""
+    """The side of the square grid whose dimensions come nearest to `FEWEST` to `MOST`."""
 
     def distance(side: int) -> int:
         dims = channels * side**2
@@ -68,7 +65,7 @@ def nearest_grid(channels: int) -> int:
 
 
 def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
-    """The conv layers that `--conv` names, in their order: numbers from 1 on, or `all`.
+    """The conv layers that `--conv` names, ascending: numbers from 1 on, or `all`.
 
     Raises:
         InputError: the network has no such layer.
@@ -86,11 +83,7 @@ def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
 
 
 def layers_or_avgpool(model: ConvNet, words: Sequence[str]) -> list[Layer]:
-    """The same, and last the global average pool, where it is named.
-
-    Raises:
-        InputError: as `layers_of`.
-    """
+    """The same, and `AVGPOOL` at the end if it is named."""
     numbers = [word for word in words if word != AVGPOOL]
     pools = [AVGPOOL] if len(numbers) < len(words) else []
     return [*(layers_of(model, numbers) if numbers else []), *pools]

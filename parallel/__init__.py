@@ -4,8 +4,8 @@ In: arrays and tensors of each process. Out: sums, rows and objects of all proce
 of the ranks. In a single process every collective is a no-op. Imports system/.
 
     collectives.py   the process group, shares of the data, all-reduce, gather, DDP
-    heartbeat.py     a process that dies ends the others within a minute, on every machine
-    launch.py        `python -m parallel.launch`: torchrun, one-line errors, signals passed on
-    script.py        how a script begins that torchrun may start
+    heartbeat.py     when a process dies, the others end within a minute, on every machine
+    launch.py        `python -m parallel.launch`: torchrun with one-line errors, passes signals on
+    script.py        starts a script that torchrun may have started
     signals.py       SIGTERM, SIGUSR1, SIGINT: the first stops after the step, the second at once
 """

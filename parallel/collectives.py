@@ -1,7 +1,5 @@
-"""Many processes, started by `torchrun`: joining them, sharing work, and the collectives in use.
-
-In a single process, without a process group, each of these is a no-op.
-"""
+"""Processes started by `torchrun`: joining them, sharing work, and collectives, which do nothing in
+a single process."""
 
 import contextlib
 import os
@@ -18,13 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from parallel.heartbeat import Heartbeat, is_lost_connection, meet
 from system.errors import InputError, Stopped
 
-# One process alone may build a graph of all images, for which the others wait.
+# The others wait while one process builds a graph of all images.
 LONGEST_WAIT = timedelta(hours=12)
-
-
-def launched_processes() -> int:
-    """Number of processes that `torchrun` started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
@@ -32,18 +25,19 @@ def process_group(device: str = "auto") -> Iterator[None]:
     """Join the processes that `torchrun` started; without `torchrun` do nothing.
 
     Args:
-        device: `auto` and `cuda` give each process a GPU of its own, where there are enough.
+        device: `auto` and `cuda` give each process its own GPU, if there are enough.
 
     Raises:
-        InputError: something else than `torchrun` has set its variables.
+        InputError: something else has set torchrun's variables.
     """
-    if launched_processes() == 1:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
         yield
         return
     if "LOCAL_WORLD_SIZE" not in os.environ:
         raise InputError(
-            f"WORLD_SIZE={launched_processes()}: is set, but not by torchrun, which starts as many "
-            "processes; start this with torchrun, or unset WORLD_SIZE for a single process"
+            f"WORLD_SIZE={processes}: is set, but not by torchrun; start this with "
+            "torchrun, or unset WORLD_SIZE for a single process"
         )
     enough = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     cuda = enough and device in ("auto", "cuda")
@@ -55,7 +49,7 @@ def process_group(device: str = "auto") -> Iterator[None]:
     heartbeat.start()
     try:
         yield
-    except (InputError, Stopped):  # which all raise together
+    except (InputError, Stopped):  # raised in all processes together
         heartbeat.finish()
         dist.destroy_process_group()
         raise
@@ -63,7 +57,7 @@ def process_group(device: str = "auto") -> Iterator[None]:
         if is_lost_connection(error):
             heartbeat.await_verdict()
         raise
-    # After any other error the others may be waiting, and NCCL would wait for them.
+    # not after other errors: destroying NCCL's group waits for processes that wait for this one
     heartbeat.finish()
     dist.destroy_process_group()
 
@@ -79,7 +73,7 @@ def rank() -> int:
 
 
 def uses_gpus() -> bool:
-    """Whether the collectives run on GPUs, where their results keep the host waiting."""
+    """Whether the collectives run on GPUs: the host has to wait for their results."""
     return dist.is_initialized() and dist.get_backend() == "nccl"
 
 
@@ -88,7 +82,7 @@ def together() -> Iterator[None]:
     """If any rank raises InputError or Stopped in this block, every rank raises it.
 
     Raises:
-        InputError, Stopped: of the first process that raised one.
+        InputError, Stopped: the first rank's.
     """
     own: InputError | Stopped | None = None
     try:
@@ -100,14 +94,14 @@ def together() -> Iterator[None]:
 
 
 def shard_of(count: int) -> range:
-    """This process's share of `count` things, of which all processes have about as many: the
-    shares follow each other in the order of the ranks."""
+    """This process's share of `count` things: ranges of nearly equal length, in the order of the
+    ranks."""
     return range(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as one that many processes train: gradients become the mean over all of them, and
-    batch norm's running statistics are those of process 0."""
+    """Wrap the model for several processes: gradients become their mean, and batch norm's running
+    statistics are those of process 0."""
     if world_size() == 1:
         return model
     gpus = [torch.cuda.current_device()] if device.type == "cuda" else None
@@ -115,8 +109,8 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def weighted(loss: Tensor, size: int) -> Tensor:
-    """Turn the mean loss over this process's `size` samples into one whose gradient, once averaged
-    over the processes, is that of the mean over all samples."""
+    """Scale the mean loss over this process's `size` samples, so that the mean of the processes'
+    gradients is the gradient of the mean loss over all samples."""
     if world_size() == 1:
         return loss
     total = add_up(torch.full((), float(size), device=loss.device))
@@ -124,21 +118,21 @@ def weighted(loss: Tensor, size: int) -> Tensor:
 
 
 def add_up(tensor: Tensor) -> Tensor:
-    """The sum over the processes of a tensor on the device, in its place."""
+    """Sum a tensor on the device over the processes, in place."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give all processes the buffers of process 0."""
+    """Copy the model's buffers from process 0 to all processes."""
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def gather_objects(thing: Any) -> list[Any]:
-    """What each process has, in the order of the ranks."""
+    """The objects of all processes, in the order of the ranks."""
     if world_size() == 1:
         return [thing]
     things = [None] * world_size()
@@ -147,7 +141,7 @@ def gather_objects(thing: Any) -> list[Any]:
 
 
 def all_reduce(array: np.ndarray) -> np.ndarray:
-    """The sum over the processes of an array, which has the same shape in each."""
+    """The sum of an array, of the same shape in each process, over the processes."""
     if world_size() == 1:
         return array
     total = torch.from_numpy(array).to(_device(), copy=True)
@@ -156,8 +150,7 @@ def all_reduce(array: np.ndarray) -> np.ndarray:
 
 
 def gather_rows(array: np.ndarray) -> np.ndarray:
-    """The rows of all processes, in the order of their ranks. A process may have any number of
-    rows, also none."""
+    """The rows of all processes, in the order of the ranks. A process may have none."""
     if world_size() == 1:
         return array
     lengths = all_reduce(np.eye(world_size(), dtype=np.int64)[rank()] * len(array))
@@ -172,7 +165,7 @@ def gather_rows(array: np.ndarray) -> np.ndarray:
 
 
 def broadcast(array: np.ndarray) -> np.ndarray:
-    """The array of process 0; the others give one of the same shape and type."""
+    """The array of process 0. The others pass one of the same shape and type."""
     if world_size() == 1:
         return array
     shared = torch.from_numpy(array).to(_device(), copy=True)
@@ -181,7 +174,7 @@ def broadcast(array: np.ndarray) -> np.ndarray:
 
 
 def _device() -> torch.device:
-    """Where the backend wants its tensors."""
+    """The device of the backend's tensors."""
     return torch.device("cuda" if uses_gpus() else "cpu")
 
 

@@ -1,9 +1,9 @@
-"""Signs of life: a process that dies ends the others within a minute, wherever they are.
+"""Signs of life: when a process dies, the others end within a minute, on every machine.
 
-Without it they might wait for hours: NCCL does not notice that a process on another machine is
-gone, and a launcher looks at its own machine only. Each process beats in a thread, in the store
-that torchrun's processes meet at, and watches the next one, of all and of its own machine. Who
-finds one dead, or the launcher where one has died, says so in the store, and there all read it.
+Without this they might wait for hours: NCCL doesn't notice that a process on another machine is
+gone, and a launcher watches only its own machine. A thread of each process writes beats to
+torchrun's store, and watches two others: the next rank, and the next one on its machine. A process
+that finds one dead, or the launcher of the dead process, writes a verdict, which all read.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ import torch.distributed as dist
 from system.cli import program
 from system.errors import InputError
 
-OTHER_DIED = 3  # the exit status of a process that ends because another one has died
+OTHER_DIED = 3  # exit status of a process that ends because another one has died
 BEAT = 2.0  # seconds
-PATIENCE = 12  # beats; a computation may keep Python's threads from running for a while
-MOST_FAILURES = 3  # of reaching the store, in a row: a launcher may be busy for a moment
-LONGEST_START = timedelta(minutes=5)  # between the first process and the last one
+PATIENCE = 12  # beats; a computation can block Python's threads for a while
+MOST_FAILURES = 3  # to reach the store, in a row; a launcher can be busy for a moment
+LONGEST_START = timedelta(minutes=5)  # from the first process to the last
 VERDICT = "verdict"
 
 
 class Heartbeat(threading.Thread):
-    """Beats until `finish`, and ends the process when another one is dead."""
+    """Beats until `finish`, and ends this process if another one is dead."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         super().__init__(daemon=True)
@@ -50,9 +50,9 @@ class Heartbeat(threading.Thread):
         while not self._over.wait(BEAT):
             try:
                 self._beat()
-                verdict = self._read_verdict() or self._find_dead()
+                verdict = self._read(VERDICT) or self._find_dead()
                 failures = 0
-            except RuntimeError:  # among them all of torch.distributed's
+            except RuntimeError:  # the base of torch.distributed's errors
                 failures += 1
                 if self._over.is_set():
                     return
@@ -64,29 +64,26 @@ class Heartbeat(threading.Thread):
                 _end(verdict)
 
     def finish(self) -> None:
-        """Stop beating, as the process has ended well."""
+        """Stop beating: the process ends well."""
         self._over.set()
         self.join()
         with contextlib.suppress(RuntimeError):  # the launcher may have ended, too
             self._store.set(str(self._rank), "done")
 
     def await_verdict(self) -> None:
-        """Give the reason why a connection was lost the time to be found; it ends the process."""
+        """Wait for the verdict on a lost connection; it ends the process."""
         self.join((PATIENCE + 2) * BEAT)
 
     def _beat(self) -> None:
         self._beats += 1
         self._store.set(str(self._rank), f"{self._beats} {_place()} {os.getpid()}")
 
-    def _read_verdict(self) -> str | None:
-        return self._read(VERDICT) or None
-
     def _find_dead(self) -> str | None:
         for other in self._watched:
             beat = self._read(str(other))
             self._silent[other] = self._silent[other] + 1 if beat == self._last[other] else 0
             self._last[other] = beat
-            if beat in ("", "done"):  # not yet, not any more
+            if beat in ("", "done"):  # not started, or finished
                 continue
             _, place, pid = beat.split()
             gone = place == _place() and _has_ended(pid)
@@ -103,14 +100,13 @@ class Heartbeat(threading.Thread):
 
 
 def meet() -> None:
-    """Wait until all processes of a launcher's have come so far: one that has ended on another
-    machine before it did is not to be waited for all the hours that a collective may take.
+    """Wait a few minutes until all processes have started: a collective would wait for hours.
 
     Raises:
-        InputError: some do not come.
+        InputError: some haven't started.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return  # process 0 has the store, and nothing to say whether it comes
+        return  # process 0 has the store, so there may be none yet
     store = _open_store(os.environ)
     here = [f"came {rank}" for rank in range(int(os.environ["WORLD_SIZE"]))]
     store.set(f"came {os.environ['RANK']}", "")
@@ -119,29 +115,29 @@ def meet() -> None:
     except RuntimeError as error:
         missing = [key.split()[1] for key in here if not store.check([key])]
         raise InputError(
-            f"process {', '.join(missing)} has not come within {LONGEST_START}: see what it has "
-            "said, or its machine"
+            f"process {', '.join(missing)} has not started within {LONGEST_START}: see its output "
+            "and its machine"
         ) from error
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether an error may be that of a collective in which another process was missing."""
+    """Whether an error may come from a collective that lost another process."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def report_death(environment: Mapping[str, str], verdict: str) -> None:
-    """Let the processes on other machines know of one that has died.
+    """Tell the processes on other machines that one has died.
 
     Args:
-        environment: that its launcher has given it.
+        environment: the dead process's.
     """
-    with contextlib.suppress(RuntimeError):  # all may be over
+    with contextlib.suppress(RuntimeError):  # the store may be gone
         _open_store(environment).set(VERDICT, verdict)
-    time.sleep(2 * BEAT)  # the store may be this launcher's, and end with it
+    time.sleep(2 * BEAT)  # this launcher may have the store, which ends with it
 
 
 def _open_store(environment: Mapping[str, str]) -> dist.Store:
-    """A connection of its own: one that is shared is busy while a process waits in it."""
+    """A new connection: a shared one is blocked while a process waits in it."""
     host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     limit = timedelta(seconds=5 * BEAT)
     store = dist.TCPStore(host, port, None, False, limit, wait_for_workers=False)
@@ -150,7 +146,7 @@ def _open_store(environment: Mapping[str, str]) -> dist.Store:
 
 
 def _has_ended(pid: str) -> bool:
-    """Whether a process of this machine is no more, or only its exit status is."""
+    """Whether a process of this machine is gone or a zombie."""
     try:
         stat = Path("/proc", pid, "stat").read_text()
     except OSError:
@@ -159,11 +155,11 @@ def _has_ended(pid: str) -> bool:
 
 
 def _place() -> str:
-    """Where a process number means one process: the machine, and the container on it."""
+    """The machine and the container, within which a process number is unique."""
     try:
         container = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it is no path)
     except OSError:
-        container = str(os.getpid())  # where there is no /proc, nowhere
+        container = str(os.getpid())  # without /proc, no two processes share a place
     return f"{socket.gethostname()}/{container}".replace(" ", "")
 
 
@@ -172,5 +168,5 @@ def _end(verdict: str) -> None:
         sys.stderr.write(f"{program()}: error: {verdict}; so this run ends\n")
         sys.stderr.flush()
     else:
-        time.sleep(BEAT)  # the first one's end is the end of the others
+        time.sleep(BEAT)  # let the first process print its line
     os._exit(OTHER_DIED)

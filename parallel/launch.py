@@ -1,14 +1,11 @@
-"""torchrun, as the scripts here start it: the same arguments, signals that reach the processes, and
-less to read when it fails.
+"""torchrun with the same arguments, but it passes signals on and says less when it fails.
 
 `python -m parallel.launch --standalone --nproc_per_node 8 main.py DIR …` ends with the exit status
-of the process that failed first. If its input was wrong, the process has said so, and torchrun's
-report would only bury that line. Any other failure, as when the kernel killed a process, is shown,
-and below it a line that names the process.
+of the process that failed first. After bad input there is only that process's own line. After any
+other failure there is torchrun's report, and a last line that names the process.
 
-torchrun's own `--signals-to-handle` and `--shutdown-timeout` also pass signals on, but it then
-fails even if all processes end well, and does not say which of them failed. Here the signal reaches
-the processes, which may take the time they need (see `signals.py`); if all end well, so does this.
+Signals reach the processes, which take the time they need (see `signals.py`); if all end well, the
+exit status is 0. (torchrun's own `--signals-to-handle` fails even then.)
 """
 
 import argparse
@@ -27,12 +24,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from parallel.heartbeat import OTHER_DIED, report_death
 from parallel.signals import SIGNALS
 
-BAD_INPUT = 2  # the exit status for it, see system/cli.py
+BAD_INPUT = 2  # exit status, see system/cli.py
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the processes and wait for them. Returns the exit status."""
-    # what it says of each process that ends is in the report, too
+    # torchrun logs each process that ends; the report has the same
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     launched = _Launched()
     launched.forward_signals()
@@ -40,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.run(_parse_args(argv))
     except ChildFailedError as failed:
         rank, first = _first_of(failed.failures)
-        status = first.exitcode if first.exitcode > 0 else 128 - first.exitcode  # as a shell has it
-        if status - 128 in launched.signals:  # as it was asked to
+        status = first.exitcode if first.exitcode > 0 else 128 - first.exitcode  # like a shell
+        if status - 128 in launched.signals:  # a signal was passed on: no report
             return status
         if first.exitcode not in (BAD_INPUT, OTHER_DIED):
             death = _describe(rank, first)
@@ -56,22 +53,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """torchrun's flags, and the script with its own."""
     parser = run.get_args_parser()
-    parser.set_defaults(signals_to_handle="SIGHUP,SIGQUIT")  # the others: `forward_signals`
+    parser.set_defaults(signals_to_handle="SIGHUP,SIGQUIT")  # ours: `forward_signals`
     parser.usage = "python -m parallel.launch [torchrun's flags] SCRIPT [its flags]"
     parser.epilog = "Details: docs/distributed.md"
     return parser.parse_args(argv)
 
 
 class _Launched:
-    """The processes that torchrun has started, and the signals that they were sent."""
+    """The processes that torchrun has started, and the signals sent to them."""
 
     def __init__(self) -> None:
         self.signals: list[int] = []
         self._context: PContext | None = None
 
     def forward_signals(self) -> None:
-        """Pass on the signals that come from when the processes are started. torchrun itself deals
-        with SIGHUP and SIGQUIT."""
+        """Pass signals on from the start of the processes. torchrun handles SIGHUP and SIGQUIT."""
         start = PContext.start
 
         def start_and_forward(context: PContext) -> None:
@@ -79,7 +75,7 @@ class _Launched:
                 signal.signal(number, self._forward)
             start(context)
             self._context = context
-            for number in self.signals:  # that came meanwhile
+            for number in self.signals:  # those that came during the start
                 self._send(number)
 
         PContext.start = start_and_forward  # type: ignore[assignment, method-assign]
@@ -89,7 +85,7 @@ class _Launched:
         return int(self.environment()["WORLD_SIZE"]) > int(self.environment()["LOCAL_WORLD_SIZE"])
 
     def environment(self) -> dict[str, str]:
-        """The variables of the first process."""
+        """The environment of the first process."""
         assert self._context is not None
         return self._context.envs[0]
 
@@ -106,8 +102,8 @@ class _Launched:
 
 
 def _first_of(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """The failure that the others come from, and its process. Their times are whole seconds: within
-    one, a process that the kernel has ended is the cause of another's lost connection."""
+    """The failure that caused the others, and its process. Times are whole seconds; within one, a
+    process killed by a signal comes first, as it causes lost connections in the others."""
 
     def order(rank: int) -> tuple[int, bool]:
         code = failures[rank].exitcode

@@ -1,7 +1,4 @@
-"""The beginning of every script that torchrun may start: `cli.run`, with the processes joined.
-
-It is not in system/cli.py, as system/ imports no other room.
-"""
+"""`cli.run` for scripts that torchrun may start: it joins the processes."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -17,10 +14,8 @@ def run(
     parse_args: ParseArgs,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """`cli.run`, with `main` called once all processes have joined. Returns the exit status.
-
-    The flags have to have `--device`.
-    """
+    """`cli.run`, with `main` called within `process_group`. The flags must include `--device`.
+    Returns the exit status."""
 
     def joined(args: argparse.Namespace) -> None:
         with process_group(args.device):

@@ -1,25 +1,32 @@
-# Sourced by every script here: finds a Python to run with, in $PYTHON.
+# Sourced by every script: sets PYTHON to the interpreter, and has the functions that scripts share.
 #
-# With PYTHON set, that interpreter is used and nothing is installed. Otherwise the packages of
-# requirements.txt (test.sh: requirements-dev.txt, which has those of the tests, too) are put into
-# .venv, on first use, and again if the pins have changed or an earlier attempt was cut short.
+# If PYTHON is set already, that interpreter is used and nothing is installed. Otherwise .venv gets
+# the packages of requirements.txt (test.sh: requirements-dev.txt, which adds those of the tests) on
+# first use, and again if the pins change or an earlier attempt was interrupted.
 
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-absolute() {  # makes the paths in variables what they were meant to be where the script was started
-    local name
-    for name; do
-        case ${!name} in /*) ;; *) printf -v "$name" %s "$started_in/${!name}" ;; esac
-    done
-}
 
 fail() {
     echo "$(basename "$0"): error: $1" >&2
     exit 2
 }
 
-find_python() {  # the first Python >= 3.11 on the PATH; not that of .venv, which is made from it
+absolute() {  # names of variables: relative paths count from where the script was started
+    local name
+    for name; do
+        case ${!name:-} in '' | /*) ;; *) printf -v "$name" %s "$started_in/${!name}" ;; esac
+    done
+}
+
+require() {  # a variable that has to hold a path, how to choose it, an example
+    [ -n "${!1:-}" ] || fail "$1: $2: $1=$3 $0"
+    absolute "$1"
+}
+
+require_model() { require MODEL "name a checkpoint" exp/001/checkpoint.pth.tar; }
+
+find_python() {  # the first Python >= 3.11 on the PATH, but not the one in .venv
     local name path
     for name in python3 python python3.14 python3.13 python3.12 python3.11; do
         while read -r path; do
@@ -44,11 +51,12 @@ set_up_venv() {
     echo "Setting up .venv from $requirements (once; several GB, some minutes) ..." >&2
     rm -f $installed
     install_packages || fail "installing the packages failed, see above; run $0 again to retry"
-    cp "$requirements" $installed  # last: it marks .venv as complete
+    cp "$requirements" $installed  # marks .venv as complete
 }
 
-install_packages() {  # with uv, which takes a third of pip's time; pip where that fails, as it knows
-    local quiet=--quiet  # the mirrors of pip.conf
+# With uv, which takes a third of pip's time. If it fails, with pip, which reads pip.conf.
+install_packages() {
+    local quiet=--quiet
     if [ -t 1 ]; then quiet=; fi
     .venv/bin/python -m pip install --disable-pip-version-check --quiet uv \
         && .venv/bin/python -m uv pip sync $quiet --python .venv/bin/python "$requirements" \
@@ -58,7 +66,7 @@ install_packages() {  # with uv, which takes a third of pip's time; pip where th
 venv_is_complete() {
     local pins
     [ -f $installed ] && .venv/bin/python -c '' 2>/dev/null || return
-    for pins in "$requirements" requirements-dev.txt; do  # the latter has all of requirements.txt
+    for pins in "$requirements" requirements-dev.txt; do  # the second includes requirements.txt
         if [ "$(<"$pins")" = "$(<$installed)" ]; then return; fi
     done
     return 1
@@ -70,7 +78,7 @@ if [ -n "${PYTHON:-}" ]; then
     case $PYTHON in */*) absolute PYTHON ;; esac
     command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
 else
-    # one script at a time sets up; where there is no flock, do not start two at once the first time
+    # Only one script at a time sets up (not checked on machines without flock)
     exec 9>.venv.lock
     if command -v flock >/dev/null; then flock 9; fi
     venv_is_complete || set_up_venv
@@ -78,37 +86,34 @@ else
     PYTHON=$PWD/.venv/bin/python
 fi
 
-count_processes() {  # one for each visible GPU, unless PROCESSES says how many
-    local count=${PROCESSES:-}
-    if [ -z "$count" ]; then
-        count=1
-        if command -v nvidia-smi rocm-smi >/dev/null; then  # else spare the seconds
-            count=$("$PYTHON" -c 'import torch; print(max(torch.cuda.device_count(), 1))')
+# Sets processes (PROCESSES, or one per visible GPU) and workers: the share of WORKERS for each.
+share_workers() {
+    processes=${PROCESSES:-}
+    if [ -z "$processes" ]; then
+        processes=1
+        if command -v nvidia-smi rocm-smi >/dev/null; then  # importing torch takes seconds
+            processes=$("$PYTHON" -c 'import torch; print(max(torch.cuda.device_count(), 1))')
         fi
     fi
-    [[ $count =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$count: not a whole number of 1 or more"
-    echo "$count"
+    [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$processes: not a whole number of 1 or more"
+    [[ $WORKERS =~ ^[0-9]+$ ]] || fail "WORKERS=$WORKERS: not a whole number of 0 or more"
+    workers=$(((WORKERS + processes - 1) / processes))
 }
 
-share_of() {  # how many of the WORKERS each of so many processes has
-    [[ $1 =~ ^[0-9]+$ ]] || fail "WORKERS=$1: not a whole number of 0 or more"
-    echo $((($1 + $2 - 1) / $2))
-}
-
-launch() {  # how many processes on this machine, then a script and its arguments; does not return,
-    local processes=$1  # so that who stops this script stops them
+# Number of processes, script, arguments. Replaces this shell, so that a signal to it reaches them.
+launch() {
+    local processes=$1 cores
     shift
     if [ "$processes" = 1 ]; then
         exec "$PYTHON" "$@"
     fi
-    local cores
     cores=$(getconf _NPROCESSORS_ONLN)
-    # torchrun would give each a single thread, too few for the PCA
+    # torchrun would give each process a single thread, too few for the PCA
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}
     exec "$PYTHON" -m parallel.launch --standalone --nproc_per_node "$processes" "$@"
 }
 
-# On CPU, glibc hands the gradients' memory back to the kernel after every step, only to ask for it
-# anew; keeping it makes training a third faster. Other C libraries ignore these.
+# On a CPU, glibc returns the gradients' memory to the kernel after every step and then asks for it
+# again. Keeping it makes training a third faster. Other C libraries ignore these variables.
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8000000000}
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4000000000}

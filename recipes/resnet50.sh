@@ -4,13 +4,13 @@
 #   DIR=/imagenet/train recipes/resnet50.sh
 #
 # 200 epochs, batch 512 in all, lr 0.1, weight decay 1e-5, stronger crops and colours than the
-# paper's. SOBEL= leaves the Sobel filters out. All else is as for main.sh, which this starts; many
+# paper's. SOBEL= leaves the Sobel filters out. The rest is as in main.sh, which this starts. Many
 # machines: recipes/slurm.sh, with these variables and --transforms modelzoo.
-# Expect on ImageNet, of the zoo's: linear probes of 12.8, 30.8, 43.9, 57.7 and 51.7 % top-1 on
+# Expect on ImageNet, from the zoo's tables: linear probes of 12.8, 30.8, 43.9, 57.7 and 51.7 % top-1 on
 # layers 1 to 5, and 74.3 mAP with SVMs on VOC 2007; it has not been run here.
 set -euo pipefail
 
 [ -n "${DIR:-}" ] || { echo "resnet50.sh: error: DIR: name a folder of images: DIR=/imagenet/train $0" >&2; exit 2; }
-# a resumed run keeps the settings that are not given: it is main.sh that tells
+# main.sh applies these to new runs only: a resumed run keeps the settings that are not given
 export RECIPE="ARCH=resnet50 LR=0.1 BATCH=512 EPOCHS=200" RECIPE_FLAGS="--transforms modelzoo"
 exec "$(dirname "${BASH_SOURCE[0]}")/../main.sh" "$@"

@@ -3,14 +3,14 @@
 #
 #   DIR=/imagenet/train EPOCHS=500 sbatch --nodes 2 recipes/slurm.sh
 #
-# Nodes, GPUs, cores and time as sbatch's options say, else as below. Packages have to be installed
-# already (./test.sh or ./main.sh on a node with internet access does that).
+# sbatch's options for nodes, GPUs, cores and time win over those below. Install the packages first: run
+# ./main.sh once on a node with internet access.
 #
-# Three minutes before its time is up the run is told to stop: it ends its step, saves a checkpoint,
-# and the job is put back into the queue. When it starts again it goes on from the newest checkpoint:
-# as it keeps its number, it finds its folder exp/slurm-<number>. What has not ended after 150 seconds
-# goes on from the checkpoint before. A run that Slurm preempts (SIGTERM, and some time of grace) is
-# put back in the same way; one that is cancelled stays so.
+# Three minutes before its time is up, the run gets a signal to stop: it finishes its step and saves a
+# checkpoint, and the job goes back into the queue. A requeued job keeps its number, so it finds its
+# folder exp/slurm-<number> and resumes from the newest checkpoint. A run that has not stopped after
+# 150 seconds resumes from the checkpoint before. A job that Slurm preempts (SIGTERM, and a time of
+# grace) is put back in the same way. A cancelled job stays cancelled.
 #SBATCH --job-name=deepcluster
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -22,7 +22,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.txt
 set -euo pipefail
-# Slurm runs a copy of this script, which is not where the others are
+# Slurm runs a copy of this script, in another folder
 . "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/recipes/env.sh"
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "to be started by Slurm: DIR=/your/images sbatch $0"
@@ -35,7 +35,7 @@ WORKERS=${WORKERS:-$((${SLURM_CPUS_PER_TASK:-1} / PROCESSES))}  # of each proces
 [[ $WORKERS =~ ^[0-9]+$ ]] || fail "WORKERS=$WORKERS: not a whole number of 0 or more"
 nodes=${SLURM_JOB_NUM_NODES:-1}
 
-# The last --resume wins: another run's checkpoint is what this one begins with, and no more
+# The last --resume wins: a checkpoint that you give counts at the first start only
 if [ -e "$EXP/checkpoint.pth.tar" ] || [ -n "$(ls -A "$EXP/checkpoints" 2>/dev/null)" ]; then
     set -- "$@" --resume auto
 else
@@ -57,7 +57,7 @@ put_back() {
 run=
 trap put_back USR1
 
-was_preempted() {  # the run was told to end, at its start or later, and the job is not cancelled
+was_preempted() {  # the run was stopped, at its start or later, and the job is not cancelled
     if [ "$status" = 0 ]; then
         [[ $(tail -n 1 "$EXP/log.txt" 2>/dev/null) == *"stopped: SIGTERM" ]] || return
     elif [ "$status" != 143 ]; then
@@ -68,7 +68,8 @@ was_preempted() {  # the run was told to end, at its start or later, and the job
 
 # torchrun would give each process a single thread, too few for the PCA
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((WORKERS > 0 ? WORKERS : 1))}
-head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)  # reads to the end
+# sed reads to the end; head would close the pipe
+head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)
 srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" -m parallel.launch \
     --nnodes "$nodes" --nproc_per_node "$PROCESSES" \
     --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" \

@@ -1,4 +1,4 @@
-"""What every script's command line shares: one-line errors, exit status 2, and the common types."""
+"""The command line of every script: one-line errors, exit status 2, types of flags, the help."""
 
 import argparse
 import contextlib
@@ -18,11 +18,11 @@ from typing import Any, NoReturn
 from system.errors import InputError
 from system.names import printable
 
-LONGEST_SILENCE = 20  # seconds; processes start that far apart on a busy machine
+LONGEST_SILENCE = 20  # seconds; on a busy machine, processes start that far apart
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Gives defaults, keeps paragraphs, and does not wrap the example, which is to be copied."""
+    """Shows defaults, keeps paragraphs, and doesn't wrap the example, so that it can be copied."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         without = action.default is None or action.default is False
@@ -36,11 +36,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage text in front.
+    """An argument parser whose errors are one line, without the usage text.
 
     Args:
-        example: a command with these flags. The help ends with it, and with
-        details: the page of docs/ about the script.
+        example: a command with these flags, at the end of the help.
+        details: the script's page in docs/, below the example.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
     def checked(self, saved: Mapping[Any, Any], source: str) -> dict[str, Any]:
-        """Settings that were saved, for `set_defaults`: those that are flags here, each of which
-        has to be what the flag takes.
+        """Convert saved settings for `set_defaults`; those that aren't flags here are left out.
+
+        Args:
+            source: the file that they come from, for messages.
 
         Raises:
-            InputError: one is not; names the source.
+            InputError: a flag doesn't take its saved value.
         """
         flags = [flag for flag in self._actions if flag.option_strings and flag.dest in saved]
         return {flag.dest: self._checked(flag, saved[flag.dest], source) for flag in flags}
@@ -95,10 +97,10 @@ def run(
     parse_args: Callable[[Sequence[str] | None], argparse.Namespace],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse, work, and turn bad input into one line on stderr.
+    """Parse the flags, call `main`, and turn bad input into one line on stderr.
 
-    Returns the exit status: 0, 2 for bad input and for files and disks that fail, 130 for Ctrl-C,
-    141 where nobody reads what is printed any more.
+    Returns the exit status: 0; 2 for bad input and for files and disks that fail; 130 for Ctrl-C;
+    141 if the reader of the output has gone.
     """
     print_any_text()
     try:
@@ -124,26 +126,26 @@ def run(
 
 
 def program() -> str:
-    """The name of the program in its messages: that of its file, or of its package."""
+    """The program's name in its messages: its file, or its package for `__main__.py`."""
     file = Path(sys.argv[0])
     return file.parent.name if file.name == "__main__.py" else file.name
 
 
 def _command() -> str:
-    """What starts the program: `python -m` and its module, or the name of its file."""
+    """The program's name in its usage: `python -m MODULE`, or its file."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {module.name.removesuffix('.__main__')}" if module else program()
 
 
 def _end_workers() -> None:
-    """End the workers of loaders that an error has left behind. Python would end them with a signal
-    that they do not hear (see `parallel.signals.ignore_signals`), and wait for them for ever."""
-    # not those of joblib, which ends its own, and uses them again
+    """Kill the loaders' workers that an error has left behind. Python would send them a signal that
+    they ignore (see `parallel.signals.ignore_signals`), and wait for ever."""
+    # not joblib's, which it ends itself and reuses
     children = multiprocessing.active_children()
     workers = [child for child in children if isinstance(child, multiprocessing.Process)]
     if not workers or threading.current_thread() is not threading.main_thread():
         return
-    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it would raise that they were killed
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise
     for worker in workers:
         worker.kill()
         worker.join()
@@ -151,14 +153,14 @@ def _end_workers() -> None:
 
 
 def close_stdout() -> None:
-    """Let what is still to be printed go nowhere: it would fail once more at the program's end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # it may not be a file
+    """Discard the rest of the output: writing it at exit would fail again."""
+    with contextlib.suppress(io.UnsupportedOperation):  # stdout may not be a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:
     """Say on stderr why the program ends. Of the processes that `torchrun` started, the first on
-    this machine does, and its end is the end of the others; where it does not end, they speak."""
+    this machine says it and so ends the others; these speak only if it hasn't ended."""
     if not _is_first():
         time.sleep(LONGEST_SILENCE)
     sys.stderr.write(f"{printable(message)}\n")
@@ -166,28 +168,26 @@ def complain(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Say on stderr what does not end the program; of many processes, the first on this machine
-    does."""
+    """Print a warning on stderr, from the first process on this machine only."""
     if _is_first():
         sys.stderr.write(f"warning: {printable(message)}\n")
 
 
 def _is_first() -> bool:
-    """Whether this is the only process on this machine, or the first of those that `torchrun`
-    started."""
+    """Whether this is the first process on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def print_any_text() -> None:
-    """Let no character stop a program that prints it: neither one that the terminal's encoding
-    lacks, nor a byte in a file name that is not UTF-8."""
+    """Print characters as escapes if the terminal's encoding lacks them, or if they are bytes of a
+    file name that isn't UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number of at least `least`."""
+    """The type of a flag that takes a whole number ≥ `least`."""
 
     def parse(text: str) -> int:
         try:
@@ -201,48 +201,23 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def number(text: str) -> float:
-    """The type of a flag that takes a finite number."""
-    value = _to_float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
+def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    """The type of a flag that takes some numbers; `wanted` names them in the error."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return parse
 
 
-def positive_number(text: str) -> float:
-    """The type of a flag that takes a finite number above 0."""
-    value = _to_float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def number_from_zero(text: str) -> float:
-    """The type of a flag that takes a finite number of 0 or more."""
-    value = _to_float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
-    return value
-
-
-def fraction(text: str) -> float:
-    """The type of a flag that takes a number from 0 up to, but not including, 1."""
-    value = _to_float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
-    return value
-
-
-def inner_fraction(text: str) -> float:
-    """The type of a flag that takes a number between 0 and 1, neither of them."""
-    value = _to_float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
-    return value
-
-
-def _to_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+number = _number("a number", math.isfinite)
+positive_number = _number("a number above 0", lambda value: 0 < value < math.inf)
+number_from_zero = _number("a number of 0 or more", lambda value: 0 <= value < math.inf)
+fraction = _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
+inner_fraction = _number("a number above 0 and below 1", lambda value: 0 < value < 1)

@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""The device and the precision of a computation."""
 
 import argparse
 import contextlib
@@ -15,20 +15,20 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """`--device` and `--precision`, which `select_compute` takes."""
+    """`--device` and `--precision`, the arguments of `select_compute`."""
     add_device_flag(parser)
     add_precision_flag(parser)
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
-    """`--device` alone, where no network runs."""
-    device_help = "auto takes a GPU where there is one"
+    """`--device` alone, if no network runs."""
+    device_help = "auto takes a GPU if there is one"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=device_help)
 
 
 def add_precision_flag(
     parser: argparse.ArgumentParser,
-    help: str = "auto takes bf16 where the hardware computes in it natively",
+    help: str = "auto takes bf16 if the hardware supports it natively",
 ) -> None:
     """`--precision` alone."""
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=help)
@@ -36,7 +36,7 @@ def add_precision_flag(
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision, fp32, bf16 or fp16, that forward passes on it run in."""
+    """A device, and the precision of its forward passes: fp32, bf16 or fp16."""
 
     device: torch.device
     precision: str
@@ -47,20 +47,18 @@ class Compute:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """What keeps small gradients from vanishing in fp16; in the other precisions it does
-        nothing."""
+        """Keeps small gradients from vanishing in fp16; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
 def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
-    """What `--device` and `--precision` ask for.
+    """The compute that `--device` and `--precision` ask for.
 
-    auto takes a GPU where there is one, and bf16 where the hardware computes in it natively. On an
-    NVIDIA GPU, convolutions are timed to choose the fastest, and those products that are left in
-    float32 may run in TF32 (see `full_float32`).
+    On an NVIDIA GPU, this also lets cuDNN choose the fastest convolutions by timing them, and lets
+    float32 products run in TF32 (see `full_float32`).
 
     Raises:
-        InputError: the device is not there.
+        InputError: this machine lacks the device.
     """
     present = {
         "cuda": torch.cuda.is_available(),
@@ -81,8 +79,8 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Within it, matrix products of float32 on an NVIDIA GPU keep all their digits: distances and
-    covariances need them, networks do not."""
+    """Compute float32 products on an NVIDIA GPU without TF32: networks can do with fewer digits,
+    distances and covariances can't."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -1,22 +1,22 @@
-"""The exceptions that mean something else than a bug: what you gave me is wrong, and stop."""
+"""The two exceptions that aren't bugs: the input is bad, or a signal came."""
 
 from system.names import printable
 
 
 class InputError(ValueError):
-    """Bad input from outside: a flag, a file, a folder.
+    """Bad input: a flag, a file, a folder.
 
-    Its message is one line that names the flag or file, the value found and what would be right;
-    the scripts print just that line and exit with status 2 (see `cli.run`).
+    The message is one line: the flag or file, the value found, and what would be right. Scripts
+    print only that line and exit with status 2 (see `cli.run`).
     """
 
 
 class Stopped(Exception):  # noqa: N818 (nothing is wrong)
-    """A signal has asked the program to stop; the message is its name."""
+    """A signal came; the message is its name."""
 
 
 def shorten(value: object, most: int = 200) -> str:
-    """A text, or what an error says, as it stands in a message: the beginning of its first line,
-    with escapes for what a terminal would not print."""
+    """A value or an error as part of a message: the beginning of its first line, with unprintable
+    characters as escapes."""
     line = (str(value).splitlines() or [""])[0]
     return printable(line if len(line) <= most else line[:most] + "…")

@@ -1,11 +1,11 @@
-"""Packages that few people need, imported where they are used: the extras of `pyproject.toml`."""
+"""Optional packages, the extras of `pyproject.toml`. They are imported where they are used."""
 
 import importlib
 import sys
 
 from system.errors import InputError
 
-_MODULES = {"protobuf": "google.protobuf"}  # where the module has another name than the package
+_MODULES = {"protobuf": "google.protobuf"}  # names of modules that differ from the package's
 
 
 def check_installed(purpose: str, *packages: str) -> None:
@@ -15,7 +15,7 @@ def check_installed(purpose: str, *packages: str) -> None:
         purpose: the flag or file that needs them.
 
     Raises:
-        InputError: with the command that installs those that are missing.
+        InputError: some are missing; the message has the command that installs them.
     """
     missing = [package for package in packages if not _is_there(package)]
     if missing:

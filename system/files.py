@@ -1,10 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files written whole or not at all, clear errors of full disks, and checks of output paths."""
 
 import contextlib
 import errno
 import glob
 import hashlib
-import itertools
 import os
 import shutil
 import tempfile
@@ -14,9 +13,8 @@ from typing import IO
 
 from system.errors import InputError
 
-LONGEST_NAME = 230  # bytes; of 255, with room for what is added
-# What a disk says that has no room: it is full, its quota is used up, the limit of a file's size is
-# reached, it can only be read.
+LONGEST_NAME = 230  # bytes; of 255, with room for a prefix and a suffix
+# Errors of a disk without room: full, quota used up, file too large, read-only
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -27,19 +25,18 @@ def atomic_write(
     needed: Callable[[], int] | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> Iterator[IO[bytes]]:
-    """Open `path` for binary writing; it takes its name only when the block ends without an error.
+    """Open a file for binary writing. It takes its name only if the block ends without an error.
 
     Args:
-        durable: the data reaches the disk before the name does, and the name before this returns,
-            so that a crash of the machine, too, leaves either the old file or the new one. For
-            many small files that takes longer than to write them; without it, such a crash may
-            leave an empty file.
-        needed: the size in bytes, asked for where the disk is full; left out: more than what was
-            written by then.
-        finish: called with the finished file's temporary name, the last that may refuse it.
+        durable: flush data and name to the disk (`fsync`), so that even a crash of the machine
+            leaves the old file or the new one. Without it, which is faster for many small files,
+            such a crash may leave an empty file.
+        needed: returns the size in bytes for the message about a full disk; left out: more than
+            was written so far.
+        finish: called with the finished file's temporary name; if it raises, the old file stays.
 
     Raises:
-        OSError: the disk is full, for example; the file as it was before is still there.
+        OSError: the disk is full, for example; the old file stays.
     """
     path = Path(path)
     temporary, written = None, 0
@@ -73,11 +70,10 @@ def atomic_write(
 
 
 def append(path: Path, data: bytes) -> None:
-    """Write behind the end of a file, which is made where it is missing: all or nothing, as far as
-    this process lives to see to it.
+    """Append to a file, which is made if missing: all or nothing, unless the process is killed.
 
     Raises:
-        OSError: the disk is full, for example; the file is as it was before.
+        OSError: the disk is full, for example; the file is unchanged.
     """
     with explained(path, lambda: in_words(len(data))), path.open("ab", buffering=0) as file:
         end = file.tell()
@@ -88,20 +84,25 @@ def append(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), end)  # half a line would be no line
+                os.ftruncate(file.fileno(), end)
             raise
 
 
 @contextlib.contextmanager
 def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
-    """Have a disk that does not take a file say which one, how much room it needs, in words (or ""
-    where that is not known), and how much is free; it says none of it by itself."""
+    """Add the file, the room that it needs and the room on its disk to an OSError.
+
+    Args:
+        needed: returns the size in words, or "" if it isn't known.
+    """
     try:
         yield
     except OSError as error:
         named = os.fsdecode(error.filename) if error.filename else ""
         hidden = named.startswith(str(path.parent / _begun(path)))
-        if named and not hidden and named != str(path):  # another file, such as one that was read
+        if (
+            named and not hidden and named != str(path)
+        ):  # about another file, such as one that is read
             raise
         reason = error.strerror or str(error)
         if error.errno in (None, *NO_ROOM):
@@ -112,14 +113,14 @@ def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
 
 
 def in_words(size: int) -> str:
-    """A number of bytes."""
+    """A number of bytes as `1.2 MB`."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Make a folder to fill; it takes its name, which nothing or an empty folder may have, only
-    when the block ends without an error."""
+    """Make a temporary folder to fill. It takes its name, of nothing or of an empty folder, only if
+    the block ends without an error."""
     path = path.resolve()
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_begun(path), suffix=".tmpdir"))
     try:
@@ -134,14 +135,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def check_new_file(
     flag: str, path: Path, endings: Sequence[str], read: Sequence[Path | None] = ()
 ) -> None:
-    """Check that a file can be written where a flag wants it, before long work.
+    """Check before long work that a flag's file can be written.
 
     Args:
-        endings: of the name, one of which says the format.
-        read: files that the program reads, none of which this may be.
+        endings: the allowed endings of its name.
+        read: files that the program reads, which it mustn't be.
 
     Raises:
-        InputError: it cannot.
+        InputError: it can't.
     """
     if path.suffix.lower() not in endings:
         raise InputError(f"{flag} {path}: give a name that ends in {' or '.join(endings)}")
@@ -154,10 +155,10 @@ def check_new_file(
 
 
 def check_new_folder(flag: str, path: Path) -> None:
-    """The same of a folder of links, which has to be new or empty.
+    """Check before long work that a flag's folder is new or empty, and takes symbolic links.
 
     Raises:
-        InputError: it is not, or cannot be written, or there are no symbolic links.
+        InputError: it isn't, or can't be written.
     """
     if path.exists() or path.is_symlink():
         if not path.is_dir() or any(path.iterdir()):
@@ -177,20 +178,19 @@ def _check_writable(flag: str, path: Path, parent: Path, links: bool = False) ->
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Remove what `atomic_write` had begun of one file when its process was killed."""
+    """Remove the temporary files of one file, left behind by a killed process."""
     for leftover in filter(Path.is_file, path.parent.glob(f"{glob.escape(_begun(path))}*.tmp")):
         leftover.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `atomic_write` had begun in a folder or below when its process was killed: files
-    that are called as `mkstemp` does it."""
+    """Remove the temporary files in and below a folder, left behind by a killed process."""
     for leftover in filter(Path.is_file, folder.rglob(".?*.????????.tmp")):
         leftover.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole. File names that are not UTF-8 keep their bytes."""
+    """Write a text file, whole or not at all. Names that aren't UTF-8 keep their bytes."""
     data = text.encode("utf-8", "surrogateescape")
     with atomic_write(path, needed=lambda: len(data)) as file:
         file.write(data)
@@ -198,27 +198,20 @@ def write_text(path: str | Path, text: str) -> None:
 
 def sha256_of(path: Path) -> "hashlib._Hash":
     """The SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest
+        return hashlib.file_digest(file, "sha256")
 
 
 def make_experiment_folder(folder: Path) -> None:
-    """Make the folder of `--exp`, where it is missing.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """`make_folder` for `--exp`."""
     make_folder(folder, "--exp")
 
 
 def make_folder(folder: Path, flag: str) -> None:
-    """Make the folder that a flag names, where it is missing.
+    """Make a flag's folder if it is missing.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,19 +221,20 @@ def make_folder(folder: Path, flag: str) -> None:
 
 
 def new_numbered_folder(parent: str | Path) -> Path:
-    """Make the first folder of `parent/001`, `parent/002` … that is not there yet."""
+    """Make the first folder of `parent/001`, `parent/002` … that doesn't exist yet."""
     Path(parent).mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
+    number = 1
+    while True:
         folder = Path(parent, f"{number:03d}")
-        with contextlib.suppress(FileExistsError):
+        try:
             folder.mkdir()
             return folder
-    raise AssertionError("there is always a next number")
+        except FileExistsError:
+            number += 1
 
 
 def _begun(path: Path) -> str:
-    """How the name of what is begun of a file begins. As the whole of it may not be longer than a
-    name may be, a long one's own end is left off."""
+    """The start of a temporary file's name; a long name is cut, to stay within 255 bytes."""
     name = path.name
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[:-1]
@@ -248,13 +242,13 @@ def _begun(path: Path) -> str:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Have what was written to a file reach the disk."""
+    """Flush a file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where it can be opened and the disk is asked."""
+    """Flush the names in a folder to the disk, if it can be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:
@@ -262,13 +256,13 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # from file systems that cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems can't
             raise
     finally:
         os.close(handle)
 
 
 def _umask() -> int:
-    umask = os.umask(0)  # the only way to read it is to set it
+    umask = os.umask(0)  # it can only be read by setting it
     os.umask(umask)
     return umask

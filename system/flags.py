@@ -1,8 +1,8 @@
-"""Flags that several scripts take, each defined once; scripts differ in defaults and help.
+"""Flags of several scripts, each defined once; scripts differ in defaults and help.
 
-A flag that chooses something of a room is defined in that room: `--device` and `--precision` in
-system/device.py, `--decode` and `--max-pixels` in data/loading.py, `--vocdir` in data/voc.py,
-`--arch` and `--conv` in models/, those of a network that is applied in features/network.py.
+Other rooms define the flags of their subject: `--device` and `--precision` in system/device.py,
+`--decode`, `--max-pixels` and `--exif` in data/loading.py, `--vocdir` in data/voc.py, `--arch` and
+`--conv` in models/, the flags of a frozen network in features/network.py.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 from system import cli
 
 READERS = "processes that read images"
-READERS_OF_EACH = f"{READERS}, for each process that computes"
+READERS_OF_EACH = f"{READERS}, for each process of torchrun"
 
 
 def add_data(
@@ -21,19 +21,15 @@ def add_data(
     required: bool = True,
     **options: Any,
 ) -> None:
-    """`--data`: where the images are.
-
-    Args:
-        options: `metavar` and `nargs`, as argparse takes them.
-    """
+    """`--data`: where the images are. `options` go to argparse."""
     parser.add_argument("--data", type=Path, required=required, help=help, **options)
 
 
 def add_run_data(
     parser: argparse.ArgumentParser,
-    help: str = "the run's images, where they are not found: its DIR",
+    help: str = "the run's images, its DIR, if they have moved",
 ) -> None:
-    """`--data`, of a run whose folder says where its images were."""
+    """`--data` of a run, whose folder says where its images were."""
     add_data(parser, help, required=False, metavar="DIR")
 
 
@@ -43,22 +39,22 @@ def add_model(parser: argparse.ArgumentParser, help: str = "checkpoint of the ne
 
 
 def add_exp(parser: argparse.ArgumentParser, help: str, required: bool = False) -> None:
-    """`--exp`: the folder of the results; without it None, where it is not required."""
+    """`--exp`: the folder of the results; None by default."""
     parser.add_argument("--exp", type=Path, required=required, help=help)
 
 
 def add_epoch(parser: argparse.ArgumentParser) -> None:
-    """`--epoch`, of a run's clusters; None for the last ones."""
+    """`--epoch` of a run's clusters; None for the last ones."""
     epoch_help = (
-        "the clusters that this epoch began with; left out: the last ones, which of a finished run "
-        "are the finished network's"
+        "take the clusters that this epoch began with; left out: the last ones, which in a "
+        "finished run are the finished network's"
     )
     parser.add_argument("--epoch", metavar="N", type=cli.whole_number(0), help=epoch_help)
 
 
 def add_save_clusters(parser: argparse.ArgumentParser) -> None:
-    """`--save-clusters`; None to save none."""
-    save_help = "file for the PCA and the centroids, which assign.py takes as --clusters"
+    """`--save-clusters`: None saves none."""
+    save_help = "file for the PCA and the centroids, for assign.py's --clusters"
     parser.add_argument("--save-clusters", metavar="FILE.pth", type=Path, help=save_help)
 
 
@@ -77,7 +73,7 @@ def add_batch(
     help: str = "mini-batch size",
     least: int = 1,
 ) -> None:
-    """`--batch`: images at a time."""
+    """`--batch`: number of images at a time."""
     parser.add_argument("--batch", type=cli.whole_number(least), default=default, help=help)
 
 
@@ -87,7 +83,7 @@ def add_workers(
     help: str = READERS,
     nargs: str | None = None,
 ) -> None:
-    """`--workers`: the processes of a loader; 0 reads in the process that computes."""
+    """`--workers`: the processes of a loader; 0 reads in the main process."""
     number = cli.whole_number(0)
     parser.add_argument("--workers", type=number, nargs=nargs, default=default, help=help)
 
@@ -97,16 +93,16 @@ def add_seed(parser: argparse.ArgumentParser, help: str = "random seed", default
     parser.add_argument("--seed", type=cli.whole_number(0), default=default, help=help)
 
 
-def add_seeds(parser: argparse.ArgumentParser, help: str, default: int = 31) -> None:
-    """`--seed`, of which there may be several: `seeds`, a list."""
+def add_seeds(parser: argparse.ArgumentParser, help: str) -> None:
+    """One or several `--seed`: `seeds`, a list."""
     number = cli.whole_number(0)
     add = parser.add_argument
-    add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[default], help=help)
+    add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[31], help=help)
 
 
 def add_untrained(parser: argparse.ArgumentParser) -> None:
     """`--untrained`."""
-    untrained_help = "also evaluate the network as it was before training, to compare"
+    untrained_help = "for comparison, also evaluate the untrained network"
     parser.add_argument("--untrained", action="store_true", help=untrained_help)
 
 

@@ -1,8 +1,7 @@
-"""Work that is kept under a key, so that the same command continues it.
+"""Work saved under a key, so that the same command continues it.
 
-A key is a dict of settings and digests: all that the work depends on. Work under another key is
-never taken for it: a run is not continued (`check_key`, `begin`), a result is computed again
-(`load_result`, `load_arrays`).
+A key is a dict of all settings and digests that the work depends on. With another key, a run isn't
+continued (`check_key`, `begin`), and a result is computed again (`load_result`, `load_arrays`).
 """
 
 import contextlib
@@ -19,25 +18,22 @@ from system.files import atomic_write, remove_leftovers_of, write_text
 
 Key = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-KEY = "settings"  # its name among the arrays of a file
+KEY = "settings"  # the key's name among the arrays of a file
 ABSENT = "is not there"
 
 
 def differences(before: Key, key: Key) -> str:
-    """How a key differs from the one before: `lr 0.1 → 0.2, size 32 → 64`; empty if it does not."""
+    """The differences between two keys, `lr 0.1 → 0.2, size 32 → 64`; empty if there are none."""
     before, key = _plain(before), _plain(key)
     changed = (name for name in {**key, **before} if before.get(name) != key.get(name))
     return ", ".join(f"{name} {before.get(name)} → {key.get(name)}" for name in changed)
 
 
 def check_key(path: Path, before: Key, key: Key, advice: str) -> None:
-    """Check that a file's work may be continued.
+    """Raise InputError, with the differences, unless the work in a file has the same key.
 
     Args:
         advice: how to start over, `give another --exp` for example.
-
-    Raises:
-        InputError: it has another key; the message names the differences.
     """
     if changed := differences(before, key):
         raise InputError(f"{path}: is of other settings ({changed}); {advice}")
@@ -45,7 +41,7 @@ def check_key(path: Path, before: Key, key: Key, advice: str) -> None:
 
 @contextlib.contextmanager
 def continuing(path: Path, advice: str) -> Iterator[None]:
-    """Turn what damaged content of a file raises, which may be anything, into one line."""
+    """Turn any error in this block, which reads a file, into an InputError: it is damaged."""
     try:
         yield
     except InputError:
@@ -55,9 +51,9 @@ def continuing(path: Path, advice: str) -> Iterator[None]:
 
 
 def begin(path: Path, key: Key, advice: str) -> bool:
-    """Continue the work of a folder whose key is in a JSON file, or begin it with this file.
+    """Continue work whose key is in a JSON file, or begin it by writing that file.
 
-    Returns whether it was begun before.
+    Returns whether the work had begun.
 
     Raises:
         InputError: the file is damaged, or has another key.
@@ -72,18 +68,18 @@ def begin(path: Path, key: Key, advice: str) -> bool:
 
 
 def save_result(path: Path, key: Key, result: Any) -> None:
-    """Write a result that fits into JSON, whole or not at all; its folder is made if missing."""
+    """Write a result as JSON, whole or not at all. The folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"about": key, "result": result}) + "\n")
 
 
 def load_result(path: Path, key: Key) -> tuple[Any, str]:
-    """The result in a file of `save_result`, and why it cannot be used; one of them is empty."""
+    """The result in a file of `save_result`, and why it can't be used; one of the two is empty."""
     if not path.exists():
         return None, ABSENT
     try:
-        told = json.loads(path.read_text())
-        changed, result = differences(told["about"], key), told["result"]
+        content = json.loads(path.read_text())
+        changed, result = differences(content["about"], key), content["result"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, "is damaged"
     return (None, f"is of other settings ({changed})") if changed else (result, "")
@@ -98,13 +94,13 @@ def save_arrays(path: Path, key: Key, arrays: Arrays) -> None:
 
 
 def load_arrays(path: Path, key: Key) -> tuple[Arrays, str]:
-    """The arrays in a file of `save_arrays`, and why they cannot be used; one of them is empty."""
+    """The arrays in a file of `save_arrays`, and why they can't be used; one of them is empty."""
     if not path.exists():
         return {}, ABSENT
     try:
         with zipfile.ZipFile(path) as members:
             if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
-                return {}, "is compressed"  # by someone else, and might fill the memory
+                return {}, "is compressed"  # not by us, and might fill the memory
             if members.testzip() is not None:
                 return {}, "is damaged"
         with np.load(path, allow_pickle=False) as stored:
@@ -116,5 +112,5 @@ def load_arrays(path: Path, key: Key) -> tuple[Arrays, str]:
 
 
 def _plain(key: Key) -> Key:
-    """As JSON gives it back: tuples are lists there."""
+    """The key as JSON returns it: tuples become lists."""
     return dict(json.loads(json.dumps(key, default=repr)))

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock file: one process at a time."""
 
 import contextlib
 import fcntl
@@ -11,30 +11,29 @@ from system.errors import InputError
 
 @contextlib.contextmanager
 def sole_user(path: Path, busy: str) -> Iterator[None]:
-    """Hold a lock file, which is made, and gone afterwards. The system lets go of it when the
-    process ends, however it ends: one that is left behind holds nobody up. Where the disk knows no
-    locks, there is none.
+    """Hold a lock on a file, which is made and removed. The lock ends with the process, so that a
+    file left behind blocks nobody. On a disk without locks this does nothing.
 
     Args:
-        busy: what to say where another process holds it.
+        busy: the message if another process holds the lock.
 
     Raises:
         InputError: another process holds it.
     """
     while True:
-        # for writing: some network disks lock no other files
+        # open for writing: some network disks lock no other files
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # of this kind the workers that a killed process leaves behind for seconds hold none
+            # lockf, as workers that outlive a killed process for seconds don't inherit its locks
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             os.close(handle)
             raise InputError(busy) from error
         except OSError:
-            pass  # no locks there
+            pass  # a disk without locks
         if _is_still(path, handle):
             break
-        os.close(handle)  # its holder has just removed it
+        os.close(handle)  # its holder has just removed the file
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with the time left on a terminal, plain lines otherwise."""
 
 import contextlib
 import sys
@@ -14,10 +14,10 @@ SECONDS_BETWEEN_LINES = 15.0
 def progress(
     label: str, total: int, unit: str, enabled: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Show how far a stage has come.
+    """Show the progress of a stage.
 
-    Yields a function that is told how many units each step has done. On a terminal there is a bar
-    that vanishes at the end; elsewhere a line now and then, so that a quick stage prints nothing.
+    Yields a function to call with the number of units done in each step. A terminal shows a bar
+    that vanishes at the end. Otherwise a line is printed every 15 s, none for a quick stage.
     """
     if not enabled:
         yield lambda done: None

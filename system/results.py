@@ -1,4 +1,4 @@
-"""The result file of a protocol."""
+"""The result file of an evaluation."""
 
 import json
 import platform
@@ -17,25 +17,25 @@ from system.files import write_text
 def save_results(
     path: Path, protocol: str, settings: dict[str, Any], results: dict[str, Any]
 ) -> None:
-    """Write a protocol in words, its settings, the versions of what computed, and what came out, as
-    JSON, whole or not at all; the folder is made where it is missing."""
+    """Write the protocol in words, its settings, versions of packages and the results as JSON,
+    whole or not at all. The folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {
+    content = {
         "protocol": " ".join(protocol.split()),
         "settings": plain_settings(settings),
         "versions": versions(),
         "results": results,
     }
-    write_text(path, json.dumps(told, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as a checkpoint and JSON hold them: paths as strings."""
+    """Arguments for a checkpoint or JSON: paths become strings."""
     return {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that compute."""
+    """The versions of Python and of the packages that affect results."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,7 +1,7 @@
-"""Pickles, read without running anything that may be in them.
+"""Pickles, read without running code.
 
-A pickle asks by module and name for all but lists, tuples, dicts, texts, bytes and numbers. It gets
-only the names of an allow list; `PLAIN` is enough for NumPy's arrays of numbers and texts.
+A pickle refers by name to everything but lists, tuples, dicts, texts, bytes and numbers. Only names
+on an allow list are resolved; `PLAIN` suffices for NumPy's arrays of numbers and texts.
 """
 
 import copyreg
@@ -23,11 +23,11 @@ def read_plain(path: Path, what: str, encoding: str = "latin1") -> Any:
     """The content of a pickle file.
 
     Args:
-        what: the file is to be, in messages.
-        encoding: of the texts that Python 2 wrote; `bytes` leaves them bytes.
+        what: the kind of file, for messages.
+        encoding: of texts written by Python 2; `bytes` leaves them bytes.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or asks for more than plain data.
+        InputError: the file can't be read, is damaged, or refers to other names.
     """
     try:
         with path.open("rb") as file:
@@ -40,17 +40,16 @@ def read_plain(path: Path, what: str, encoding: str = "latin1") -> Any:
 
 
 def load_plain(file: IO[bytes], encoding: str = "latin1") -> Any:
-    """The same of an open file, which then stands behind the pickle.
+    """The content of a pickle in an open file, which is left at the pickle's end.
 
     Raises:
-        pickle.UnpicklingError: it asks for more than plain data; says for what.
-        Exception: of almost any kind, for damaged bytes.
+        Exception: as `SafeUnpickler.load`.
     """
     return SafeUnpickler(file, encoding, PLAIN).load()
 
 
 class Sealed:
-    """A value that a pickle can pass on, but not change or look into."""
+    """A value that a pickle can pass on, but neither change nor inspect."""
 
     __slots__ = ("value",)
 
@@ -58,11 +57,11 @@ class Sealed:
         self.value = value
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it changes what is not its own")
+        raise pickle.UnpicklingError("it changes an imported object")
 
 
 class Maker(Sealed):
-    """A function that a pickle may call, and do nothing else with."""
+    """A function that a pickle can only call."""
 
     __slots__ = ()
 
@@ -71,14 +70,14 @@ class Maker(Sealed):
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Loads pickles that ask for names of an allow list only.
+    """Loads pickles, and resolves only names on an allow list.
 
     Args:
-        encoding: of the texts that Python 2 wrote.
+        encoding: of texts written by Python 2.
         allowed: by module and name.
 
     Raises (from `load`):
-        pickle.UnpicklingError: a name is not on the list.
+        pickle.UnpicklingError: a name isn't on the list.
         Exception: of almost any kind, for damaged bytes.
     """
 
@@ -87,7 +86,7 @@ class SafeUnpickler(pickle.Unpickler):
     ) -> None:
         super().__init__(file, encoding=encoding)
         self._allowed = allowed
-        copyreg.clear_extension_cache()  # numbers in it stand for names, and skip `find_class`
+        copyreg.clear_extension_cache()  # its numbers stand for names, and skip `find_class`
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
@@ -96,8 +95,8 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """Stands for a `numpy.dtype`, which a pickle could make lie about what is in an array's memory:
-    only the byte order can be set."""
+    """Stands for a `numpy.dtype`, in which a pickle could turn numbers into pointers: here it can
+    set only the byte order."""
 
     __slots__ = ("dtype",)
 
@@ -114,12 +113,12 @@ class _Type:
 
 
 class _Array(np.ndarray):
-    """An array that a pickle may fill once: what looks at its memory would be left behind."""
+    """An array that a pickle can fill only once: a second time would free memory in use."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
         if self.__dict__.setdefault("filled", False) or not isinstance(kind, _Type):
-            raise pickle.UnpicklingError("it has an array of which type and content do not fit")
+            raise pickle.UnpicklingError("it has an array whose type and content do not fit")
         data = _bytes(data)
         if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(data):
             raise pickle.UnpicklingError(f"it has {len(data)} bytes for an array of shape {shape}")
@@ -132,7 +131,7 @@ class _Array(np.ndarray):
 
 
 def _reconstruct(kind: Any, shape: Any, letter: Any) -> np.ndarray:
-    """The array that a pickle then fills."""
+    """An empty array, which the pickle then fills."""
     return np.ndarray.__new__(_Array, 0, np.int8)
 
 
@@ -141,23 +140,25 @@ def _scalar(kind: _Type, data: Any) -> Any:
 
 
 def _frombuffer(data: Any, kind: _Type, shape: Any, order: Any) -> np.ndarray:
-    # a view holds a bytearray's size; bytes of anything else are a copy
+    # a view keeps a bytearray from being resized; anything else is copied
     memory = memoryview(data) if isinstance(data, bytearray) else _bytes(data)
     return np.frombuffer(memory, kind.dtype).reshape(shape, order=order)
 
 
 def _ndarray(*args: Any) -> Any:
-    raise pickle.UnpicklingError("it calls numpy.ndarray")  # pickles name it, for `_reconstruct`
+    raise pickle.UnpicklingError(
+        "it calls numpy.ndarray"
+    )  # it is named as an argument of `_reconstruct`
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str | bytes):
-        raise pickle.UnpicklingError("it has something else where a text belongs")
+        raise pickle.UnpicklingError("it has another object in place of a text")
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def _bytes(data: Any) -> bytes:
-    """Bytes as they are, or as Python 2's come out with an encoding."""
+    """The bytes of an array, which an encoding turns into a text if Python 2 wrote them."""
     if isinstance(data, bytes):
         return data
     return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
@@ -166,7 +167,7 @@ def _bytes(data: Any) -> bytes:
 PLAIN: dict[tuple[str, str], Sealed] = {
     ("numpy", "ndarray"): Maker(_ndarray),
     ("numpy", "dtype"): Maker(_Type),
-    # how Python 3 writes bytes for Python 2, and none of them
+    # bytes, and empty bytes, as Python 3 writes them for Python 2
     ("_codecs", "encode"): Maker(lambda text, encoding: text.encode("latin1")),
     ("builtins", "bytes"): Maker(lambda: b""),
     ("__builtin__", "bytes"): Maker(lambda: b""),

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of pages, and the way to open a page in it."""
+"""A headless Chromium, for tests of HTML pages."""
 
 import contextlib
 import shutil
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")  # as long as it runs, no other event loop can
+@pytest.fixture(scope="module")  # while it runs, no other event loop can
 def browser() -> "Iterator[Browser]":
-    """A headless Chromium; the test is skipped where there is none."""
+    """A headless Chromium; the test is skipped if there is none."""
     reason = "playwright is not installed (the extra [dev])"
     api = pytest.importorskip("playwright.sync_api", reason=reason)
     program = next(filter(None, map(shutil.which, NAMES)), None)
@@ -32,8 +32,8 @@ def browser() -> "Iterator[Browser]":
 def open_page(
     browser: "Browser", path: Path, width: int = 1400, dark: bool = False, touch: bool = False
 ) -> "Iterator[Page]":
-    """Open a file in a window of this width in pixels. At the end of the block, the page must have
-    logged no error or warning, thrown nothing, and asked for no other file or host."""
+    """Open a file in a window with a width in pixels. At the end of the block, the page must not
+    have logged an error or warning, thrown an exception, or requested anything from a host."""
     page = browser.new_page(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if dark else "light",
@@ -48,6 +48,6 @@ def open_page(
     )
     page.goto(path.resolve().as_uri())
     yield page
-    page.wait_for_timeout(50)  # for what is still under way
+    page.wait_for_timeout(50)  # for pending requests and messages
     page.close()
     assert wrong == [], wrong

@@ -1,5 +1,6 @@
-"""Networks of ours as Caffe files, in the ways in which people write them."""
+"""Writes our networks as Caffe files, in the styles in which people write them."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,12 @@ from tools.caffe.proto import new
 
 MEAN, STD = np.array(IMAGENET_MEAN)[::-1], np.array(IMAGENET_STD)[::-1]  # blue, green, red
 RGB_FROM_BGR = np.eye(3)[::-1]
+SCALE_AND_BIAS = "scale_param { bias_term: true }"
 
 
 @dataclass
 class Layer:
-    """`text`: what the prototxt has beside name, type, bottom and top."""
+    """`text`: the prototxt's fields beside name, type, bottom and top."""
 
     name: str
     type: str
@@ -45,11 +47,11 @@ def randomised(model: ConvNet) -> ConvNet:
 
 
 def front(kind: str) -> tuple[list[Layer], np.ndarray]:
-    """Layers that make of BGR pixels what the first convolution takes, in one of several ways; and
-    the matrix that the weights of that convolution have yet to be multiplied with."""
+    """Layers that prepare BGR pixels for the first convolution, in one of three ways, and the
+    matrix by which that convolution's weights have to be multiplied."""
     scale, shift = 1 / (255 * STD), -MEAN / STD
     if kind == "scale":
-        normalise = Layer("scale", "Scale", "scale_param { bias_term: true }", [scale, shift])
+        normalise = Layer("scale", "Scale", SCALE_AND_BIAS, [scale, shift])
         return [normalise], RGB_FROM_BGR
     if kind == "power, batch norm":
         power = Layer("power", "Power", f"power_param {{ scale: {1 / 255} shift: 0.5 }}")
@@ -61,7 +63,7 @@ def front(kind: str) -> tuple[list[Layer], np.ndarray]:
 
 
 def edges(model: ConvNet, kind: str) -> list[Layer]:
-    """Layers of a network's Sobel filters, and what comes before them, in one of several ways."""
+    """A network's layers up to its Sobel filters, in one of several ways."""
     assert model.sobel is not None
     grey, sobel = (module.state_dict() for module in model.sobel)
     mixture, offset = grey["weight"].numpy()[:, :, 0, 0], grey["bias"].numpy()
@@ -69,7 +71,7 @@ def edges(model: ConvNet, kind: str) -> list[Layer]:
     if kind == "one convolution":
         layers, matrix = front("scale")
         joined = filters * (mixture @ matrix)[:, :, None, None]
-        bias = bias + offset * filters.sum((1, 2, 3))  # right inside only, where offset is not 0
+        bias = bias + offset * filters.sum((1, 2, 3))  # with an offset, right but for the edges
         return [*layers, convolution("sobel", joined, bias, 1, 1)]
     if kind == "grey":
         (normalise,), _ = front("mixture")
@@ -93,8 +95,8 @@ def layers_of(
     """The layers of a network.
 
     Args:
-        front_kind: how the image is prepared; "folded": without Sobel, by the first convolution.
-        norm: "layers" for BatchNorm and Scale, "folded" into the convolutions.
+        front_kind: how the image is prepared; "folded" (without Sobel): in the first convolution.
+        norm: batch norm as "layers" (BatchNorm and Scale), or "folded" into the convolutions.
     """
     if model.sobel is not None:
         layers, matrix = edges(model, front_kind), np.eye(2)
@@ -142,12 +144,7 @@ def normalisation(module: nn.Module, name: str) -> tuple[np.ndarray, np.ndarray,
     scale = state["weight"] / np.sqrt(variance + module.eps)
     layers = [
         Layer(f"bn{name}", "BatchNorm", "", [mean * 3, variance * 3, np.array([3.0])]),
-        Layer(
-            f"scale{name}",
-            "Scale",
-            "scale_param { bias_term: true }",
-            [state["weight"], state["bias"]],
-        ),
+        Layer(f"scale{name}", "Scale", SCALE_AND_BIAS, [state["weight"], state["bias"]]),
     ]
     return scale, state["bias"] - scale * mean, layers
 
@@ -168,48 +165,45 @@ def linear(name: str, module: nn.Linear) -> Layer:
     return Layer(name, "InnerProduct", text, blobs)
 
 
-def write_caffe(folder: Path, layers: Sequence[Layer], side: int) -> tuple[Path, Path]:
-    """Write `net.prototxt` and `net.caffemodel`; all layers but convolutions, pooling and linear
-    ones write over what they read, as is usual."""
-    text = [
-        f"name: 'net' layer {{ name: 'data' type: 'Input' top: 'data' "
-        f"input_param {{ shape {{ dim: 1 dim: 3 dim: {side} dim: {side} }} }} }}"
-    ]
+def write_caffe(
+    folder: Path, layers: Sequence[Layer], side: int, v1: bool = False
+) -> tuple[Path, Path]:
+    """Write `net.prototxt` and `net.caffemodel`.
+
+    Args:
+        v1: the format before the end of 2014, whose weights have four axes.
+    """
+    shape = (1, 3, side, side)
+    if v1:
+        text = ["name: 'net' input: 'data'", *(f"input_dim: {size}" for size in shape)]
+    else:
+        dims = " ".join(f"dim: {size}" for size in shape)
+        text = ["name: 'net' layer { name: 'data' type: 'Input' top: 'data'"]
+        text.append(f"input_param {{ shape {{ {dims} }} }} }}")
     net, bottom = new("NetParameter"), "data"
+    key, rates = ("layers", "blobs_lr: 1") if v1 else ("layer", "param { lr_mult: 0 }")
     for layer in layers:
-        in_place = bottom != "data" and layer.type in ("BatchNorm", "Scale", "ReLU", "Dropout")
-        top = bottom if in_place else layer.name
+        in_place = layer.type in ("BatchNorm", "Scale", "ReLU", "Dropout") and not v1
+        top = bottom if in_place and bottom != "data" else layer.name
+        kind = {"InnerProduct": "INNER_PRODUCT"}.get(layer.type, layer.type.upper())
+        named = kind if v1 else f"'{layer.type}'"
         text.append(
-            f"layer {{ name: '{layer.name}' type: '{layer.type}' bottom: '{bottom}' top: '{top}' "
-            f"param {{ lr_mult: 0 }} {layer.text} }}"
+            f"{key} {{ name: '{layer.name}' type: {named} bottom: '{bottom}' top: '{top}' "
+            f"{rates} {layer.text} }}"
         )
         bottom = top
-        written = net.layer.add(name=layer.name, type=layer.type)
+        written = getattr(net, key).add(name=layer.name, type=kind if v1 else layer.type)
         for values in layer.blobs:
             blob = written.blobs.add(data=np.asarray(values, np.float32).ravel())
-            blob.shape.dim.extend(np.shape(values))
+            if v1:
+                sizes = (1,) * (4 - np.ndim(values)) + np.shape(values)
+                blob.num, blob.channels, blob.height, blob.width = sizes
+            else:
+                blob.shape.dim.extend(np.shape(values))
     return save(folder, "\n".join(text), net.SerializeToString())
 
 
-def write_caffe_v1(folder: Path, layers: Sequence[Layer], side: int) -> tuple[Path, Path]:
-    """The same in the format of before 2014's end, whose weights have four axes."""
-    kinds = {"InnerProduct": "INNER_PRODUCT"}
-    dims = " ".join(f"input_dim: {size}" for size in (1, 3, side, side))
-    text = [f"name: 'net' input: 'data' {dims}"]
-    net, bottom = new("NetParameter"), "data"
-    for layer in layers:
-        kind = kinds.get(layer.type, layer.type.upper())
-        text.append(
-            f"layers {{ name: '{layer.name}' type: {kind} bottom: '{bottom}' top: '{layer.name}' "
-            f"blobs_lr: 1 {layer.text} }}"
-        )
-        bottom = layer.name
-        written = net.layers.add(name=layer.name, type=kind)
-        for values in layer.blobs:
-            blob = written.blobs.add(data=np.asarray(values, np.float32).ravel())
-            sizes = (1,) * (4 - np.ndim(values)) + np.shape(values)
-            blob.num, blob.channels, blob.height, blob.width = sizes
-    return save(folder, "\n".join(text), net.SerializeToString())
+write_caffe_v1 = functools.partial(write_caffe, v1=True)
 
 
 def save(folder: Path, prototxt: str, caffemodel: bytes) -> tuple[Path, Path]:

@@ -1,8 +1,10 @@
-"""Small trees of images, a tiny network, and training runs of it within this process."""
+"""Small trees of images, a tiny network, and ways to run the scripts within this process."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -14,14 +16,17 @@ from runs import server
 from torch import nn
 
 import main
-from data.decode import MAX_PIXELS, limit_pixels
+from data.decode import EXIF, MAX_PIXELS, limit_pixels, orient_by_exif
 from data.folder import Files
 from data.images import ImageList
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
+from system import cli
 
 __all__ = [
+    "ErrorLine",
     "browser",
+    "error_line",
     "finished",
     "image_list",
     "read_file",
@@ -35,6 +40,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+ErrorLine = Callable[..., str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_teardown() -> None:
-    limit_pixels(MAX_PIXELS)  # a test's `--max-pixels` ends with the test
+    limit_pixels(MAX_PIXELS)  # a test's `--max-pixels` and `--exif` end with the test
+    orient_by_exif(EXIF[0])
 
 
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:
@@ -137,3 +144,26 @@ def trained(_finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from the middle of epoch 1. A copy, since the run is made only once."""
     monkeypatch.setitem(MODELS, "tiny", tiny)
     return shutil.copytree(_finished_run, tmp_path / "trained")
+
+
+@pytest.fixture
+def error_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> ErrorLine:
+    """Run a script with bad arguments. It has to end with status 2 and one line on stderr, besides
+    notes. Returns the line."""
+
+    def run(script: ModuleType, *arguments: object) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script.__file__])
+            try:
+                status: object = cli.run(script.main, script.parse_args, list(map(str, arguments)))
+            except SystemExit as stop:  # from argparse
+                status = stop.code
+        assert status == 2
+        said = capsys.readouterr().err.splitlines()
+        (line,) = (line for line in said if not line.startswith("note: "))
+        assert line.startswith(Path(str(script.__file__)).name)
+        assert ": error: " in line
+        return line
+
+    return run

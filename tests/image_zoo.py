@@ -1,14 +1,21 @@
 """Image files of every kind that an uncleaned data set may have, and their pixels."""
 
+import importlib.util
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+JPEG_DECODERS: dict[str, Callable[..., Any]] = {
+    room: importlib.import_module(room + module).decode_jpeg
+    for room, module in (("torchcodec", ".decoders"), ("torchvision", ".io"))
+    if importlib.util.find_spec(room)
+}
 HEIGHT, WIDTH = 24, 36
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
 GREY16 = (Y * 2700 + X * 91).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Small data sets as Oxford5k and Paris6k are laid out, with their three kinds of ground truth."""
+"""Small data sets in the layout of Oxford5k and Paris6k, with their ground truths."""
 
 import pickle
 from pathlib import Path
@@ -20,8 +20,8 @@ def write_data_sets(folder: Path) -> Path:
 
 
 def write_oxford(root: Path) -> None:
-    """Three buildings, four views each, and two distractors. Of each building, view 0 is asked for
-    and good, view 1 ok, view 2 junk; view 3 is in no list."""
+    """Three buildings, four views each, and two distractors. Of each building, view 0 is the query
+    and good, view 1 is ok, view 2 is junk, and view 3 is in no list."""
     (root / "lab").mkdir(parents=True)
     for number, building in enumerate(BUILDINGS):
         write_views(root / "jpg", building, number, VIEWS)
@@ -35,7 +35,7 @@ def write_oxford(root: Path) -> None:
 
 
 def write_paris(root: Path) -> None:
-    """Two buildings in folders of their own, and one of the corrupt images."""
+    """Two buildings, each in its folder, and one of the corrupt images."""
     (root / "lab").mkdir(parents=True)
     for number, building in enumerate(("defense", "eiffel")):
         write_views(root / building, f"paris_{building}", 20 + number, 5)
@@ -50,7 +50,7 @@ def write_paris(root: Path) -> None:
 
 
 def write_views(folder: Path, building: str, seed: int, count: int) -> None:
-    """Cuts of one picture of squares, of different sizes, wide and tall."""
+    """Write crops of one picture of squares, in different sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     picture = np.full((100, 100, 3), rng.integers(256, size=3), np.uint8)
@@ -64,8 +64,8 @@ def write_views(folder: Path, building: str, seed: int, count: int) -> None:
 
 
 def revisited_truth() -> dict[str, Any]:
-    """Of the Oxford above: the database is all but the queries' images. The first query has easy,
-    hard and junk ones, the second hard ones alone, the third junk alone."""
+    """ROxford5k's ground truth for `write_oxford`: the database is all images but the queries'. The
+    first query has easy, hard and junk images, the second only hard ones, the third only junk."""
     database = [f"{b}_{view:06d}" for b in BUILDINGS for view in range(1, VIEWS)]
     none = np.array([], np.int64)
     grades: list[dict[str, Any]] = [

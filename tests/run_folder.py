@@ -11,7 +11,7 @@ import pytest
 
 
 def epoch_line(epoch: int, labelled: bool = True) -> dict[str, Any]:
-    """A line of metrics.jsonl; each number is another one."""
+    """A line of metrics.jsonl, with different numbers in each epoch."""
     return {
         "epoch": epoch,
         "kmeans_loss": 1234.5 - 10 * epoch,
@@ -34,8 +34,8 @@ def epoch_line(epoch: int, labelled: bool = True) -> dict[str, Any]:
 def make_run(
     exp: Path, data: Path, paths: Sequence[str], epochs: int, planned: int = 3, **metrics: Any
 ) -> Path:
-    """An experiment folder after so many epochs, of four clusters; number 2 is empty. A finished
-    one has an assignment more."""
+    """An experiment folder of four clusters, of which number 2 is empty, after some epochs. A
+    finished run has one more assignment."""
     (exp / "assignments").mkdir(parents=True)
     (exp / "images.txt").write_text("".join(f"{path}\n" for path in paths))
     settings = {"data": str(data), "arch": "alexnet", "sobel": True, "clustering": "Kmeans"}

@@ -1,4 +1,4 @@
-"""New images → clusters, through the files."""
+"""`assign.py`: new images to clusters, and its output files."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import image_list, read_file, tiny, write_images
+from conftest import ErrorLine, image_list, read_file, tiny, write_images
 from PIL import Image
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -27,13 +27,12 @@ from clustering import Kmeans
 from data.decode import read_image
 from data.transforms import central_crop, to_input
 from models import MODELS
-from system import cli
 from system.errors import InputError
 from visu.contact_sheet import thumbnail
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--workers 0 --device cpu --precision fp32"
-ODD = ["a,b.png", 'a "b".png', "a\nb.png", "a\rb.png", "é.png", " a.png", "caf\udce9.png"]
+ODD = ["a,b.png", 'a "b".png', "é.png", " a.png", "caf\udce9.png"]
 Train = Callable[..., Path]
 
 
@@ -90,7 +89,7 @@ def test_a_runs_own_images_go_to_the_finished_networks_clusters(
 
 
 def test_a_new_image_goes_to_the_nearest_centroid(tree: Path, train: Train, tmp_path: Path) -> None:
-    """Against all distances in float64, of rows that are not rounded to half precision."""
+    """Against all distances in float64, of features that were never in half precision."""
     model = train(tree) / "checkpoint.pth.tar"
     new = [str(path) for path in write_images(tmp_path / "new", 15, seed=7)]
     run(model, tmp_path / "new", "--out", tmp_path / "new.csv")
@@ -109,7 +108,7 @@ def test_a_new_image_goes_to_the_nearest_centroid(tree: Path, train: Train, tmp_
     assert distances.max() <= 2
 
 
-def test_all_outputs_say_the_same(tree: Path, released: Path, tmp_path: Path) -> None:
+def test_all_outputs_agree(tree: Path, released: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     flags = ["--pickle", out / "a.pickle", "--folders", out / "folders"]
@@ -144,7 +143,7 @@ def test_all_outputs_say_the_same(tree: Path, released: Path, tmp_path: Path) ->
     ]  # fmt: skip
 
 
-def test_without_an_output_csv_is_printed_and_all_else_is_on_stderr(
+def test_without_an_output_csv_goes_to_stdout_and_the_rest_to_stderr(
     tree: Path, released: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     run(released, tree, "--recluster", 3)
@@ -155,7 +154,7 @@ def test_without_an_output_csv_is_printed_and_all_else_is_on_stderr(
     assert b"3 of 3 clusters not empty" in error
 
 
-def test_a_reader_may_close_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
@@ -205,9 +204,7 @@ def test_unreadable_images_are_left_out_and_the_others_assigned(
     assert not (tmp_path / "b.csv").exists()
 
 
-def test_a_fresh_clustering_is_k_means_of_these_images(
-    tree: Path, released: Path, tmp_path: Path
-) -> None:
+def test_recluster_runs_k_means_on_these_images(tree: Path, released: Path, tmp_path: Path) -> None:
     saved = tmp_path / "clusters.pth"
     run(released, tree, "--recluster", 5, "--out", tmp_path / "a.csv", "--save-clusters", saved)
     inputs = assign.open_inputs(assign.parse_args([str(released), str(tree), *FLAGS.split()]))
@@ -221,21 +218,13 @@ def test_a_fresh_clustering_is_k_means_of_these_images(
     assert clusters_in(tmp_path / "c.csv") != clusters_in(tmp_path / "a.csv")
 
 
-def test_a_checkpoint_with_clusters_can_be_clustered_anew(
-    tree: Path, train: Train, tmp_path: Path
-) -> None:
-    model = train(tree) / "checkpoint.pth.tar"
-    run(model, tree, "--recluster", 7, "--out", tmp_path / "a.csv")
-    assert set(clusters_in(tmp_path / "a.csv")) == set(range(7))
-
-
-def test_clusters_of_an_earlier_network_are_told(
+def test_a_note_says_that_clusters_are_from_an_earlier_network(
     tree: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train(tree, "--epochs", "2", "--checkpoints", "7")
     run(folder / "checkpoints" / "checkpoint_1.pth.tar", tree, "--out", tmp_path / "a.csv")
     error = capsys.readouterr().err
-    assert "its clusters are those that epoch 1 began with, and the network has been" in error
+    assert "its clusters were found before epoch 1, and the network has been" in error
 
 
 @pytest.mark.parametrize(
@@ -251,7 +240,7 @@ def test_clusters_of_an_earlier_network_are_told(
         {"epoch": "2"},
     ],
 )
-def test_malformed_clusters_are_refused(
+def test_malformed_clusters_end_in_one_line(
     spoil: dict[str, Any], released: Path, tree: Path, tmp_path: Path
 ) -> None:
     sound = {
@@ -296,7 +285,7 @@ BAD = {
 
 @pytest.mark.parametrize("flags", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    flags: str, tree: Path, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: str, tree: Path, released: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     wide = Kmeans(2)
     wide.cluster(np.random.default_rng(0).normal(size=(99, 64)))
@@ -306,19 +295,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assign.save_clusters(tmp_path / "small.pth", fits, size=20)
     assign.save_clusters(tmp_path / "own.pth", fits)
     before = sorted(tmp_path.rglob("*"))
-    command = [str(released), str(tree), *flags.format(*[tmp_path] * 2).split(), *FLAGS.split()]
-    try:
-        status = cli.run(assign.main, assign.parse_args, command)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert BAD[flags].replace("{}", str(tmp_path)) in line
+    words = flags.format(*[tmp_path] * 2).split()
+    error = error_line(assign, released, tree, *words, *FLAGS.split())
+    assert BAD[flags].replace("{}", str(tmp_path)) in error
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_any_file_name_survives_a_table(tmp_path: Path) -> None:
-    rows = Assignment(ODD, np.arange(7), np.linspace(0, 1, 7).astype(np.float32))
+def test_tables_keep_any_file_name(tmp_path: Path) -> None:
+    rows = Assignment(ODD, np.arange(5), np.linspace(0, 1, 5).astype(np.float32))
     write_table(tmp_path / "a.csv", rows)
     write_table(tmp_path / "a.parquet", rows)
     found = read_csv(tmp_path / "a.csv")
@@ -328,12 +312,12 @@ def test_any_file_name_survives_a_table(tmp_path: Path) -> None:
     assert paths == [*ODD[:-1], "caf\\xe9.png"]
 
 
-def test_links_of_one_name_do_not_collide_and_none_is_too_long(tmp_path: Path) -> None:
+def test_links_to_equal_names_do_not_collide_and_long_names_are_cut(tmp_path: Path) -> None:
     long = "é" * 120 + "n" * 8 + ".png"
     paths = [str(p) for name in "ab" for p in write_images(tmp_path / name, 2)]
     shutil.copy(paths[0], tmp_path / long)
     rows = Assignment([*paths, str(tmp_path / long)], np.array([0, 0, 0, 12345, 0]))
-    (tmp_path / "folders").mkdir()  # an empty one may be there
+    (tmp_path / "folders").mkdir()  # an empty folder is fine
     write_folders(tmp_path / "folders", rows)
     few, one = sorted((tmp_path / "folders").iterdir())
     assert (few.name, one.name) == ("cluster_00000", "cluster_12345")
@@ -351,7 +335,7 @@ def test_links_of_one_name_do_not_collide_and_none_is_too_long(tmp_path: Path) -
     assert list((tmp_path / "none").iterdir()) == []
 
 
-def test_relative_paths_are_linked_from_anywhere(
+def test_links_to_relative_paths_work_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = write_images(tmp_path / "images", 1)
@@ -366,8 +350,8 @@ def test_relative_paths_are_linked_from_anywhere(
         write_folders(Path(), Assignment([], np.empty(0, np.int64)))
 
 
-def test_two_processes_are_as_one(tree: Path, released: Path, tmp_path: Path) -> None:
-    """So they are in cluster_features.py, which runs along, since to start them takes seconds."""
+def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_path: Path) -> None:
+    """Also in cluster_features.py, in the same processes to save time."""
     (tree / "b" / "004.png").write_bytes(b"no image")
     (tree / "c" / "009.png").unlink()
     saved = tmp_path / "clusters.pth"

@@ -27,7 +27,7 @@ from clustering import (
 
 
 def blobs(n: int = 300, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Six far clusters in 4 dimensions, and which one each point is from."""
+    """Six far clusters in 4 dimensions, and the cluster of each point."""
     x, truth = make_blobs(n, 4, centers=6, cluster_std=spread, random_state=0)
     return x.astype(np.float32), truth
 
@@ -43,23 +43,7 @@ def test_kmeans_keeps_assignments_and_lists() -> None:
         assert members == np.flatnonzero(clustering.assignments == cluster).tolist()
 
 
-def test_more_clusters_than_distinct_points_leaves_some_empty() -> None:
-    features = np.repeat(correlated(4, 6), 10, axis=0)
-    clustering = Kmeans(8)
-    clustering.cluster(features)
-    sizes = [len(members) for members in clustering.images_lists]
-    assert len(sizes) == 8
-    assert sum(sizes) == 40
-    assert 0 in sizes
-
-
-def test_the_same_point_everywhere_is_one_cluster() -> None:
-    clustering = Kmeans(3)
-    assert clustering.cluster(np.ones((20, 6), np.float32)) == 0
-    assert len(set(clustering.assignments)) == 1
-
-
-def test_moments_known_already_give_the_same_clusters() -> None:
+def test_given_moments_lead_to_the_same_clusters() -> None:
     features = correlated(500, 60).astype(np.float16)
     moments = Moments(60)
     moments.add(torch.from_numpy(features))
@@ -68,7 +52,7 @@ def test_moments_known_already_give_the_same_clusters() -> None:
     np.testing.assert_array_equal(first.assignments, second.assignments)
 
 
-def test_pic_finds_clear_clusters_without_being_told_how_many() -> None:
+def test_pic_finds_clear_clusters_and_their_number() -> None:
     features, truth = blobs()
     clustering = PIC(sigma=1)
     assert clustering.cluster(features) == 0
@@ -91,7 +75,7 @@ def test_pic_centroids_are_the_means_of_the_clusters() -> None:
     np.testing.assert_allclose(clustering.centroids, means, atol=1e-4)
 
 
-def test_pic_lets_points_without_affinity_join_their_nearest_neighbours() -> None:
+def test_pic_joins_points_without_affinity_to_their_nearest_neighbours() -> None:
     features, _ = blobs()
     features[:3] += [[0, 90, 0, 0], [0, 0, 90, 0], [0, 0, 0, 90]]  # exp(−d/σ²) underflows to 0
     alone, joined = (PIC(sigma=0.02, distribute_singletons=join) for join in (False, True))
@@ -114,14 +98,8 @@ def test_without_a_pca_rows_are_clustered_as_they_are(clustering: Kmeans | PIC) 
         Clusters.of(clustering, 0)
 
 
-def test_so_many_components_are_kept() -> None:
-    kmeans = Kmeans(5, pca=7)
-    kmeans.cluster(correlated(200, 30))
-    assert kmeans.centroids.shape == (5, 7)
-
-
 def test_new_rows_go_to_the_nearest_centroid() -> None:
-    """Against all distances in float64; a row may be as near as to a hundred thousandth."""
+    """Against all distances in float64; other centroids may be as near, up to 1e-5."""
     kmeans = Kmeans(9)
     features = correlated(400, 60).astype(np.float16)
     kmeans.cluster(features[:300])
@@ -150,20 +128,17 @@ def test_new_rows_go_to_the_nearest_centroid() -> None:
         ({"graph": "quick"}, "'quick'"),
     ],
 )
-def test_pic_refuses_impossible_settings(settings: dict[str, object], message: str) -> None:
+def test_pic_settings_out_of_range_raise(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PIC(**settings).cluster(blobs()[0])  # type: ignore[arg-type]
 
 
-def test_both_give_the_true_clusters_where_these_are_clear() -> None:
+def test_kmeans_finds_clear_clusters() -> None:
     features, truth = blobs()
-    best = max(adjusted_rand_score(truth, _clusters(Kmeans(6, seed=s), features)) for s in range(5))
-    assert best == 1
-
-
-def _clusters(clustering: Kmeans, features: np.ndarray) -> np.ndarray:
-    clustering.cluster(features)
-    return clustering.assignments
+    runs = [Kmeans(6, seed=seed) for seed in range(5)]
+    for kmeans in runs:
+        kmeans.cluster(features)
+    assert max(adjusted_rand_score(truth, kmeans.assignments) for kmeans in runs) == 1
 
 
 def test_group_by_cluster_keeps_empty_clusters_and_drops_left_out_images() -> None:
@@ -171,7 +146,6 @@ def test_group_by_cluster_keeps_empty_clusters_and_drops_left_out_images() -> No
 
 
 def test_arrange_clustering_gives_the_cluster_of_each_image() -> None:
-    """Images 2 and 4 are in no list."""
     assignment = arrange_clustering([[5, 1], [], [0], (3, 6)])
     assert assignment.dtype == np.int64
     assert assignment.tolist() == [2, 0, -1, 3, -1, 0, 3]
@@ -180,7 +154,7 @@ def test_arrange_clustering_gives_the_cluster_of_each_image() -> None:
 
 def test_arrange_clustering_undoes_group_by_cluster() -> None:
     assignment = np.random.default_rng(0).integers(-1, 9, 500)
-    assignment[-1] = 3  # of images that are left out at the end the lists know nothing
+    assignment[-1] = 3  # lists can't tell that the last images are left out
     np.testing.assert_array_equal(arrange_clustering(group_by_cluster(assignment, 9)), assignment)
 
 
@@ -192,7 +166,7 @@ def test_arrange_clustering_undoes_group_by_cluster() -> None:
         ([[0], [1, -4]], "images_lists: there is no image -4; numbers begin with 0"),
     ],
 )
-def test_arrange_clustering_refuses_what_is_no_partition(
+def test_arrange_clustering_needs_each_image_once(
     images_lists: list[list[int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):

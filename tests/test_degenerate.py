@@ -11,7 +11,6 @@ from runs import load_clusters, load_metrics
 
 from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.kmeans import INITIALISATIONS
-from cluster.sampler import ORDERS, cluster_weights
 from clustering import PIC, Kmeans, KmeansOptions
 from data.loading import EpochBatches
 
@@ -61,16 +60,6 @@ def test_with_more_clusters_than_kinds_of_images_each_cluster_holds_one_kind(
     pic = PIC()
     pic.cluster(features)
     assert all(len(set(kind[members])) == 1 for members in pic.images_lists if count > 100)
-
-
-def test_samplers_and_weights_with_a_single_nonempty_cluster() -> None:
-    assignment = np.full(41, 6)
-    assignment[5] = -1
-    for order in ORDERS.values():
-        drawn = order(assignment, 40, np.random.default_rng(0))
-        assert len(drawn) == 40
-        assert set(drawn) <= set(range(41)) - {5}
-    assert cluster_weights(assignment, 9).tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("flags", ["--k 7 --reweight", "--clustering PIC --nnn 3"])

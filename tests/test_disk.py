@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import image_list
+from conftest import ErrorLine, image_list
 from runs import assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -26,7 +26,6 @@ import main
 from checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from checkpoints.folder import sound_checkpoints
 from cluster.pickles import Logger
-from system import cli
 from system.files import append, atomic_write, write_text
 from training.experiment import Experiment
 from training.logs import Curves
@@ -178,20 +177,16 @@ def test_a_run_stopped_by_a_full_disk_can_resume(
     name: str,
     tree: Path,
     train: Train,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = train(tree, "--epochs", "2", exp="whole")
     cut = train(tree, exp="cut")
     kept = (cut / "checkpoint.pth.tar").read_bytes()
     flags = f"{tree} --resume {cut / 'checkpoint.pth.tar'} --epochs 2 --no-report --device cpu"
-    capsys.readouterr()
     with monkeypatch.context() as patch:
         failing_sync(patch, name, errno.ENOSPC)
-        status = cli.run(main.main, main.parse_args, [*flags.split(), "--precision", "fp32"])
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1
+        error = error_line(main, *flags.split(), "--precision", "fp32")
     assert re.search(
         rf"error: \S+{name}\S*: No space left on device: it needs (more than )?[\d.,]+ \w+, ", error
     )
@@ -207,15 +202,12 @@ def test_a_run_stopped_by_a_full_disk_can_resume(
 
 
 def test_a_real_disk_that_fills_up(
-    small_disk: Path, tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    small_disk: Path, tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
     train(tree, exp="disk/exp")
     folder = small_disk / "exp"
-    capsys.readouterr()
-    flags = f"{tree} --resume {folder / 'checkpoint.pth.tar'} --epochs 9 --checkpoints 1".split()
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    flags = f"{tree} --resume {folder / 'checkpoint.pth.tar'} --epochs 9 --checkpoints 1"
+    error = error_line(main, *flags.split())
     assert re.search(r"error: \S+: No space left on device: it needs .*, and .* are free", error)
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     load_clusters(folder)
@@ -226,11 +218,10 @@ def test_a_real_disk_that_fills_up(
     train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--no-report", exp="disk/exp")
 
 
-def test_a_read_only_disk(small_disk: Path, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_disk(small_disk: Path, tree: Path, error_line: ErrorLine) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    flags = [str(tree), "--k", "4", "--exp", str(small_disk / "exp")]
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    assert "exp: cannot write there: Read-only file system\n" in capsys.readouterr().err
+    error = error_line(main, tree, "--k", "4", "--exp", small_disk / "exp")
+    assert error.endswith("exp: cannot write there: Read-only file system")
 
 
 def test_a_run_stopped_by_a_full_disk_ends_its_workers(tree: Path, tmp_path: Path) -> None:
@@ -262,7 +253,7 @@ def test_a_run_continues_if_the_log_and_the_curves_do_not_fit(
         experiment.log_epoch({"epoch": 0, "loss": 1.5}, np.array([0, 1]), [[0], [1]])
     out, err = capfd.readouterr()
     assert err == "", "no traceback"
-    assert out.count("log.txt: No space left on device: the run goes on without its log") == 1
+    assert out.count("log.txt: No space left on device: the run continues without its log") == 1
     assert "TensorBoard lacks epoch 0" in out
     assert load_metrics(tmp_path / "exp") == [{"epoch": 0, "loss": 1.5}]
 

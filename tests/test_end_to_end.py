@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny, write_images
+from conftest import ErrorLine, tiny, write_images
 from PIL import Image
 from runs import assert_equal, assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,7 +28,6 @@ from methods import deepcluster
 from methods.deepcluster import DeepCluster
 from models import MODELS
 from parallel.signals import Stopping
-from system import cli
 from system.device import select_compute
 from system.errors import InputError
 from training.experiment import experiment_folder
@@ -183,7 +182,7 @@ def test_going_back_in_place_removes_what_came_later_and_says_so(
     for name in kept:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert not any((folder / name).exists() for name in gone)
-    said = "taken back to epoch 1, step 2, the place of checkpoint_1.pth.tar; removed: "
+    said = "back to epoch 1, step 2 (checkpoint_1.pth.tar); removed: "
     (line,) = (line for line in (folder / "log.txt").read_text().splitlines() if said in line)
     assert set(line.split(said)[1].split(", ")) == set(gone)
     assert load_clusters(folder) == load_clusters(whole)[:1]
@@ -460,8 +459,8 @@ BAD_INPUT = {
     "{tree} --k 4 --size 62": "--size 62: too small for alexnet; give 63 or more",
     "{tree} --k 4 --size 1180591620717411303424": "more than 16384 pixels a side; give less",
     "{tree} --k 4 --reassign 1e9": "--reassign 1e+09: of 40 images that would be more than 2,147,",
-    "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is the power of ten of the weight decay; give -5",
-    "{tree} --k 4 --start_epoch 200": "--start_epoch 200: there are only --epochs 200",
+    "{tree} --k 4 --wd 1e-5": "--wd 1e-05: is an exponent of ten; give -5 for a weight decay of",
+    "{tree} --k 4 --start_epoch 200": "--start_epoch 200: must be below --epochs 200",
     "{tree} --clustering PIC --nnn 40": "--nnn 40: each has only 39 neighbours among the 40 images",
     "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
     "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number above 0 and",
@@ -474,7 +473,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     flags: str,
     tree: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = {name: tmp_path / name for name in ("empty", "file", "vgg", "rgb", "run")}
@@ -485,15 +484,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     names["run"].mkdir()
     monkeypatch.chdir(names["run"])
     before = sorted(tmp_path.rglob("*"))
-    command = flags.format(tree=tree, **names).split()
-    try:
-        status = cli.run(main.main, main.parse_args, command)
-    except SystemExit as stop:
-        status = int(str(stop.code))
-    assert status == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert BAD_INPUT[flags] in error
+    assert BAD_INPUT[flags] in error_line(main, *flags.format(tree=tree, **names).split())
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -547,7 +538,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("fault", list(MALFORMED))
 def test_a_malformed_checkpoint_is_bad_input(
-    fault: str, tree: Path, trained: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    fault: str, tree: Path, trained: Path, train: Train, error_line: ErrorLine
 ) -> None:
     midway = trained / "checkpoints" / "checkpoint_1.pth.tar"
     checkpoint = read_checkpoint(midway)
@@ -556,10 +547,7 @@ def test_a_malformed_checkpoint_is_bad_input(
     torch.save(checkpoint, midway)
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     flags = f"{tree} --arch tiny --sobel --k 4 --batch 8 --size 32 --workers 0 --resume {midway}"
-    assert cli.run(main.main, main.parse_args, flags.split()) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+    assert message in error_line(main, *flags.split())
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import read_file, tiny
+from conftest import ErrorLine, read_file, tiny
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
@@ -21,7 +21,6 @@ from checkpoints.checkpoint import load_model, save_checkpoint
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from models import MODELS
-from system import cli
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +82,7 @@ def by_sklearn(network: Path, data: Path, k: int) -> float:
     return classifier.fit(*embed("train")).score(*embed("val"))
 
 
-def test_figures_are_scikit_learns(
+def test_accuracies_equal_scikit_learns(
     evaluate: Evaluate, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = evaluate("--untrained")
@@ -102,7 +101,7 @@ def test_figures_are_scikit_learns(
     assert f"trained     {100 * trained['1']:8.2f}{100 * trained['5']:8.2f}" in out
 
 
-def test_val_in_parts_is_val_as_a_whole(
+def test_val_in_parts_gives_the_same_accuracies(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate()["results"]
@@ -110,7 +109,7 @@ def test_val_in_parts_is_val_as_a_whole(
     assert evaluate()["results"]["trained"] == pytest.approx(whole["trained"])
 
 
-def test_an_unreadable_image_is_a_mistake_or_no_neighbour(
+def test_an_unreadable_image_is_an_error_in_val_and_ignored_in_train(
     evaluate: Evaluate, data: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = [data / "train" / "a" / "003.png", data / "val" / "b" / "001.png"]
@@ -128,7 +127,7 @@ def test_an_unreadable_image_is_a_mistake_or_no_neighbour(
     assert found == pytest.approx(by_sklearn(network, data, 5) * 26 / 27)
 
 
-def test_two_processes_are_as_one(
+def test_two_processes_give_the_results_of_one(
     evaluate: Evaluate, data: Path, network: Path, tmp_path: Path
 ) -> None:
     (data / "val" / "a" / "000.png").write_bytes(b"no image")
@@ -167,18 +166,9 @@ def test_two_processes_are_as_one(
     ],
 )
 def test_bad_input_is_one_line(
-    data: Path, network: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+    data: Path, network: Path, error_line: ErrorLine, flags: str, message: str
 ) -> None:
-    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
+    command = ["--data", data, "--model", network, *FLAGS.split()]
     flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["eval_knn.py"])
-        try:
-            status = cli.run(eval_knn.main, eval_knn.parse_args, [*command, *flags.split()])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("eval_knn.py: error: ")
-    assert message in line
+    assert message in error_line(eval_knn, *command, *flags.split())
     assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from conftest import ErrorLine, tiny
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch import nn
@@ -37,7 +37,6 @@ from evaluation.finetuning import (
 )
 from evaluation.voc import Settings
 from models import MODELS, ConvNet
-from system import cli
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -65,8 +64,9 @@ def splits(voc: Path) -> tuple[VocSplit, VocSplit]:
 
 
 @pytest.fixture
-def model() -> ConvNet:
-    """A network with batch norm statistics that are not those of a new one."""
+def model(monkeypatch: pytest.MonkeyPatch) -> ConvNet:
+    """A network with random batch norm statistics."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
     torch.manual_seed(0)
     network = tiny(sobel=True, out=7)
     for name, buffer in network.named_buffers():
@@ -78,8 +78,7 @@ def model() -> ConvNet:
 
 
 @pytest.fixture
-def saved(model: ConvNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
+def saved(model: ConvNet, tmp_path: Path) -> Path:
     state = {"epoch": 1, "arch": "tiny", "state_dict": model.state_dict()}
     save_checkpoint(tmp_path / "tiny.pth.tar", state)
     return tmp_path / "tiny.pth.tar"
@@ -93,7 +92,7 @@ def fine_tuned(
     return run
 
 
-def test_the_loss_is_summed_over_classes_that_are_not_difficult() -> None:
+def test_the_loss_leaves_out_difficult_classes() -> None:
     scores = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], requires_grad=True)
     targets = torch.tensor([[1, -1, 0], [-1, 0, 1]], dtype=torch.int8)
     loss = multilabel_loss(scores, targets)
@@ -104,7 +103,7 @@ def test_the_loss_is_summed_over_classes_that_are_not_difficult() -> None:
     assert (scores.grad == 0).tolist() == [[False, False, True], [False, True, False]]
 
 
-def test_the_order_is_one_permutation_after_the_other() -> None:
+def test_the_order_is_a_series_of_permutations() -> None:
     order = draw_order(10, 35, seed=1)
     assert len(order) == 35
     passes = order[:30].reshape(3, 10)
@@ -114,7 +113,7 @@ def test_the_order_is_one_permutation_after_the_other() -> None:
     assert (draw_order(10, 35, seed=2) != order).any()
 
 
-def test_a_new_classifier() -> None:
+def test_a_new_classifier_has_new_linear_layers_only() -> None:
     network, other = tiny(), tiny()
     before = copy.deepcopy(network.features.state_dict())
     renew_classifier(network, 20, seed=3)
@@ -139,7 +138,7 @@ def test_a_new_classifier() -> None:
         (False, True, CLASSIFIER | TOP | CONVOLUTIONS | NORMS),
     ],
 )
-def test_what_trains_and_what_does_not(
+def test_flags_choose_the_trained_parameters(
     model: ConvNet,
     splits: tuple[VocSplit, VocSplit],
     fc6_8: bool,
@@ -156,8 +155,8 @@ def test_what_trains_and_what_does_not(
     assert all(t.equal(start[name]) for name, t in model.state_dict().items() if name not in above)
 
 
-def test_fine_tuning_is_plain_torchs(model: ConvNet, splits: tuple[VocSplit, VocSplit]) -> None:
-    """Every weight trains, and gradients are so large that some are clipped."""
+def test_fine_tuning_equals_plain_torch(model: ConvNet, splits: tuple[VocSplit, VocSplit]) -> None:
+    """With all weights trained, and some gradients large enough to be clipped."""
     for module in model.classifier:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -195,7 +194,7 @@ def test_fine_tuning_is_plain_torchs(model: ConvNet, splits: tuple[VocSplit, Voc
     assert ours.losses(settings) == pytest.approx(expected, rel=1e-4)
 
 
-def test_dropout_is_on_in_training_and_another_in_each_iteration(
+def test_dropout_differs_in_each_iteration_and_is_off_in_tests(
     model: ConvNet, splits: tuple[VocSplit, VocSplit]
 ) -> None:
     seen = []
@@ -215,7 +214,7 @@ def test_dropout_is_on_in_training_and_another_in_each_iteration(
     assert [training for training, _ in seen[5:]] == [False] * 5
 
 
-def test_average_precision_leaves_out_what_is_difficult() -> None:
+def test_average_precision_leaves_out_difficult_images() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(50, 20)).astype(np.float32)
     targets = rng.integers(-1, 2, size=(50, 20)).astype(np.int8)
@@ -264,7 +263,7 @@ def _open(split: VocSplit, index: int) -> Image.Image:
     return Image.open(split.images.where(index)).convert("RGB")
 
 
-def test_scores_are_not_rounded_by_the_precision(model: ConvNet) -> None:
+def test_scores_are_float32_under_bf16(model: ConvNet) -> None:
     renew_classifier(model, 20, 5)
     x = torch.randn(8, 3, 32, 32)
     with select_compute("cpu", "bf16").autocast(), torch.no_grad():
@@ -279,7 +278,7 @@ class CutError(Exception):
 
 
 @pytest.mark.parametrize("saves", [1, 3])
-def test_a_cut_run_goes_on_to_the_same_bits(
+def test_an_interrupted_run_resumes_with_the_same_bits(
     model: ConvNet,
     splits: tuple[VocSplit, VocSplit],
     tmp_path: Path,
@@ -287,7 +286,6 @@ def test_a_cut_run_goes_on_to_the_same_bits(
     saves: int,
 ) -> None:
     monkeypatch.setattr(finetuning, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, fc6_8=False, train_batchnorm=True)
     for name in ("uncut", "cut"):
         (tmp_path / name).mkdir()
@@ -315,13 +313,12 @@ def test_a_cut_run_goes_on_to_the_same_bits(
         assert tensor.equal(cut_once.state_dict()[name]), name
 
 
-def test_what_is_finished_is_not_done_again(
+def test_a_finished_seed_is_not_run_again(
     model: ConvNet,
     splits: tuple[VocSplit, VocSplit],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, nit=2)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     first = evaluate(model, *splits, settings, [31], **options)
@@ -346,15 +343,9 @@ def test_what_is_finished_is_not_done_again(
         ("labels", r"is of other settings \(images and labels of SHA-256 "),
     ],
 )
-def test_another_run_in_the_folder_is_refused(
-    model: ConvNet,
-    splits: tuple[VocSplit, VocSplit],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: str,
-    message: str,
+def test_a_folder_with_another_run_is_an_error(
+    model: ConvNet, splits: tuple[VocSplit, VocSplit], tmp_path: Path, change: str, message: str
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     settings = replace(QUICK, nit=1)
     evaluate(model, *splits, settings, **options)
@@ -368,13 +359,9 @@ def test_another_run_in_the_folder_is_refused(
         evaluate(model, *splits, settings, **options)
 
 
-def test_a_malformed_place_in_the_run(
-    model: ConvNet,
-    splits: tuple[VocSplit, VocSplit],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_malformed_state_is_an_error(
+    model: ConvNet, splits: tuple[VocSplit, VocSplit], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(MODELS, "tiny", tiny)
     settings = replace(QUICK, nit=1)
     options: dict[str, Any] = {"compute": CPU, "workers": 0, "folder": tmp_path}
     evaluate(model, *splits, settings, **options)
@@ -410,7 +397,7 @@ def test_several_seeds_give_mean_and_deviation(
 
 
 @pytest.mark.parametrize("what", ["features.0.weight", "features.1.running_mean", "sobel.1.weight"])
-def test_a_frozen_part_that_changes_is_noticed(
+def test_a_change_of_a_frozen_part_is_noticed(
     model: ConvNet,
     splits: tuple[VocSplit, VocSplit],
     monkeypatch: pytest.MonkeyPatch,
@@ -424,35 +411,38 @@ def test_a_frozen_part_that_changes_is_noticed(
         evaluate(model, *splits, QUICK, compute=CPU, workers=0)
 
 
-def run_script(voc: Path, saved: Path, *flags: str) -> int:
+def command(voc: Path, saved: Path, *flags: str) -> list[str]:
     quick = "--nit 2 --batch 4 --size 32 --workers 0 --device cpu --precision fp32"
-    command = ["--vocdir", str(voc), "--model", str(saved), *quick.split(), *flags]
-    return cli.run(eval_voc_classif.main, eval_voc_classif.parse_args, command)
+    return ["--vocdir", str(voc), "--model", str(saved), *quick.split(), *flags]
 
 
-def test_colours_are_learned_and_the_result_file_tells_all(
+def run_script(voc: Path, saved: Path, *flags: str) -> None:
+    eval_voc_classif.main(eval_voc_classif.parse_args(command(voc, saved, *flags)))
+
+
+def test_colours_are_learned_and_the_result_file_is_complete(
     tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voc = write_voc(tmp_path / "colours", trainval=40, test=20)
     flags = "--split trainval --nit 150 --batch 16 --stepsize 100 --lr 0.02 --min_scale 0.5"
     no_sobel = save_without_sobel(tmp_path)
     switches = "--fc6_8 0 --train_batchnorm 1 --max_scale 1 --eval_random_crops 0"
-    assert run_script(voc, no_sobel, *flags.split(), *switches.split()) == 0
-    told = json.loads((tmp_path / "voc_all_trainval" / "voc_classif.json").read_text())
-    assert told["results"]["test"]["mAP"] > 0.5, "chance is about 0.1"
-    assert told["results"]["train"]["mAP"] > 0.5
-    loss = told["results"]["runs"][0]["loss"]
+    run_script(voc, no_sobel, *flags.split(), *switches.split())
+    result = json.loads((tmp_path / "voc_all_trainval" / "voc_classif.json").read_text())
+    assert result["results"]["test"]["mAP"] > 0.5, "chance is about 0.1"
+    assert result["results"]["train"]["mAP"] > 0.5
+    loss = result["results"]["runs"][0]["loss"]
     assert len(loss) == 2
     assert loss[1] < 0.7 * loss[0]
-    assert told["settings"]["seeds"] == [31]
-    assert told["settings"]["precision"] == "fp32"
-    assert "trained on trainval, tested on test" in told["protocol"]
-    assert "150 iterations of 16 images" in told["protocol"]
-    assert "torch" in told["versions"]
+    assert result["settings"]["seeds"] == [31]
+    assert result["settings"]["precision"] == "fp32"
+    assert "trained on trainval, tested on test" in result["protocol"]
+    assert "150 iterations of 16 images" in result["protocol"]
+    assert "torch" in result["versions"]
     out = capsys.readouterr().out
     assert "trained: features.0.weight, features.0.bias, features.1.weight" in out
     assert "frozen: batch norm's statistics" in out
-    assert f"mean{100 * told['results']['train']['mAP']:26.1f}" in out
+    assert f"mean{100 * result['results']['train']['mAP']:26.1f}" in out
 
 
 def save_without_sobel(folder: Path) -> Path:
@@ -501,10 +491,14 @@ def forget_sheep(voc: Path) -> None:
         (
             None,
             "--min_scale 0.6",
-            "--min_scale 0.6 --max_scale 0.5: are parts of the image's area, the smaller one first",
+            "--min_scale 0.6 --max_scale 0.5: give parts of the image's area, the smaller first",
         ),
-        (None, "--max_scale 1.5", "--min_scale 0.1 --max_scale 1.5: are parts of the image's area"),
-        (None, "--seeds 31 32 31", "--seeds 31 32 31: one of them is there twice"),
+        (
+            None,
+            "--max_scale 1.5",
+            "--min_scale 0.1 --max_scale 1.5: give parts of the image's area",
+        ),
+        (None, "--seeds 31 32 31", "--seeds 31 32 31: one is given twice"),
         (None, "--size 3", "--size 3: too small for tiny; give 13 or more"),
         (None, "--fc6_8 2", "argument --fc6_8: invalid choice: 2"),
         (None, "--wd 2", "argument --wd: '2' is not a number from 0 to below 1"),
@@ -515,26 +509,19 @@ def forget_sheep(voc: Path) -> None:
 def test_bad_input_is_one_line(
     voc: Path,
     saved: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
     spoil: Callable[[Path], None] | None,
     flags: str,
     message: str,
 ) -> None:
     if spoil is not None:
         spoil(voc)
-    flags = flags.format(voc=voc)
-    try:
-        status = run_script(voc, saved, *flags.split())
-    except SystemExit as exit:  # argparse's own
-        status = int(str(exit.code))
-    error = capsys.readouterr().err
-    assert status == 2
+    error = error_line(eval_voc_classif, *command(voc, saved, *flags.format(voc=voc).split()))
     assert message.format(voc=voc) in error
-    assert error.count("\n") == 1
 
 
-def test_a_model_without_classifier(
-    voc: Path, saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_model_without_classifier_is_an_error(
+    voc: Path, saved: Path, monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
 ) -> None:
     def convolutions_only(sobel: bool = False, out: int = 1000) -> ConvNet:
         network = tiny(sobel, out)
@@ -545,21 +532,21 @@ def test_a_model_without_classifier(
     monkeypatch.setitem(MODELS, "tiny", convolutions_only)
     state = {"arch": "tiny", "state_dict": convolutions_only().state_dict()}
     save_checkpoint(saved, state)
-    assert run_script(voc, saved) == 2
-    error = capsys.readouterr().err
-    assert "tiny: has no classifier, whose layers would be trained" in error
-    assert error.count("\n") == 1
+    error = error_line(eval_voc_classif, *command(voc, saved))
+    assert "tiny: has no classifier to train" in error
 
 
-def test_a_finished_run_survives_an_image_that_cannot_be_scored(voc: Path, saved: Path) -> None:
+def test_training_is_kept_when_an_image_cannot_be_scored(
+    voc: Path, saved: Path, error_line: ErrorLine
+) -> None:
     image = voc / "JPEGImages" / "000031.jpg"
     pixels = image.read_bytes()
     image.write_bytes(b"no image")
-    assert run_script(voc, saved) == 2
+    error_line(eval_voc_classif, *command(voc, saved))
     state = torch.load(saved.parent / "voc_fc6_8_train" / "seed_31.pth.tar")
     assert (state["iteration"], state["results"]) == (2, None)
     image.write_bytes(pixels)
-    assert run_script(voc, saved) == 0
+    run_script(voc, saved)
     assert (saved.parent / "voc_fc6_8_train" / "voc_classif.json").exists()
 
 
@@ -582,7 +569,7 @@ def test_the_defaults_are_the_originals() -> None:
         ("all", "--fc6_8 0 --lr 0.001 --stepsize 20000"),
     ],
 )
-def test_the_scripts_settings(tmp_path: Path, part: str, settings: str) -> None:
+def test_the_scripts_pass_their_settings_on(tmp_path: Path, part: str, settings: str) -> None:
     script = f"eval_voc_classif_{part}.sh"
     (tmp_path / "recipes").mkdir(exist_ok=True)
     for name in ("recipes/env.sh", "eval_voc_classif_fc6_8.sh", "eval_voc_classif_all.sh"):

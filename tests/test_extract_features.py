@@ -1,5 +1,4 @@
-"""extract_features.py: which features are written, that rows and names belong together, and how an
-extraction goes on after it was cut."""
+"""extract_features.py: the rows and their names, and extractions that are cut and continue."""
 
 import errno
 import json
@@ -35,12 +34,31 @@ FIXED = "--size 32 --batch 8 --workers 0 --device cpu --precision fp32 --decode 
 Extract = Callable[..., Path]
 
 
+class CutError(Exception):
+    """Ends an extraction in these tests."""
+
+
+def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut extractions after `count` shards; the next one is half written."""
+    write, written = Shards.write, list[int]()
+
+    def cut(shards: Shards, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
+        if len(written) == count:
+            (shards.folder / f".features_{number:05d}.npy.abcd_123.tmp").write_bytes(b"half")
+            (shards.folder / f"bad_{number:05d}.json").write_text('{"0": "once"}')
+            raise CutError
+        write(shards, number, rows, bad)
+        written.append(number)
+
+    monkeypatch.setattr(Shards, "write", cut)
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "tiny", tiny)
     torch.manual_seed(0)
     model = tiny(sobel=True).train()
-    for _ in range(3):  # batch norm has statistics of its own
+    for _ in range(3):  # for batch norm's statistics
         model(torch.randn(8, 3, 32, 32))
     path = tmp_path / "checkpoint.pth.tar"
     save_checkpoint(path, {"epoch": 1, "arch": "tiny", "state_dict": model.state_dict()})
@@ -49,13 +67,22 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def extract(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
-    """Run the script on CPU in float32; returns the folder."""
+    """Run the script on CPU in float32, perhaps cut after some shards; returns the folder."""
     monkeypatch.setattr(shard_files, "LENGTH", 8)  # images of a shard
 
-    def run(data: Path, *flags: str, out: str = "out", model: Path = checkpoint) -> Path:
+    def run(
+        data: Path, *flags: str, out: str = "out", model: Path = checkpoint, cut: int | None = None
+    ) -> Path:
         folder = tmp_path / out
         command = [str(model), str(data), "--out", str(folder), *FIXED.split(), *flags]
-        extract_features.main(extract_features.parse_args(command))
+        args = extract_features.parse_args(command)
+        if cut is None:
+            extract_features.main(args)
+            return folder
+        with monkeypatch.context() as patch:
+            cut_after(cut, patch)
+            with pytest.raises(CutError):
+                extract_features.main(args)
         return folder
 
     return run
@@ -87,7 +114,7 @@ def by_hand(paths: list[str], forward: Callable[[torch.Tensor], torch.Tensor]) -
 
 
 @pytest.mark.parametrize("flags", ["", "--dtype float32", "--format safetensors"])
-def test_rows_are_the_embeddings_of_the_images_that_are_named(
+def test_rows_are_the_embeddings_of_the_named_images(
     tree: Path, extract: Extract, checkpoint: Path, flags: str
 ) -> None:
     folder = extract(tree, *flags.split())
@@ -132,7 +159,7 @@ def test_alexnets_conv_layers_have_the_linear_probes_dimensions() -> None:
 def test_whitening_is_scikit_learns_up_to_sign(
     tmp_path: Path, extract: Extract, checkpoint: Path, count: int
 ) -> None:
-    """Of fewer images than dimensions, and of more."""
+    """With fewer images than dimensions, and with more."""
     data = tmp_path / "some"
     write_images(data, count)
     folder = extract(data, "--whiten", "6", "--dtype", "float32")
@@ -144,7 +171,7 @@ def test_whitening_is_scikit_learns_up_to_sign(
     signs = np.sign((rows * white).sum(axis=0))
     np.testing.assert_allclose(rows * signs, white, atol=1e-3)
 
-    with np.load(folder / "whitening.npz") as found:  # and what it is for: other images
+    with np.load(folder / "whitening.npz") as found:  # for other images
         again = (truth - found["mean"]) @ found["matrix"]
     again /= np.linalg.norm(again, axis=1, keepdims=True)
     np.testing.assert_allclose(again, rows, atol=1e-4)
@@ -161,7 +188,7 @@ def test_whitening_has_no_more_dimensions_than_the_rows_have_directions(
 
 
 def test_the_checkpoints_own_whitening(tree: Path, train: Callable[..., Path]) -> None:
-    """Rows are then at home among the centroids: each image's nearest is its cluster."""
+    """Each row's nearest centroid is its cluster."""
     exp = train(tree)
     out, model = exp / "features", exp / "checkpoint.pth.tar"
     command = f"{model} {tree} --out {out} --whiten checkpoint --device cpu --precision fp32"
@@ -173,7 +200,7 @@ def test_the_checkpoints_own_whitening(tree: Path, train: Callable[..., Path]) -
 
 
 @pytest.mark.parametrize("flags", ["", "--whiten 4", "--format safetensors"])
-def test_images_without_a_row_are_in_no_list_but_that_of_the_bad_ones(
+def test_unreadable_images_are_listed_as_bad_and_have_no_row(
     tree: Path, extract: Extract, flags: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     flag = ["--dtype", "float32", *flags.split()]
@@ -190,8 +217,8 @@ def test_images_without_a_row_are_in_no_list_but_that_of_the_bad_ones(
     if not flags:
         kept = np.delete(rows_of(whole), [0, 7, 8, 9, 39], axis=0)
         np.testing.assert_allclose(rows_of(folder), kept, rtol=1e-5, atol=1e-6)
-    told = json.loads((folder / "features.json").read_text())["results"]
-    assert (told["images"], told["unreadable"], told["shape"][0]) == (40, 5, 35)
+    results = json.loads((folder / "features.json").read_text())["results"]
+    assert (results["images"], results["unreadable"], results["shape"][0]) == (40, 5, 35)
 
 
 def test_an_image_whose_features_are_not_finite_has_no_row(
@@ -202,7 +229,7 @@ def test_an_image_whose_features_are_not_finite_has_no_row(
     def spoil(model: ConvNet, x: torch.Tensor) -> torch.Tensor:
         calls.append(len(x))
         result = embedding(model, x)
-        if len(calls) == 3:  # the first one asks for the dimensions
+        if len(calls) == 3:  # the first call asks for the dimensions
             result[2, 1] = float("nan")
         return result
 
@@ -214,45 +241,23 @@ def test_an_image_whose_features_are_not_finite_has_no_row(
     assert np.isfinite(rows_of(folder)).all()
 
 
-class CutError(Exception):
-    """What ends an extraction in these tests."""
-
-
-def cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many shards; the next one is half written."""
-    write, written = Shards.write, list[int]()
-
-    def cut(shards: Shards, number: int, rows: np.ndarray, bad: dict[int, str]) -> None:
-        if len(written) == count:
-            (shards.folder / f".features_{number:05d}.npy.abcd_123.tmp").write_bytes(b"half")
-            (shards.folder / f"bad_{number:05d}.json").write_text('{"0": "once"}')
-            raise CutError
-        write(shards, number, rows, bad)
-        written.append(number)
-
-    monkeypatch.setattr(Shards, "write", cut)
-
-
 @pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
-def test_a_cut_extraction_goes_on_to_the_same_bytes(
+def test_a_cut_extraction_ends_with_the_same_bytes(
     tree: Path, extract: Extract, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With bad images at the edges of batches of eight, on either side of the cut."""
+    """With bad images at the edges of batches of eight, before and after the cut."""
     flag = ["--dtype", "float32", *flags.split()]
     paths = sorted(map(str, tree.rglob("*.png")))
     for index in (7, 15, 16, 23, 30):
         Path(paths[index]).write_bytes(b"no image")
     whole = extract(tree, *flag, out="whole")
-    for shards in (1, 2, 0, 1):  # four cuts, in the course of the same extraction
-        with pytest.MonkeyPatch.context() as patch:
-            cut_after(shards, patch)
-            with pytest.raises(CutError):
-                extract(tree, *flag)
+    for shards in (1, 2, 0, 1):  # four cuts of the same extraction
+        extract(tree, *flag, cut=shards)
         names = sorted(path.name for path in (whole.parent / "out").iterdir())
         assert names == ["features.part"], "nothing has its final name yet"
     capsys.readouterr()
     folder = extract(tree, *flag)
-    assert capsys.readouterr().out.startswith("going on after 32 of 40 images\n")
+    assert capsys.readouterr().out.startswith("continuing after 32 of 40 images\n")
     features = "features.safetensors" if "safetensors" in flags else "features.npy"
     for name in ("images.txt", "bad_images.txt", features):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
@@ -261,7 +266,7 @@ def test_a_cut_extraction_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize(
     "step", ["join", "write_text", "save_results", "the last name", "shutil.rmtree"]
 )
-def test_a_cut_while_the_files_get_their_names_does_no_harm(
+def test_an_extraction_that_is_cut_while_its_files_get_their_names_can_continue(
     tree: Path, extract: Extract, step: str
 ) -> None:
     flags = ["--whiten", "5", "--dtype", "float32"]
@@ -283,15 +288,13 @@ def test_a_cut_while_the_files_get_their_names_does_no_harm(
         with pytest.raises(CutError):
             extract(tree, *flags)
     there = (whole.parent / "out" / "features.npy").exists()
-    assert there == (step == "shutil.rmtree"), "the features are the last to get theirs"
+    assert there == (step == "shutil.rmtree"), "the features get their name last"
     folder = extract(tree, *flags)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        path.name for path in whole.iterdir()
-    )
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_features_are_not_computed_again(
     tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (extract(tree) / "features.npy").stat()
@@ -302,19 +305,13 @@ def test_what_is_done_is_not_done_again(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_other_settings_network_or_images_are_refused(
+def test_other_settings_networks_or_images_are_bad_input(
     tree: Path, tmp_path: Path, extract: Extract, finished: bool
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        if not finished:
-            cut_after(2, patch)
-        try:
-            extract(tree)
-        except CutError:
-            assert not finished
+    extract(tree, cut=None if finished else 2)
     other = tmp_path / "other.pth.tar"
     save_checkpoint(other, {"arch": "tiny", "state_dict": tiny(sobel=True).state_dict()})
-    if finished:  # before, the rows are not whitened yet
+    if finished:  # the shards are not whitened
         with pytest.raises(InputError, match=r"is of other settings .whiten None → 3.; give"):
             extract(tree, "--whiten", "3")
     for flags, message in [
@@ -333,49 +330,20 @@ def test_other_settings_network_or_images_are_refused(
         extract(tree)
 
 
-def test_rows_of_an_earlier_version_are_neither_taken_nor_removed(
-    tree: Path, extract: Extract
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, patch)
-        with pytest.raises(CutError):
-            extract(tree)
-    part = tree.parent / "out" / "features.part"
-    settings = json.loads((part / "settings.json").read_text())
-    del settings["images in a shard (by --batch)"]
-    (part / "settings.json").write_text(json.dumps(settings))
-    (part / "rows").write_bytes(b"rows")
-    with pytest.raises(
-        InputError, match=r"settings.json: is of other settings \(images in a shard"
-    ):
-        extract(tree)
-    assert (part / "rows").read_bytes() == b"rows"
-    (part / "settings.json").unlink()
-    with pytest.raises(InputError, match=r"features.part: is of other origin; give another --out"):
-        extract(tree)
-    assert (part / "rows").read_bytes() == b"rows"
-
-
-def test_a_cut_extraction_goes_on_with_another_batch_that_divides_its_shards(
+def test_a_cut_extraction_can_continue_with_another_batch_that_divides_its_shards(
     tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(2, patch)
-        with pytest.raises(CutError):
-            extract(tree)
+    extract(tree, cut=2)
     with pytest.raises(InputError, match=r"images in a shard \(by --batch\) 8 → 6\)"):
         extract(tree, "--batch", "6")
     capsys.readouterr()
     folder = extract(tree, "--batch", "4")
-    assert capsys.readouterr().out.startswith("going on after 16 of 40 images\n")
+    assert capsys.readouterr().out.startswith("continuing after 16 of 40 images\n")
     np.testing.assert_allclose(rows_of(folder), rows_of(extract(tree, out="whole")), rtol=2e-3)
 
 
 def test_a_damaged_shard_is_one_line(tree: Path, extract: Extract) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(2, patch)
-        with pytest.raises(CutError):
-            extract(tree)
+    extract(tree, cut=2)
     shard = tree.parent / "out" / "features.part" / "features_00001.npy"
     shard.write_bytes(b"nothing")
     with pytest.raises(
@@ -396,11 +364,11 @@ def test_shards_whose_images_are_all_bad(tree: Path, extract: Extract) -> None:
     np.testing.assert_allclose(rows_of(folder), whole[[*range(8, 16), *range(32, 40)]], rtol=1e-5)
 
 
-def test_files_of_other_origin_are_not_overwritten(tree: Path, train: Callable[..., Path]) -> None:
+def test_another_programs_files_are_not_overwritten(tree: Path, train: Callable[..., Path]) -> None:
     exp = train(tree)
     before = (exp / "images.txt").read_bytes()
     command = [str(exp / "checkpoint.pth.tar"), str(tree), "--out", str(exp), *FIXED.split()]
-    with pytest.raises(InputError, match=r"has images\.txt of other origin; give another folder"):
+    with pytest.raises(InputError, match=r"has another program's images\.txt; give another folder"):
         extract_features.main(extract_features.parse_args(command))
     assert (exp / "images.txt").read_bytes() == before
     assert not (exp / "features.part").exists()
@@ -410,10 +378,10 @@ def test_files_of_other_origin_are_not_overwritten(tree: Path, train: Callable[.
     ("flags", "message"),
     [
         ("--conv 3", r"--conv 3: tiny has conv layers 1 to 2"),
-        ("--pool average", r"--pool average: is of conv layers; name one with --conv"),
+        ("--pool average", r"--pool average: applies to conv layers; name one with --conv"),
         ("--whiten 33", r"--whiten 33: more than the features' 32 dimensions"),
         ("--whiten checkpoint", r"checkpoint.pth.tar has no PCA; give a number"),
-        ("--conv 1 --whiten checkpoint", r"--whiten checkpoint: is of the embedding, not of"),
+        ("--conv 1 --whiten checkpoint", r"--whiten checkpoint: whitens the embedding, not"),
         ("--size 4", r"--size 4: too small for tiny"),
     ],
 )
@@ -429,14 +397,14 @@ def test_bad_flags_are_one_line_before_anything_is_written(
 def test_a_disk_that_is_too_small_is_noticed_first(
     tree: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("Usage", (), {"free": 2 * 40 * 32 * 2 - 1})  # shards, and all of them in one file
+    usage = type("Usage", (), {"free": 2 * 40 * 32 * 2 - 1})  # a byte less than two copies
     monkeypatch.setattr("features.rows.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"40 rows need 0\.0 GB, and 0\.0 GB are free"):
         extract(tree)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
+def test_a_disk_that_fills_up_is_one_line_and_the_extraction_can_continue(
     tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = extract(tree, out="whole")
@@ -444,7 +412,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
 
     def fill_up(handle: int) -> None:
         synced.append(handle)
-        if len(synced) > 12:  # two for a file: settings, and for two shards the bad and the rows
+        if len(synced) > 12:  # two per file: the settings, the bad images and rows of two shards
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -453,7 +421,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_extraction_goes_on_later(
             extract(tree)
     capsys.readouterr()
     folder = extract(tree)
-    assert "going on after " in capsys.readouterr().out
+    assert "continuing after " in capsys.readouterr().out
     assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
 
 
@@ -465,7 +433,7 @@ def test_rows_that_are_all_the_same_have_no_whitening(tmp_path: Path, extract: E
         extract(tmp_path / "images", "--whiten", "3", "--batch", "4")
 
 
-def test_no_image_that_can_be_read(tmp_path: Path, extract: Extract) -> None:
+def test_no_readable_image_is_bad_input(tmp_path: Path, extract: Extract) -> None:
     for path in write_images(tmp_path / "images", 3):
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="images: none of the images can be read"):
@@ -473,30 +441,27 @@ def test_no_image_that_can_be_read(tmp_path: Path, extract: Extract) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "all", "2.5"])
-def test_whiten_takes_a_number_or_the_word(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as status:
         extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
     assert status.value.code == 2
     assert "is not a whole number of 1 or more, nor 'checkpoint'" in capsys.readouterr().err
 
 
-def test_processes_write_the_file_of_one(
+def test_many_processes_write_the_same_file_as_one(
     tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
 ) -> None:
-    """Begun by one process, which is cut, and finished by two; a bad image in each part. And the
-    whitening of features, fitted by both."""
+    """One process begins and is cut, two finish, with bad images in each part; then both fit a
+    whitening."""
     paths = sorted(map(str, tree.rglob("*.png")))
     for index in (3, 21, 39):
         Path(paths[index]).write_bytes(b"no image")
     flags = ["--dtype", "float32"]
     whole = extract(tree, *flags, out="whole")
-    with pytest.MonkeyPatch.context() as patch:
-        cut_after(1, patch)
-        with pytest.raises(CutError):
-            extract(tree, *flags)
+    extract(tree, *flags, cut=1)
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     script = [str(ROOT / "tests" / "sharded_extraction.py"), str(checkpoint), str(tree)]
-    threads = str(torch.get_num_threads())  # more of them may sum in another order
+    threads = str(torch.get_num_threads())  # more threads may sum in another order
     done = subprocess.run(
         [sys.executable, *launcher, *script, *FIXED.split(), *flags, "--out", tmp_path / "out"],
         env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)},

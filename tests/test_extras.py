@@ -1,12 +1,11 @@
-"""Without the extras of pyproject.toml: what needs one says in one line how to install it."""
+"""Without an extra of pyproject.toml, one line says how to install it."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import tiny
+from conftest import ErrorLine, tiny
 
 import assign
 from checkpoints.checkpoint import save_checkpoint
@@ -16,44 +15,26 @@ from tools import cluster_features, export, export_clusters
 from tools.caffe import import_model
 
 
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Hide a module."""
-
-    def hide(module: str) -> None:
-        monkeypatch.setitem(sys.modules, module, None)
-
-    return hide
-
-
 @pytest.mark.parametrize(
-    ("script", "arguments", "module", "purpose", "package"),
+    ("script", "arguments", "package", "purpose"),
     [
-        (export, "c.pth.tar out.onnx", "onnxscript", "out.onnx", "onnxscript"),
-        (export, "c.pth.tar out.onnx", "onnxruntime", "out.onnx", "onnxruntime"),
-        (assign, "c.pth.tar . --out o.parquet", "pyarrow", "--out o.parquet", "pyarrow"),
-        (export_clusters, "exp --out o.parquet", "pyarrow", "--out o.parquet", "pyarrow"),
-        (
-            cluster_features,
-            "f.npy --k 2 --names n.txt --out o.parquet",
-            "pyarrow",
-            "--out o.parquet",
-            "pyarrow",
-        ),
-        (import_model, "n.prototxt n.caffemodel o.pth.tar", "google.protobuf", "n.prototxt",
-         "protobuf"),
+        (export, "c.pth.tar out.onnx", "onnxscript", "out.onnx"),
+        (export, "c.pth.tar out.onnx", "onnxruntime", "out.onnx"),
+        (assign, "c.pth.tar . --out o.parquet", "pyarrow", "--out o.parquet"),
+        (export_clusters, "exp --out o.parquet", "pyarrow", "--out o.parquet"),
+        (cluster_features, "f.npy --k 2 --names n.txt --out o.parquet", "pyarrow",
+         "--out o.parquet"),
+        (import_model, "n.prototxt n.caffemodel o.pth.tar", "protobuf", "n.prototxt"),
     ],
 )  # fmt: skip
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    without: Callable[[str], None],
+    error_line: ErrorLine,
     script: ModuleType,
     arguments: str,
-    module: str,
-    purpose: str,
     package: str,
+    purpose: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "tiny", tiny)
@@ -61,22 +42,18 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     for name in ("n.prototxt", "n.caffemodel", "n.txt", "f.npy"):
         Path(name).touch()
     Path("exp").mkdir()
-    without(module)
-    assert cli.run(script.main, script.parse_args, arguments.split()) == 2
-    line = capsys.readouterr().err
+    module = "google.protobuf" if package == "protobuf" else package
+    monkeypatch.setitem(sys.modules, module, None)
+    error = error_line(script, *arguments.split())
     install = f"{sys.executable} -m pip install {package}"
-    ending = f"error: {purpose}: needs packages that are not installed; run: {install}\n"
-    assert line.endswith(ending)
-    assert line.count("\n") == 1
+    assert error.endswith(f"{purpose}: needs packages that are not installed; run: {install}")
 
 
-def test_safetensors_and_csv_need_no_extras(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: Callable[[str], None]
-) -> None:
+def test_safetensors_need_no_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "tiny", tiny)
     save_checkpoint(Path("c.pth.tar"), {"arch": "tiny", "state_dict": tiny(out=3).state_dict()})
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        without(module)
+        monkeypatch.setitem(sys.modules, module, None)
     arguments = ["c.pth.tar", "weights.safetensors"]
     assert cli.run(export.main, export.parse_args, arguments) == 0

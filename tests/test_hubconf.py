@@ -1,5 +1,4 @@
-"""hubconf.py: networks through `torch.hub.load`, also into a program with modules of the same
-names."""
+"""hubconf.py: `torch.hub.load`, also in a program with modules of the same names."""
 
 import os
 import subprocess
@@ -24,7 +23,7 @@ def load(name: str, **options: object) -> torch.nn.Module:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint of a network that goes by the name of AlexNet and is small."""
+    """A checkpoint of a small network with the name of AlexNet."""
 
     def alexnet(sobel: bool = False, out: int = 1000) -> torch.nn.Module:
         model = tiny(sobel, out)
@@ -45,7 +44,7 @@ def test_the_entry_points_are_the_networks() -> None:
     assert {name for name in listed if not name.startswith("_")} == set(MODELS)
 
 
-def test_a_checkpoint_says_what_the_network_is(small: Path) -> None:
+def test_a_checkpoint_determines_the_network(small: Path) -> None:
     model = load("alexnet", checkpoint=small)
     for name, weight in load_model(small).state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
@@ -70,7 +69,7 @@ def test_without_a_checkpoint_it_is_untrained(small: Path, sobel: bool) -> None:
         ("alexnet", {"checkpoint": "gone.pth"}, r"^gone.pth: cannot read this checkpoint"),
     ],
 )
-def test_another_networks_checkpoint_is_refused(
+def test_a_checkpoint_of_another_network_raises(
     small: Path, name: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -107,13 +106,13 @@ with torch.no_grad():
 
 
 def test_a_program_keeps_its_own_modules_of_the_same_names(tmp_path: Path) -> None:
-    """The user's `models`, `data`, `util`, `errors`, some of them imported before, some after."""
+    """Some of the user's modules are imported before, some after."""
     for name in ("models/__init__.py", "models/own.py", "data.py", "util.py", "errors.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("whose = 'user'\n")
     (tmp_path / "program.py").write_text(USERS_PROGRAM)
     weights = untrained("alexnet", sobel=True, out=5, seed=0).state_dict()
-    # a quarter of a gigabyte in kilobytes: the large ones are a single number
+    # large weights repeat one number: kilobytes instead of 250 MB
     few = {n: w if w.numel() < 1e6 else w.flatten()[0].expand(w.shape) for n, w in weights.items()}
     torch.save({"arch": "alexnet", "state_dict": few}, tmp_path / "c.pth.tar")
     done = subprocess.run(

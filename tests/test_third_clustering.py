@@ -1,4 +1,4 @@
-"""A third clustering is one class and a line in `CLUSTERINGS`; the scripts need no change."""
+"""A third clustering is one class and a row of `CLUSTERINGS`; the scripts need no change."""
 
 import argparse
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tools import cluster_features
 
 
 class Bands(Clustering):
-    """Bands of the first component, as many rows in each."""
+    """Equally large bands along the first component."""
 
     has_loss = False
 
@@ -64,7 +64,7 @@ def bands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bands")
 def test_clustering_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its flags, check and errors, and its centroids in a file for `assign.py`."""
+    """Its flags, check and errors work, and its centroids go into a file for `assign.py`."""
     x = correlated(60, 8)
     np.save(tmp_path / "x.npy", x)
     out, saved = tmp_path / "out.npy", tmp_path / "clusters.pth"

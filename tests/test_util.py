@@ -1,4 +1,4 @@
-"""The original's helpers: the list that grows on disk, means, decay."""
+"""The original's helpers in `util`: the list that grows on disk, means, decay."""
 
 import itertools
 import os
@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import util
-from cluster.pickles import Logger
-from evaluation.linear_run import learning_rate_decay
-from training.state import AverageMeter
-from util import load_model
+from util import AverageMeter, Logger, learning_rate_decay
 
 EPOCHS = [[[0, 2], [], [1]], [[1], [0, 2], []], [[70000, 2**31], [5], [5, 5]], "a", {"b": 1.5}]
 
@@ -36,8 +32,8 @@ def test_a_log_is_continued_by_the_next_process(tmp_path: Path) -> None:
 
 
 def test_the_list_is_loadable_after_a_kill_at_any_byte(tmp_path: Path) -> None:
-    """Replay what `log` writes, cut after every byte: the file then holds the old or the new list,
-    and the next item can be appended."""
+    """Cut what `log` writes after every byte: the file still holds a whole list, and the next item
+    can be appended."""
     log = Logger(tmp_path / "clusters")
     log.log(EPOCHS[0])
     before, end = log.path.read_bytes(), log.end
@@ -54,7 +50,7 @@ def test_the_list_is_loadable_after_a_kill_at_any_byte(tmp_path: Path) -> None:
         assert load(log.path) == EPOCHS[:2]
 
 
-def test_an_item_costs_its_own_size_however_long_the_list_is(
+def test_appending_does_not_read_or_rewrite_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Logger(tmp_path / "clusters")
@@ -84,7 +80,7 @@ def test_a_rewritten_list_has_the_bytes_that_logging_gives(tmp_path: Path) -> No
     assert other.path.read_bytes() == log.path.read_bytes()
 
 
-def test_a_list_that_is_not_rewritten_to_its_end_stays(tmp_path: Path) -> None:
+def test_a_rewrite_that_fails_leaves_the_list(tmp_path: Path) -> None:
     log = Logger(tmp_path / "clusters")
     log.log(EPOCHS[0])
     with pytest.raises(ZeroDivisionError):
@@ -94,7 +90,7 @@ def test_a_list_that_is_not_rewritten_to_its_end_stays(tmp_path: Path) -> None:
     assert load(log.path) == EPOCHS[:2]
 
 
-def test_a_list_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_list_that_would_run_code_is_not_loaded(tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'canary'}",)
@@ -119,9 +115,3 @@ def test_learning_rate_decay_follows_its_formula() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0, weight_decay=1e-2)
     learning_rate_decay(optimizer, t=300, lr_0=0.1)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / (1 + 0.1 * 0.01 * 300) ** 0.5)
-
-
-def test_the_originals_names_are_here() -> None:
-    assert callable(load_model)
-    for name in ("AverageMeter", "Logger", "UnifLabelSampler", "learning_rate_decay"):
-        assert callable(getattr(util, name))

@@ -1,4 +1,4 @@
-"""A small tree as the archives of VOC 2007 unpack to."""
+"""A small VOC 2007 tree, with photos that show several classes."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from data.voc import CLASSES
 
 
 def write_voc(folder: Path, trainval: int = 30, test: int = 24, seed: int = 0) -> Path:
-    """Write `VOCdevkit/VOC2007` with photos whose colours have to do with what is in them.
+    """Write `VOCdevkit/VOC2007` with photos whose colours depend on their classes.
 
-    In each split every class is in about a third of the images, difficult to see in some, and
-    in at least four.
+    In each split, each class is in about a third of the images, at least four, and is marked
+    difficult in some others.
     """
     root = folder / "VOCdevkit" / "VOC2007"
     (root / "ImageSets" / "Main").mkdir(parents=True)
@@ -35,7 +35,7 @@ def write_voc(folder: Path, trainval: int = 30, test: int = 24, seed: int = 0) -
 
 
 def write_photo(path: Path, colours: np.ndarray, rng: np.random.Generator) -> None:
-    """The mean of some `(n, 4, 4, 3)` colours, in squares, with noise, in a side of its own."""
+    """Write the mean of colours `(n, 4, 4, 3)` as squares with noise, at a random size."""
     mean = colours.mean(axis=0) if len(colours) else np.full((4, 4, 3), 128)
     noisy = np.clip(mean + rng.normal(scale=20, size=mean.shape), 0, 255).astype(np.uint8)
     width, height = rng.integers(36, 60, size=2)

@@ -1,4 +1,4 @@
-"""A small VOCdevkit, laid out as the real one."""
+"""A small VOC 2007 tree, with photos that each show one class."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from data.voc import CLASSES
 
 
 def write_voc(folder: Path, difficult: bool = True, **splits: int) -> Path:
-    """Write `VOCdevkit/VOC2007` with so many images in each split, none of them in two.
+    """Write `VOCdevkit/VOC2007` with the given numbers of images in the splits.
 
-    Image number i shows class i modulo 20, as a square of the class's own colour. Another class is
-    difficult in it where the sum of the two numbers is a multiple of 7.
+    Image number i shows class i modulo 20, as a square of the class's colour. Another class is
+    marked difficult in it if the sum of the two numbers is a multiple of 7.
 
     Returns the folder `VOC2007`.
     """

@@ -4,13 +4,13 @@ In: checkpoints, experiment folders, feature files, archives. Out: a file, a fol
 Imports any room but benchmarks/.
 
     prepare_data.py         a copy of a data set at the size that it is trained at
-    cluster_features.py     clusters of features from a file
+    cluster_features.py     clusters the features in a file
     export_clusters.py      a run's images and their clusters at any epoch
     export.py               a network as ONNX or safetensors
     inspect_checkpoint.py   a card for each checkpoint: architecture, k, epoch, settings
     eval_quick.py           trained beside untrained, in seconds
     make_digits.py          scikit-learn's digits as a tree of images
-    make_packaged.py        MNIST's digits, and emoji, out of packages, as trees
+    make_packaged.py        MNIST's digits, and emoji, from packages, as trees
     make_tiny_imagenet.py   Tiny-ImageNet's archive as a tree
     caffe/                  released Caffe models as checkpoints
 """

@@ -1,7 +1,7 @@
-"""Clusters of features of any origin: PCA-whitening, L2 normalisation, then k-means or PIC.
+"""Clusters of features from a file: PCA-whitening, L2 normalisation, then k-means or PIC.
 
-What `main.py` does with a network's features, done with the rows of a file. They are read where
-they lie; under torchrun each process takes its share of the rows.
+`main.py` does the same with a network's features. Under torchrun each process takes its share of
+the rows.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from system.names import printable, read_text, utf8_name
 from system.progress import progress
 from system.safe_pickle import read_plain
 
-DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # NumPy's names, safetensors'
+DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # in NumPy and in safetensors
 
 
 def main(args: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     with progress("clustering", total, unit, rank() == 0) as advance:
         try:
             loss = clustering.cluster(rows, advance=advance)
-        except ValueError as error:  # which all processes raise together
+        except ValueError as error:  # raised by all processes
             raise InputError(f"{args.features}: {error}") from error
     seconds = time.perf_counter() - start
     with together():
@@ -67,21 +67,17 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_rows(path: Path) -> tuple[int, np.ndarray]:
-    """The number N of rows in a file, and this process's share of them, `(n, D)`: of a `.npy` file
-    mapped into memory, of a safetensors file read. A pickle is read whole, by every process.
+    """The number N of rows in a file, and this process's share of them, `(n, D)`.
+
+    A `.npy` file is mapped into memory. Every process reads a pickle whole.
 
     Raises:
-        InputError: the file cannot be read, or does not hold an `(N, D)` array of floats.
+        InputError: the file can't be read, or does not hold an `(N, D)` array of floats.
     """
-    readers = {
-        ".npy": _read_npy,
-        ".safetensors": _read_safetensors,
-        ".pkl": _read_pickle,
-        ".pickle": _read_pickle,
-    }
+    readers = {".npy": _read_npy, ".safetensors": _read_safetensors}
+    readers |= {".pkl": _read_pickle, ".pickle": _read_pickle}
     if path.suffix not in readers:
-        endings = " or ".join(readers)
-        raise InputError(f"{path}: give features in a file that ends in {endings}")
+        raise InputError(f"{path}: give a file whose name ends in {' or '.join(readers)}")
     try:
         return readers[path.suffix](path)
     except InputError:
@@ -92,7 +88,7 @@ def read_rows(path: Path) -> tuple[int, np.ndarray]:
 
 
 def _read_npy(path: Path) -> tuple[int, np.ndarray]:
-    # copied where it is written to, which nobody does: torch wants arrays that it could write to
+    # copy-on-write, as torch wants writable arrays
     array = np.load(path, mmap_mode="c", allow_pickle=False)
     _check_form(path, str(array.dtype), array.shape)
     own = shard_of(len(array))
@@ -104,10 +100,7 @@ def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
         names = list(file.keys())
         if TENSOR not in names and len(names) != 1:
             there = shorten(printable(", ".join(names))) or "nothing"
-            raise InputError(
-                f"{path}: holds {there}; give a file with one tensor, or one that is called "
-                f"{TENSOR}"
-            )
+            raise InputError(f"{path}: holds {there}; give one tensor, or one named {TENSOR}")
         tensor = file.get_slice(TENSOR if TENSOR in names else names[0])
         shape = tuple(tensor.get_shape())
         _check_form(path, tensor.get_dtype(), shape)
@@ -116,7 +109,7 @@ def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> tuple[int, np.ndarray]:
-    # with `bytes`, the numbers of a Python 2 array don't become a text and bytes again
+    # "bytes" leaves the data of Python 2's arrays alone
     content = read_plain(path, "feature file", encoding="bytes")
     is_array = isinstance(content, np.ndarray)
     form = (content.dtype, content.shape) if is_array else _form_of_list(path, content)
@@ -125,14 +118,14 @@ def _read_pickle(path: Path) -> tuple[int, np.ndarray]:
     own = shard_of(count)
     if is_array and len(own) == count:
         return count, np.require(np.asarray(content), requirements="W")  # torch wants it writable
-    rows = np.empty((len(own), form[1][1]), form[0])  # of an array, too: a view would keep it all
+    rows = np.empty((len(own), form[1][1]), form[0])  # a copy: a view would keep all rows in memory
     for place, row in zip(rows, content[own.start : own.stop], strict=True):
         place[:] = row
     return count, rows
 
 
 def _form_of_list(path: Path, content: Any) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of the array that a pickled list or tuple of N arrays `(D,)` makes.
+    """The dtype and shape of a list or tuple of N arrays `(D,)`, taken as one array.
 
     Raises:
         InputError: it is something else, or the file is too small to hold all rows.
@@ -148,7 +141,7 @@ def _form_of_list(path: Path, content: Any) -> tuple[np.dtype, tuple[int, ...]]:
                 f"{path}: row {number} is {_in_words(row)}; give arrays (D,) of one type and length"
             )
     shape, size = (len(content), *first.shape), path.stat().st_size
-    if len(content) * first.nbytes > size:  # one row many times could fill the memory
+    if len(content) * first.nbytes > size:  # one row, repeated, could fill the memory
         raise InputError(f"{path}: holds rows of shape {shape}, too many for its {size} bytes")
     return first.dtype, shape
 
@@ -161,19 +154,19 @@ def _in_words(value: Any) -> str:
 
 def _check_form(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 2 or shape[1] < 1:
-        raise InputError(f"{path}: holds an array of shape {shape}; give (N, D), a row for each")
+        raise InputError(f"{path}: holds an array of shape {shape}; give (N, D)")
     if dtype not in DTYPES:
         raise InputError(f"{path}: holds {dtype}; give float16, float32 or float64")
 
 
 def check_finite(path: Path, rows: np.ndarray, first: int) -> None:
-    """Check that all of some rows are finite, in float32, too.
+    """Check that rows are finite in float32.
 
     Args:
-        first: number of the first of them in the file.
+        first: the number in the file of the first of them.
 
     Raises:
-        InputError: naming the first that is not.
+        InputError: one is not; the message has its number.
     """
     for start in range(0, len(rows), BLOCK):
         with np.errstate(over="ignore"):
@@ -185,32 +178,32 @@ def check_finite(path: Path, rows: np.ndarray, first: int) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Check that what the flags ask for can be written.
+    """Check that the output files can be written.
 
     Raises:
-        InputError: naming the flag, its value, and what would be right.
+        InputError: one can't.
     """
     check_new_file("--out", args.out, (".npy", *TABLES), [args.features])
     check_table("--out", args.out)
     if (args.out.suffix.lower() == ".npy") != (args.names is None):
         raise InputError(
-            f"--out {args.out}: --names and a table ({' or '.join(TABLES)}) go together, "
-            "an array (.npy) has no names"
+            f"--out {args.out}: --names and a table ({' or '.join(TABLES)}) go together; an array "
+            "(.npy) has no names"
         )
     if args.save_clusters is not None:
         check_new_file("--save-clusters", args.save_clusters, (".pth",))
         if args.pca is None:
             raise InputError(
-                f"--save-clusters {args.save_clusters}: assign.py needs clusters of features that "
-                "were whitened here; leave out --no-pca"
+                f"--save-clusters {args.save_clusters}: assign.py needs clusters of whitened "
+                "features; leave out --no-pca"
             )
 
 
 def read_names(path: Path | None, count: int) -> list[str] | None:
-    """The lines of a text file, one for each row; None without one.
+    """The lines of a text file, one for each row; None without a file.
 
     Raises:
-        InputError: it cannot be read, or has another number of lines.
+        InputError: the file can't be read, or has another number of lines.
     """
     if path is None:
         return None
@@ -241,18 +234,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/using.md",
     )
     add = parser.add_argument
-    features_help = (
-        f"(N, D) floats: .npy; .safetensors with one tensor or one called {TENSOR}; .pkl or "
-        ".pickle with an array or a list of rows"
-    )
+    features_help = f"(N, D) floats: .npy; .safetensors with one tensor or one called {TENSOR}; "
+    features_help += ".pkl or .pickle with an array or a list of rows"
     add("features", metavar="FEATURES", type=Path, help=features_help)
     add_clustering_flags(parser)
     add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
-    no_pca_help = "cluster the rows as they are, neither whitened nor normalised"
-    suppress = argparse.SUPPRESS
-    add(
-        "--no-pca", action="store_const", const=None, default=suppress, dest="pca", help=no_pca_help
-    )
+    add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="pca",
+        help="cluster the rows without whitening and normalisation")  # fmt: skip
     flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)

@@ -21,7 +21,7 @@ from system.extras import check_installed
 from system.files import atomic_write, make_folder
 
 TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
-BATCHES = (1, 3)  # that are compared; it is exported with another one
+BATCHES = (1, 3)  # sizes that are compared; the export is traced with another one
 SUFFIXES = (".onnx", ".safetensors")
 
 
@@ -30,8 +30,7 @@ class Exported(nn.Module):
 
     Args:
         output: `embedding`, `logits`, or `conv1` and so on.
-        normalise: whether images are RGB from 0 to 1, and have ImageNet's mean subtracted and are
-            divided by its deviation here.
+        normalise: takes RGB from 0 to 1, subtracts ImageNet's mean and divides by its deviation.
     """
 
     mean: Tensor
@@ -49,10 +48,10 @@ class Exported(nn.Module):
 
 
 def output_of(model: ConvNet, output: str) -> Callable[[Tensor], Tensor]:
-    """What computes an output of a network.
+    """The function that computes an output of a network.
 
     Raises:
-        InputError: it has no such output.
+        InputError: the network has no such output.
     """
     layers = {f"conv{layer}": layer for layer in range(1, model.conv_layers + 1)}
     if output == "embedding":
@@ -67,10 +66,10 @@ def output_of(model: ConvNet, output: str) -> Callable[[Tensor], Tensor]:
 
 
 def to_onnx(network: Exported, output: str, size: int, about: dict[str, str]) -> bytes:
-    """The network in eval mode as one ONNX file, for any number of images at a time.
+    """The network in eval mode as one ONNX file, for batches of any size.
 
     Args:
-        output: its name in the file.
+        output: the output's name in the file.
         size: side of the images in pixels.
         about: the file's metadata.
     """
@@ -87,15 +86,15 @@ def to_onnx(network: Exported, output: str, size: int, about: dict[str, str]) ->
     graph = proto.graph
     for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         for entry in part:
-            entry.ClearField("metadata_props")  # lines of the code that it came from
+            entry.ClearField("metadata_props")  # stack traces of our code
     onnx.helper.set_model_props(proto, about)
     return proto.SerializeToString()
 
 
 @torch.inference_mode()
 def largest_difference(network: Exported, exported: bytes, size: int) -> float:
-    """By how much onnxruntime's outputs differ from torch's on random images, absolute, or relative
-    where they are above 1; infinite where they are not numbers."""
+    """The largest difference between onnxruntime's and torch's outputs on random images: absolute,
+    or relative to outputs above 1; infinite for NaN."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
@@ -124,7 +123,9 @@ def main(args: argparse.Namespace) -> None:
     size = input_size(args.size, checkpoint)
     about = describe(checkpoint, model, size)
     if kind == ".safetensors":
-        refuse_onnx_flags(args)
+        for flag in ("output", "size", "normalise"):
+            if getattr(args, flag):
+                raise InputError(f"--{flag}: only for .onnx; {out.name} holds the weights alone")
         make_folder(out.parent, "OUT")
         save_weights(out, model, about)
         sys.stdout.write(f"{out}: {model.arch}, {out.stat().st_size / 1e6:.1f} MB\n")
@@ -133,7 +134,10 @@ def main(args: argparse.Namespace) -> None:
     output = args.output or "embedding"
     network = Exported(model, output, args.normalise)
     make_folder(out.parent, "OUT")
-    about |= {"output": output, "input": describe_input(size, args.normalise)}
+    taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
+    if not args.normalise:
+        taken += f", minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
+    about |= {"output": output, "input": taken}
     exported = to_onnx(network, output, size, about)
     difference = largest_difference(network, exported, size)
     if difference > TOLERANCE:
@@ -149,15 +153,8 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
-def refuse_onnx_flags(args: argparse.Namespace) -> None:
-    """Refuse what means nothing to weights alone."""
-    for flag in ("output", "size", "normalise"):
-        if getattr(args, flag):
-            raise InputError(f"--{flag}: is of ONNX; {args.out.name} has the weights alone")
-
-
 def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str, str]:
-    """What a file says of the network in it."""
+    """The metadata of a network's file."""
     about = {
         "arch": model.arch,
         "sobel": "true" if model.sobel is not None else "false",
@@ -168,31 +165,25 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
         about["k"] = str(model.top_layer.out_features)
     if isinstance(epoch := checkpoint.get("epoch"), int):
         about["epoch"] = str(epoch)
+    if (exif := checkpoint.get("settings", {}).get("exif", "ignore")) != "ignore":
+        about["exif"] = str(exif)
     return about
-
-
-def describe_input(size: int, normalise: bool) -> str:
-    """What an ONNX file's network takes."""
-    taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
-    if normalise:
-        return taken
-    return f"{taken}, minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Export a network to ONNX, which is checked with onnxruntime, or its weights "
-        "to safetensors, which all scripts here read as they read a checkpoint.",
+        description="Export a network to ONNX (checked with onnxruntime), or its weights to "
+        "safetensors (all scripts here read them like a checkpoint).",
         example="python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx --normalise",
         details="docs/using.md",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
-    add("out", metavar="OUT", type=Path, help="a file; its name ends in .onnx or .safetensors")
-    output_help = "ONNX: embedding, logits, or a conv layer such as conv3; left out: embedding"
+    add("out", metavar="OUT", type=Path, help="file whose name ends in .onnx or .safetensors")
+    output_help = "ONNX: embedding (if left out), logits, or a conv layer such as conv3"
     add("--output", help=output_help)
     flags.add_size(parser, None, f"ONNX: {SIZE_HELP}")
-    normalise_help = "ONNX: take images from 0 to 1, and normalise them within"
+    normalise_help = "ONNX: the network takes images from 0 to 1 and normalises them"
     add("--normalise", action="store_true", help=normalise_help)
     return parser.parse_args(argv)
 

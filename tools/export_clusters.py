@@ -1,7 +1,7 @@
-"""A run's own images and the clusters that they were in, at any epoch.
+"""A run's own images and their clusters at any epoch.
 
-Reads the experiment folder: `assignments/` and `images.txt`, or the `clusters` pickle where there
-are no assignments, as in a folder of the original code, whose images `--data` has to name.
+Reads `assignments/` and `images.txt` of the experiment folder. A folder without assignments, such
+as one of the original code, has a `clusters` pickle; without images.txt, `--data` gives the images.
 """
 
 import argparse
@@ -37,11 +37,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_assignment(args: argparse.Namespace) -> tuple[ImageList, int, np.ndarray]:
-    """The run's images, the epoch, and the cluster of each image then, `(N,) int64`, −1 where it is
-    in none.
+    """The run's images, the epoch, and the cluster of each image, `(N,) int64`, −1 for none.
 
     Raises:
-        InputError: the folder does not hold them, or (for `--folders`) the images are not there.
+        InputError: the folder does not hold them, or `--folders` can't find the images.
     """
     if (args.exp / "images.txt").is_file():
         run = read_run(args.exp, args.data)
@@ -56,22 +55,19 @@ def read_assignment(args: argparse.Namespace) -> tuple[ImageList, int, np.ndarra
             return run.images, epoch, run.assignment(epoch)
         images = run.images
     elif not (args.exp / "clusters").is_file():
-        raise InputError(f"{args.exp}: not the folder of a run: neither images.txt nor clusters")
+        raise InputError(f"{args.exp}: not a run's folder: has neither images.txt nor clusters")
     elif args.data is None:
-        raise InputError(
-            f"{args.exp}: has no images.txt; name the images that the run was over with --data"
-        )
+        raise InputError(f"{args.exp}: has no images.txt; give the run's images with --data")
     else:
         images = find_images(args.data)
     return images, *from_pickle(args.exp / "clusters", args.epoch, images)
 
 
 def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, np.ndarray]:
-    """The epoch, and the cluster of each image, from a `clusters` pickle, whose epochs count from
-    0 on.
+    """The epoch (from 0 on) and the cluster of each image, from a `clusters` pickle.
 
     Raises:
-        InputError: there is no such epoch, or the clusters are those of other images.
+        InputError: the pickle has no such epoch, or has clusters of other images.
     """
     epochs = read_clusters(path)
     if not epochs:
@@ -81,12 +77,12 @@ def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, 
         raise InputError(f"--epoch {epoch}: {path} has the epochs 0 to {len(epochs) - 1}")
     sizes = [len(members) for members in epochs[epoch]]
     members = np.array([image for members in epochs[epoch] for image in members], np.int64)
-    # a run of the original code leaves no image out: another number means other images
+    # the original code leaves no image out, so that a smaller number means other images
     incomplete = len(members) < len(images) and not (path.parent / "images.txt").is_file()
     if incomplete or len(members) > len(images) or not all(0 <= i < len(images) for i in members):
         raise InputError(
             f"{path}: holds clusters of {len(members)} images, {images.root} has {len(images)}; "
-            "give the run's own with --data"
+            "give the run's images with --data"
         )
     clusters = np.full(len(images), -1, np.int64)
     clusters[members] = np.repeat(np.arange(len(sizes)), sizes)
@@ -95,13 +91,13 @@ def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Which of a run's images was in which cluster.",
+        description="Write the cluster of each of a run's images.",
         example="python -m tools.export_clusters exp/001 --epoch 2 --out epoch_2.csv",
         details="docs/using.md",
     )
     parser.add_argument("exp", metavar="EXP", type=Path, help="experiment folder")
     flags.add_epoch(parser)
-    data_help = "the run's images, where they lie elsewhere now, or the folder has no images.txt"
+    data_help = "the run's images, if they have moved, or EXP has no images.txt"
     flags.add_run_data(parser, data_help)
     assignment_files.add_flags(parser)
     return parser.parse_args(argv)

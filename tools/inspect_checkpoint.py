@@ -1,7 +1,7 @@
-"""What is in a checkpoint: a card for each, without running anything that may be in the file.
+"""Prints a card for each checkpoint, without running code from the file.
 
-Where the weights do not fit the network that the file names, the card says what can be told, and
-the reason ends the program with status 2.
+If the weights don't fit the architecture that the file names, the card says what is known, and the
+program ends with the reason and exit status 2.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from system.names import printable
 
 WIDTH = 100  # columns
 CLUSTERS = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"
-BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
+BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # buffers, not parameters
 
 Card = dict[str, Any]
 
 
 def card_of(path: Path) -> Card:
-    """All that can be told of a checkpoint, in values that fit into JSON; `error` is None, or why
-    it cannot be used.
+    """All that is known of a checkpoint, ready for JSON; `error` says why it can't be used, or is
+    None.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file can't be read.
     """
     try:
         card: Card = {
@@ -86,12 +86,10 @@ def _whole(value: Any) -> int | None:
 
 def _clusters(saved: Any) -> Card | None:
     saved = saved if isinstance(saved, dict) else {}
-    algorithm, epoch, centroids = (dict.get(saved, n) for n in ("algorithm", "epoch", "centroids"))
-    if not (isinstance(algorithm, str) and isinstance(epoch, int)):
-        return None
-    if not (isinstance(centroids, torch.Tensor) and centroids.ndim > 0):
-        return None
-    return {"algorithm": algorithm, "k": len(centroids), "epoch": epoch}
+    match [dict.get(saved, name) for name in ("algorithm", "epoch", "centroids")]:
+        case [str(algorithm), int(epoch), torch.Tensor() as centroids] if centroids.ndim > 0:
+            return {"algorithm": algorithm, "k": len(centroids), "epoch": epoch}
+    return None
 
 
 def in_words(card: Card) -> str:
@@ -134,11 +132,11 @@ def _network_in_words(card: Card) -> dict[str, str]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Say what is in checkpoints, released ones and your own.",
+        description="Show the contents of checkpoints, released ones and your own.",
         example="python -m tools.inspect_checkpoint exp/001/checkpoint.pth.tar",
         details="docs/checkpoints.md",
     )
-    path_help = "checkpoint, or state dict alone"
+    path_help = "checkpoint, or a state dict"
     parser.add_argument("paths", metavar="PATH", type=Path, nargs="+", help=path_help)
     parser.add_argument("--json", action="store_true", help="print a list of cards as JSON")
     return parser.parse_args(argv)

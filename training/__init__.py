@@ -1,4 +1,4 @@
-"""A run: where it stands, its folder, its logs, how it resumes.
+"""A run: its place, its folder, its logs, its resume.
 
 In: a method, which gives the losses. Out: the experiment folder `--exp`: checkpoints, clusters,
 metrics, curves, logs. Imports checkpoints/, cluster/, data/, models/, parallel/ and system/; of
@@ -8,13 +8,13 @@ methods/ only the two protocols.
     state.py          the run's place: epoch, step, losses so far
     optimizers.py     SGD for a method's groups of parameters
     experiment.py     the experiment folder: every file that a run writes, and when
-    unreadable.py     the images that cannot be read, named and counted
-    resume.py         `--resume`: the checkpoint to go on from, and whether it fits
-    rewind.py         a folder taken back to its checkpoint; later results are removed
+    unreadable.py     names and counts the images that can't be read
+    resume.py         `--resume`: reads the checkpoint and checks that it fits
+    rewind.py         cuts a folder's logs at the checkpoint; later results are removed
     assignments.py    the clusters of each epoch by image, in files
     logs.py           metrics.jsonl, log.txt, the console, TensorBoard's curves
-    summary.py        an epoch in numbers and in words; the summary at the end
+    summary.py        an epoch in numbers and in words, and the summary at the end
     health.py         warnings: equal features, one huge cluster, a loss that stays at ln k
-    finite.py         NaN and infinity: found at their step, named with their images, never saved
+    finite.py         NaN and infinity stop the run at their step, and are never saved
     finished_run.py   a run's clusters read back from its folder, for pictures and exports
 """

@@ -1,5 +1,5 @@
-"""A run's clusters by image: `assignments/epoch_<n>.npy` in its folder. Each is `(N,) int64` in the
-order of `images.txt`, −1 for an image that is left out."""
+"""The clusters of each epoch by image: `assignments/epoch_<n>.npy`, `(N,) int64` in the order of
+`images.txt`, −1 for an image that was left out."""
 
 import io
 import re
@@ -17,7 +17,7 @@ def assignment_path(folder: Path, epoch: int) -> Path:
 
 
 def assigned_epochs(folder: Path) -> list[int]:
-    """The epochs whose assignment is there, ascending."""
+    """The epochs that have an assignment, ascending."""
     names = (path.name for path in (folder / "assignments").glob("epoch_*.npy"))
     found = (re.fullmatch(r"epoch_(\d+)\.npy", name) for name in names)
     return sorted(int(match[1]) for match in found if match)
@@ -27,10 +27,10 @@ def read_assignment(path: Path, images: int) -> np.ndarray:
     """An assignment `(N,) int64`.
 
     Args:
-        images: N, as `images.txt` has it.
+        images: N.
 
     Raises:
-        InputError: the file cannot be read, or is no assignment of so many images.
+        InputError: the file can't be read, or isn't an assignment of N images.
     """
     try:
         assignment = np.load(path, allow_pickle=False)
@@ -45,20 +45,16 @@ def read_assignment(path: Path, images: int) -> np.ndarray:
         )
     if not -1 <= assignment.min(initial=-1) <= assignment.max(initial=-1) < images:
         raise InputError(
-            f"{path}: has clusters {assignment.min()} to {assignment.max()}, not of -1 to "
-            f"{images - 1}: there are no more clusters than images"
+            f"{path}: has clusters {assignment.min()} to {assignment.max()}; they must be between "
+            f"-1 and {images - 1}, as there are {images} images"
         )
     return assignment
 
 
 def write_assignment(path: Path, assignment: np.ndarray) -> None:
-    """Write an assignment, whole or not at all.
-
-    Raises:
-        OSError: the disk is full, for example.
-    """
+    """Write an assignment, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    content = io.BytesIO()  # NumPy, writing to a file, would not say why it cannot
+    content = io.BytesIO()  # np.save on a file hides why a disk fails
     np.save(content, assignment)
     data = content.getbuffer()
     with atomic_write(path, needed=lambda: len(data)) as file:

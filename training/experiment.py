@@ -7,7 +7,6 @@ import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -35,21 +34,21 @@ RESULTS = (NEWEST, PREVIOUS, "checkpoints", "clusters", METRICS)
 
 
 class Experiment:
-    """An experiment folder, opened for a new run or to continue the one that it holds.
+    """An experiment folder, opened for a new run or to continue the run in it.
 
     Args:
-        folder: made where it is missing.
-        images: what the run is over, written to `images.txt`.
+        folder: made if missing.
+        images: the run's images, written to `images.txt`.
         settings: the run's arguments, written to `config.json`.
-        resume: the file of the checkpoint that the run continues from, if any; where it lies in
-            this folder, the folder's logs go on from where they were when it was saved, and
-            results from after that are removed. `AUTO` begins a run in a folder without
-            checkpoints, and removes the logs of one that was cut before its first.
-        checkpoint: its contents.
+        resume: the file of the checkpoint to resume from, if any. If it is in this folder, the
+            folder's logs continue from the checkpoint, and later results are removed. `AUTO` starts
+            a run in a folder without checkpoints, over the logs of one that was killed before its
+            first.
+        checkpoint: the contents of that file.
 
     Raises:
-        InputError: the folder holds another run's results, or a run over other images, or cannot
-            be written.
+        InputError: the folder holds another run's results or a run over other images, or can't be
+            written.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Experiment:
         elif self.begins_again:
             check_may_begin_again(folder)
         else:
-            self._refuse_results()
+            _check_no_results(folder)
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
         self.unreadable = Unreadable(folder, images, self.continues)
@@ -84,9 +83,7 @@ class Experiment:
         self.resume = self.last_saved = None if self.begins_again else resume
 
     def __enter__(self) -> "Experiment":
-        busy = (
-            f"--exp {self.folder}: another run of main.py is at work there; wait for it, or stop it"
-        )
+        busy = f"--exp {self.folder}: another run of main.py is working there; wait, or stop it"
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_user(self.folder / LOCK, busy))
             self._begin_log(stack)
@@ -113,7 +110,7 @@ class Experiment:
             write_text(self.folder / "images.txt", to_lines(self.images.names))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
-            log.info("going on from %s", self.last_saved)
+            log.info("resuming from %s", self.last_saved)
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
@@ -121,22 +118,14 @@ class Experiment:
         first_epoch = 0 if self.checkpoint is None else self.checkpoint["epoch"]
         self.curves = Curves(self.folder / "tensorboard", first_epoch)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             log.info("stopped: %s", str(error) or type(error).__name__)
         self._held.close()
 
     def save(self, name: str, contents: dict[str, Any]) -> None:
-        """Save a checkpoint.
-
-        The newest, `checkpoint.pth.tar`, leaves the one before it under another name; of the
-        numbered ones, as many stay as `--keep` says.
-        """
+        """Save a checkpoint. `checkpoint.pth.tar` keeps the one before it under another name; of
+        the numbered ones, the last `--keep` stay."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         save_checkpoint(path, contents, self.folder / PREVIOUS if name == NEWEST else None)
@@ -154,31 +143,23 @@ class Experiment:
         log_metrics(self.folder, metrics)
         try:
             self.curves.add(dict(_scalars(metrics)), epoch)
-        except OSError as error:  # they are in metrics.jsonl, too
+        except OSError as error:  # metrics.jsonl has the same numbers
             log.warning("TensorBoard lacks epoch %d: %s: %s", epoch, error.filename, error.strerror)
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None:
-        """Write an assignment, the one that an epoch begins with, to `assignments/`."""
+        """Write the assignment that an epoch begins with to `assignments/`."""
         write_assignment(assignment_path(self.folder, epoch), assignment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
         return read_metrics(self.folder)
 
-    def how_to_go_on(self) -> str:
-        """What to start this run with, once it has stopped."""
+    def how_to_resume(self) -> str:
+        """How to resume this run once it has stopped."""
         saved = self.folder / NEWEST
         if saved.exists():
             return f"the same command with --resume {shlex.quote(str(saved))}"
-        return "the same command, which begins again: nothing was saved yet"
-
-    def _refuse_results(self) -> None:
-        there = [name for name in RESULTS if (self.folder / name).exists()]
-        if there:
-            raise InputError(
-                f"--exp {self.folder}: holds another run's results ({', '.join(there)}); "
-                "give --resume auto to continue it, or another --exp for a new run"
-            )
+        return "the same command, which starts over: nothing was saved yet"
 
     def _log_changed_settings(self) -> None:
         before = (self.checkpoint or {}).get("settings", {})
@@ -197,8 +178,17 @@ class Experiment:
             log.info("settings changed: %s", printable(", ".join(changed)))
 
 
+def _check_no_results(folder: Path) -> None:
+    there = [name for name in RESULTS if (folder / name).exists()]
+    if there:
+        raise InputError(
+            f"--exp {folder}: holds another run's results ({', '.join(there)}); "
+            "give --resume auto to continue it, or another --exp for a new run"
+        )
+
+
 class Bystander:
-    """What the other processes have in the place of an `Experiment`: it writes nothing."""
+    """Stands for an `Experiment` in the processes that write nothing: all but the first."""
 
     def __init__(self) -> None:
         self.unreadable = UnreadableElsewhere()
@@ -219,7 +209,7 @@ class Bystander:
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a line of `metrics.jsonl` as (tag, value)."""
+    """The numbers in a line of `metrics.jsonl` as (tag, value)."""
     for name, value in metrics.items():
         if isinstance(value, dict):
             yield from _scalars(value, f"{prefix}{name}/")
@@ -230,10 +220,10 @@ def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 def open_experiment(
     args: argparse.Namespace, images: ImageList, checkpoint: dict[str, Any] | None
 ) -> Experiment | Bystander:
-    """The experiment folder, in the one process that writes there.
+    """The experiment folder; only the first process writes there.
 
     Raises:
-        InputError: another run's results are in it, or it cannot be written.
+        InputError: as `Experiment`.
     """
     if rank() > 0:
         return Bystander()
@@ -241,7 +231,7 @@ def open_experiment(
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:
-    """`--exp`; without it the folder of the resumed run, or a new numbered one."""
+    """`--exp`, or else the folder of the resumed run, or else a new numbered one."""
     if args.exp is not None:
         return args.exp
     if args.resume is not None:

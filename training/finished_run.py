@@ -1,7 +1,4 @@
-"""A run's clusters at an epoch: members, sizes, purity, and how they moved since the one before.
-
-Reads what the experiment folder holds, of a run that is over, under way, or was cut.
-"""
+"""A run read back from its experiment folder, finished or not, and its clusters at an epoch."""
 
 import contextlib
 import json
@@ -22,19 +19,19 @@ from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
 from training.logs import read_metrics
 
-KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None, where needed
-LOOKED_AT = 100  # images, of which one has to be there
+KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None
+LOOKED_AT = 100  # images, of which one must exist
 
 
 @dataclass(frozen=True)
 class Run:
-    """What an experiment folder tells of its run.
+    """A run, as read from its experiment folder.
 
     Attributes:
         folder: the experiment folder.
-        images: in the run's order; whether they are still there, `require_images` says.
-        settings: the run's arguments; empty where there is no `config.json`.
-        metrics: a dict for each epoch that is done, see docs/runs.md.
+        images: in the run's order; `require_images` checks that they still exist.
+        settings: the run's arguments; empty without `config.json`.
+        metrics: a dict for each finished epoch, see docs/runs.md.
     """
 
     folder: Path
@@ -44,15 +41,15 @@ class Run:
 
     @cached_property
     def epochs(self) -> list[int]:
-        """Those whose assignment is there, ascending; the last one of a finished run is the
+        """The epochs that have an assignment, ascending; the last one of a finished run is the
         finished network's."""
         return assigned_epochs(self.folder)
 
     def assignment(self, epoch: int) -> np.ndarray:
-        """The clusters `(N,) int64` that an epoch begins with, −1 for an image that is left out.
+        """The clusters `(N,) int64` that an epoch begins with, −1 for an image that was left out.
 
         Raises:
-            InputError: there are none of that epoch, or not of these images.
+            InputError: the epoch has none, or not for these images.
         """
         path = assignment_path(self.folder, epoch)
         if epoch not in self.epochs:
@@ -61,24 +58,24 @@ class Run:
         return read_assignment(path, len(self.images))
 
     def epoch_before(self, epoch: int) -> int | None:
-        """The last epoch before this one whose assignment is there."""
+        """The last epoch before this one that has an assignment."""
         return max((e for e in self.epochs if e < epoch), default=None)
 
     def require_images(self, flag: str = "--data") -> None:
-        """Check that the images can be opened, without looking at all of them.
+        """Check that the images exist, by opening a few.
 
         Args:
-            flag: the one that says where they are now.
+            flag: the flag that gives their new place.
 
         Raises:
-            InputError: they are not where they were.
+            InputError: they are gone.
         """
         step = max(len(self.images) // LOOKED_AT, 1)
         for index in range(0, len(self.images), step):
             with contextlib.suppress(UnreadableImageError), self.images.open(index):
                 return
         raise InputError(
-            f"{self.folder}: its images are not there any more (looked for "
+            f"{self.folder}: its images are gone (looked for "
             f"{self.images.where(0)} and others); give the folder or list as {flag}"
         )
 
@@ -88,13 +85,12 @@ class ClusterView:
     """A cluster at an epoch.
 
     Attributes:
-        number: the cluster's; from epoch to epoch the numbers mean nothing.
+        number: of the cluster; numbers change from epoch to epoch.
         members: `(size,) int64` image indices, ascending.
-        purity: share of the members in the folder that most of them are in; None where all images
-            of the run are in one folder.
+        purity: share of the members in their most frequent folder; None if the run has one folder.
         label: that folder.
-        stayed: share of the members that were together in the epoch before, in its cluster
-            `before`; both None where there is no epoch before.
+        stayed: share of the members that were together in cluster `before` of the epoch before;
+            both None without an epoch before.
     """
 
     number: int
@@ -114,12 +110,11 @@ def read_run(exp: Path, data: Path | None = None) -> Run:
     """Read an experiment folder.
 
     Args:
-        data: the run's images, as `main.py` takes them, where they are not found any more: the
-            settings have the folder or list as seen from where the run was started. Looked for
-            there, it is also looked for from each folder above `exp`.
+        data: the run's images, a folder or list, if they have moved. By default they are looked
+            for where the settings say, from the current folder and from each folder above `exp`.
 
     Raises:
-        InputError: the folder is none of a run, or `data` is not there.
+        InputError: the folder isn't a run's, or `data` doesn't exist.
     """
     listing = exp / "images.txt"
     if not listing.is_file():
@@ -135,10 +130,10 @@ def read_run(exp: Path, data: Path | None = None) -> Run:
 
 
 def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
-    """The clusters of an epoch that are not empty, by number.
+    """The non-empty clusters of an epoch, by number.
 
     Raises:
-        InputError: its assignment is not there.
+        InputError: the epoch has no assignment.
     """
     assignment = run.assignment(epoch)
     earlier = run.epoch_before(epoch)
@@ -156,7 +151,7 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
 
 
 def label_names(images: ImageList) -> list[str]:
-    """The folder of each of the numbers in `images.labels`, as short as tells them apart."""
+    """The folder of each label in `images.labels`, relative to the folder above all of them."""
     folders = [os.path.abspath(folder) for folder in sorted(set(images.folders))]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
@@ -165,8 +160,8 @@ def label_names(images: ImageList) -> list[str]:
 def _most_frequent(
     values: np.ndarray | None, rows: np.ndarray
 ) -> tuple[int, float] | tuple[None, None]:
-    """Of the values ≥ 0 in some rows the most frequent one (the smallest of several), and the share
-    of all the rows that have it."""
+    """The most frequent value ≥ 0 in some rows (the smallest if tied), and the share of all these
+    rows that have it."""
     if values is None or not (known := values[rows][values[rows] >= 0]).size:
         return None, None
     found, counts = np.unique(known, return_counts=True)
@@ -191,5 +186,5 @@ def _read_settings(exp: Path) -> dict[str, Any]:
 def _find_data(exp: Path, settings: dict[str, Any]) -> Path:
     data = Path(settings.get("data") or "")
     places = [data, *(above / data for above in exp.resolve().parents)]
-    # of a text that can be no name, too
+    # os.path.exists also takes a text that can't be a name
     return next((place for place in places if os.path.exists(place)), data)  # noqa: PTH110

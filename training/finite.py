@@ -1,8 +1,4 @@
-"""NaN and infinity in losses, gradients, features and weights stop a run, and are never saved.
-
-All that comes after such a step is lost with it. So on a GPU, where each look makes the device
-wait, some steps are looked at together.
-"""
+"""NaN and infinity in losses, gradients, features and weights stop a run, and are never saved."""
 
 import math
 from collections.abc import Iterable
@@ -18,23 +14,23 @@ from system.errors import InputError
 from training.experiment import Bystander, Experiment
 from training.state import State
 
-STEPS_BETWEEN_LOOKS = 20  # on a GPU; on a CPU each step is looked at
-# In fp16 a step fails where the loss scale is too large, which halves the scale. After so many in a
-# row the scale is not the cause.
+STEPS_BETWEEN_LOOKS = 20  # on a GPU, where each look waits for the device; 1 on a CPU
+# In fp16 a step overflows if the loss scale is too large; it is skipped and the scale halved. After
+# so many in a row, the scale isn't the cause.
 MOST_SKIPPED = 20
 
 
 class PendingLosses:
-    """Losses on their way into the epoch's mean over all processes.
+    """Losses that are not yet in the epoch's mean over all processes.
 
     Args:
-        parameters: that are trained.
+        parameters: the trained ones, whose gradients are checked.
         folder: knows the last good checkpoint.
 
     Attributes:
-        steps: not yet looked at: the number in the epoch, from 0 on; the number of images; `(2,)
-            float`, the mean of their losses, and 1 if a gradient is NaN or infinite, else 0.
-        skipped: steps of fp16, in a row.
+        steps: for each pending step its number in the epoch, the number of images, and `(2,)
+            float`: their mean loss, and 1 if a gradient is NaN or infinite, else 0.
+        skipped: number of fp16 steps skipped in a row.
     """
 
     def __init__(
@@ -45,8 +41,8 @@ class PendingLosses:
         self.skipped = 0
 
     def add(self, losses: Tensor) -> None:
-        """Take the losses `(B,)` of this process's images of a batch, which may be none, when the
-        gradients are there.
+        """Add the losses `(B,)` of this process's share of a batch, which may be empty. Call it
+        after the backward pass.
 
         Raises:
             InputError: as `flush`.
@@ -59,12 +55,12 @@ class PendingLosses:
             self.flush()
 
     def flush(self) -> None:
-        """Add the losses taken so far to the mean. Call it before a checkpoint is saved.
+        """Check the pending losses and add them to the mean. Call it before each save.
 
         Raises:
             InputError: a loss or a gradient is NaN or infinite; names the step.
         """
-        if not self.steps:  # as in every process
+        if not self.steps:  # nor in any other process
             return
         numbers, sizes, values = zip(*self.steps, strict=True)
         self.steps = []
@@ -85,11 +81,7 @@ class PendingLosses:
 
 
 def check_weights(model: nn.Module, state: State, folder: Experiment | Bystander) -> None:
-    """Check a network before it is saved.
-
-    Raises:
-        InputError: a weight is NaN or infinite.
-    """
+    """Raise InputError if a weight is NaN or infinite. Call it before each save."""
     weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]
     with together():
         if not get_total_norm(weights).isfinite():
@@ -98,11 +90,7 @@ def check_weights(model: nn.Module, state: State, folder: Experiment | Bystander
 
 
 def stop(reason: str, folder: Experiment | Bystander) -> NoReturn:
-    """Stop the run, and name the last good checkpoint.
-
-    Raises:
-        InputError: always.
-    """
+    """Raise InputError with a reason and the last good checkpoint."""
     saved = folder.last_saved
     advice = f"the last good checkpoint is {saved}: try a lower --lr from there"
     raise InputError(f"{reason}; {advice if saved else 'nothing was saved yet; try a lower --lr'}")

@@ -1,9 +1,8 @@
-"""What a run writes as it goes: `metrics.jsonl` with a JSON object on a line for each epoch,
-`log.txt` and the console, and the curves that TensorBoard shows.
+"""The logs of a run: `metrics.jsonl` with a JSON object for each epoch, `log.txt`, the console, and
+TensorBoard's curves.
 
-The curves are written without TensorBoard's own writer, which works in a thread: on a full disk
-that thread prints a traceback and ends, and leaves half an event in the file. The console is not
-`tqdm.contrib.logging`'s: that drops the handler's level, so it would print every line.
+TensorBoard's own writer is not used: on a full disk its thread dies with a traceback and leaves
+half an event in the file. `tqdm.contrib.logging` is not used: it ignores the console's level.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from system.errors import InputError, shorten
 from system.files import append, write_text
 
 METRICS = "metrics.jsonl"
-# What is a number, or null where there is none
+# Metrics that are a number or null
 NUMBERS = (
     "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", "nmi_labels", "clusters",
     "nonempty_clusters",
@@ -35,20 +34,20 @@ NUMBERS = (
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of an experiment folder, one for each epoch.
+    """The metrics of each epoch in an experiment folder.
 
     Raises:
-        InputError: one is damaged, or none of an epoch.
+        InputError: a line is damaged.
     """
     path = folder / METRICS
     if not path.exists():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a cut line has no end
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end was cut
         history = [json.loads(line) for line in lines]
         for number, metrics in enumerate(history, 1):
             if not _is_epoch(metrics):
-                raise ValueError(f"line {number} is no epoch's")
+                raise ValueError(f"line {number} has no metrics of an epoch")
     except (OSError, ValueError, RecursionError) as error:
         reason = shorten(error)
         raise InputError(f"{path}: not a JSON object on each line: {reason}") from error
@@ -56,20 +55,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def log_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Append an epoch."""
+    """Append the metrics of an epoch."""
     append(folder / METRICS, _to_line(metrics).encode())
 
 
-def cut_metrics(folder: Path, epoch: int) -> int:
-    """Forget an epoch and those after it. Returns how many are left."""
+def cut_metrics(folder: Path, epoch: int) -> None:
+    """Remove an epoch and those after it."""
     kept = [metrics for metrics in read_metrics(folder) if metrics["epoch"] < epoch]
     write_text(folder / METRICS, "".join(map(_to_line, kept)))
-    return len(kept)
 
 
 def _is_epoch(metrics: Any) -> bool:
-    """Whether a line has what is needed of it, as it should be; what runs of before did not write
-    may be missing."""
+    """Whether a line's metrics have the right types. Older runs may lack some."""
     if not isinstance(metrics, dict) or type(metrics.get("epoch")) is not int:
         return False
     seconds = metrics.get("seconds", {})
@@ -86,14 +83,12 @@ def _to_line(metrics: dict[str, Any]) -> str:
 
 
 def log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    """A handler that writes lines with the time to a file, and one for the console, which shows no
-    more than warnings unless it is to be verbose."""
+    """A handler for a file, and one for the console, which shows only warnings unless `verbose`."""
     return [_File(path, append), _Console(level=logging.INFO if verbose else logging.WARNING)]
 
 
 class _File(logging.FileHandler):
-    """A file that, where it cannot be written, says so once on the console instead of printing a
-    traceback for each line."""
+    """A log file. If it can't be written, the console says so once, without a traceback."""
 
     def __init__(self, path: Path, append: bool) -> None:
         mode = "a" if append else "w"
@@ -107,23 +102,22 @@ class _File(logging.FileHandler):
             super().handleError(record)
         elif not self.failed:
             self.failed = True
-            reason = f"{self.baseFilename}: {error.strerror}: the run goes on without its log"
-            _print(reason)
+            _print(f"{self.baseFilename}: {error.strerror}: the run continues without its log")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written before
+        with contextlib.suppress(OSError):  # it flushes the lines that couldn't be written
             super().close()
 
 
 class _Console(logging.Handler):
-    """Lines on standard output that do not break a progress bar."""
+    """Prints lines above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _print(self.format(record))
 
 
 def _print(line: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk, a closed pipe: the run goes on without
+    with contextlib.suppress(OSError):  # a full disk or a closed pipe doesn't stop the run
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
@@ -132,11 +126,11 @@ VERSION = "brain.Event:2"  # of the format
 
 
 class Curves:
-    """A file of events, one run's or that of its continuation.
+    """TensorBoard's file of events, a new one for each start of a run.
 
     Args:
-        folder: made with the first curve.
-        first_step: TensorBoard forgets what earlier files of the folder have from there on.
+        folder: made with the first point.
+        first_step: TensorBoard ignores points of earlier files from this step on.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -144,13 +138,10 @@ class Curves:
         self.path: Path | None = None
 
     def add(self, values: dict[str, float], step: int) -> None:
-        """Write a point of each curve.
-
-        Args:
-            values: by the curve's name.
+        """Write a point of each curve, by the curve's name.
 
         Raises:
-            OSError: the disk is full, for example; the file is as it was before.
+            OSError: the disk is full, for example; the file is unchanged.
         """
         summary = Summary(value=[Summary.Value(tag=n, simple_value=v) for n, v in values.items()])
         events = [Event(wall_time=time.time(), step=step, summary=summary)]

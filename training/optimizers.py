@@ -1,4 +1,4 @@
-"""The optimisers of a run: made from a method's groups of parameters, and resumed."""
+"""The optimisers of a run, new or resumed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,9 @@ from system.errors import InputError
 
 
 def sgd(groups: Sequence[dict[str, Any]]) -> torch.optim.SGD:
-    """SGD on groups of parameters, each with its `lr`, `weight_decay` and, if it has one,
-    `momentum`.
+    """SGD on a method's groups of parameters (see `methods.method.Method.groups`).
 
-    Fused: one pass over the weights, which gives a third more images/s on a CPU.
+    Fused: one pass over the weights, which trains a third more images/s on a CPU.
     """
     return torch.optim.SGD(
         [{name: value for name, value in group.items() if name != "reset"} for group in groups],
@@ -25,17 +24,17 @@ def sgd(groups: Sequence[dict[str, Any]]) -> torch.optim.SGD:
 def load_optimizer(
     optimizer: torch.optim.Optimizer, scaler: GradScaler, checkpoint: dict[str, Any], path: Path
 ) -> None:
-    """Take over the momenta, and in fp16 the loss scale, of a checkpoint; rates are this run's.
+    """Load the momenta, and in fp16 the loss scale, of a checkpoint. Rates stay this run's.
 
     Raises:
         InputError: they are missing or do not fit.
     """
     try:
         saved = checkpoint.get("grad_scaler")
-        if scaler.is_enabled() and saved:  # that run was in fp16, too
+        if scaler.is_enabled() and saved:  # empty if that run wasn't in fp16
             scaler.load_state_dict(saved)
         loaded = dict(checkpoint["optimizer"])
-        own = optimizer.state_dict()["param_groups"]  # settings are this run's
+        own = optimizer.state_dict()["param_groups"]
         pairs = zip(own, list(loaded["param_groups"]), strict=True)
         groups = [{**group, "params": dict(other)["params"]} for group, other in pairs]
         optimizer.load_state_dict({"state": loaded["state"], "param_groups": groups})
@@ -44,7 +43,7 @@ def load_optimizer(
         if all(momentum is None for momentum in momenta):
             return
         for parameter, momentum in zip(parameters, momenta, strict=True):
-            if momentum.shape != parameter.shape:  # None has none
+            if momentum.shape != parameter.shape:  # None raises AttributeError
                 raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
-    except Exception as error:  # there is no end to what a malformed one may raise
+    except Exception as error:  # a malformed one can raise almost anything
         raise InputError(f"--resume {path}: its optimizer is missing or does not fit") from error

@@ -1,4 +1,4 @@
-"""`--resume`: the checkpoint that a run goes on from, and whether it can."""
+"""`--resume`: read the checkpoint, check that it fits the flags, and load it."""
 
 import argparse
 import math
@@ -20,18 +20,18 @@ from system.errors import InputError, shorten
 from training.optimizers import load_optimizer, sgd
 from training.state import State
 
-# Settings of every method that the order of an epoch's draws depends on.
+# Settings that the order of an epoch's draws depends on, with every method
 ORDER_SETTINGS = ("batch", "seed")
 
-# Settings of one call: where and how it works, but not what it computes.
+# Settings of a single call, which don't change the result
 OWN_SETTINGS = (
     "data", "device", "exp", "no_report", "resume", "start_epoch", "verbose", "workers",
 )  # fmt: skip
 
-# `--resume auto`, where there is no checkpoint yet
+# `--resume auto` without a checkpoint yet
 AUTO = Path("auto")
 
-# What every run goes on from, beside its method's state; the released checkpoints have none of it.
+# Keys of a checkpoint beside the method's, and their types; released checkpoints have none of them
 FORM: dict[str, Any] = {
     "step": int,
     "iteration": int,
@@ -47,7 +47,7 @@ def read_resume(
     """The checkpoint of `--resume`, or None.
 
     Raises:
-        InputError: it cannot be loaded, or the run cannot go on from it with these settings.
+        InputError: it can't be loaded, or doesn't fit these settings.
     """
     if args.resume in (None, AUTO):
         return None
@@ -75,33 +75,27 @@ def read_resume(
 
 
 def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
-    """Whether nothing is left to do for a run of so many epochs: all are trained, and the clusters
-    are the finished network's."""
+    """Whether a run has trained all epochs, and has the finished network's clusters."""
     clusters = checkpoint.get("clusters")
     fresh = clusters is None or clusters["epoch"] == checkpoint["epoch"]
     return checkpoint["epoch"] > epochs or (checkpoint["epoch"] == epochs and fresh)
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The settings that a resumed run keeps where its flags do not change them. The weights are
-    left on the disk. A file that is no checkpoint of a run has no settings; `read_resume` says what
-    is wrong with it."""
+    """The settings in a checkpoint, which a resumed run keeps unless flags change them. A file that
+    isn't a run's checkpoint has none; `read_resume` reports it. Reads no weights."""
     try:
         settings = dict(load_mapped(path)["settings"])
     except Exception:  # damaged bytes make torch.load raise almost anything
         return {}
     most = settings.get("max_pixels")
     if isinstance(most, int) and most > MAX_PIXELS:
-        del settings["max_pixels"]  # only the flag may lift the limit, not a file from elsewhere
+        del settings["max_pixels"]  # only the flag raises the limit, not a file from elsewhere
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 
 def check_same_place(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
-    """Check that all processes go on from the same place of the run.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Raise InputError unless all processes resume at the same epoch and batch."""
     place = None if checkpoint is None else (checkpoint["epoch"], checkpoint.get("step", 0))
     places = gather_objects(place)
     if len(set(places)) > 1:
@@ -127,7 +121,7 @@ def _check_form(checkpoint: dict[str, Any], path: Path, method: type[Method]) ->
     try:
         fits = _is_sound(State.from_plain(checkpoint))
         fits = fits and method.is_sound(checkpoint, checkpoint["step"])
-    except Exception:  # there is no end to what a malformed one may raise
+    except Exception:  # a malformed one can raise almost anything
         fits = False
     if not fits:
         raise InputError(f"--resume {path}: its place in the run is malformed")
@@ -147,13 +141,14 @@ def _is_sound(state: State) -> bool:
 def _check_order(
     args: argparse.Namespace, checkpoint: dict[str, Any], images: ImageList, method: type[Method]
 ) -> None:
-    """Check that an epoch that was cut can go on with the same draws."""
+    """Check that an unfinished epoch continues with the same draws."""
     before = {**checkpoint["settings"], "images": len(checkpoint["assignment"])}
     now = {**vars(args), "images": len(images)}
     for name in (*sorted({*ORDER_SETTINGS, *method.order_settings}), "images"):
         if now[name] != before.get(name):
+            flag = name if name == "images" else f"--{name}"
             raise InputError(
-                f"--resume {args.resume}: was saved mid-epoch with {_flag(name)} "
+                f"--resume {args.resume}: was saved mid-epoch with {flag} "
                 f"{before.get(name)} and can't resume with {now[name]}"
             )
     if checkpoint.get("images_digest") != images.digest:
@@ -166,14 +161,14 @@ def _check_order(
 def set_up(
     args: argparse.Namespace, method: Method, compute: Compute, checkpoint: dict[str, Any] | None
 ) -> tuple[State, torch.optim.SGD]:
-    """The state and the optimiser of the network's body: new ones, or the checkpoint's, whose
-    weights the network takes.
+    """The state and the optimiser of the network's body, new or loaded from a checkpoint together
+    with the weights.
 
-    The network gets a top layer only if the checkpoint was saved within an epoch, or if nothing is
-    left to train: a new epoch makes a new one.
+    The top layer is loaded only mid-epoch, or if nothing is left to train: each epoch makes a new
+    one.
 
     Raises:
-        InputError: the checkpoint does not fit.
+        InputError: the checkpoint doesn't fit.
     """
     state = State(args.start_epoch) if checkpoint is None else State.from_plain(checkpoint)
     if checkpoint is not None:
@@ -189,7 +184,3 @@ def set_up(
     if checkpoint is not None:
         load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
     return state, optimizer
-
-
-def _flag(name: str) -> str:
-    return name if name == "images" else f"--{name}"

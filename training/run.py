@@ -1,7 +1,7 @@
-"""A run: the network's optimisers, its data, its place and its folder, and what happens between two
-steps: checkpoints, signals, NaN, progress.
+"""A run: its optimisers, data, place and folder, and the work between two steps: checkpoints,
+signals, NaN, progress.
 
-`main.py` has the loop. A method sees a run through `methods.method.Running`.
+`main.py` has the loop. A method sees a run as a `methods.method.Running`.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ log = logging.getLogger("deepcluster")
 
 STAGES = ("features", "clustering", "training")
 
-# The network's features → accuracy by the number of nearest neighbours, as `--probe` asks for it
+# `--probe`: the network's features → accuracy by number of nearest neighbours
 Probe = Callable[[Any], dict[str, float]]
 
 
@@ -57,13 +56,13 @@ class Run:
     Args:
         args: the flags of `main.py`.
         images: all images.
-        method: with a new network, which takes the checkpoint's weights.
+        method: a new one, which loads the checkpoint.
         checkpoint: contents of the file `--resume`.
         probe: called with the features every `--probe` epochs.
 
     Raises:
-        InputError: the checkpoint does not fit; or the folder holds another run's results, or
-            cannot be written.
+        InputError: the checkpoint doesn't fit, the folder holds another run's results, or can't be
+            written.
     """
 
     def __init__(
@@ -94,27 +93,22 @@ class Run:
         )  # fmt: skip
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.folder.__exit__(kind, error, trace)
 
     @property
     def epoch(self) -> int:
-        """The epoch that comes next, or is under way."""
+        """The current epoch, or the next one."""
         return self.state.epoch
 
     @property
     def step(self) -> int:
-        """Batches of the epoch that are trained on already."""
+        """Number of batches done in this epoch."""
         return self.state.step
 
     @property
     def epochs(self) -> int:
-        """The number of epochs in all."""
+        """Number of epochs in all."""
         return self.args.epochs
 
     @property
@@ -131,7 +125,7 @@ class Run:
         unreadable = self.folder.unreadable
         unreadable.begin_pass()
         with self.stage("features", len(self.shard), self._unit) as advance:
-            yield FrozenPass(self.central, self.shard, unreadable.report, self._refuse, advance)
+            yield FrozenPass(self.central, self.shard, unreadable.report, self._stop, advance)
             unreadable.gather()
 
     def inspect(self, features: Any) -> None:
@@ -141,19 +135,21 @@ class Run:
             self.state.knn_top1 = self.probe(features)
 
     def batches(self, order: np.ndarray) -> Iterator[Batch]:
-        """The epoch's batches from `step` on, as far as they are this process's. After each, when
-        the next is asked for, the step counts as done: a checkpoint may be saved, or the run stop.
+        """This process's share of the epoch's batches, from `step` on. Asking for the next batch
+        finishes the step: a checkpoint may be saved, or the run may stop.
 
         Args:
-            order: `(M,) int64`, the images that the whole epoch trains on.
+            order: `(M,) int64`, the images of the whole epoch, in order.
 
         Raises:
             InputError: a loss, a gradient or a weight is NaN or infinite.
-            Stopped: a signal came; the epoch can go on from the checkpoint.
+            Stopped: a signal came, and a checkpoint was saved.
         """
         self._begin_epoch()
         self._draws.start_epoch(self.epoch, order, first_batch=self.step)
-        self._drawn = max(len(order) - self.step * self.args.batch, 0)  # the last may be small
+        self._drawn = max(
+            len(order) - self.step * self.args.batch, 0
+        )  # the last batch may be small
         with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
             for batch in self.augmented:
                 self.folder.unreadable.report(batch.unreadable)
@@ -169,7 +165,7 @@ class Run:
     def update(self, losses: Tensor) -> None:
         """Backward and SGD on the losses `(B,)` of the last batch."""
         optimizers, scaler = (self.optimizer, *self._head_optimizers), self.state.scaler
-        size = len(self._index)  # 0: a blank image, which does not count
+        size = len(self._index)  # 0 for a blank image, which doesn't count
         for optimizer in optimizers:
             optimizer.zero_grad()
         scaler.scale(weighted(losses.mean(), size)).backward()
@@ -193,7 +189,7 @@ class Run:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def finish(self, assignment: np.ndarray) -> None:
-        """Keep the finished network's clusters, `(N,) int64`."""
+        """Save the finished network's clusters, `(N,) int64`."""
         before, labels = self.method.assignment, self.images.labels
         log.info(describe_clusters(assignment, before, labels, self.state.knn_top1))
         self.folder.save_assignment(self.epoch, assignment)
@@ -205,7 +201,7 @@ class Run:
         self.folder.save(name, self.to_checkpoint())
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """All that a run needs to go on, bit for bit, but for where its logs end."""
+        """All that a run needs to resume bit for bit."""
         return {
             **self.state.to_plain(),
             "method": self.args.method,
@@ -233,19 +229,19 @@ class Run:
         self._head_optimizers = [sgd([group]) for group in method.groups() if group.get("reset")]
         self.forward = data_parallel(method.trained, self.compute.device)
         if world_size() > 2 and self.compute.device.type == "cpu":
-            # After its first step DDP sums gradients in another order, and of three numbers the sum
-            # depends on it. This pass comes first, so that all steps of an epoch are alike.
+            # After its first step DDP changes the order in which it sums gradients, which changes
+            # the rounding. This extra pass makes all steps of an epoch alike.
             method.trained.eval()
             method.losses(self.forward, blank_batch(self.args.size)).sum().backward()
         method.trained.train()
         self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
 
     def _prepare(self, batch: Batch) -> Batch | None:
-        """A batch as the method takes it; None where there is nothing to do."""
+        """The batch for the method; None if there is nothing to do."""
         self._index = batch.index
         size = len(batch.index)
-        self.method.trained.train(size > 0)  # batch norm's statistics are not for a blank image
-        # dropout, too, is a function of (seed, epoch, step), another in each process
+        self.method.trained.train(size > 0)  # batch norm skips a blank image
+        # dropout is a function of (seed, epoch, step, rank)
         draw = self.step * world_size() + rank()
         torch.manual_seed(derive_seed(self.args.seed, "dropout", self.epoch, draw))
         if size == 0:  # the other processes wait for this one's gradients
@@ -275,20 +271,18 @@ class Run:
     def _unit(self) -> str:
         return "images of process 0" if world_size() > 1 else "images"
 
-    def _refuse(self, batch: int, bad: np.ndarray) -> None:
-        # pixels are 0 to 255 in any image: the cause is the network
+    def _stop(self, batch: int, bad: np.ndarray) -> None:
         place = f"batch {batch} of the pass for epoch {self.epoch} (both from 0)"
         stop(f"the features became NaN or infinite in {place}", self.folder)
 
 
 def blank_batch(size: int) -> Batch:
-    """What a process puts through the network when it has no images of a batch: a black image of
-    number −1, which does not count."""
+    """A black image of number −1, which doesn't count: for a process without images in a batch."""
     return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})
 
 
 def warn(warnings: Sequence[str]) -> None:
-    """Log warnings about the run's health, in the first process."""
+    """Log warnings about the run's health, in the first process only."""
     if rank() == 0:
         for warning in warnings:
             log.warning("unhealthy: %s", warning)

@@ -1,4 +1,4 @@
-"""Where a run stands, beside its network, its optimiser and its method."""
+"""A run's place: all that a checkpoint keeps beside the network, the optimiser and the method."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,24 +7,18 @@ from torch.amp import GradScaler
 
 
 class AverageMeter:
-    """A running mean.
-
-    Attributes:
-        val: the last value.
-        sum, count: of all values, each counted `n` times.
-        avg: sum / count, 0 before the first value.
-    """
+    """A running mean `avg` = `sum` / `count`, and the last value `val`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all values."""
+        """Start over at 0."""
         self.val = self.sum = 0.0
         self.count = 0
 
     def update(self, val: float, n: int = 1) -> None:
-        """Add a value that counts for `n` samples."""
+        """Add a value with weight `n`."""
         self.val = val
         self.sum += val * n
         self.count += n
@@ -39,13 +33,13 @@ class State:
     """The place of a run.
 
     Attributes:
-        epoch: the epoch that comes next, or is under way.
-        step: batches of it that are trained on already.
-        iteration: batches trained on in all epochs.
-        convnet_loss: mean over the samples of the epoch so far.
-        knn_top1: accuracy of the nearest-neighbour probe by the number of neighbours, for the
-            network that the epoch begins with; None where `--probe` did not ask for it.
-        scaler: of the gradients, in fp16.
+        epoch: the current epoch, or the next one.
+        step: number of batches done in this epoch.
+        iteration: number of batches done in all epochs.
+        convnet_loss: mean over the samples of this epoch so far.
+        knn_top1: accuracy of the nearest-neighbour probe, by number of neighbours, with the network
+            before this epoch; None without `--probe`.
+        scaler: scales gradients in fp16.
     """
 
     epoch: int
@@ -56,7 +50,7 @@ class State:
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
     def finish_epoch(self) -> None:
-        """Go on to the next epoch."""
+        """Move to the start of the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
 
     def to_plain(self) -> dict[str, Any]:
@@ -67,13 +61,13 @@ class State:
             "iteration": self.iteration,
             "convnet_loss": [self.convnet_loss.sum, self.convnet_loss.count],
             "knn_top1": self.knn_top1,
-            "grad_scaler": self.scaler.state_dict(),  # empty but in fp16
+            "grad_scaler": self.scaler.state_dict(),  # empty unless in fp16
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "State":
-        """The state of a checkpoint; a released one has an epoch only. May raise anything where
-        the checkpoint is malformed."""
+        """The state in a checkpoint; a released one has only an epoch. A malformed one can raise
+        anything."""
         state = cls(int(plain["epoch"]))
         if "step" in plain:
             state.step, state.iteration = plain["step"], plain["iteration"]

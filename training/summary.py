@@ -1,4 +1,4 @@
-"""What a run says of itself: the numbers of an epoch, a few lines for each, and the end."""
+"""An epoch in numbers and in words, and the summary at the end of a run."""
 
 import resource
 import sys
@@ -19,9 +19,9 @@ def epoch_metrics(
     """A line of `metrics.jsonl`.
 
     Args:
-        clusters: what the method says of the epoch's clusters.
-        counts: images in the data set, and images trained on in the epoch.
-        seconds: per stage.
+        clusters: the method's metrics.
+        counts: number of images in the data set, and of images trained on in this epoch.
+        seconds: by stage.
     """
     images, drawn = counts
     return {
@@ -45,11 +45,11 @@ def describe_clusters(
     labels: np.ndarray | None,
     knn_top1: dict[str, float] | None,
 ) -> str:
-    """The clusters of the finished network in a line.
+    """One line about the finished network's clusters.
 
     Args:
-        assignment: `(N,) int64`, −1 for an image that is left out.
-        before: the same of the last epoch.
+        assignment: `(N,) int64`, −1 for an image that was left out.
+        before: `(N,) int64`, the last epoch's.
         labels: `(N,) int64` folder labels, if there are any.
         knn_top1: see `State`.
     """
@@ -83,15 +83,20 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
 def summarise(
     history: list[dict[str, Any]], epochs: int, folder: Path, report: Path | None = None
 ) -> str:
-    """The end of a run: how its epochs went (those that the folder knows of), where its files are
-    (with its page, if there is one), and what to try next."""
+    """The summary at the end of a run: the change from the first epoch to the last, its files, and
+    how to continue.
+
+    Args:
+        history: the metrics of each epoch, as far as the folder has them.
+        report: the page of the run, if there is one.
+    """
     rows = [
         *(_course(history) if history else []),
         ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
         *([("report", f"{report} (open it in a browser)")] if report else []),
         ("curves", f"{_python()} -m tensorboard.main --logdir {folder}"),
         (
-            "to go on",
+            "to continue",
             f"the same command with --resume {folder / 'checkpoint.pth.tar'} --epochs {2 * epochs}",
         ),
     ]
@@ -100,7 +105,7 @@ def summarise(
 
 
 def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    known = [{**dict.fromkeys(NUMBERS), **line} for line in history]  # or None
+    known = [{**dict.fromkeys(NUMBERS), **line} for line in history]
     first, last = known[0], known[-1]
     ends = [first, last] if len(known) > 1 else [first]
 
@@ -111,27 +116,21 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [
         ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
         ("clustering loss", change("kmeans_loss", ".4g")),
-        (
-            "convnet loss",
-            f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})",
-        ),
+        ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         ("NMI to the folder labels", change("nmi_labels")),
-        (
-            "clusters not empty",
-            f"{last['nonempty_clusters']} of {last['clusters']}",
-        ),
+        ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
     ]
 
 
 def duration(history: list[dict[str, Any]]) -> str:
-    """How long the epochs took together."""
+    """The time of all epochs, in words."""
     hours = sum(sum(line.get("seconds", {}).values()) for line in history) / 3600
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
 def _python() -> str:
-    """The interpreter as one would type it here."""
+    """The path of Python, as typed from the current folder."""
     here = Path.cwd()
     python = Path(sys.executable)
     return str(python.relative_to(here) if python.is_relative_to(here) else python)
@@ -150,7 +149,7 @@ def _rate(images: int, seconds: float) -> float | None:
 
 
 def _peak_memory() -> dict[str, float]:
-    """Largest memory so far, of this process and on the GPU, in GiB."""
+    """Peak memory of this process and on the GPU, in GiB."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():

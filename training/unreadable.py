@@ -1,4 +1,4 @@
-"""The images that a run cannot read: named in its log and in `bad_images.txt`, and counted."""
+"""The images that a run can't read: named in its log and in `bad_images.txt`, and counted."""
 
 import logging
 from pathlib import Path
@@ -18,10 +18,10 @@ class Unreadable:
     Args:
         folder: the experiment folder.
         images: all images.
-        continues: take over the names that are in the folder.
+        continues: keep the names in the folder.
 
     Attributes:
-        now: the reasons by index, of the images that this pass could not read.
+        now: the reason by index, for the images that this pass couldn't read.
     """
 
     def __init__(self, folder: Path, images: ImageList, continues: bool) -> None:
@@ -30,23 +30,23 @@ class Unreadable:
         self._named = self._listed() if continues else {}
 
     def leave_out(self, indices: set[int]) -> None:
-        """Go on within an epoch without the named images that it has left out."""
+        """Resume mid-epoch, without the images that the epoch left out."""
         self.now = {index: reason for index, reason in self._named.items() if index in indices}
 
     def begin_pass(self) -> None:
-        """Read all images anew: a disk that was away for a moment costs its images one pass."""
+        """Forget the failures so far: each pass tries every image again."""
         self.now = {}
 
     def report(self, unreadable: dict[int, str]) -> None:
-        """Name each unreadable image, in the log and in `bad_images.txt`; once, if it stays
-        unreadable from one pass to the next.
+        """Name unreadable images in the log and in `bad_images.txt`: once, as long as they stay
+        unreadable.
 
         Args:
             unreadable: the reason, by image index.
 
         Raises:
-            InputError: more than 1 % of the images are unreadable in this pass. (With several
-                processes `gather` raises it, in all of them.)
+            InputError: more than 1% of the images are unreadable in this pass. With several
+                processes, `gather` raises it instead.
         """
         new = {index: reason for index, reason in unreadable.items() if index not in self.now}
         if not new:
@@ -61,10 +61,10 @@ class Unreadable:
             self._check()
 
     def gather(self) -> None:
-        """Name the unreadable images of all processes; each process calls it.
+        """Name the unreadable images of all processes, which call this together.
 
         Raises:
-            InputError: as `report`.
+            InputError: as `report`, in every process.
         """
         for unreadable in gather_objects(self.now):
             self.report(unreadable)
@@ -77,7 +77,7 @@ class Unreadable:
             *_, last = self.now.values()
             raise InputError(
                 f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
-                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); mend or remove "
+                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); repair or remove "
                 f"those in {self.path}"
             )
 
@@ -96,7 +96,7 @@ class Unreadable:
 
 
 class UnreadableElsewhere:
-    """The same in the other processes, which write nothing."""
+    """Stands for `Unreadable` in the processes that write nothing: all but the first."""
 
     def __init__(self) -> None:
         self.now: dict[int, str] = {}
@@ -110,4 +110,4 @@ class UnreadableElsewhere:
     def gather(self) -> None:
         gather_objects(self.now)
         with together():
-            pass  # the process that writes raises where they are too many
+            pass  # the first process raises if there are too many

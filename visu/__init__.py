@@ -1,7 +1,7 @@
 """Pictures of runs, clusters, features and filters; docs/pictures.md shows them.
 
-In: an experiment folder, or a checkpoint and images. Out: JPEG and PNG sheets, HTML pages that
-need no other file. Imports any room but tools/ and benchmarks/.
+In: an experiment folder, or a checkpoint and images. Out: JPEG and PNG sheets, self-contained HTML
+pages. Imports any room except tools/ and benchmarks/.
 
 Scripts, run as `python visu/NAME.py`:
     report.py            a run's report.html
@@ -15,12 +15,12 @@ Scripts, run as `python visu/NAME.py`:
 Behind them:
     report_page.py       the content of the report
     charts.py            the curves of a run, as SVG or in a figure
-    gallery.py           the clusters that a page shows, and the names to search in
+    gallery.py           the clusters that a page shows, and the names to search
     first_filters.py     the filters of the first conv layer as pictures
-    page.py              HTML pages from a template, JSON and small pictures
-    contact_sheet.py     many small pictures in rows, with captions
+    page.py              HTML pages from templates and small pictures
+    contact_sheet.py     small pictures in rows, with captions
     ascent.py            gradient ascent from noise
-    folded.py            a frozen network in fewer, larger operations
+    folded.py            a frozen network as fewer and larger operations
     top_images.py        the best images of each filter, in one pass
     receptive_field.py   the pixels that a place of a conv layer sees
 """

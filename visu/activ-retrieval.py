@@ -1,5 +1,5 @@
-# ruff: noqa: N999 (users know it by this name)
-"""`activ_retrieval.py`, under the name that the paper's code has for it."""
+# ruff: noqa: N999 (the original's name)
+"""Runs `activ_retrieval.py` under the name that the original code uses."""
 
 import runpy
 from pathlib import Path

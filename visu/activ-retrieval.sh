@@ -4,8 +4,8 @@
 #   DATA=/imagenet/train MODEL=exp/001/checkpoint.pth.tar CONV=5 visu/activ-retrieval.sh
 #   cd visu && DATA=../images MODEL=../exp/001/checkpoint.pth.tar EXP=pictures ./activ-retrieval.sh
 #
-# They go to EXP, by default visu/ beside the checkpoint. One GPU, or a CPU at some hundred images a
-# second. Further flags go to activ-retrieval.py, and win.
+# Results go to EXP, by default visu/ beside the checkpoint. Runs on one GPU, or on a CPU at a few
+# hundred images a second. Further flags are passed to activ-retrieval.py and win.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../recipes/env.sh"
 

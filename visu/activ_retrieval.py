@@ -1,9 +1,9 @@
 """The images that each filter of a conv layer responds to most, and where in them.
 
-An image's response is the mean over all places of the filter's activation after the ReLU, in the
-view that is clustered: short side resized to 256/224 of the input's side, central crop. Where it is
-0 the image counts as none. The box in an image, and the picture beside it, are the receptive field
-of the place with the highest activation; grey is beyond the border.
+An image's response is the filter's activation after the ReLU, averaged over all places. The image
+is seen as for clustering: short side resized to 256/224 of the input's side, central crop. An image
+with response 0 does not count. The box in an image, and the picture beside it, are the receptive
+field of the place with the highest activation; grey is beyond the border.
 """
 
 import argparse
@@ -11,9 +11,10 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # started as a script, from wherever it was
+if not __package__:  # `python visu/activ_retrieval.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -34,7 +35,7 @@ from system.progress import progress
 from visu.contact_sheet import GROUND, MISSING, Strip, check_sheet, contact_sheet
 from visu.page import save_jpeg
 from visu.receptive_field import ReceptiveField, map_side, receptive_field
-from visu.top_images import TopImages, top_images
+from visu.top_images import TopImages, count_filters, top_images
 
 FILTERS_PER_SHEET = 64
 SIDE = 64  # of a picture on a sheet, in pixels
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
         found = top_images(
             inputs.loader, model, list(before), args.count, inputs.compute, unreadable, advance
         )
-    if not found:
+    if len(unreadable.named) == len(images):
         raise InputError(f"--data: none of the {len(images)} images can be read")
     for layer, top in found.items():
         folder = args.exp / f"conv{layer}"
@@ -66,25 +67,24 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_sheets(model: ConvNet, layer: int, count: int) -> None:
-    """Check that contact sheets of so many images of each filter can be drawn.
+    """Check the size of contact sheets with `count` images of each filter.
 
     Raises:
         InputError: they would be too large.
     """
-    filters = model.modules_before_relu(layer)[-1].num_features
-    assert isinstance(filters, int)
+    filters = min(count_filters(model, layer), FILTERS_PER_SHEET)
     try:
-        check_sheet([2 * count] * min(filters, FILTERS_PER_SHEET), 2 * count, SIDE)
+        check_sheet([2 * count] * filters, 2 * count, SIDE)
     except InputError as error:
         raise InputError(f"--count {count}: {error}") from error
 
 
 def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> None:
-    """Copy each filter's images to `layer<l>-channel<c>/<rank>_<name>`, ranks from 1 on, in the
-    place of those of an earlier run.
+    """Copy each filter's images to `layer<l>-channel<c>/<rank>_<name>`, with ranks from 1 on. They
+    replace those of an earlier call.
 
     Raises:
-        InputError: an image that was there a moment ago is not any more.
+        InputError: an image has vanished since it was found.
     """
     digits = len(str(top.images.shape[1]))
     for number, row in enumerate(top.images):
@@ -102,48 +102,46 @@ def copy_images(layer: int, top: TopImages, images: ImageList, folder: Path) -> 
                 raise InputError(f"{images.where(image)}: {error}") from error
 
 
+@dataclass(frozen=True)
 class Places:
-    """Where the places of a layer's map lie in the view of an image.
+    """The places of a layer's map in the view of an image.
 
-    Args:
-        field: of the layer.
+    Attributes:
+        field: the layer's receptive field.
         map_side: places along a side of its map.
         size: side of the view in pixels.
     """
 
-    def __init__(self, field: ReceptiveField, map_side: int, size: int) -> None:
-        self.field, self.map_side, self.size = field, map_side, size
-
-    def box(self, place: int) -> tuple[int, int, int, int]:
-        """Of a place, counted row by row, what it sees; that may reach beyond the view."""
-        return self.field.box(*divmod(place, self.map_side))
+    field: ReceptiveField
+    map_side: int
+    size: int
 
     def draw(self, images: ImageList, index: int, place: int) -> tuple[Image.Image, Image.Image]:
-        """The view of an image with the box of a place in it, and what the box holds; both have the
-        side of a sheet's pictures."""
+        """The view of an image with the box of a place, counted row by row, and the content of the
+        box, both in the size of a sheet's pictures. The box may reach beyond the view."""
         try:
             with images.open(index) as file:
                 pixels = central_crop(self.size)(read_image(file))
-        except UnreadableImageError:  # it could be read in the pass
+        except UnreadableImageError:  # since the pass over the data
             grey = Image.new("RGB", (SIDE, SIDE), MISSING)
             return grey, grey
         view = F.to_pil_image(pixels)
-        left, top, right, bottom = self.box(place)
+        left, top, right, bottom = self.field.box(*divmod(place, self.map_side))
         seen = Image.new("RGB", (right - left, bottom - top), MISSING)
         seen.paste(view, (-left, -top))
         scale = SIDE / self.size
         small = view.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         corners = [round(scale * edge) for edge in (left, top, right - 1, bottom - 1)]
         ImageDraw.Draw(small).rectangle([min(max(c, 0), SIDE - 1) for c in corners], outline=BOX)
-        # enlarged, an edge to the grey would ring with a sharper one
+        # a sharper filter would ring at the edge of the grey
         return small, seen.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def draw_sheets(
     layer: int, top: TopImages, images: ImageList, places: Places, folder: Path
 ) -> list[Path]:
-    """Contact sheets of a layer, a row for each filter: its images with the boxes, then what those
-    hold. Returns their files."""
+    """Write a layer's contact sheets and return their paths. Each filter has a row: its images with
+    the boxes, then the contents of the boxes."""
     filters, count = top.images.shape
     sheets = []
     for start in range(0, filters, FILTERS_PER_SHEET):
@@ -155,7 +153,7 @@ def draw_sheets(
 
 
 def strip_of(layer: int, number: int, top: TopImages, images: ImageList, places: Places) -> Strip:
-    """A filter's row of a sheet."""
+    """A filter's row on a sheet."""
     there = top.images[number] >= 0
     chosen, peaks = top.images[number][there].tolist(), top.peaks[number][there].tolist()
     drawn = [places.draw(images, i, place) for i, place in zip(chosen, peaks, strict=True)]
@@ -168,7 +166,7 @@ def strip_of(layer: int, number: int, top: TopImages, images: ImageList, places:
 
 
 def describe(layer: int, top: TopImages, folder: Path, sheets: Sequence[Path]) -> str:
-    """What was written of a layer, and which filters respond to nothing."""
+    """The lines to print on a layer: its files, and the filters that respond to no image."""
     silent = np.flatnonzero(top.images[:, 0] < 0).tolist()
     lines = [f"conv{layer}: images of {len(top.images) - len(silent)} filters in {folder}/"]
     if silent:
@@ -186,7 +184,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     flags.add_data(parser, network.DATA_HELP, metavar="DIR", nargs="+")
     flags.add_model(parser)
-    conv_help = "conv layers, from 1 on, or all; several take one pass over the data"
+    conv_help = "conv layers, from 1 on, or all; one pass over the data does for several"
     add_conv_flag(parser, "1", conv_help)
     flags.add_exp(parser, "folder for the images and sheets", required=True)
     parser.add_argument(

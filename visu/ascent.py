@@ -1,23 +1,24 @@
 """Pictures that filters of a conv layer respond to, by gradient ascent from noise.
 
-After Yosinski et al. (2015), as in the paper's Figure 4. A picture x is what the network
-takes: colours from 0 to 1, less ImageNet's mean and over its standard deviation, channel by
-channel. It starts as grey noise, 128 ± 20 (normally distributed) of 0 to 255, so that its values
-have a standard deviation of about 0.35. With a_j the mean over all places of filter j's activation
-after the ReLU, the objective of filter c is
+After Yosinski et al. (2015), as in the paper's Figure 4. A picture x is an input of the network:
+colours from 0 to 1, with ImageNet's mean subtracted and divided by its standard deviation, channel
+by channel. It starts as grey noise, 128 ± 20 (normally distributed) of 0 to 255, so that its values
+have a standard deviation of about 0.35. Let a_j be filter j's activation after the ReLU, averaged
+over all places. The objective of filter c is
 
-    log softmax(a)_c − wd ‖x‖²,
+    log softmax(a)_c − wd ‖x‖².
 
-the first term being the negative cross-entropy between c and the layer's other filters. Where c is
+The first term is the negative cross-entropy between c and the layer's other filters. If c is
 silent, a_c is the mean before the ReLU, which has a gradient. In each iteration x moves by lr times
-the objective's gradient divided by its norm: lr is a distance in the whole space of x, of which 3
-is 0.008 a value at 224 × 224 pixels. Every `step` iterations x is blurred.
+the objective's gradient divided by its norm. So lr is a distance in the whole space of x; at
+224 × 224 pixels, 3 is 0.008 for each value. Every `step` iterations x is blurred.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,21 +29,21 @@ from system.device import AUTOCAST, Compute
 from system.seeding import derive_seed
 from visu.folded import folded
 
-NOISE = 128.0, 20.0  # mean and standard deviation of the start, of 0 to 255
-SHOWN = 0.5, 0.1  # of the picture that is shown, of 0 to 1
-TRUNCATE = 4.0  # standard deviations at which the blur's kernel ends
+NOISE = 128.0, 20.0  # mean and standard deviation of the start, from 0 to 255
+SHOWN = 0.5, 0.1  # mean and standard deviation of the final picture, from 0 to 1
+TRUNCATE = 4.0  # radius of the blur's kernel, in standard deviations
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """How a picture is made.
+    """The settings of the ascent.
 
     Attributes:
         lr: length of a step.
         wd: weight of ‖x‖².
         sig: standard deviation of the blur in pixels; 0 for none.
-        step: iterations from one blur to the next.
-        niter: iterations.
+        step: iterations between blurs.
+        niter: iterations in all.
         idim: side of the picture in pixels.
     """
 
@@ -56,8 +57,8 @@ class Ascent:
 
 @dataclass(frozen=True)
 class Ascended:
-    """Pictures `(B, 3, S, S) uint8` on the CPU, and each one's mean activation of its filter after
-    the ReLU, of the noise and of the result, `(B,)`."""
+    """Pictures `(B, 3, S, S) uint8` on the CPU, and for each its filter's mean activation after the
+    ReLU `(B,)`, at the start (the noise) and at the end."""
 
     pictures: Tensor
     start: Tensor
@@ -75,31 +76,29 @@ def ascend(
 ) -> Ascended:
     """Make the pictures of some filters of a conv layer, all at once.
 
-    A picture depends on its own filter's noise and on nothing else in the batch, to the last bit
-    where the device rounds alike in batches of any size. CPUs do so in bf16, and in float32 but for
-    a batch of one picture with maps of fewer than 20,480 values (AlexNet: below 160 pixels),
-    for which torch takes another kernel; the difference, 1e-7 at first, may grow with the
-    iterations until it can be seen.
+    A picture does not depend on the others in the batch, to the last bit on a device that rounds
+    alike in batches of any size. CPUs do so in bf16. In float32 they do so except for a batch of
+    one picture with maps of fewer than 20,480 values (AlexNet: below 160 pixels): there torch uses
+    another kernel. The difference is 1e-7 at first and may grow until it is visible.
 
     Args:
         layer: 1 for the first.
         seed: of the noise, together with the layer and the filter.
-        advance: told how many iterations of a picture each step has done.
+        advance: called after each iteration with the number of pictures.
     """
     network = folded(model, layer).to(compute.device, AUTOCAST.get(compute.precision))
     wanted = torch.tensor(filters, device=compute.device)
     noise = torch.stack([noise_of(layer, each, ascent.idim, seed) for each in filters])
     x = to_input(noise, compute.device)
-    blur = Blur(ascent.sig, ascent.idim, compute.device)
     start = None
     for iteration in range(1, ascent.niter + 1):
         gradient, mean = gradient_of_objective(network, x, wanted, ascent.wd)
         start = mean if start is None else start
         norm = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
-        # a gradient of nothing but zeros, which has no direction, leaves the picture as it is
+        # a gradient of zeros has no direction, and the picture stays the same
         x = x.addcmul_(gradient, ascent.lr / norm.clamp_min(torch.finfo(norm.dtype).tiny))
         if iteration % ascent.step == 0:
-            x = blur(x)
+            x = blur(x, ascent.sig)
         advance(len(x))
     with torch.no_grad():
         end = _means(F.relu(_activations(network, x)))
@@ -119,13 +118,13 @@ def noise_of(layer: int, number: int, side: int, seed: int) -> Tensor:
 def gradient_of_objective(
     network: nn.Module, x: Tensor, filters: Tensor, wd: float
 ) -> tuple[Tensor, Tensor]:
-    """The gradient `(B, 3, S, S)` of each picture's objective, and the mean activation `(B,)` of
-    its filter after the ReLU.
+    """The gradient `(B, 3, S, S)` of each picture's objective, and its filter's mean activation
+    after the ReLU `(B,)`.
 
     Args:
-        network: from pictures, in its own precision, to activations before the ReLU.
+        network: maps pictures, in its own precision, to activations before the ReLU.
         x: `(B, 3, S, S) float32`.
-        filters: `(B,) int64`, of each picture.
+        filters: `(B,) int64`, one for each picture.
     """
     x = x.detach().requires_grad_()
     before = _activations(network, x)
@@ -140,11 +139,11 @@ def gradient_of_objective(
         own_mean = own.detach().mean((1, 2), dtype=torch.float32)
         means[rows, filters] = torch.where(silent, own_mean, mean)
     slopes = slopes_of_objective(means, filters)
-    # brought to 1, so that they do not vanish in half precision
+    # scaled to 1, so that they do not vanish in half precision
     scale = slopes.abs().amax(dim=1)[:, None, None, None].clamp_min(torch.finfo(torch.float32).tiny)
     weights = (slopes[:, :, None, None] / scale).to(after.dtype)
     outputs, gradients = [after], [weights.expand_as(after)]
-    if some_silent:  # those have no gradient through the ReLU
+    if some_silent:  # these filters have no gradient through the ReLU
         outputs.append(own)
         gradients.append((weights[rows, filters] * silent[:, None, None]).expand_as(own))
     (gradient,) = torch.autograd.grad(outputs, x, gradients)
@@ -153,11 +152,11 @@ def gradient_of_objective(
 
 
 def slopes_of_objective(means: Tensor, filters: Tensor) -> Tensor:
-    """`(B, C)` means a of activations → the gradient of log softmax(a)_c with regard to them: of
-    c itself 1 − p_c, of the others −p_j."""
+    """The gradient `(B, C)` of log softmax(a)_c with regard to the mean activations a `(B, C)`:
+    1 − p_c for filter c, and −p_j for the others."""
     rows = torch.arange(len(filters), device=filters.device)
     others = means.softmax(dim=1).index_put((rows, filters), means.new_zeros(()))
-    # a sum of small numbers: what 1 − p_c leaves of them would be lost in rounding
+    # 1 − p_c is the sum of the other p_j, which are small and would be lost in rounding
     return (-others).index_put((rows, filters), others.sum(dim=1))
 
 
@@ -170,40 +169,30 @@ def _means(maps: Tensor) -> Tensor:
     return maps.mean((2, 3), dtype=torch.float32)
 
 
-class Blur:
-    """A Gaussian blur of square pictures, mirrored at their borders (the border's pixels appear
-    twice there).
+def blur(x: Tensor, sig: float) -> Tensor:
+    """A Gaussian blur of square pictures `(N, 3, S, S)`, mirrored at their borders as in SciPy.
 
     Args:
         sig: standard deviation in pixels; 0 changes nothing.
-        side: of the pictures.
     """
-
-    def __init__(self, sig: float, side: int, device: torch.device) -> None:
-        radius = math.floor(TRUNCATE * sig + 0.5)
-        offsets = torch.arange(-radius, radius + 1)
-        weights = torch.exp(-0.5 * (offsets / (sig or 1)) ** 2)
-        self.weights = (weights / weights.sum()).tolist()
-        places = torch.arange(-radius, side + radius) % (2 * side)
-        self.mirrored = torch.where(places < side, places, 2 * side - 1 - places).to(device)
-        self.side = side
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """`(N, 3, side, side)`, the same blurred."""
-        if len(self.weights) == 1:
-            return x
-        for axis in (2, 3):
-            longer = x.index_select(axis, self.mirrored)
-            shifted = [longer.narrow(axis, at, self.side) for at in range(len(self.weights))]
-            x = shifted[0] * self.weights[0]
-            for part, weight in zip(shifted[1:], self.weights[1:], strict=True):
-                x.add_(part, alpha=weight)
+    radius = math.floor(TRUNCATE * sig + 0.5)
+    if radius == 0:
         return x
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sig) ** 2)
+    first, *others = (kernel / kernel.sum()).tolist()
+    side = x.shape[2]
+    mirrored = torch.from_numpy(np.pad(np.arange(side), radius, "symmetric")).to(x.device)
+    for axis in (2, 3):
+        longer = x.index_select(axis, mirrored)
+        x = longer.narrow(axis, 0, side) * first
+        for offset, weight in enumerate(others, 1):
+            x.add_(longer.narrow(axis, offset, side), alpha=weight)
+    return x
 
 
 def as_picture(x: Tensor) -> Tensor:
-    """`(N, 3, S, S)` of what networks take → `(N, 3, S, S) uint8` to look at: the colours of each
-    brought to mean 0.5 and standard deviation 0.1, and clipped."""
+    """Inputs of a network `(N, 3, S, S)` → pictures to look at `(N, 3, S, S) uint8`: the colours of
+    each are scaled to mean 0.5 and standard deviation 0.1, and clipped."""
     colours = to_colours(x)
     dims, (mean, deviation) = (1, 2, 3), SHOWN
     colours = colours - colours.mean(dims, keepdim=True)

@@ -1,9 +1,9 @@
-"""The curves of runs, drawn by matplotlib: for a picture of several runs, or as SVG for a page."""
+"""The curves of runs, drawn by matplotlib: into a figure of several runs, or as SVG for a page."""
 
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -21,10 +21,10 @@ class Chart:
     """Curves over the epochs that share a scale.
 
     Attributes:
-        title: names the y-axis.
+        title: the label of the y-axis.
         note: what the values mean, in a line.
-        scale: the y-axis; "zero" is linear from 0.
-        series: a curve each.
+        scale: of the y-axis; "zero" is linear from 0.
+        series: one for each curve.
     """
 
     title: str
@@ -66,10 +66,7 @@ DETAILS = [
     Chart(
         "clusters that are not empty",
         scale="zero",
-        series=[
-            ("not empty", "C0", "-", "nonempty_clusters"),
-            ("k", "C7", "--", "clusters"),
-        ],
+        series=[("not empty", "C0", "-", "nonempty_clusters"), ("k", "C7", "--", "clusters")],
     ),
     Chart(
         "sizes of the clusters",
@@ -91,10 +88,10 @@ DETAILS = [
         ],
     ),
 ]
-MOST_POINTS = 40  # that are marked one by one
+MOST_POINTS = 40  # of a curve with a dot for each point
 LARGEST = 1e100  # matplotlib cannot scale an axis to the largest floats
 
-# In a page, the colours come from its style sheet, so that they follow its dark mode.
+# A page's style sheet sets the colours, so that they follow its dark mode.
 VARIABLES = {
     "#1f77b4": "blue",
     "#ff7f0e": "orange",
@@ -116,17 +113,17 @@ STYLE: Any = {
 
 
 def keep_known(charts: Iterable[Chart], lines: Metrics) -> list[Chart]:
-    """The charts with the series that have a value in some line; without those that have none."""
+    """The charts, without the series that have no value in any line."""
     kept = []
     for chart in charts:
         series = [s for s in chart.series if any(number(line, s[3]) is not None for line in lines)]
         if series:
-            kept.append(Chart(chart.title, note=chart.note, scale=chart.scale, series=series))
+            kept.append(replace(chart, series=series))
     return kept
 
 
 def number(line: dict[str, Any], keys: str) -> float | None:
-    """A value of a line by its keys, with dots between; None unless it is a finite number."""
+    """The value of a line at keys joined by dots; None unless it is a finite number."""
     value: Any = line
     for key in keys.split("."):
         value = value.get(key) if isinstance(value, dict) else None
@@ -134,7 +131,7 @@ def number(line: dict[str, Any], keys: str) -> float | None:
 
 
 def draw_chart(ax: Axes, chart: Chart, metrics: Metrics) -> None:
-    """Draw one run's curves. An epoch without a value is left out, and the curve goes on."""
+    """Draw one run's curves. A curve skips the epochs without a value."""
     for name, colour, style, keys in chart.series:
         points = [(number(line, "epoch"), number(line, keys)) for line in metrics]
         there = [point for point in points if None not in point]
@@ -151,7 +148,7 @@ def draw_chart(ax: Axes, chart: Chart, metrics: Metrics) -> None:
 
 
 def chart_svg(chart: Chart, metrics: Metrics, name: str) -> str:
-    """One run's curves as SVG, see `_to_svg`."""
+    """One run's curves as SVG; its ids begin with `name`."""
     with mpl.rc_context(STYLE):
         figure, ax = _make_figure()
         draw_chart(ax, chart, metrics)
@@ -160,11 +157,12 @@ def chart_svg(chart: Chart, metrics: Metrics, name: str) -> str:
 
 
 def histogram_svgs(edges: Sequence[int], counts: Sequence[Sequence[int]], name: str) -> list[str]:
-    """Histograms of cluster sizes on one scale, as SVG, see `_to_svg`.
+    """Histograms of cluster sizes on one scale, as SVG.
 
     Args:
-        edges: of the bins, whole numbers from 1 on; each is the least size of its bin.
+        edges: the smallest size of each bin, whole numbers from 1 on, and the end of the last bin.
         counts: clusters in each bin, for each histogram.
+        name: the beginning of the SVGs' ids.
     """
     with mpl.rc_context(STYLE):
         figure, ax = _make_figure()
@@ -180,7 +178,7 @@ def histogram_svgs(edges: Sequence[int], counts: Sequence[Sequence[int]], name: 
         for place, row in enumerate(counts):
             bars.set_data(row)
             drawn.append(_to_svg(figure, f"{name}{place}", "histogram of the cluster sizes"))
-            figure.set_layout_engine("none")  # found once, it is right for all
+            figure.set_layout_engine("none")  # the first layout fits all
         return drawn
 
 
@@ -197,8 +195,8 @@ def _mark_powers(axis: Axis, low: float, high: float) -> None:
 
 
 def _to_svg(figure: Figure, name: str, title: str) -> str:
-    """A figure as an SVG element for a page: it has the page's font, its colours are the page's CSS
-    variables, and its ids begin with `name`, so that several charts can be in one page."""
+    """A figure as an SVG element with the page's font, the page's CSS variables as colours, and ids
+    that begin with `name`, so that a page can hold several figures."""
     file = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):  # the same ids each time

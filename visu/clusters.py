@@ -1,7 +1,5 @@
-"""A run's clusters as contact sheets: the largest, the tightest, random ones; and how they moved
-since the epoch before.
-
-The images shown of a cluster are a random sample of it, so that what one sees is what is in it.
+"""Contact sheets of a run's largest, tightest and random clusters, with how they moved since the
+epoch before. The images shown are a random sample of each cluster.
 """
 
 import argparse
@@ -13,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # `python visu/clusters.py` puts only visu/ on the import path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.quality import group_by_cluster, nmi
-from data.decode import limit_pixels
+from data.loading import set_decoding
 from features import network
 from features.network import open_inputs
 from system import cli, flags
@@ -27,15 +25,16 @@ from system.progress import progress
 from system.seeding import derive_seed
 from training.finished_run import ClusterView, Run, clusters_at, read_run
 from visu.contact_sheet import Strip, Thumbnails, check_sheet, contact_sheet
+from visu.page import percent
 
-LEAST = 5  # members of a cluster that counts as tight: one of a single image is as tight as can be
+LEAST = 5  # members of a tight cluster: with one image, any cluster would be tight
 SIDE = 96  # of a picture, in pixels
 COLUMNS = 10
 
 
 def main(args: argparse.Namespace) -> None:
-    limit_pixels(args.max_pixels)
     run = read_run(args.exp, args.data)
+    set_decoding(args, run.settings)
     run.require_images()
     epoch = chosen_epoch(run, args.epoch)
     views = clusters_at(run, epoch)
@@ -54,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     if why_not:
         sys.stdout.write(f"no distances, and no sheet of the tightest: {why_not}\n")
         del kinds["tightest"]
-        (out / "tightest.jpg").unlink(missing_ok=True)  # of a call before, beside other numbers
+        (out / "tightest.jpg").unlink(missing_ok=True)  # from an earlier call
     for kind, chosen in kinds.items():
         strips = [strip(run, epoch, view, distances, args.images, args.seed) for view in chosen]
         path = out / f"{kind}.jpg"
@@ -70,7 +69,7 @@ def chosen_epoch(run: Run, epoch: int | None) -> int:
     """The epoch of `--epoch`, or else the last one.
 
     Raises:
-        InputError: there are no clusters of it.
+        InputError: the run has no clusters of this epoch.
     """
     if not run.epochs:
         raise InputError(f"{run.folder}: no clusters yet: no file in {run.folder / 'assignments'}")
@@ -83,26 +82,26 @@ def chosen_epoch(run: Run, epoch: int | None) -> int:
 def mean_distances(
     args: argparse.Namespace, run: Run, epoch: int
 ) -> tuple[dict[int, float], str | None]:
-    """The mean distance of each cluster's members to its centroid, among the whitened features, by
-    cluster; or none, and why.
+    """The mean distance of whitened features to their centroid, by cluster; or an empty dict and
+    the reason.
 
-    They take a pass with the network whose features were clustered. The checkpoint has it once the
-    run is over: before, it has the network that was trained on these clusters since.
+    This takes a pass with the network whose features were clustered. Only the checkpoint of a
+    finished run has it; until then, the network has been trained on these clusters since.
     """
     path = args.exp / "checkpoint.pth.tar"
     if args.no_distances:
-        return {}, "as --no-distances asks"
+        return {}, "--no-distances is given"
     if not path.exists():
-        return {}, f"{path} is not there"
+        return {}, f"{path} is missing"
     as_in_training = argparse.Namespace(**vars(args), model=path, size=None)
     network = open_inputs(as_in_training, run.images)
     clusters = network.own_clusters
     if clusters is None:
-        return {}, f"{path} does not have the network of its clusters before the end of the run"
+        return {}, f"{path} has the network of its clusters only at the end of the run"
     if clusters.epoch != epoch:
         return {}, f"{path} has the network of epoch {clusters.epoch}, not of {epoch}"
     if network.checkpoint.get("images_digest", run.images.digest) != run.images.digest:
-        return {}, f"{path} is of other images than {run.folder / 'images.txt'}"
+        return {}, f"{path} was trained on other images than {run.folder / 'images.txt'}"
     with progress("features", len(run.images), "images") as advance:
         features = network.features(advance)
     x = clusters.whitening.apply(features.rows, network.compute.device)
@@ -112,8 +111,14 @@ def mean_distances(
 def centroid_distances(
     x: np.ndarray, assignment: np.ndarray, centroids: np.ndarray
 ) -> dict[int, float]:
-    """The mean Euclidean distance from a centroid `(k, d)` to its own of the rows `(M, d)`, by
-    cluster; of those that have rows."""
+    """The mean Euclidean distance of each cluster's rows to its centroid, by cluster; without those
+    that have no rows.
+
+    Args:
+        x: `(M, d)`.
+        assignment: `(M,)`, the cluster of each row.
+        centroids: `(k, d)`.
+    """
     members = group_by_cluster(assignment, len(centroids))
     return {
         number: float(np.linalg.norm(x[own] - centroids[number], axis=1).mean())
@@ -123,34 +128,29 @@ def centroid_distances(
 
 
 def largest(views: Sequence[ClusterView], count: int) -> list[ClusterView]:
-    """So many clusters, from the largest down."""
+    """The largest `count` clusters, the largest first."""
     return sorted(views, key=lambda view: -view.size)[:count]
 
 
 def tightest(
     views: Sequence[ClusterView], count: int, distances: dict[int, float]
 ) -> list[ClusterView]:
-    """So many clusters, from the smallest mean distance up, of those with `LEAST` members."""
+    """The `count` clusters of at least `LEAST` members with the smallest mean distances."""
     known = [view for view in views if view.size >= LEAST and view.number in distances]
     return sorted(known, key=lambda view: distances[view.number])[:count]
 
 
 def at_random(views: Sequence[ClusterView], count: int, seed: int) -> list[ClusterView]:
-    """So many clusters at random, by number."""
+    """Up to `count` clusters at random, by number."""
     rng = np.random.default_rng(derive_seed(seed, "clusters shown"))
     chosen = rng.permutation(len(views))[:count]
     return [views[i] for i in np.sort(chosen)]
 
 
 def strip(
-    run: Run,
-    epoch: int,
-    view: ClusterView,
-    distances: dict[int, float],
-    images: int,
-    seed: int,
+    run: Run, epoch: int, view: ClusterView, distances: dict[int, float], images: int, seed: int
 ) -> Strip:
-    """A cluster in a line, and a random sample of its images."""
+    """A cluster's caption and a random sample of its images."""
     rng = np.random.default_rng(derive_seed(seed, "images shown", view.number))
     chosen = np.sort(rng.permutation(view.members)[:images])
     pictures = Thumbnails(run.images, chosen.tolist(), SIDE)
@@ -158,21 +158,16 @@ def strip(
 
 
 def caption(run: Run, epoch: int, view: ClusterView, distances: dict[int, float]) -> str:
-    """What there is to say of a cluster."""
+    """A cluster's size, purity, mean distance and share that was together, as far as known."""
     said = [f"cluster {view.number}: {view.size:,} image{'s' if view.size > 1 else ''}"]
     if view.purity is not None:
         said.append(f"purity {percent(view.purity)} ({view.label})")
     if view.number in distances:
         said.append(f"mean distance {distances[view.number]:.3f}")
     if view.stayed is not None:
-        before = run.epoch_before(epoch)
-        there = f"in epoch {before} (cluster {view.before})"
+        there = f"in epoch {run.epoch_before(epoch)} (cluster {view.before})"
         said.append(f"{percent(view.stayed)} were together {there}")
     return ", ".join(said)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def row(view: ClusterView, distances: dict[int, float]) -> dict[str, Any]:
@@ -189,7 +184,7 @@ def row(view: ClusterView, distances: dict[int, float]) -> dict[str, Any]:
 
 
 def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
-    """The clusters of an epoch in a line."""
+    """A line on the clusters of an epoch."""
     assignment, before = run.assignment(epoch), run.epoch_before(epoch)
     sizes = [view.size for view in views]
     said = [
@@ -205,7 +200,7 @@ def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="Contact sheets of a run's clusters, and how they moved.",
+        description="Write contact sheets of a run's clusters, and print how they moved.",
         example="python visu/clusters.py exp/001 --count 20",
         details="docs/pictures.md",
     )
@@ -216,8 +211,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--images", type=cli.whole_number(1), default=20, help="images of a cluster")
     add("--out", type=Path, help="folder for the sheets; left out: clusters_epoch_NNNN in EXP")
     flags.add_run_data(parser)
-    flags.add_seed(parser, "of the clusters and images chosen", default=0)
-    distances_help = "spare the pass over the images that mean distances need"
+    flags.add_seed(parser, "random seed of the choice of clusters and images", default=0)
+    distances_help = "skip the pass over the images that mean distances need"
     add("--no-distances", action="store_true", help=distances_help)
     network.add_pass_flags(parser)
     return parser.parse_args(argv)

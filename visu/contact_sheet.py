@@ -1,5 +1,6 @@
-"""Contact sheets: many small pictures in rows, with a line of text above each strip of them."""
+"""Contact sheets: many small pictures in rows, in strips with a line of text above each."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ SPACE = 4  # pixels between pictures
 TEXT = 20  # height of a line of text in pixels
 FONT_SIZE = 14
 GROUND, INK, MISSING = (250, 250, 250), (20, 20, 20), (200, 200, 200)
-LARGEST_SIDE = 65_500  # pixels; the most that a JPEG can have
+LARGEST_SIDE = 65_500  # pixels, the limit of JPEG
 MOST_PIXELS = 2**27  # 400 MB
 
 
@@ -29,8 +30,8 @@ class Strip:
 
 @dataclass(frozen=True)
 class Thumbnails(Sequence[Image.Image]):
-    """Thumbnails of some images, each made when it is asked for, so that only the sheet takes
-    memory."""
+    """Thumbnails of some images. Each is made when it is used: only the sheet takes memory, and a
+    sheet that is too large is noticed before any image is read."""
 
     images: ImageList
     chosen: Sequence[int]
@@ -44,7 +45,7 @@ class Thumbnails(Sequence[Image.Image]):
 
 
 def thumbnail(images: ImageList, index: int, side: int) -> Image.Image:
-    """The central square of an image, `side` × `side` pixels, RGB; grey where it cannot be read."""
+    """The central square of an image, `side` × `side` pixels, RGB; grey if it can't be read."""
     try:
         with images.open(index) as file:
             return ImageOps.fit(read_image(file), (side, side))
@@ -53,14 +54,14 @@ def thumbnail(images: ImageList, index: int, side: int) -> Image.Image:
 
 
 def contact_sheet(strips: Sequence[Strip], columns: int = 10, side: int = 96) -> Image.Image:
-    """Draw strips below each other; one with more than `columns` pictures goes over several rows.
+    """Draw strips below each other; a strip with more than `columns` pictures takes several rows.
     A title that is too long is cut; a picture that is too large is made smaller.
 
     Args:
-        side: of the square that each picture is drawn in, in pixels.
+        side: of each picture's square, in pixels.
 
     Raises:
-        InputError: the sheet would be too large; no picture has been asked for yet.
+        InputError: the sheet would be too large.
     """
     step = side + SPACE
     width, heights = check_sheet([len(strip.pictures) for strip in strips], columns, side)
@@ -73,17 +74,18 @@ def contact_sheet(strips: Sequence[Strip], columns: int = 10, side: int = 96) ->
         for number, picture in enumerate(strip.pictures):
             row, column = divmod(number, columns)
             left, upper = SPACE + column * step, top + TEXT + SPACE + row * step
-            fitting = (
-                picture if max(picture.size) <= side else ImageOps.contain(picture, (side,) * 2)
-            )
-            sheet.paste(fitting, (left, upper))
+            if max(picture.size) > side:
+                picture = ImageOps.contain(picture, (side, side))
+            sheet.paste(picture, (left, upper))
         top += height
     return sheet
 
 
 def check_sheet(counts: Sequence[int], columns: int = 10, side: int = 96) -> tuple[int, list[int]]:
-    """The width of a sheet and the height of each strip, in pixels, of strips with so many
-    pictures.
+    """The width of a sheet and the heights of its strips, in pixels.
+
+    Args:
+        counts: the number of pictures of each strip.
 
     Raises:
         InputError: the sheet would be too large.
@@ -99,29 +101,25 @@ def check_sheet(counts: Sequence[int], columns: int = 10, side: int = 96) -> tup
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's has the Latin one
-    only."""
+    """DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's own font has only
+    the Latin one."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(path, FONT_SIZE)
 
 
 def _printable(text: str) -> str:
-    """One line that can be drawn: a line break is a space, and what is no text (the bytes of a file
-    name that is not UTF-8, control characters) the sign for a character
-    that is missing."""
+    """One line of text: line breaks become spaces; control characters, and bytes of a file name
+    that are not UTF-8, become the replacement character."""
     spaced = " ".join(text.split())
     return "".join(c if c.isprintable() else "\ufffd" for c in spaced)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as fits into so many pixels, with an ellipsis."""
+    """The text, cut to a width in pixels, with an ellipsis if it is cut."""
     if font.getlength(text) <= width:
         return text
-    fits, too_long = 0, len(text)
-    while too_long - fits > 1:  # halve what lies between
-        middle = (fits + too_long) // 2
-        if font.getlength(f"{text[:middle]}…") <= width:
-            fits = middle
-        else:
-            too_long = middle
+    lengths = range(1, len(text))
+    fits = bisect.bisect(
+        lengths, float(width), key=lambda length: font.getlength(f"{text[:length]}…")
+    )
     return f"{text[:fits].rstrip()}…"

@@ -1,8 +1,8 @@
-"""The curves of runs side by side: what learned beside what did not.
+"""The curves of runs side by side, to compare what learned with what did not.
 
-A column for each run, and a row for the loss (against ln k, what guessing gives), for how much the
-clusters have in common with the epoch before's and with the folder labels, and for the purity and
-the nearest-neighbour probe, where there are labels. A row has one scale for all runs.
+Each run has a column. The rows are the loss (with ln k, the loss of guessing), the NMI of the
+clusters to those of the epoch before and to the folder labels, and, where there are labels, purity
+and the nearest-neighbour probe. A row has one scale for all runs.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-if __name__ == "__main__":  # started by its path, from wherever
+if __name__ == "__main__":  # `python visu/curves.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from system import cli
@@ -22,13 +22,17 @@ from training.logs import read_metrics
 from visu.charts import LEARNING, Metrics, draw_chart, keep_known
 
 NEEDED = {"epoch", "convnet_loss", "ln_k", "nmi_previous", "nmi_labels", "purity"}
-WIDTH, HEIGHT = 3.4, 2.2  # of a curve, in inches
+WIDTH, HEIGHT = 3.4, 2.2  # of a chart, in inches
 DPI = 110
 ENDINGS = (".png", ".svg", ".pdf")
 
 
 def draw_curves(runs: dict[str, Metrics]) -> Figure:
-    """A figure with a column for each run, by its name."""
+    """A figure with a column for each run.
+
+    Args:
+        runs: the lines of each run's metrics.jsonl, by the name above its column.
+    """
     charts = keep_known(LEARNING, [line for metrics in runs.values() for line in metrics])
     size = (WIDTH * len(runs), HEIGHT * len(charts))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -46,12 +50,11 @@ def draw_curves(runs: dict[str, Metrics]) -> Figure:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the picture."""
     names = args.names or [str(folder) for folder in args.exp]
     if len(names) != len(args.exp):
         raise InputError(f"--names: {len(names)} for {len(args.exp)} runs; give one for each")
     if len(set(names)) < len(names):
-        raise InputError(f"--names {' '.join(names)}: give each run another one")
+        raise InputError(f"--names {' '.join(names)}: give each run its own name")
     check_new_file("--out", args.out, ENDINGS)
     runs = {name: _read(folder) for name, folder in zip(names, args.exp, strict=True)}
     figure = draw_curves(runs)
@@ -63,9 +66,9 @@ def main(args: argparse.Namespace) -> None:
 def _read(folder: Path) -> Metrics:
     metrics = read_metrics(folder)
     if not metrics:
-        raise InputError(f"{folder}: no epoch of a run of main.py is in it (metrics.jsonl)")
+        raise InputError(f"{folder}: no finished epoch in its metrics.jsonl")
     if not all(set(line) >= NEEDED for line in metrics):
-        raise InputError(f"{folder / 'metrics.jsonl'}: has a line that is no epoch's")
+        raise InputError(f"{folder / 'metrics.jsonl'}: a line is not that of an epoch")
     return metrics
 
 
@@ -77,7 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("exp", metavar="EXP", type=Path, nargs="+", help="experiment folders of main.py")
-    add("--names", metavar="NAME", nargs="+", help="what to call them; left out: their folders")
+    add("--names", metavar="NAME", nargs="+", help="names of the runs; left out: their folders")
     out_help = "the picture: a .png, .svg or .pdf"
     add("--out", type=Path, default=Path("curves.png"), help=out_help)
     return parser.parse_args(argv)

@@ -1,10 +1,8 @@
-"""A map of the features of a data set in two dimensions, on one HTML page that needs nothing else:
-near each other lies what looks alike to the network.
+"""A map of a data set's features in two dimensions, on one self-contained HTML page.
 
-t-SNE places the features as they are clustered, whitened and normalised: what is near on the map
-is near there, but distances between far groups mean little. PCA places them along the two
-directions in which the network's features vary most, before the whitening makes all directions
-equal.
+t-SNE places whitened and normalised features, as k-means sees them: images near each other on the
+map have similar features, but distances between far groups mean little. PCA shows the two
+directions in which the network's features vary most, before whitening.
 """
 
 import argparse
@@ -17,8 +15,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-if __name__ == "__main__":  # started as a script: the modules that it stands on are one folder up
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # `python visu/feature_map.py` puts only visu/ on the import path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster import whitening
 from cluster.clusters import Clusters
@@ -36,7 +34,7 @@ from visu.page import fill_template, to_webp
 
 NAME = "feature_map.html"
 SIDE = 64  # of a thumbnail, in pixels
-LEAST = 10  # images that a map takes
+LEAST = 10  # images on a map
 PERPLEXITY = 30  # of t-SNE: about how many neighbours an image has
 ROWS_A_COMPONENT = 8
 
@@ -69,19 +67,20 @@ def main(args: argparse.Namespace) -> None:
     xy = place(features.rows, found, args.method, args.seed)
     clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
     about = describe(args, len(present), len(images), epoch)
-    page = fill_template("feature_map.html", about | columns(images, chosen[present], xy, clusters))
+    points = columns(images, chosen[present], xy, clusters)
+    page = fill_template(NAME, {"map": about | points})
     write_text(out, page)
     sys.stdout.write(f"{out}: {len(present):,} images, {len(page) / 1e6:.1f} MB\n")
 
 
 def sample(images: int, points: int, seed: int) -> np.ndarray:
-    """The images of a map: all, or so many at random, ascending `(P,) int64`."""
+    """The images on the map, ascending `(P,) int64`: all, or `points` of them at random."""
     rng = np.random.default_rng(derive_seed(seed, "images of the map"))
     return np.sort(rng.permutation(images)[:points])
 
 
 def place(rows: np.ndarray, clusters: Clusters | None, method: str, seed: int) -> np.ndarray:
-    """Where each of `(P, D)` features lies on the map, `(P, 2)` in 0..1."""
+    """Features `(P, D)` → their places on the map `(P, 2)`, from 0 to 1."""
     if method == "pca":
         xy = PCA(2, random_state=seed).fit_transform(rows.astype(np.float32))
     else:
@@ -93,10 +92,10 @@ def place(rows: np.ndarray, clusters: Clusters | None, method: str, seed: int) -
 
 
 def whiten(rows: np.ndarray, clusters: Clusters | None) -> np.ndarray:
-    """Features as they are clustered, or would be."""
+    """Whiten features with the whitening of their clusters, or else one fitted on them."""
     if clusters is not None:
         return clusters.whitening.apply(rows)
-    # with as many components as rows, whitened rows would all be at the same distance
+    # with as many components as rows, all whitened rows would be equally far apart
     components = min(whitening.PCA, max(len(rows) // ROWS_A_COMPONENT, 2))
     return whitening.fit_whitening(rows, components).apply(rows)
 
@@ -104,8 +103,10 @@ def whiten(rows: np.ndarray, clusters: Clusters | None) -> np.ndarray:
 def cluster_of_each(
     run: Run | None, chosen: np.ndarray, rows: np.ndarray, clusters: Clusters | None
 ) -> tuple[np.ndarray | None, int | None]:
-    """The cluster of each image of the map `(P,) int64` and the epoch of these clusters: of a run's
-    images as the run has them, of others those with the nearest centroid; or None."""
+    """The cluster of each image on the map `(P,) int64` and the epoch of these clusters, or None.
+
+    A run's own images have the run's clusters; others have those with the nearest centroids.
+    """
     if run is not None and run.epochs:
         own = clusters is not None and clusters.epoch in run.epochs
         epoch = clusters.epoch if clusters is not None and own else run.epochs[-1]
@@ -118,7 +119,7 @@ def cluster_of_each(
 def describe(
     args: argparse.Namespace, points: int, images: int, epoch: int | None
 ) -> dict[str, str]:
-    """What the page says of the map."""
+    """The title of the page and the line below it."""
     of = f" of {images:,}, chosen at random" if points < images else ""
     method = "t-SNE" if args.method == "tsne" else "PCA"
     clusters = "" if epoch is None else f", clusters of epoch {epoch}"
@@ -131,7 +132,7 @@ def describe(
 def columns(
     images: ImageList, chosen: np.ndarray, xy: np.ndarray, clusters: np.ndarray | None
 ) -> dict[str, Any]:
-    """The images of the map as the page reads them: a list of each property."""
+    """The images for the page's script: a list for each property."""
     labels = images.labels
     with progress("thumbnails", len(chosen), "images") as advance:
         pictures = []
@@ -161,11 +162,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     data_help = "images to map: folders or list files; left out: the run's own"
     add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
-    points_help = "images on the map, at random; the page grows by some 1 kB with each"
+    points_help = "images on the map, at random; each adds about 1 kB to the page"
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
-    method_help = "tsne keeps neighbours together; pca is quicker, and plainer"
+    method_help = "tsne keeps neighbours together; pca is faster and simpler"
     add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
-    flags.add_seed(parser, "of the images chosen and of t-SNE", default=0)
+    flags.add_seed(parser, "random seed of the choice of images and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
     add("--out", metavar="FILE", type=Path, help=out_help)
     network.add_pass_flags(parser)

@@ -9,16 +9,23 @@ from PIL import Image
 from torch import Tensor
 
 SCALE = "Each filter has its own scale: middle grey is 0, the extremes are its largest weight."
+THROUGH_SOBEL = (
+    "Sobel and the first layer together: what each filter looks for in the grey image. " + SCALE
+)
+CHANNELS = (
+    "The weights themselves: on the left those of the horizontal derivative, on the right those of "
+    "the vertical one. " + SCALE
+)
 
 
 @dataclass(frozen=True)
 class FilterView:
-    """One way to look at all filters.
+    """One way to show all filters.
 
     Attributes:
         title: a few words.
-        note: what one sees, in a sentence or two.
-        pictures: one for each filter, a pixel for each weight.
+        note: one or two sentences on what the pictures show.
+        pictures: one for each filter, with a pixel for each weight.
         pairs: whether a picture shows two channels side by side.
     """
 
@@ -29,7 +36,7 @@ class FilterView:
 
 
 def view_filters(weights: dict[str, Tensor]) -> list[FilterView]:
-    """What there is to see of a checkpoint's first conv layer, the best way first.
+    """The ways to show the first conv layer of a checkpoint, the best one first.
 
     Sobel and the first layer are both linear, so that together they are a filter of the grey image.
     """
@@ -37,20 +44,15 @@ def view_filters(weights: dict[str, Tensor]) -> list[FilterView]:
     first = first.float()
     if "sobel.1.weight" not in weights:
         return [FilterView("in colour", SCALE, [_picture(w) for w in first])]
-    note = (
-        "Sobel and the first layer together: what each filter looks for in the grey image. " + SCALE
-    )
-    whole = FilterView("on the image", note, [_picture(w) for w in through_sobel(weights, first)])
-    note = (
-        "The weights themselves: on the left those of the horizontal derivative, on the right "
-        "those of the vertical one. " + SCALE
-    )
-    parts = FilterView("on the two Sobel channels", note, [_pair(w) for w in first], pairs=True)
-    return [whole, parts]
+    whole = [_picture(w) for w in through_sobel(weights, first)]
+    return [
+        FilterView("on the image", THROUGH_SOBEL, whole),
+        FilterView("on the two Sobel channels", CHANNELS, [_pair(w) for w in first], pairs=True),
+    ]
 
 
 def through_sobel(weights: dict[str, Tensor], first: Tensor) -> Tensor:
-    """Filters `(C, 2, h, w)` of the Sobel channels as filters `(C, 1, h + 2, w + 2)` of the grey
+    """Filters `(C, 2, h, w)` of the Sobel channels → filters `(C, 1, h + 2, w + 2)` of the grey
     image."""
     return F.conv_transpose2d(first, weights["sobel.1.weight"].float())
 
@@ -63,12 +65,9 @@ def _picture(weights: Tensor) -> Image.Image:
 
 def _pair(weights: Tensor) -> Image.Image:
     """One filter `(2, h, w)`: its channels with a transparent column between them."""
-    left, right = _levels(weights)
-    gap = np.zeros((len(left), 1), np.uint8)
-    opaque = np.full_like(left, 255)
-    grey = np.concatenate([left, gap, right], axis=1)
-    alpha = np.concatenate([opaque, gap, opaque], axis=1)
-    return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    levels = _levels(weights)
+    left, right = np.stack([levels, np.full_like(levels, 255)], axis=-1)  # grey and opacity
+    return Image.fromarray(np.hstack([left, np.zeros_like(left[:, :1]), right]))
 
 
 def _levels(weights: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A frozen network up to a conv layer, as fewer and larger operations that give the same."""
+"""A frozen network up to a conv layer, as fewer and larger operations with the same results."""
 
 import copy
 
@@ -11,13 +11,13 @@ from models.convnet import ConvNet
 
 
 def folded(model: ConvNet, layer: int) -> nn.Sequential:
-    """The network from `(N, 3, H, W)` images to the `(N, C, h, w)` activations of a conv layer
-    before its ReLU, in eval mode, for a gradient with regard to the images.
+    """The network from images `(N, 3, H, W)` to the activations `(N, C, h, w)` of a conv layer
+    before its ReLU, in eval mode, for the gradient with regard to the images.
 
-    Batch norms are folded into the convolutions before them. A convolution with a stride, whose
-    gradient with regard to a few channels takes most of the time of AlexNet's first layer, becomes
-    one over blocks of pixels. The results are the model's but for rounding. The weights are copies
-    and want no gradients.
+    Batch norms are folded into the convolutions before them. A convolution with a stride becomes
+    one over blocks of pixels: the gradient with regard to few channels is slow, and takes most of
+    the time of AlexNet's first layer. The results are the model's except for rounding. The weights
+    are copies without gradients.
 
     Args:
         layer: 1 for the first.
@@ -42,11 +42,11 @@ def folded(model: ConvNet, layer: int) -> nn.Sequential:
 
 
 class BlockConvolution(nn.Module):
-    """A convolution with stride s as one with stride 1, over blocks of s × s pixels whose values
-    stand side by side as channels.
+    """A convolution with stride s, computed with stride 1 over blocks of s × s pixels, whose values
+    become channels.
 
     Args:
-        convolution: square, of one group and without dilation.
+        convolution: square, with one group and no dilation.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -60,7 +60,7 @@ class BlockConvolution(nn.Module):
         self.bias = convolution.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        after = []  # what is missing below and on the right to whole blocks; surplus rows are cut
+        after = []  # padding below and on the right up to whole blocks; negative to cut rows
         for length in x.shape[2:]:
             outputs = (length + 2 * self.padding - self.side) // self.stride + 1
             after.append((outputs - 1 + self.blocks) * self.stride - length - self.padding)

@@ -1,4 +1,4 @@
-"""A run's clusters for a page: which to picture, their pictures, and the names to search in."""
+"""A run's clusters for a page: which ones have pictures, the pictures, and the names to search."""
 
 import functools
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from training.finished_run import ClusterView, Run, clusters_at
 from visu.page import to_webp
 
 SIDE = 80  # of a picture, in pixels
-THREADS = 8  # that read images, most of the time waiting for a disk
+THREADS = 8  # reading images is mostly waiting for the disk
 
-# Up to here a page knows every image by name.
+# A page lists the names of all images up to these limits.
 MOST_IMAGES = 20_000
 MOST_CHARACTERS = 1_500_000  # of all names
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image by its name, as a WebP file in base64; None where it cannot be read."""
+    """An image's name, and the image as WebP in base64; None if it can't be read."""
 
     name: str
     webp: str | None
@@ -36,9 +36,9 @@ class Card:
     """A cluster that is not empty.
 
     Attributes:
-        number, size, label, purity, stayed, before: as in `ClusterView`.
-        pictures: some of its images; none of a cluster that only the search finds.
-        names: of its images; if the gallery is not complete, of those that are pictured.
+        number, size, label, purity, stayed, before: see `ClusterView`.
+        pictures: some of its images; empty for a cluster that only the search shows.
+        names: of its images; if the gallery is not complete, only of those with pictures.
     """
 
     number: int
@@ -57,9 +57,9 @@ class Gallery:
 
     Attributes:
         cards: the largest first.
-        how: which clusters are pictured, in words.
-        complete: whether every image's name is in it.
-        left_out: names of the images without a cluster; none if the gallery is not complete.
+        how: which clusters have pictures, in words.
+        complete: whether it has every image's name.
+        left_out: names of the images without a cluster; empty if the gallery is not complete.
     """
 
     cards: list[Card]
@@ -69,7 +69,7 @@ class Gallery:
 
     @property
     def pictures(self) -> list[Picture]:
-        """Of all clusters."""
+        """The pictures of all clusters."""
         return [picture for card in self.cards for picture in card.pictures]
 
 
@@ -79,13 +79,13 @@ def make_gallery(
     """All that a page needs to show and search the clusters of an epoch.
 
     Args:
-        most: clusters with pictures, beside those of `also`.
-        pictures: of each of them.
-        also: numbers of clusters, or images by their name in `images.txt`, whose clusters and which
-            themselves are pictured in any case.
+        most: clusters with pictures, besides those of `also`.
+        pictures: for each of these clusters.
+        also: further clusters by their numbers, and images by their names in `images.txt`; these
+            clusters, and these images with their clusters, always have pictures.
 
     Raises:
-        InputError: `also` has something that the run has not.
+        InputError: the run lacks something that `also` names.
     """
     views = clusters_at(run, epoch)
     asked = _find(run, epoch, views, also)
@@ -111,13 +111,16 @@ def make_gallery(
                 names=[names[image] for image in (view.members if complete else shown)],
             )
         )  # fmt: skip
-    left_out = np.flatnonzero(run.assignment(epoch) < 0)
-    return Gallery(cards, how, complete, [names[image] for image in left_out if complete])
+    left_out = np.flatnonzero(run.assignment(epoch) < 0) if complete else ()
+    return Gallery(cards, how, complete, [names[image] for image in left_out])
 
 
 def choose_clusters(views: Sequence[ClusterView], most: int) -> tuple[list[ClusterView], str]:
-    """At most so many clusters, and in words which: all, or a third each of the largest, of the
-    purest (without labels the steadiest) of at least median size, and of the others at random."""
+    """Choose the clusters with pictures, and say which they are.
+
+    If there are more than `most`, a third each are the largest, the purest (without labels the
+    steadiest) of at least median size, and others at random.
+    """
     if len(views) <= most:
         return list(views), f"all {len(views):,} clusters that are not empty"
     by_size = sorted(views, key=lambda view: -view.size)
@@ -131,17 +134,17 @@ def choose_clusters(views: Sequence[ClusterView], most: int) -> tuple[list[Clust
     drawn = [left[i] for i in np.sort(rng.choice(len(left), most - len(taken), replace=False))]
     good = "purest" if views[0].purity is not None else "steadiest"
     counts = {"of the largest": largest, f"of the {good}": best, "drawn at random": drawn}
-    told = ", ".join(f"{len(some):,} {name}" for name, some in counts.items() if some)
-    return largest + best + drawn, f"{most:,} of {len(views):,} clusters ({told})"
+    how = ", ".join(f"{len(some):,} {name}" for name, some in counts.items() if some)
+    return largest + best + drawn, f"{most:,} of {len(views):,} clusters ({how})"
 
 
 def _share(view: ClusterView) -> float | None:
-    """What tells a good cluster: its purity where there are labels, else how much of it stayed."""
+    """How good a cluster is: its purity, or without labels the share that stayed together."""
     return view.stayed if view.purity is None else view.purity
 
 
 def encode(images: ImageList, index: int) -> str | None:
-    """The middle of an image as a small WebP file in base64; None where it cannot be read."""
+    """The central square of an image as WebP in base64; None if it can't be read."""
     try:
         with images.open(index) as file:
             return to_webp(ImageOps.fit(read_image(file), (SIDE, SIDE)))
@@ -152,7 +155,7 @@ def encode(images: ImageList, index: int) -> str | None:
 def _find(
     run: Run, epoch: int, views: Sequence[ClusterView], also: Sequence[str]
 ) -> dict[int, list[int]]:
-    """By cluster number, the images of it that were asked for."""
+    """The images that `also` names, by the numbers of their clusters."""
     found: dict[int, list[int]] = {}
     numbers = {view.number for view in views}
     assignment = run.assignment(epoch)
@@ -173,7 +176,7 @@ def _find(
 
 
 def _draw(members: np.ndarray, count: int, first: Sequence[int]) -> np.ndarray:
-    """So many of a cluster's images at random, with some in any case, which come first."""
+    """The images in `first`, and others of the cluster at random up to `count` in all."""
     others = np.setdiff1d(members, np.array(first, np.int64))
     rng = np.random.default_rng(derive_seed(0, "images of a page", int(members[0])))
     size = min(max(count - len(first), 0), len(others))
@@ -181,5 +184,5 @@ def _draw(members: np.ndarray, count: int, first: Sequence[int]) -> np.ndarray:
 
 
 def _few_names(images: ImageList) -> bool:
-    """Whether the names of all images have room in a page."""
+    """Whether a page has room for the names of all images."""
     return len(images) <= MOST_IMAGES and sum(map(len, images.names)) <= MOST_CHARACTERS

@@ -1,6 +1,6 @@
-"""Pictures of what the filters of a conv layer respond to, by gradient ascent from noise.
+"""Pictures that the filters of a conv layer respond to, by gradient ascent from noise.
 
-What is computed is in `ascent.py`.
+The method is in `ascent.py`.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # started as a script, from wherever it was
+if not __package__:  # `python visu/gradient_ascent.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -28,14 +28,15 @@ from visu.ascent import Ascended, Ascent, ascend
 from visu.contact_sheet import Strip, contact_sheet
 from visu.page import save_jpeg
 from visu.receptive_field import map_side, receptive_field
+from visu.top_images import count_filters
 
-# of the paper's authors, for its figures
+# the paper's authors' settings for its figures
 PRESETS = {"conv1": {"lr": 3.0, "niter": 30_000}, "conv5": {"lr": 30.0, "niter": 3_000}}
 BATCH = {"cpu": 8, "cuda": 32, "mps": 32}
 COLUMNS = 10  # of a contact sheet
 SIDE = 96  # of a picture on it, in pixels
 ADVICE = (
-    "where pictures still look like noise: more iterations (--preset conv1), in deep layers longer "
+    "if pictures still look like noise: more iterations (--preset conv1), in deep layers longer "
     "steps (--preset conv5), or more blur (--sig 0.5 --step 1)"
 )
 
@@ -71,8 +72,7 @@ def draw_layer(
     seed: int,
     folder: Path,
 ) -> None:
-    """Make and save the pictures of some filters, and a contact sheet of them; print a line on
-    each."""
+    """Write the pictures of some filters and a contact sheet of them, and print a line on each."""
     shown: list[Image.Image] = []
     total = len(filters) * ascent.niter
     with progress(f"conv{layer}", total, "iterations of a picture") as advance:
@@ -111,8 +111,8 @@ def sheet_of(
     """The centres of the pictures in rows, with the numbers of their filters.
 
     Args:
-        field: side of what a place of the layer sees, in pixels. A centre shows as much, if it
-            shows `SIDE` pixels: reduced, a fine texture would turn grey.
+        field: side of the layer's receptive field in pixels. A centre has this side, and at least
+            `SIDE`, because scaling must not average fine textures to grey.
     """
     shown = min(max(field, SIDE), pictures[0].width)
     centres = [
@@ -126,14 +126,13 @@ def sheet_of(
 
 
 def wanted_filters(model: ConvNet, layer: int, words: Sequence[str] | None) -> list[int]:
-    """The filters of a layer that `--filters` names, in their order: numbers from 0 on and ranges
-    as in 0-31; all of them where it is None.
+    """The filters of a layer that `--filters` names, ascending: numbers from 0 on and ranges as in
+    0-31; all filters if it is None.
 
     Raises:
-        InputError: it names something else.
+        InputError: the layer has no such filters.
     """
-    channels = model.modules_before_relu(layer)[-1].num_features
-    assert isinstance(channels, int)
+    channels = count_filters(model, layer)
     if words is None:
         return list(range(channels))
     wanted: set[int] = set()
@@ -156,7 +155,7 @@ def check_side(model: ConvNet, layer: int, side: int) -> None:
     """Check that pictures are large enough for a layer.
 
     Raises:
-        InputError: with the least side that is.
+        InputError: they are too small; the message has the smallest side.
     """
     modules = model.modules_before_relu(layer)
     if map_side(modules, side) < 1:
@@ -176,17 +175,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add, at_least, positive = parser.add_argument, cli.whole_number, cli.positive_number
     flags.add_model(parser)
-    add_arch_flag(parser, default=None, help="optional, and checked: the checkpoint knows")
+    add_arch_flag(parser, default=None, help="optional; checked against the checkpoint")
     add_conv_flag(parser, "1")
-    filters_help = "numbers from 0 on and ranges as in 0-31; left out: all of the layer"
+    filters_help = "numbers from 0 on and ranges as in 0-31; left out: all filters of the layer"
     add("--filters", nargs="+", metavar="N", help=filters_help)
     flags.add_exp(parser, "folder for the pictures", required=True)
     presets = "; ".join(
         f"{name} is --lr {p['lr']:g} --niter {p['niter']}" for name, p in PRESETS.items()
     )
-    preset_help = f"settings of the paper's authors, unless those flags are given: {presets}"
+    preset_help = f"the paper's authors' settings; flags that you give win: {presets}"
     add("--preset", choices=list(PRESETS), help=preset_help)
-    add("--lr", type=positive, default=Ascent.lr, help="length of a step; deep layers want more")
+    add("--lr", type=positive, default=Ascent.lr, help="length of a step; deep layers need more")
     add("--wd", type=cli.number_from_zero, default=Ascent.wd, help="weight of the squared norm")
     sig_help = "standard deviation of the Gaussian blur in pixels; 0 for none"
     add("--sig", type=cli.number_from_zero, default=Ascent.sig, help=sig_help)
@@ -194,12 +193,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--niter", type=at_least(1), default=Ascent.niter, help="iterations")
     add("--idim", type=at_least(1), default=Ascent.idim, help="side of the pictures in pixels")
     batch_help = (
-        "filters at once; only the speed depends on it (one alone in float32 on a CPU may round "
-        f"another way); left out: {BATCH['cpu']} on a CPU, whose caches hold no more, "
-        f"{BATCH['cuda']} on a GPU"
+        "filters at once; only the speed depends on it (a batch of one in float32 on a CPU rounds "
+        f"differently); left out: {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU"
     )
     flags.add_batch(parser, None, batch_help)
-    flags.add_seed(parser, "of the noise that pictures start from", default=0)
+    flags.add_seed(parser, "random seed of the noise that pictures start from", default=0)
     device.add_flags(parser)
     chosen, _ = parser.parse_known_args(argv)
     parser.set_defaults(**PRESETS.get(chosen.preset, {}))

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Pictures of what the filters of a conv layer respond to, by gradient ascent, as in the paper's
-# Figure 4.
+# Pictures that the filters of a conv layer respond to, by gradient ascent (the paper's Figure 4).
 #
 #   MODEL=exp/001/checkpoint.pth.tar CONV=1 visu/gradient_ascent.sh
 #   cd visu && MODEL=../exp/001/checkpoint.pth.tar EXP=pictures CONV="4 5" ./gradient_ascent.sh --preset conv5
 #
-# They go to EXP, by default visu/ beside the checkpoint. One GPU, or minutes to hours on a CPU, by
-# the layer (docs/pictures.md). Further flags go to gradient_ascent.py, and win.
+# Results go to EXP, by default visu/ beside the checkpoint. Runs on one GPU, or for minutes to hours
+# on a CPU, depending on the layer. Further flags are passed to gradient_ascent.py and win.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../recipes/env.sh"
 

@@ -1,32 +1,43 @@
-"""What HTML pages that need no other file are made of: a template, data in JSON, small pictures."""
+"""HTML pages that need no other file, from templates and small pictures."""
 
 import base64
 import io
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from system.files import atomic_write
 
-
-def fill_template(name: str, content: Any) -> str:
-    """A template of this folder with the data that its script reads in the place of `{{content}}`.
-    The script is to show texts as text (`textContent`): they may be anything."""
-    template = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return template.replace("{{content}}", to_json(content))
+OPTIONS = {"quality": 95, "subsampling": 0}  # lower values blur fine textures and their colours
+_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of file names that are not UTF-8
 
 
-def to_json(content: Any) -> str:
-    """JSON that may stand in a `<script>`: nothing in it can end that."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def fill_template(name: str, content: dict[str, Any]) -> str:
+    """Render a template of this folder. Any HTML in the content is escaped and shows as text."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    templates.filters |= {"count": _count, "percent": percent, "png": to_png}
+    page = templates.get_template(name).render(content)
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
-def to_webp(picture: Image.Image, quality: int = 60) -> str:
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def to_webp(picture: Image.Image) -> str:
     """A picture as WebP in base64."""
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=quality)
+    picture.save(file, "WEBP", quality=60)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -37,10 +48,11 @@ def to_png(picture: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-OPTIONS = {"quality": 95, "subsampling": 0}  # fine textures and their colours suffer below
-
-
 def save_jpeg(picture: Image.Image, path: Path) -> None:
     """Write a picture whole or not at all."""
     with atomic_write(path, durable=False) as file:
         picture.save(file, "JPEG", **OPTIONS)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

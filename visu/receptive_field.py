@@ -1,4 +1,4 @@
-"""Which pixels a place of a conv layer sees."""
+"""The receptive field of the places of a conv layer's map."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +8,21 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Along either axis, place i of a map sees the pixels from `start + i · stride` on, `size` of
-    them; those below 0 and beyond the image are padding."""
+    """Along each axis, place i of a map sees `size` pixels from `start + i · stride` on. Pixels
+    outside the image are padding."""
 
     start: int = 0
     stride: int = 1
     size: int = 1
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """What a place sees, as Pillow's (left, top, right, bottom), the last two exclusive."""
+        """The pixels of a place as Pillow's (left, top, right, bottom), the last two exclusive."""
         left, top = (self.start + place * self.stride for place in (column, row))
         return left, top, left + self.size, top + self.size
 
 
 def receptive_field(modules: Iterable[nn.Module]) -> ReceptiveField:
-    """The receptive field after these modules, of which all but convolutions and max-pools leave
-    places alone."""
+    """The receptive field after these modules. Only convolutions and max-pools change it."""
     field = ReceptiveField()
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
@@ -37,7 +36,7 @@ def receptive_field(modules: Iterable[nn.Module]) -> ReceptiveField:
 
 
 def map_side(modules: Iterable[nn.Module], side: int) -> int:
-    """Side of the map that these modules make of a square image; below 1 where it is too small."""
+    """The side of the map for a square image with this side; below 1 if the image is too small."""
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
             kernel, stride, padding = _geometry(module)

@@ -1,7 +1,7 @@
-// The search box and the epoch slider of a run's page. All that they show is in the page.
+// The search box and the epoch slider of a run's page. They only show and hide parts of the page.
 "use strict";
 
-// that a search shows: cards, and names in each
+// limits of a search: cards, and names in each card
 const MOST_CARDS = 100;
 const MOST_NAMES = 500;
 
@@ -11,13 +11,13 @@ const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s
 const cards = [...document.querySelectorAll("#gallery article")].map((card) => ({
   card,
   shownFirst: !card.hidden,
-  number: card.dataset.number, // none for the images without a cluster
+  number: card.dataset.number, // undefined for the images without a cluster
   label: card.querySelector(".label")?.textContent.toLowerCase() ?? "",
   names: [...card.querySelectorAll("li")],
   pictures: [...card.querySelectorAll(".pictures > *")],
 }));
 
-// The cards in which a text is found, the best first, each with the names that have the text.
+// The cards that contain a text, the best first, each with the names that contain it.
 function find(wanted) {
   const found = cards.map((each) => {
     const hits = each.names.filter((name) => name.textContent.toLowerCase().includes(wanted));
@@ -27,7 +27,7 @@ function find(wanted) {
   return found.filter((each) => each.rank >= 0).sort((a, b) => a.rank - b.rank);
 }
 
-// Shows a card, of its names only the hits, if there are any.
+// Shows a card. If some of its names are hits, the other names are hidden.
 function show({ card, names, pictures, hits, rank }) {
   const shown = new Set(hits.length ? hits.slice(0, MOST_NAMES) : names);
   for (const name of names) name.hidden = !shown.has(name);

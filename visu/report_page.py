@@ -4,16 +4,15 @@ The page is the template `report.html`, with `report.css` and `report.js` in it.
 """
 
 import math
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from checkpoints.checkpoint import read_checkpoint
+from data.decode import orient_by_exif
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -30,12 +29,12 @@ from visu.charts import (
 )
 from visu.first_filters import FilterView, view_filters
 from visu.gallery import Gallery, make_gallery
-from visu.page import to_png
+from visu.page import fill_template
 
 NAME = "report.html"
-CLUSTERS, IMAGES = 100, 10  # clusters that have pictures, and how many each
+CLUSTERS, IMAGES = 100, 10  # clusters with pictures, and pictures of each
 MOST_BINS = 24  # of the histogram of cluster sizes
-MOST_HISTOGRAMS = 20  # epochs that have one
+MOST_HISTOGRAMS = 20  # epochs with a histogram
 OVERVIEW = [
     ("convnet_loss", "convnet loss; ln k is {ln_k}"),
     ("nmi_previous", "NMI to the epoch before"),
@@ -44,9 +43,8 @@ OVERVIEW = [
     ("nonempty_clusters", "of {clusters} clusters not empty"),
 ]
 _TOGETHER = (
-    "“20 % together before (7)”: that much of it was in one cluster, number 7, an epoch ago."
+    "“20 % together before (7)” means that 20 % of the images were in cluster 7 an epoch ago."
 )
-_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of file names that are not UTF-8
 
 
 def write_report(
@@ -56,22 +54,24 @@ def write_report(
     also: Sequence[str] = (),
     data: Path | None = None,
 ) -> Path:
-    """Write the page of a run that is over, under way or cut, and return its path.
+    """Write the page of a run that is finished, under way or cut, and return its path.
 
     Args:
         exp: the experiment folder.
-        clusters, images, also: as `make_gallery` takes them.
-        data: where the images are now, if not where they were.
+        clusters, images, also: see `make_gallery`.
+        data: where the images are now, if they have moved.
 
     Raises:
-        InputError: the folder is none of a run, or damaged, or cannot be written; `also` has
-            something that the run has not.
+        InputError: the folder holds no run, is damaged or can't be written; or the run lacks
+            something that `also` names.
     """
     try:
-        page = fill_page(describe_run(read_run(exp, data), clusters, images, also))
+        run = read_run(exp, data)
+        orient_by_exif(run.settings.get("exif", "ignore"))
+        page = fill_template(NAME, describe_run(run, clusters, images, also))
     except RecursionError as error:
         raise InputError(
-            f"{exp}: config.json or metrics.jsonl has lists in lists without end"
+            f"{exp}: config.json or metrics.jsonl has lists nested too deeply"
         ) from error
     try:
         write_text(exp / NAME, page)
@@ -80,23 +80,8 @@ def write_report(
     return exp / NAME
 
 
-def fill_page(content: dict[str, Any]) -> str:
-    """The page with its content in it. But for the charts, everything goes in as text, whatever
-    HTML is in it."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    templates.filters |= {"count": _count, "percent": _percent, "png": to_png}
-    page = templates.get_template("report.html").render(content)
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", page)
-
-
 def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> dict[str, Any]:
-    """All that the page shows."""
+    """The content of the page, by the names that the template uses."""
     content: dict[str, Any] = {
         "name": "/".join(run.folder.resolve().parts[-2:]),
         "status": describe_progress(run),
@@ -121,21 +106,22 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
 
 
 def describe_progress(run: Run) -> str:
-    """What runs, and how far it has come."""
-    told = run.settings
-    sobel = " on Sobel filters" if told.get("sobel") else ""
-    what = f"{told.get('arch', 'A network')}{sobel}, {told.get('clustering', 'clusters')}: "
-    planned = told.get("epochs")
+    """A sentence on the network, the clustering and the epochs done."""
+    settings = run.settings
+    sobel = " on Sobel filters" if settings.get("sobel") else ""
+    network, clustering = settings.get("arch", "A network"), settings.get("clustering", "clusters")
+    subject = f"{network}{sobel}, {clustering}: "
+    planned = settings.get("epochs")
     if not run.metrics:
-        return f"{what}no epoch is done yet."
+        return f"{subject}no epoch is done yet."
     done = run.metrics[-1]["epoch"] + 1
     first = run.metrics[0]["epoch"]
     took = f"in {duration(run.metrics)}{f' from epoch {first} on' if first else ''}"
     if planned is not None and done >= planned and run.epochs and run.epochs[-1] >= planned:
-        return f"{what}finished, {done} of {planned} epochs {took}."
+        return f"{subject}finished, {done} of {planned} epochs {took}."
     last = time.localtime((run.folder / "metrics.jsonl").stat().st_mtime)
     return (
-        f"{what}not finished, {done} of {planned or '?'} epochs {took}, the last on "
+        f"{subject}not finished, {done} of {planned or '?'} epochs {took}, the last on "
         f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is under way, or was cut."
     )
 
@@ -148,30 +134,30 @@ def list_numbers(metrics: Metrics) -> list[list[str]]:
 
 
 def count_sizes(run: Run) -> dict[str, Any]:
-    """A histogram of the cluster sizes for each of some epochs, the last among them.
+    """Histograms of the cluster sizes for up to 20 epochs, the last among them.
 
-    Returns `edges`, whole numbers from 1 on, of which each is the least size of its bin, and for
-    each epoch its `name`, `counts` and how many clusters are `empty`.
+    Returns:
+        `edges`, the smallest size of each bin, whole numbers from 1 on; and `epochs`, each with its
+        `name`, its `counts`, and the number of `empty` clusters.
     """
     places = np.linspace(0, len(run.epochs) - 1, min(len(run.epochs), MOST_HISTOGRAMS)).round()
     sizes = {}
     for epoch in [run.epochs[int(place)] for place in places]:
         assignment = run.assignment(epoch)
-        sizes[epoch] = np.bincount(assignment[assignment >= 0])
-    largest = max(int(some.max(initial=1)) for some in sizes.values())
+        found = np.bincount(assignment[assignment >= 0])
+        sizes[epoch] = found[found > 0]
+    largest = max(int(found.max(initial=1)) for found in sizes.values())
     edges = np.unique(np.geomspace(1, largest + 1, MOST_BINS + 1).round().astype(np.int64))
     known = {line["epoch"]: line.get("clusters") for line in run.metrics}
     k = run.settings.get("nmb_cluster") if run.settings.get("clustering") == "Kmeans" else None
-    epochs = []
-    for epoch, some in sizes.items():
-        filled = int((some > 0).sum())
-        epochs.append(
-            {
-                "name": _name_epoch(run, epoch),
-                "counts": np.histogram(some[some > 0], edges)[0].tolist(),
-                "empty": (known.get(epoch) or k or filled) - filled,
-            }
-        )
+    epochs = [
+        {
+            "name": _name_epoch(run, epoch),
+            "counts": np.histogram(found, edges)[0].tolist(),
+            "empty": (known.get(epoch) or k or len(found)) - len(found),
+        }
+        for epoch, found in sizes.items()
+    ]
     return {"edges": edges.tolist(), "epochs": epochs}
 
 
@@ -181,7 +167,7 @@ def _draw_charts(metrics: Metrics) -> list[tuple[Chart, str]]:
 
 
 def _draw_histograms(run: Run) -> list[dict[str, Any]]:
-    """Those of `count_sizes`, each with its `svg`."""
+    """The epochs of `count_sizes`, each with its `svg`."""
     sizes = count_sizes(run)
     epochs = sizes["epochs"]
     drawn = histogram_svgs(sizes["edges"], [epoch["counts"] for epoch in epochs], "sizes")
@@ -213,7 +199,7 @@ def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
 
 
 def _describe_choice(run: Run, gallery: Gallery, images: int) -> str:
-    """Which clusters are shown, and what the page does not know."""
+    """Which clusters are shown, and what the search box can't find."""
     pictures = gallery.pictures
     sentences = [
         f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured, the largest first: "
@@ -231,21 +217,21 @@ def _describe_choice(run: Run, gallery: Gallery, images: int) -> str:
         )
     if pictures and not any(picture.webp for picture in pictures):
         sentences.append(
-            f"No image is where it was (looked for {run.images.where(0)} and others), so that "
-            "there are names in the place of pictures; --data says where the images are now."
+            f"No image was found (looked for {run.images.where(0)} and others), so the page shows "
+            "names instead of pictures; --data says where the images are now."
         )
     return " ".join(sentences)
 
 
 def _name_epoch(run: Run, epoch: int) -> str:
-    """The network whose clusters an epoch has: after the last epoch, the finished one."""
+    """The epoch, or "the finished network" for the clusters after the last one."""
     planned = run.settings.get("epochs")
     finished = isinstance(planned, int) and epoch >= planned
     return "the finished network" if finished else f"epoch {epoch}"
 
 
 def _flatten(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The names and values of a line of metrics.jsonl, also of the objects in it."""
+    """The names and values of a line of metrics.jsonl, and of the objects in it."""
     for name, value in row.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name} ")
@@ -255,7 +241,7 @@ def _flatten(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def _word(value: Any) -> str:
-    """A setting as one would write it."""
+    """A setting in words."""
     if value is None:
         return "–"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
@@ -266,11 +252,3 @@ def _short(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _count(many: int, noun: str) -> str:
-    return f"{many:,} {noun}{'' if many == 1 else 's'}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

@@ -1,6 +1,6 @@
 """The images that filters respond to most, and where in them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,11 @@ from system.device import Compute
 
 @dataclass(frozen=True)
 class TopImages:
-    """Of each of C filters the images with the highest mean activations, best first.
+    """For each of C filters the K images with the highest mean activations, best first.
 
     Attributes:
-        images: `(C, K) int64`, their numbers; −1 where there is none.
-        means: `(C, K) float32`, over all places of the map, after the ReLU; −∞ where there is none.
+        images: `(C, K) int64`, their numbers; −1 if the filter responds to fewer images.
+        means: `(C, K) float32`, over all places of the map, after the ReLU; −∞ for image −1.
         peaks: `(C, K) int64`, the place with the highest activation, counted row by row.
     """
 
@@ -31,7 +31,7 @@ class TopImages:
 
     @staticmethod
     def none(filters: int, count: int) -> "TopImages":
-        """Of no images yet."""
+        """Before any image is seen."""
         shape = filters, count
         return TopImages(
             np.full(shape, -1, np.int64),
@@ -40,11 +40,13 @@ class TopImages:
         )
 
     def with_more(self, images: np.ndarray, means: np.ndarray, peaks: np.ndarray) -> "TopImages":
-        """The same with more images to choose from. Equal means are ranked by the images' numbers,
-        so that the order in which images come makes no difference; a mean of 0 is no response.
+        """The best of these images and of more.
+
+        A mean of 0 is no response. Equal means are ranked by the images' numbers, so that the
+        result does not depend on the order of the images.
 
         Args:
-            images: `(B,)`, their numbers, none of them seen before.
+            images: `(B,)`, the numbers of new images.
             means, peaks: `(B, C)`.
         """
         filters, count = self.images.shape
@@ -58,6 +60,13 @@ class TopImages:
         return TopImages(
             *(np.take_along_axis(each, best, axis=1) for each in (all_images, all_means, all_peaks))
         )
+
+
+def count_filters(model: ConvNet, layer: int) -> int:
+    """The number of filters of a conv layer."""
+    channels = model.modules_before_relu(layer)[-1].num_features
+    assert isinstance(channels, int)
+    return channels
 
 
 def top_images(
@@ -75,33 +84,24 @@ def top_images(
 
     Args:
         loader: goes through each image once.
+        layers: ascending.
         count: images of each filter.
-        on_unreadable, advance: as in `forward_pass`.
+        on_unreadable, advance: see `forward_pass`.
     """
-    channels: dict[int, int] = {}
+    top = {layer: TopImages.none(count_filters(model, layer), count) for layer in layers}
+    ends = np.cumsum([len(each.images) for each in top.values()])[:-1]
 
     def summaries(x: Tensor) -> Tensor:
-        """`(B, 3, H, W)` → `(B, 2, C)`: mean and place of the maximum, the layers' side by side."""
+        """`(B, 3, H, W)` → `(B, 2, C)`: mean and place of the maximum, all layers side by side."""
         found = []
-        for layer, maps in model.each_conv_features(x, layers):
-            channels[layer] = maps.shape[1]
+        for _, maps in model.each_conv_features(x, layers):
             means = maps.mean((2, 3), dtype=torch.float32)
             found.append(torch.stack([means, maps.flatten(2).argmax(dim=2).float()], dim=1))
         return torch.cat(found, dim=2)
 
-    top: TopImages | None = None
     with frozen(model), torch.inference_mode():
         steps = forward_pass(loader, summaries, compute, on_unreadable, advance, torch.float32)
         for index, rows, _ in steps:
-            if top is None:
-                top = TopImages.none(rows.shape[2], count)
-            top = top.with_more(index, rows[:, 0], rows[:, 1].astype(np.int64))
-    return {} if top is None else _by_layer(top, channels)
-
-
-def _by_layer(top: TopImages, channels: dict[int, int]) -> dict[int, TopImages]:
-    ends = np.cumsum(list(channels.values()))[:-1]
-    parts: Iterable[tuple[np.ndarray, ...]] = zip(
-        *(np.split(each, ends) for each in (top.images, top.means, top.peaks)), strict=True
-    )
-    return {layer: TopImages(*part) for layer, part in zip(channels, parts, strict=True)}
+            for layer, part in zip(layers, np.split(rows, ends, axis=2), strict=True):
+                top[layer] = top[layer].with_more(index, part[:, 0], part[:, 1].astype(np.int64))
+    return top

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its arithmetic is right; how fast anything is, is not tested."""
+"""The benchmarks run, and their arithmetic is right. Speed itself is not tested."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from system.errors import InputError
 from visu.ascent import Ascent, as_picture, ascend
 
 
-def test_the_clustering_steps_are_shown_beside_library_and_floor(
+def test_the_clustering_steps_are_all_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--n", "600", "400", "--dim", "300", "--k", "10", "--device", "cpu"]
@@ -35,12 +35,12 @@ def test_the_clustering_steps_are_shown_beside_library_and_floor(
             assert step in part
 
 
-def test_the_growth_is_the_exponent_of_n() -> None:
+def test_growth_is_the_exponent_of_n() -> None:
     runs = {n: [Step("a step", 3e-9 * n**1.5, None, 0, 0)] for n in (1000, 4000, 9000)}
     assert growth(runs).split()[-1] == "1.50"
 
 
-def test_the_ratio_and_the_memory_are_in_the_table() -> None:
+def test_the_table_has_ratio_and_memory() -> None:
     row = table(1024, [Step("a step", 2.0, 5.0, 0.5, 2**20)], 1024).split("\n")[2]
     assert row.split() == ["a", "step", "2.000", "5.000", "2.5", "0.500", "0.25"]
 
@@ -55,7 +55,7 @@ def test_the_memory_of_a_step_is_its_peak() -> None:
     assert 200 < (large.memory - small.memory) / 2**20 < 400
 
 
-def test_the_arriving_features_are_all_there() -> None:
+def test_all_features_arrive() -> None:
     starts, batches = zip(*arriving(600, 32), strict=True)
     assert starts == (0, 256, 512)
     assert sum(len(batch) for batch in batches) == 600
@@ -63,12 +63,12 @@ def test_the_arriving_features_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("flags", ["--k 700 --n 600", "--dim 255", "--n 256 --k 9"])
-def test_impossible_sizes_are_refused(flags: str) -> None:
+def test_impossible_sizes_are_an_error(flags: str) -> None:
     with pytest.raises(InputError, match="^" + flags.split(" --n")[0].split(" --k")[0]):
         benchmark.main(benchmark.parse_args(["clustering", *flags.split()]))
 
 
-def test_the_stages_are_timed_beside_their_limit_and_the_naive_way(
+def test_training_has_its_limit_and_the_naive_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
@@ -88,7 +88,7 @@ def test_the_stages_are_timed_beside_their_limit_and_the_naive_way(
     assert "an epoch of 1,281,167 images at these rates, k = 10,000: features" in out
 
 
-def test_the_clustering_that_is_timed_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_projected_clustering_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "DIM", 300)
     monkeypatch.setattr(training, "IMAGENET_K", 20)
     assert training.clustering_seconds(400, torch.device("cpu")) > 0
@@ -118,11 +118,11 @@ def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("clustering --json {}/none/x.json", "--json {}/none/x.json: give a file, in a folder"),
-        ("clustering --json {}", "--json {}: give a file, in a folder that is there"),
+        ("clustering --json {}/none/x.json", "--json {}/none/x.json: give a file in an"),
+        ("clustering --json {}", "--json {}: give a file in an existing folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_measured(
+def test_a_bad_json_path_is_an_error_before_anything_is_measured(
     tmp_path: Path, flags: str, message: str
 ) -> None:
     with pytest.raises(InputError) as refused:
@@ -130,7 +130,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(
     assert str(refused.value).startswith(message.format(tmp_path))
 
 
-def test_json_has_null_where_there_is_no_number() -> None:
+def test_nan_becomes_null_in_json() -> None:
     assert benchmark.without_nan({"a": [1.5, float("nan")], "b": "c"}) == {
         "a": [1.5, None],
         "b": "c",
@@ -145,7 +145,7 @@ def test_probes_of_each_layer_and_of_all(capsys: pytest.CaptureFixture[str]) -> 
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6
 
 
-def test_pictures_of_filters_are_timed_and_the_plain_way_gives_the_same(
+def test_pictures_are_timed_and_equal_the_plain_ways(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)

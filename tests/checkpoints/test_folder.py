@@ -1,4 +1,4 @@
-"""A run's checkpoints: damage is noticed wherever it is, and the one before takes over."""
+"""A run's checkpoints: damage anywhere is noticed, and the checkpoint before it takes over."""
 
 import random
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ErrorLine
 from runs import assert_same_weights, load_clusters, without_times
 
 import main
@@ -23,7 +24,6 @@ from checkpoints.folder import (
     sound_checkpoints,
 )
 from checkpoints.torch_file import load_torch_file
-from system import cli
 from system.errors import InputError
 
 Train = Callable[..., Path]
@@ -82,20 +82,20 @@ def test_a_flipped_bit_anywhere_is_noticed_unless_it_changes_nothing(tmp_path: P
         assert torch.equal(loaded.pop("w"), state["w"]), place
         assert loaded == {name: value for name, value in state.items() if name != "w"}, place
         harmless += 1
-    assert noticed > 100, "all that is data, and what tells where it is"
-    assert harmless > 100, "padding, and what is written twice"
+    assert noticed > 100, "data and its positions"
+    assert harmless > 100, "padding and duplicated entries"
 
 
-def test_a_flipped_weight_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_flipped_weight_is_named_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "c.pth.tar"
     torch.save({"arch": "alexnet", "state_dict": {"w": torch.zeros(5000)}}, path)
     flip(path)
-    assert torch.load(path)["state_dict"]["w"].count_nonzero() == 1, "torch does not look"
+    assert torch.load(path)["state_dict"]["w"].count_nonzero() == 1, "torch doesn't notice"
     with pytest.raises(InputError, match=r"c.pth.tar: damaged: .*data/0' in it are not those"):
         read_checkpoint(path)
 
 
-def test_files_that_torch_was_told_to_write_without_checksums_load(tmp_path: Path) -> None:
+def test_files_without_checksums_load(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
         torch.save({"w": torch.ones(3)}, tmp_path / "c.pt")
@@ -104,7 +104,7 @@ def test_files_that_torch_was_told_to_write_without_checksums_load(tmp_path: Pat
     assert load_torch_file(tmp_path / "c.pt")[0]["w"].tolist() == [1, 1, 1]
 
 
-def test_a_runs_checkpoints_come_from_the_last_one_on(tmp_path: Path) -> None:
+def test_checkpoints_are_listed_from_the_latest_on(tmp_path: Path) -> None:
     folder = saved(tmp_path, PLACES)
     wanted = [NEWEST, *(f"checkpoints/checkpoint_{n}.pth.tar" for n in (10, 2))]
     wanted += [PREVIOUS, "checkpoints/checkpoint_1.pth.tar"]
@@ -115,7 +115,7 @@ def test_a_runs_checkpoints_come_from_the_last_one_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, cut_off])
-def test_what_comes_before_a_damaged_checkpoint(
+def test_the_sound_checkpoint_before_a_damaged_one_is_found(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     folder = saved(tmp_path, PLACES)
@@ -124,7 +124,7 @@ def test_what_comes_before_a_damaged_checkpoint(
     damage(folder / NEWEST)
     damage(numbered[1])
     assert sound_before(folder / NEWEST) == folder / PREVIOUS
-    if damage is flip:  # it still tells where it was saved
+    if damage is flip:  # its place is still readable
         assert sound_before(numbered[1]) == folder / PREVIOUS
     else:
         assert sound_before(numbered[1]) == numbered[0]
@@ -152,7 +152,7 @@ def test_the_last_numbered_checkpoints_are_kept(tmp_path: Path) -> None:
     assert (folder / PREVIOUS).exists()
 
 
-def test_a_file_system_without_hard_links_keeps_the_one_before_as_well(
+def test_the_previous_checkpoint_is_kept_without_hard_links_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -168,7 +168,7 @@ def test_a_file_system_without_hard_links_keeps_the_one_before_as_well(
 
 
 @pytest.mark.parametrize("damage", [flip, cut_off])
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
     damage: Callable[[Path], None],
     tree: Path,
     train: Train,
@@ -183,12 +183,12 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
         load_model(newest)
     capsys.readouterr()
     train(tree, *flags, "3", "--resume", str(newest), exp="cut")
-    assert all(map(is_sound, (newest, cut / PREVIOUS))), "the damaged one has not become either"
+    assert all(map(is_sound, (newest, cut / PREVIOUS))), "the damaged one is gone"
     assert capsys.readouterr().err == (
-        f"warning: {newest} is damaged: going on from {cut / PREVIOUS}, the last sound one before "
+        f"warning: {newest} is damaged: resuming from {cut / PREVIOUS}, the last sound one before "
         "it\n"
     )
-    assert f"going on from {cut / PREVIOUS}" in (cut / "log.txt").read_text()
+    assert f"resuming from {cut / PREVIOUS}" in (cut / "log.txt").read_text()
     assert_same_weights(whole / NEWEST, newest)
     assert load_clusters(whole) == load_clusters(cut)
     assert without_times(whole) == without_times(cut)
@@ -204,21 +204,17 @@ def test_a_file_of_old_torch_is_not_called_damaged(
     assert capsys.readouterr().err == ""
 
 
-def test_a_damaged_checkpoint_without_another_is_refused(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_checkpoint_without_another_is_one_line(
+    tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
     folder = train(tree, "--no-report")
     (folder / PREVIOUS).unlink()
     flip(folder / NEWEST)
-    capsys.readouterr()
-    flags = [str(tree), "--resume", str(folder / NEWEST), "--epochs", "2"]
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = error_line(main, tree, "--resume", folder / NEWEST, "--epochs", "2")
     assert f"{folder / NEWEST}: damaged: " in error
 
 
-def test_a_run_keeps_as_many_numbered_checkpoints_as_it_is_told(tree: Path, train: Train) -> None:
+def test_keep_limits_a_runs_numbered_checkpoints(tree: Path, train: Train) -> None:
     folder = train(tree, "--epochs", "2", "--checkpoints", "2", "--keep", "2", "--no-report")
     left = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert left == ["checkpoint_4.pth.tar", "checkpoint_5.pth.tar"]

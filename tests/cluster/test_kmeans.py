@@ -1,4 +1,4 @@
-"""k-means against Faiss's own and scikit-learn's, and the ways to find the nearest centroid."""
+"""k-means against Faiss's and scikit-learn's, and the search for the nearest centroid."""
 
 import logging
 from typing import Any
@@ -23,8 +23,7 @@ CPU = torch.device("cpu")
 
 
 def faiss_reference(x: np.ndarray, k: int, seed: int, spherical: bool = False) -> Any:
-    """Faiss's own k-means of 20 iterations on every point, from the centroids that ours starts
-    from."""
+    """Faiss's own k-means, 20 iterations on every point, from the same first centroids."""
     start = x[np.random.RandomState(seed).choice(len(x), k, replace=False)]
     reference: Any = faiss.Clustering(x.shape[1], k)
     reference.niter, reference.max_points_per_centroid, reference.spherical = 20, 10**6, spherical
@@ -37,8 +36,8 @@ def faiss_reference(x: np.ndarray, k: int, seed: int, spherical: bool = False) -
 def are_nearest(
     x: np.ndarray, centroids: np.ndarray, nearest: np.ndarray, tolerance: float
 ) -> None:
-    """Check that no centroid is nearer to a point than its own, by more than a tolerance of the
-    squared distance."""
+    """Check that no centroid is nearer than a point's own, up to a tolerance of the squared
+    distance."""
     distances = cdist(x.astype(np.float64), centroids, "sqeuclidean")
     own = distances[np.arange(len(x)), nearest]
     np.testing.assert_allclose(own, distances.min(axis=1), rtol=0, atol=tolerance)
@@ -57,7 +56,7 @@ def test_it_is_faiss_kmeans_of_twenty_iterations_on_every_point(spherical: bool)
     np.testing.assert_allclose(ours.centroids, centroids, atol=1e-4)
 
 
-def test_it_agrees_with_scikit_learn_where_the_clusters_are_clear() -> None:
+def test_it_agrees_with_scikit_learn_on_clear_clusters() -> None:
     x, truth = make_blobs(600, 10, centers=6, cluster_std=0.3, random_state=0)
     x = x.astype(np.float32)
     centres = np.stack([x[truth == c].mean(axis=0) for c in range(6)])
@@ -68,7 +67,7 @@ def test_it_agrees_with_scikit_learn_where_the_clusters_are_clear() -> None:
     assert loss == pytest.approx(reference.inertia_, rel=1e-3)
 
 
-def test_the_assignment_is_to_the_nearest_of_the_final_centroids() -> None:
+def test_each_point_belongs_to_the_nearest_final_centroid() -> None:
     x = sphere(500)
     result = train_kmeans(x, 9, seed=1)
     are_nearest(x, result.centroids, result.assignment, 1e-6)
@@ -84,7 +83,7 @@ def test_seeds_give_different_and_repeatable_clusters() -> None:
 
 @pytest.mark.parametrize("init", ["kmeans++", "afkmc2"])
 def test_better_first_centroids_find_clear_clusters_at_once(init: str) -> None:
-    """From random points k-means misses some of 12 far clusters nearly always."""
+    """From random points, k-means nearly always misses some of 12 far clusters."""
     x, truth = make_blobs(1200, 20, centers=12, cluster_std=0.1, random_state=3)
     scores = {
         name: [
@@ -99,7 +98,7 @@ def test_better_first_centroids_find_clear_clusters_at_once(init: str) -> None:
     assert max(scores[init]) == 1
 
 
-def test_progress_is_told_of_each_iteration_and_nothing_is_printed(
+def test_advance_is_called_after_each_iteration_and_nothing_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps: list[int] = []
@@ -110,21 +109,13 @@ def test_progress_is_told_of_each_iteration_and_nothing_is_printed(
     assert capsys.readouterr().out.count("objective=") == 20
 
 
-def test_duplicates_leave_clusters_empty() -> None:
-    x = np.repeat(sphere(4), 10, axis=0)
-    result = train_kmeans(x, 8)
-    assert len(set(result.assignment)) == 4
-    assert np.isfinite(result.centroids).all()
-    assert result.loss == pytest.approx(0, abs=1e-4)
-
-
 @pytest.mark.parametrize("k", [0, 1, 100])
-def test_an_impossible_k_is_refused(k: int) -> None:
+def test_a_k_out_of_range_raises(k: int) -> None:
     with pytest.raises(ValueError, match=f"k = {k} for N = 99 points"):
         run_kmeans(np.zeros((99, 4), np.float32), k)
 
 
-def test_bad_points_and_options_are_refused() -> None:
+def test_bad_points_and_options_raise() -> None:
     with pytest.raises(ValueError, match=r"not one of shape \(9,\)"):
         run_kmeans(np.zeros(9, np.float32), 2)
     with pytest.raises(ValueError, match="finite points"):
@@ -157,7 +148,7 @@ def test_torch_finds_the_same_nearest_centroids_as_faiss(
     np.testing.assert_allclose(squared, distances, atol=1e-2 if float16 else 1e-5)
 
 
-def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
+def test_k_means_continues_on_the_cpu_when_gpu_memory_runs_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[str] = []
@@ -177,7 +168,7 @@ def test_a_gpu_that_runs_out_of_memory_is_left_for_the_cpu(
         ours = train_kmeans(x, 7, device=torch.device("mps"))
     assert calls == ["mps"] * 3
     assert caplog.messages == [
-        "k-means: out of GPU memory, going on on the CPU (CUDA out of memory. Tried to allocate "
+        "k-means: out of GPU memory, continuing on the CPU (CUDA out of memory. Tried to allocate "
         "9 GiB)"
     ]
     monkeypatch.undo()

@@ -56,7 +56,7 @@ def transcribed_mass(
 
 
 def transcribed(neighbours: np.ndarray, distances: np.ndarray, sigma: float, alpha: float) -> Graph:
-    """Where each point points, and the clusters, by PIC's formulas with loops."""
+    """The neighbour that each point climbs to, and the clusters, by PIC's formulas with loops."""
     w, v = transcribed_mass(neighbours, distances, sigma, alpha)
     n = len(v)
     pointer = list(range(n))
@@ -114,7 +114,7 @@ def test_the_exact_graph_is_scikit_learns(n: int, dim: int, nnn: int, method: st
 
 @pytest.mark.parametrize("copies", [3, 20])
 @pytest.mark.parametrize("method", ["exact", "approximate"])
-def test_a_point_stands_before_its_duplicates_however_many(method: str, copies: int) -> None:
+def test_a_point_comes_before_its_duplicates_however_many(method: str, copies: int) -> None:
     x = with_duplicates(points(200), copies)
     neighbours, distances = make_graph(x, 5, method)
     well_formed(x, 5, neighbours, distances)
@@ -124,28 +124,14 @@ def test_a_point_stands_before_its_duplicates_however_many(method: str, copies: 
     np.testing.assert_allclose(distances[:, 1:], nearest, atol=1e-4, rtol=1e-4)
 
 
-def test_all_points_may_be_identical() -> None:
-    x = np.ones((50, 4), np.float32)
-    neighbours, distances = make_graph(x, 5)
-    well_formed(x, 5, neighbours, distances)
-    assert not distances.any()
-
-
-def test_float64_and_strided_points_are_taken() -> None:
+def test_float64_and_strided_points_work() -> None:
     x = points(60, 10).astype(np.float64)
     np.testing.assert_array_equal(
         make_graph(x[:, ::2], 3)[0], make_graph(x[:, ::2].astype(np.float32).copy(), 3)[0]
     )
 
 
-def test_the_points_are_left_as_they_were() -> None:
-    x = points(50)
-    before = x.copy()
-    make_graph(x, 3)
-    np.testing.assert_array_equal(x, before)
-
-
-def test_steps_of_the_search_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     x, steps = points(100), list[int]()
     whole = make_graph(x, 4)
     monkeypatch.setattr(pic, "BLOCK", 30)
@@ -155,7 +141,7 @@ def test_steps_of_the_search_make_no_difference(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(parts[1], whole[1], atol=1e-4)
 
 
-def test_the_approximate_graph_finds_nearly_all_neighbours_and_says_so(
+def test_the_approximate_graph_finds_nearly_all_neighbours_and_logs_its_recall(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     x, _ = make_blobs(4000, 32, centers=20, cluster_std=3, random_state=0)
@@ -210,7 +196,7 @@ class FindsTooFew:
         return distances, neighbours
 
 
-def test_missing_neighbours_are_the_point_itself() -> None:
+def test_a_row_with_too_few_neighbours_is_filled_up_with_the_point() -> None:
     x = points(4)
     neighbours, distances = pic._search(FindsTooFew(), x, 3, None)
     own = np.arange(4)
@@ -241,7 +227,9 @@ def test_missing_neighbours_are_the_point_itself() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-def test_the_graph_refuses(x: np.ndarray, nnn: int, method: str, message: str) -> None:
+def test_bad_arguments_of_the_graph_raise(
+    x: np.ndarray, nnn: int, method: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_graph(x, nnn, method)
 
@@ -254,17 +242,19 @@ def test_the_graph_refuses(x: np.ndarray, nnn: int, method: str, message: str) -
     ("n", "nnn", "sigma", "alpha"),
     [(150, 5, 1, 0.5), (150, 5, 0.7, 0.001), (60, 3, 2, 0.9), (30, 1, 1, 0.5), (12, 11, 3, 0.2)],
 )
-def test_it_is_the_formulas(n: int, nnn: int, sigma: float, alpha: float, seed: int) -> None:
-    neighbours, distances = make_graph(points(n, 3, seed), nnn)
+@pytest.mark.parametrize("copies", [1, 3])
+def test_the_clusters_follow_the_formulas(
+    n: int, nnn: int, sigma: float, alpha: float, seed: int, copies: int
+) -> None:
+    neighbours, distances = make_graph(with_duplicates(points(n, 3, seed), copies, seed), nnn)
     clusters = run_pic(neighbours, distances, sigma, alpha)
-    assert clusters.shape == (n,)
     assert ids_are_consecutive(clusters)
     assert same_partition(clusters, transcribed(neighbours, distances, sigma, alpha)[1])
 
 
 @pytest.mark.parametrize(("sigma", "alpha"), [(3, 0.9), (1, 0.5), (0.5, 0.001)])
-def test_the_mass_is_that_of_all_200_iterations(sigma: float, alpha: float) -> None:
-    # Along a line mass spreads so slowly that stopping near a fixed point would be seen.
+def test_the_mass_is_the_result_of_200_iterations(sigma: float, alpha: float) -> None:
+    # Along a line mass spreads so slowly that an early stop would show.
     x = np.sort(np.random.default_rng(0).random((200, 1)) * 40, axis=0)
     graph = make_graph(x, 3)
     affinities, expected = transcribed_mass(*graph, sigma, alpha)
@@ -286,43 +276,12 @@ def test_edges_to_the_point_itself_are_dropped_in_any_column(seed: int) -> None:
         assert same_partition(run_pic(*graph, 1, 0.5), expected)
 
 
-def test_a_point_without_itself_in_its_row_keeps_all_its_edges() -> None:
-    # Dropped by position, the only edge of each point would be lost.
-    clusters = run_pic(np.array([[1], [2], [1], [1]]), np.full((4, 1), 0.1), 1, 0.5)
-    np.testing.assert_array_equal(clusters, [0, 0, 0, 0])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_duplicates_are_points_like_any_other(seed: int) -> None:
-    neighbours, distances = make_graph(with_duplicates(points(120, 3, seed), 3, seed), 5)
-    clusters = run_pic(neighbours, distances, 1, 0.5)
-    assert same_partition(clusters, transcribed(neighbours, distances, 1, 0.5)[1])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_points_need_no_graph_of_ours(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    neighbours = np.stack([rng.choice(80, 4, replace=False) for _ in range(80)])
-    distances = rng.random((80, 4))
-    clusters = run_pic(neighbours, distances, 0.8, 0.3)
-    assert same_partition(clusters, transcribed(neighbours, distances, 0.8, 0.3)[1])
-    np.testing.assert_array_equal(clusters, run_pic(neighbours, distances, 0.8, 0.3))
-
-
 def test_of_equal_gains_the_lowest_neighbour_wins() -> None:
-    # Two stars with the hubs 0 and 6; point 3 hangs between them, and everything is symmetric but
-    # for the numbers.
+    # Two stars with the hubs 0 and 6, and point 3 between them; only the numbers differ.
     neighbours = np.array([[0, 0], [0, 0], [0, 0], [0, 6], [6, 6], [6, 6], [6, 6]])
     neighbours[[1, 2, 4, 5], 1] = [1, 2, 4, 5]
     clusters = run_pic(neighbours, np.full((7, 2), 0.5), 1, 0.5)
     assert same_partition(clusters, np.array([0, 0, 0, 0, 6, 6, 6]))
-
-
-def test_no_cluster_mixes_clear_blobs() -> None:
-    x, blob = make_blobs(600, 16, centers=8, cluster_std=0.1, random_state=0)
-    clusters = run_pic(*make_graph(x.astype(np.float32), 5), 1, 0.5)
-    for cluster in range(clusters.max() + 1):
-        assert len(set(blob[clusters == cluster].tolist())) == 1
 
 
 def test_points_whose_affinities_underflow_stay_alone() -> None:
@@ -337,7 +296,7 @@ def test_points_whose_affinities_underflow_stay_alone() -> None:
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1e-170, 1e-300])
-def test_without_any_affinity_everyone_is_alone(sigma: float) -> None:
+def test_without_any_affinity_each_point_is_alone(sigma: float) -> None:
     neighbours, distances = make_graph(points(30), 4)
     clusters = run_pic(neighbours, distances, sigma, 0.5)
     np.testing.assert_array_equal(clusters, np.arange(30))
@@ -351,28 +310,8 @@ def test_no_width_divides_duplicates_by_zero(sigma: float) -> None:
     assert ids_are_consecutive(clusters)
 
 
-def test_a_graph_without_edges_is_all_singletons() -> None:
-    own = np.arange(5)[:, None]
-    np.testing.assert_array_equal(run_pic(own, np.zeros((5, 1)), 1, 0.5), np.arange(5))
-
-
-def test_infinite_distances_have_no_affinity() -> None:
-    neighbours = np.array([[0, 1], [1, 0], [2, 1]])
-    clusters = run_pic(neighbours, np.array([[0, np.inf], [0, np.inf], [0, np.inf]]), 1, 0.5)
-    np.testing.assert_array_equal(clusters, [0, 1, 2])
-
-
-def test_clusters_follow_the_points_when_these_are_renumbered() -> None:
-    neighbours, distances = make_graph(points(200, 3), 5)
-    shuffled = np.random.default_rng(1).permutation(200)  # new number of each point
-    moved, moved_distances = np.empty_like(neighbours), np.empty_like(distances)
-    moved[shuffled], moved_distances[shuffled] = shuffled[neighbours], distances
-    clusters = run_pic(neighbours, distances, 1, 0.5)
-    assert same_partition(run_pic(moved, moved_distances, 1, 0.5)[shuffled], clusters)
-
-
 def test_a_long_chain_is_one_cluster() -> None:
-    n = 300  # nearer and nearer towards one end, so that the mass rises all the way
+    n = 300  # distances shrink towards one end, so that the mass rises all the way
     neighbours = np.minimum(np.arange(n)[:, None] + [0, 1], n - 1)
     distances = np.stack([np.zeros(n), np.linspace(3, 0.01, n)], axis=1)
     pointer, expected = transcribed(neighbours, distances, 1, 0.4)
@@ -404,7 +343,7 @@ NEAR = np.array([[0, 0.1], [0, 0.1]])
         (TWO, NEAR * np.nan, 1, 0.5, "not nan"),
     ],
 )
-def test_the_clustering_refuses(
+def test_bad_arguments_of_the_clustering_raise(
     graph: np.ndarray, distances: np.ndarray, sigma: float, alpha: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -419,19 +358,19 @@ def test_the_clustering_refuses(
     [
         # 2 is alone and nearest to 0.
         ([[0, 1], [1, 0], [2, 0]], [0, 0, 1], [0, 0, 0]),
-        # 4 is nearest to 3, which is alone as well, then to 1.
+        # 4 is nearest to 3, which is alone, too, then to 1.
         ([[0, 1, 2], [1, 0, 2], [2, 3, 4], [3, 2, 0], [4, 3, 1]], [0, 0, 1, 2, 3], [0, 0, 1, 0, 0]),
-        # 2, 3 and 4 know nobody else: they stay.
+        # 2, 3 and 4 have no other neighbours: they stay.
         ([[0, 1], [1, 0], [2, 3], [3, 2], [4, 3]], [0, 0, 1, 2, 3], [0, 0, 1, 2, 3]),
-        # 3 joins 0, but 4, which only knows 3, doesn't follow: sizes are those before any joining.
+        # 3 joins 0. 4, whose only neighbour is 3, stays: 3 was alone before the joining.
         ([[0, 1], [1, 0], [2, 1], [3, 0], [4, 3]], [0, 0, 0, 1, 2], [0, 0, 0, 0, 1]),
-        # Of two hosts the nearer one, and the numbers close the gap that 0 leaves.
+        # 0 joins the nearer of two, and the numbers close the gap that it leaves.
         ([[0, 3, 1], [1, 2, 3], [2, 1, 3], [3, 4, 1], [4, 3, 1]], [0, 1, 1, 2, 2], [1, 0, 0, 1, 1]),
-        # Nobody is alone.
+        # No point is alone.
         ([[0, 1], [1, 0], [2, 3], [3, 2]], [0, 0, 1, 1], [0, 0, 1, 1]),
-        # Everybody is.
+        # All points are.
         ([[0, 1], [1, 0], [2, 0]], [0, 1, 2], [0, 1, 2]),
-        # A neighbour that was not found is the point itself, which is no company.
+        # A row filled up with the point itself: 2 has no other neighbour.
         ([[0, 1, 2], [1, 0, 2], [2, 2, 2], [3, 3, 1]], [0, 0, 1, 2], [0, 0, 1, 0]),
     ],
 )
@@ -446,7 +385,7 @@ def test_singletons_join_the_nearest_neighbour_that_is_not_alone(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_joining_is_what_a_loop_over_the_points_does(seed: int) -> None:
+def test_joining_equals_a_loop_over_the_points(seed: int) -> None:
     neighbours, _ = make_graph(points(300, 6, seed), 3)
     clusters = np.random.default_rng(seed).integers(0, 250, 300)
     sizes = np.bincount(clusters)

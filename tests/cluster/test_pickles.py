@@ -1,4 +1,4 @@
-"""Clusters as pickles: a run's, the original's, the released ones; one line for what is none."""
+"""Clusters in pickle files: a run's, the original's and the released ones; errors in one line."""
 
 import pickle
 import pickletools
@@ -17,7 +17,7 @@ from system.errors import InputError
 PAIRS = [
     ("train/n01440764/n01440764_18.JPEG", 0),
     ("caf\xe9/\u65e5\u672c.png", 9999),  # UTF-8
-    ("latin-1 \udce9.png", 3),  # a byte that is not
+    ("latin-1 \udce9.png", 3),  # not UTF-8
     ("x" * 300, 2**31),
     ("tab\tand\nline.png", 70000),
 ]
@@ -44,8 +44,7 @@ def test_the_clusters_of_a_run(train: Callable[..., Path], tree: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_clusters_of_other_makes(tmp_path: Path, protocol: int) -> None:
-    """Tuples, arrays and NumPy's numbers in the place of lists and numbers."""
+def test_clusters_may_be_tuples_and_arrays(tmp_path: Path, protocol: int) -> None:
     epochs = [
         [[0, 2], [], [1]],
         ([np.int64(1)], (0, 2), np.array([], np.int64)),
@@ -80,7 +79,9 @@ def test_clusters_of_python_2(tmp_path: Path) -> None:
         ([[[2**63]]], "epoch 0 has an image|cluster 0 of epoch 0"),
     ],
 )
-def test_what_is_no_list_of_clusters(tmp_path: Path, content: Any, reason: str) -> None:
+def test_other_contents_are_not_a_list_of_clusters(
+    tmp_path: Path, content: Any, reason: str
+) -> None:
     path = pickled(tmp_path / "clusters", content)
     with pytest.raises(
         InputError, match=f"clusters: not a list over epochs of lists .* image numbers: ({reason})"
@@ -93,8 +94,8 @@ def test_an_assignment_comes_back_with_every_name(tmp_path: Path) -> None:
     assert read_assignment(tmp_path / "a.pickle") == PAIRS
 
 
-def test_an_assignment_is_what_python_2_would_have_written(tmp_path: Path) -> None:
-    """Texts are bytes, and nothing is newer than protocol 2; Python 3's pickle takes it, too."""
+def test_python_2_can_read_an_assignment(tmp_path: Path) -> None:
+    """Paths are bytes, and no opcode is newer than protocol 2. Python 3's pickle reads it, too."""
     pairs: list[Any] = [(name, np.int64(k)) for name, k in PAIRS]
     write_assignment(tmp_path / "a.pickle", pairs)
     content = (tmp_path / "a.pickle").read_bytes()
@@ -109,7 +110,7 @@ def test_an_assignment_is_what_python_2_would_have_written(tmp_path: Path) -> No
 
 
 def test_a_released_assignment(tmp_path: Path) -> None:
-    """A list of (path, cluster) by Python 2, where a path is bytes, of any encoding."""
+    """A list of (path, cluster) from Python 2, where paths are bytes in any encoding."""
     raw = [(name.encode("utf-8", "surrogateescape").decode("latin1"), k) for name, k in PAIRS]
     path = by_python_2(tmp_path / "alexnet_cluster_assignment.pickle", raw)
     assert read_assignment(path) == PAIRS
@@ -125,7 +126,9 @@ def test_a_released_assignment(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("protocol", range(6))
-def test_assignments_of_other_makes(tmp_path: Path, content: Any, protocol: int) -> None:
+def test_assignments_may_be_lists_tuples_or_dicts(
+    tmp_path: Path, content: Any, protocol: int
+) -> None:
     found = read_assignment(pickled(tmp_path / "a.pickle", content, protocol))
     assert found == [("a", 1), ("b", 0)]
 
@@ -146,7 +149,7 @@ def test_assignments_of_other_makes(tmp_path: Path, content: Any, protocol: int)
         ([("a" * 999, None)], r"entry 0 is .{1,60}$"),
     ],
 )
-def test_what_is_no_assignment(tmp_path: Path, content: Any, reason: str) -> None:
+def test_other_contents_are_not_an_assignment(tmp_path: Path, content: Any, reason: str) -> None:
     path = pickled(tmp_path / "a.pickle", content)
     with pytest.raises(
         InputError, match=rf"a\.pickle: not a list of pairs of path and cluster: {reason}"
@@ -155,7 +158,7 @@ def test_what_is_no_assignment(tmp_path: Path, content: Any, reason: str) -> Non
 
 
 @pytest.mark.parametrize("read", [read_clusters, read_assignment])
-def test_a_pickle_that_asks_for_more_is_refused(
+def test_a_pickle_that_refers_to_code_or_is_missing_raises(
     tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
     path = pickled(tmp_path / "x.pickle", [print])

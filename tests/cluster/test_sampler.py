@@ -1,4 +1,4 @@
-"""The class-balanced sampler, and what the released code does instead."""
+"""The class-balanced sampler, and the released code's unbalanced one."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ def draw(assignment: list[int] | np.ndarray, length: int, seed: int = 0) -> np.n
 
 
 def skewed_assignment() -> np.ndarray:
-    """1,000 images in ten clusters, from 10 to 500 images large, in random order."""
+    """1,000 images in ten clusters of 10 to 500 images, in random order."""
     sizes = [500, 200, 100, 60, 50, 40, 20, 10, 10, 10]
     return np.random.default_rng(0).permutation(np.repeat(np.arange(10), sizes))
 
@@ -28,8 +28,8 @@ def test_every_cluster_is_drawn_equally_often() -> None:
 
 
 def test_the_released_order_follows_the_cluster_sizes_instead() -> None:
-    """A draw of cluster c is uniform over c's image ids, which are spread over all positions; what
-    stands there is a cluster in proportion to its size."""
+    """The image ids of each cluster are spread over all positions, so that each cluster is drawn
+    in proportion to its size."""
     assignment = skewed_assignment()
     sizes = np.bincount(assignment)
     paper = np.zeros(10)
@@ -42,7 +42,7 @@ def test_the_released_order_follows_the_cluster_sizes_instead() -> None:
     np.testing.assert_allclose(released / released.sum(), sizes / 1000, atol=0.04)
 
 
-def test_the_released_order_is_a_plain_transcription() -> None:
+def test_the_released_order_takes_image_indices_as_positions() -> None:
     assignment = np.array([2, 0, 1, 0, 2, 2])
     data_set_by_cluster = [1, 3, 2, 0, 4, 5]
     ids = draw(assignment, 9, seed=4)
@@ -94,7 +94,7 @@ def test_unif_label_sampler_takes_the_originals_arguments() -> None:
     assert abs(counts[0] + counts[4] - 150) <= 1
 
 
-def test_what_a_cluster_counts_falls_with_the_root_of_its_size() -> None:
+def test_weights_fall_with_the_root_of_the_cluster_size() -> None:
     assignment = np.array([0] * 16 + [1] * 4 + [3] * 1 + [-1] * 5)
     weights = cluster_weights(assignment, 4)
     roots = np.array([1 / 4, 1 / 2, 0, 1])  # cluster 2 is empty

@@ -10,7 +10,7 @@ from cluster.whitening import Moments, fit_whitening, preprocess_features
 
 
 def gram(x: np.ndarray) -> np.ndarray:
-    """Equal for rows that differ in the components' signs only."""
+    """Inner products: they don't depend on the components' signs."""
     return x.astype(np.float64) @ x.T.astype(np.float64)
 
 
@@ -46,8 +46,8 @@ def test_whitening_equals_faiss_and_float64_up_to_signs(n: int, dim: int, pca: i
 
 
 @pytest.mark.parametrize("largest", [100, 300, 1000])
-def test_a_direction_that_dwarfs_the_others_costs_no_more_than_in_faiss(largest: float) -> None:
-    """There the float32 products of both are what limits."""
+def test_with_one_dominant_direction_the_error_is_no_larger_than_faiss_s(largest: float) -> None:
+    """The float32 products limit the precision of both."""
     rng = np.random.default_rng(0)
     axes, _ = np.linalg.qr(rng.standard_normal((192, 192)))
     deviations = np.array([largest, *np.linspace(1.5, 0.5, 191)])
@@ -57,7 +57,7 @@ def test_a_direction_that_dwarfs_the_others_costs_no_more_than_in_faiss(largest:
     assert ours < max(1e-3, 3 * relative_error(faiss_reference(features, 64), exact))
 
 
-def test_a_mean_far_from_zero_costs_no_digits() -> None:
+def test_a_mean_far_from_zero_costs_no_precision() -> None:
     features = correlated(5000, 60) + np.linspace(100, 300, 60, dtype=np.float32)
     reference = float64_reference(features, 16)
     assert relative_error(preprocess_features(features, 16), reference) < 1e-5
@@ -110,7 +110,7 @@ def test_the_whitening_applies_to_new_rows() -> None:
     np.testing.assert_allclose(whitening.apply(features[7:9]), rows[7:9], atol=1e-5)
 
 
-def test_moments_of_rows_as_they_come_are_numpys() -> None:
+def test_moments_of_blocks_of_rows_equal_numpys() -> None:
     features = correlated(9000, 30) + 50
     moments = Moments(30)
     for batch in torch.from_numpy(features).split(130):
@@ -123,19 +123,19 @@ def test_moments_of_rows_as_they_come_are_numpys() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (1, 1), (0, 5)])
-def test_whitening_refuses_fewer_than_two_rows(shape: tuple[int, ...]) -> None:
+def test_fewer_than_two_rows_raise(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"at least 2 rows, not {shape[0]}"):
         preprocess_features(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 0), (5, 4, 3)])
-def test_whitening_refuses_what_is_no_matrix(shape: tuple[int, ...]) -> None:
+def test_other_shapes_than_a_matrix_raise(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(N, D\) array, not one of shape \(5,"):
         preprocess_features(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (7, 1), (10,)])
-def test_whitening_refuses_other_dimensions_than_it_was_fitted_to(shape: tuple[int, ...]) -> None:
+def test_rows_of_other_dimensions_raise(shape: tuple[int, ...]) -> None:
     whitening = fit_whitening(correlated(30, 10))
     with pytest.raises(ValueError, match=r"\(N, 10\) array, not one of shape \("):
         whitening.apply(np.zeros(shape, np.float32))
@@ -143,7 +143,7 @@ def test_whitening_refuses_other_dimensions_than_it_was_fitted_to(shape: tuple[i
         Moments(10).add(torch.zeros(shape))
 
 
-def test_whitening_refuses_no_components_and_too_large_values() -> None:
+def test_no_components_and_too_large_values_raise() -> None:
     with pytest.raises(ValueError, match="not pca = 0"):
         preprocess_features(correlated(30, 10), 0)
     for n in (20, 200):
@@ -153,7 +153,7 @@ def test_whitening_refuses_no_components_and_too_large_values() -> None:
 
 @pytest.mark.parametrize("n", [40, 300, 5000])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_whitening_names_a_row_that_is_not_finite(n: int, value: float) -> None:
+def test_the_error_names_the_row_that_is_not_finite(n: int, value: float) -> None:
     features = correlated(n, 50)
     whitening = fit_whitening(features)
     features[n - 3, 7] = value

@@ -77,7 +77,7 @@ SPECIAL = {
 
 
 def make_special(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something that is no file that can be read, as its name says."""
+    """Make a link, pipe, socket, device, folder or closed file, by the name of `path`."""
     match path.stem:
         case "gone":
             path.symlink_to("nowhere")
@@ -99,7 +99,7 @@ def make_special(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(
+def test_pipes_and_devices_are_skipped(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_special(tmp_path / name, monkeypatch)
@@ -142,7 +142,7 @@ def test_the_limit_of_pixels_can_be_lowered_and_raised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
-def test_the_limit_holds_in_workers_however_they_are_started(tmp_path: Path, start: str) -> None:
+def test_the_limit_holds_in_forked_and_spawned_workers(tmp_path: Path, start: str) -> None:
     (tmp_path / "plain.png").write_bytes(ZOO["plain.png"].content)
     (tmp_path / "one.png").write_bytes(ZOO["one pixel.png"].content)
     limit_pixels(100)
@@ -157,7 +157,7 @@ def test_the_limit_holds_in_workers_however_they_are_started(tmp_path: Path, sta
 
 
 def test_a_narrow_image_is_cut_before_it_grows() -> None:
-    """The middle is what the central crop shows; 60,000 × 1 pixels resized whole would be 12 GB."""
+    """The central crop shows the same; 60,000 × 1 pixels resized whole would take 12 GB."""
     row = torch.from_numpy(np.random.default_rng(0).integers(256, size=(3, 1, 301), dtype=np.uint8))
     column = row.transpose(1, 2).clone(memory_format=torch.contiguous_format)
     for pixels in (row, column):

@@ -1,4 +1,4 @@
-"""A data set's images by index: names, messages, digest, and what workers get of them."""
+"""A data set's images by index: names, messages, digest, pickling."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ def test_an_image_opens_by_index_and_says_where_it_is(tree: Path) -> None:
         assert file.read() == (tree / "b" / "000.png").read_bytes()
 
 
-def test_what_cannot_be_opened_is_unreadable_for_a_reason_in_one_line(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_opened_has_a_one_line_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     images = image_list(tmp_path / "pipe.png", tmp_path / "gone.png", "null\0byte.png")
     for index, reason in enumerate(("is a pipe", "No such file or directory$", "embedded null")):
@@ -46,7 +46,7 @@ def test_some_of_the_images(tree: Path) -> None:
     assert few.where(0) == images.where(30)
 
 
-def test_many_sources_are_one_after_the_other(
+def test_sources_follow_one_after_the_other(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "more", 2)
@@ -63,7 +63,7 @@ def test_many_sources_are_one_after_the_other(
 
 
 def test_the_digest_is_of_the_names_in_their_order(tree: Path) -> None:
-    """Checkpoints of all versions have it."""
+    """Checkpoints of all versions contain it."""
     names = [f"{folder}/{n:03d}.png" for folder, count in zip("abc", (10, 20, 10), strict=True)
              for n in range(count)]  # fmt: skip
     assert find_images(tree).digest == hashlib.sha256("\0".join(names).encode()).hexdigest()
@@ -87,5 +87,5 @@ def test_workers_get_the_names_once(tmp_path: Path) -> None:
         (["b", "a"], "2 there, 2 now: the same names in another order"),
     ],
 )
-def test_a_change_is_told_in_words(now: list[str], told: str) -> None:
+def test_a_change_of_images_is_described(now: list[str], told: str) -> None:
     assert describe_change(["a", "b"], now) == told

@@ -1,10 +1,11 @@
 """Labelled data sets, and Tiny-ImageNet's own layout."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import write_images
+from conftest import ErrorLine, write_images
 
 from data.labelled import find_train_and_val
 from system import cli
@@ -15,7 +16,7 @@ from tools import make_tiny_imagenet
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Tiny-ImageNet, but for the number of its classes and images."""
+    """Tiny-ImageNet with fewer classes and images."""
     root = tmp_path / "source" / "tiny-imagenet-200"
     for name in ("n1", "n2"):
         for path in write_images(root / "train" / name / "images", 3):
@@ -58,15 +59,8 @@ def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> Non
     assert by_name[0] == by_name[1]
 
 
-def test_what_is_no_archive_of_tiny_imagenet(
-    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refusal(source: Path, folder: Path) -> str:
-        command = [str(source), str(folder)]
-        assert cli.run(make_tiny_imagenet.main, make_tiny_imagenet.parse_args, command) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
-
+def test_wrong_archives_are_named(archive: Path, tmp_path: Path, error_line: ErrorLine) -> None:
+    refusal = partial(error_line, make_tiny_imagenet)
     assert "cannot be unpacked" in refusal(tmp_path / "none.zip", tmp_path / "new")
     (tmp_path / "text.zip").write_text("no archive")
     assert "cannot be unpacked" in refusal(tmp_path / "text.zip", tmp_path / "new")
@@ -122,7 +116,7 @@ def test_lists_of_images_and_classes(tmp_path: Path) -> None:
             find_train_and_val(tmp_path)
 
 
-def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None:
+def test_wrong_layouts_are_described(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither a folder train/, .* nor a list train.txt"):
         find_train_and_val(tmp_path)
     write_images(tmp_path / "train" / "a", 2)
@@ -130,14 +124,12 @@ def test_a_data_set_that_is_not_as_expected_is_described(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"train: needs a folder .* of at least 2 classes"):
         find_train_and_val(tmp_path)
     write_images(tmp_path / "train" / "c", 2)
-    with pytest.raises(
-        InputError, match=r"val: has a class 'b', which .*train has not \(2 classes"
-    ):
+    with pytest.raises(InputError, match=r"val: has a class 'b', which .*train lacks \(2 classes"):
         find_train_and_val(tmp_path)
     write_images(tmp_path / "val", 2)
     for path in (tmp_path / "val" / "b").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match=r"val: its images lie in no folders that say their"):
+    with pytest.raises(InputError, match=r"val: has neither a folder for each class nor"):
         find_train_and_val(tmp_path)
     annotations = tmp_path / "val" / "val_annotations.txt"
     annotations.write_text("000.png a\n")

@@ -1,4 +1,4 @@
-"""From files to batches: pixels, indices, and randomness that no worker can change."""
+"""From files to batches: pixels, indices, and randomness that does not depend on workers."""
 
 import multiprocessing
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_workers_outlive_the_epoch(tree: Path) -> None:
     assert workers[0] == workers[1]
 
 
-def test_unreadable_images_are_set_apart(tree: Path) -> None:
+def test_unreadable_images_are_separated(tree: Path) -> None:
     (tree / "a" / "003.png").write_bytes(b"no image")
     batches = EpochBatches(4)
     dataset = ImageDataset(find_images(tree), central_crop(32))

@@ -1,4 +1,4 @@
-"""Oxford5k and Paris6k on disk: what is read, what is left out, what is refused."""
+"""Oxford5k and Paris6k on disk: images, queries, ground truth, and malformed files."""
 
 import os
 import pickletools
@@ -210,7 +210,7 @@ def test_a_malformed_box(both: Path, line: str) -> None:
         find_retrieval(both, "Oxford")
 
 
-def test_what_is_missing_is_named(both: Path) -> None:
+def test_missing_ground_truth_is_named(both: Path) -> None:
     lab = both / "Oxford" / "lab"
 
     def refused(message: str, dataset: Path = both, name: str = "Oxford") -> None:
@@ -229,13 +229,13 @@ def test_what_is_missing_is_named(both: Path) -> None:
     (both / "Rome").rename(both / "Paris")
 
     (both / "Oxford" / "jpg" / "keble_000001.jpg").unlink()
-    refused("keble_1_ok.txt: names keble_000001, and there is no such image$")
+    refused("keble_1_ok.txt: names keble_000001, but there is no such image$")
     (lab / "keble_1_ok.txt").write_text("a b keble_000000")
-    refused(r"keble_1_ok.txt: names a, and there is no such image \(nor 1 others\)")
+    refused(r"keble_1_ok.txt: names a, but there is no such image \(nor 1 others\)")
     (lab / "keble_1_ok.txt").unlink()
     refused("keble_1_ok.txt: cannot read this ground truth: No such file")
     (lab / "keble_1_query.txt").write_text("keble_000009 1 2 3 4")
-    refused("keble_1_query.txt: names keble_000009, and there is no such image")
+    refused("keble_1_query.txt: names keble_000009, but there is no such image")
     for path in lab.glob("*_query.txt"):
         path.unlink()
     refused(r"lab: no ground truth: looked for \*_query.txt")
@@ -329,5 +329,5 @@ def test_images_come_one_by_one_in_their_order(both: Path, workers: int) -> None
 def test_the_whitening_comes_from_another_data_set(tmp_path: Path) -> None:
     (tmp_path / "Paris" / "lab").mkdir(parents=True)
     for folder, other in ((tmp_path / "Paris", None), (tmp_path / "Paris", tmp_path / "Paris")):
-        with pytest.raises(InputError, match="Paris: is to be Oxford, and would be the other"):
+        with pytest.raises(InputError, match="Paris: is both Oxford and the data set for"):
             find_retrieval(folder, "Oxford", other)

@@ -1,4 +1,4 @@
-"""A source of images that are no files: all that comes after it works as with a folder."""
+"""A source of images in memory works like a folder of files everywhere."""
 
 import io
 import pickle
@@ -64,7 +64,7 @@ def in_memory(root: Path) -> Memory:
 
 
 @pytest.mark.parametrize("decode", ["auto", "pil"])
-def test_images_and_reasons_are_those_of_files(
+def test_images_and_reasons_equal_those_of_files(
     both: tuple[ImageList, ImageList], decode: str
 ) -> None:
     files, memory = (ImageDataset(each, random_crop(32), 7, decode) for each in both)
@@ -79,7 +79,7 @@ def test_images_and_reasons_are_those_of_files(
     assert memory[Draw(11, 0, 0)] == (11, "the file is empty")
 
 
-def test_features_are_those_of_files(both: tuple[ImageList, ImageList]) -> None:
+def test_features_equal_those_of_files(both: tuple[ImageList, ImageList]) -> None:
     model, rows = tiny().eval(), []
     for images in both:
         unreadable: dict[int, str] = {}
@@ -91,7 +91,7 @@ def test_features_are_those_of_files(both: tuple[ImageList, ImageList]) -> None:
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
-def test_resized_images_are_those_of_files(both: tuple[ImageList, ImageList]) -> None:
+def test_resized_images_equal_those_of_files(both: tuple[ImageList, ImageList]) -> None:
     boxes = [(2.0, 3.0, 30.0, 35.0)] * 40
     files, memory = (ResizedImages(images, 64, boxes) for images in both)
     for index in (0, 39):
@@ -131,7 +131,7 @@ def test_sources_of_different_kinds_are_joined(tree: Path, tmp_path: Path) -> No
 
 
 def outputs(exp: Path, data: Path) -> dict[str, bytes]:
-    """What the scripts make of a run and its images."""
+    """The outputs of the scripts for a run and its images."""
     model, cpu = (
         exp / "checkpoint.pth.tar",
         ["--device", "cpu", "--precision", "fp32", "--workers", "0"],
@@ -158,7 +158,7 @@ def call(script: ModuleType, *command: object) -> None:
     script.main(script.parse_args([str(part) for part in command]))
 
 
-def test_no_script_that_is_given_images_needs_a_file(
+def test_scripts_work_without_image_files(
     both: tuple[ImageList, ImageList],
     tree: Path,
     train: Callable[..., Path],

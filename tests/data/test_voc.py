@@ -40,7 +40,7 @@ def test_the_devkit_is_found_from_above(voc: Path) -> None:
     assert roots == {voc / "JPEGImages"}
 
 
-def test_what_is_no_devkit(voc: Path, tmp_path: Path) -> None:
+def test_a_folder_without_voc_is_named(voc: Path, tmp_path: Path) -> None:
     (voc / "JPEGImages").rename(voc / "elsewhere")
     for place in (voc, tmp_path / "gone"):
         with pytest.raises(InputError) as caught:
@@ -63,12 +63,12 @@ def test_a_split_that_is_missing(voc: Path) -> None:
     [
         (b"\xff\xfe\x00", ": cannot read this annotation: not text"),
         (b"\n \n", ": lists no image"),
-        (b"000000 1\n\n000001 2\n", ":3: '000001 2' is not an image and 1, 0 or -1 behind it"),
-        (b"000000\n", ":1: '000000' is not an image and 1, 0 or -1 behind it"),
-        (b"000000 1 1\n", ":1: '000000 1 1' is not an image and 1, 0 or -1 behind it"),
+        (b"000000 1\n\n000001 2\n", ":3: '000001 2' is not an image and 1, 0 or -1"),
+        (b"000000\n", ":1: '000000' is not an image and 1, 0 or -1"),
+        (b"000000 1 1\n", ":1: '000000 1 1' is not an image and 1, 0 or -1"),
         (
             b"000000 1\n000002 1\n000001 1\n",
-            ": lists other images than aeroplane_train.txt beside it",
+            ": lists other images than aeroplane_train.txt",
         ),
     ],
 )
@@ -86,4 +86,4 @@ def test_an_image_that_is_missing(voc: Path) -> None:
     find_voc(voc, "val")
     with pytest.raises(InputError) as caught:
         find_voc(voc, "train")
-    assert str(caught.value) == f"{path}: an image of train, is not there"
+    assert str(caught.value) == f"{path}: this image of train is missing"

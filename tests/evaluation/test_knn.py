@@ -10,7 +10,7 @@ from evaluation.knn import knn_accuracy
 
 @pytest.fixture
 def blobs() -> tuple[np.ndarray, np.ndarray]:
-    """300 points around five centres that overlap, and which centre each belongs to."""
+    """300 points around five centres, overlapping, and the number of each one's centre."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 5
     points = rng.normal(size=(5, 16))[labels] + 2 * rng.normal(size=(300, 16))
@@ -28,7 +28,7 @@ def by_sklearn(
 
 
 @pytest.mark.parametrize("block", [7, 4096])
-def test_it_classifies_as_scikit_learn_does(
+def test_accuracies_equal_scikit_learns(
     blobs: tuple[np.ndarray, np.ndarray], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(knn, "BLOCK", block)
@@ -56,7 +56,7 @@ def test_a_query_among_the_rows_does_not_vote_for_itself(
         assert accuracy == pytest.approx(np.mean(hits))
 
 
-def test_half_precision_and_the_length_of_rows_hardly_count(
+def test_half_precision_and_row_lengths_hardly_matter(
     blobs: tuple[np.ndarray, np.ndarray],
 ) -> None:
     points, labels = blobs
@@ -67,7 +67,7 @@ def test_half_precision_and_the_length_of_rows_hardly_count(
     )
 
 
-def test_more_neighbours_than_rows_are_all_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_with_more_neighbours_than_rows_all_rows_vote(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     points, labels = blobs
     found = knn_accuracy(points[:30], labels[:30], points[30:60], labels[30:60], [30, 200])
     assert found[30] == found[200]

@@ -13,7 +13,7 @@ from evaluation import linear as probe
 from evaluation.linear_run import History, learning_rate_decay
 from evaluation.metrics import top_k
 from models import untrained
-from models.layers import layers_of, nearest_grid
+from models.layers import nearest_grid
 from system.device import select_compute
 from system.errors import InputError
 
@@ -34,12 +34,12 @@ def batches(count: int, seed: int = 0) -> list[Batch]:
     ]
 
 
-def test_alexnets_dimensions_are_the_papers() -> None:
+def test_alexnet_has_the_papers_dimensions() -> None:
     heads = probe.Heads(untrained("alexnet", True, 2, 0).eval(), range(1, 6), 10, 224, seed=0)
     assert list(heads.dimensions.values()) == [9600, 9216, 9600, 9600, 9216]
 
 
-def test_vgg16s_thirteen_layers_come_near_ten_thousand() -> None:
+def test_vgg16_has_about_ten_thousand_dimensions() -> None:
     heads = probe.Heads(untrained("vgg16", True, 2, 0).eval(), range(1, 14), 10, 224, seed=0)
     stages = [9216] * 2 + [128 * 81] * 2 + [9216] * 3 + [512 * 16] * 6
     assert list(heads.dimensions.values()) == stages
@@ -48,14 +48,14 @@ def test_vgg16s_thirteen_layers_come_near_ten_thousand() -> None:
 @pytest.mark.parametrize(
     ("channels", "side"), [(64, 12), (128, 9), (256, 6), (512, 4), (1024, 3), (2048, 2)]
 )
-def test_other_networks_come_near_ten_thousand(channels: int, side: int) -> None:
+def test_other_networks_have_about_ten_thousand_dimensions(channels: int, side: int) -> None:
     """64·12² = 9216; 128·9² = 10368 is nearer to 10,000 than 128·8² = 8192 to 9,000; 512·4² = 8192
     nearer than 512·5² = 12800."""
     assert nearest_grid(channels) == side
 
 
-def test_training_is_sgd_at_a_falling_rate() -> None:
-    """Step by step against a classifier of its own, with v ← m·v + g + wd·w, w ← w − lr_t·v."""
+def test_training_equals_sgd_by_hand() -> None:
+    """v ← m·v + g + wd·w, w ← w − lr_t·v, with the paper's falling rate lr_t."""
     model = tiny().eval()
     heads = probe.Heads(model, [2], 3, 32, seed=5)
     linear = nn.Linear(heads.dimensions[2], 3)
@@ -86,24 +86,6 @@ def test_training_is_sgd_at_a_falling_rate() -> None:
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_layer_alone_and_among_others_is_the_same() -> None:
-    model, labels = tiny().eval(), torch.arange(12) % 3
-    found = {}
-    for layers in ([1], [2], [1, 2]):
-        heads = probe.Heads(model, layers, 3, 32, seed=5)
-        optimizer = torch.optim.SGD(heads.parameters(), 0.1, 0.9, weight_decay=1e-4)
-        for _ in range(3):
-            probe.train_epoch(
-                model, heads, optimizer, batches(3), labels, COMPUTE,  # type: ignore[arg-type]
-                set_rate=lambda batch: None,
-                on_unreadable=lambda u: None, advance=lambda n: None,
-            )  # fmt: skip
-        found[tuple(layers)] = heads.state_dict()
-    for layer in (1, 2):
-        name = f"linear.{layer}.weight"
-        torch.testing.assert_close(found[1, 2][name], found[layer,][name], rtol=1e-6, atol=1e-8)
-
-
 def validate(heads: probe.Heads, loader: list[Batch], labels: torch.Tensor) -> dict[str, float]:
     model = tiny().eval()
     found = probe.validate(
@@ -114,7 +96,7 @@ def validate(heads: probe.Heads, loader: list[Batch], labels: torch.Tensor) -> d
 
 
 def test_validation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image that cannot be read is a mistake."""
+    """An unreadable image counts as an error."""
     torch.manual_seed(0)
     model = tiny().eval()
     heads, labels = probe.Heads(model, [2], 7, 32, seed=5), torch.arange(12) % 7
@@ -133,7 +115,7 @@ def test_validation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["loss"] == pytest.approx(float(F.cross_entropy(logits.detach(), target)), rel=1e-5)
 
 
-def test_ten_crops_are_scored_by_their_mean_softmax_and_the_central_ones_loss() -> None:
+def test_ten_crops_give_the_mean_softmax_and_the_central_loss() -> None:
     torch.manual_seed(0)
     model = tiny().eval()
     heads, labels = probe.Heads(model, [2], 7, 32, seed=5), torch.arange(4)
@@ -151,7 +133,7 @@ def test_ten_crops_are_scored_by_their_mean_softmax_and_the_central_ones_loss() 
     )
 
 
-def test_a_loss_that_is_not_finite_is_refused() -> None:
+def test_a_nan_loss_is_an_error() -> None:
     model = tiny().eval()
     heads = probe.Heads(model, [1], 3, 32, seed=0)
     nn.init.constant_(heads.get_parameter("linear.1.weight"), float("nan"))
@@ -164,25 +146,12 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("words", "layers"), [(["all"], [1, 2]), (["2"], [2]), (["2", "1", "2"], [1, 2])]
-)
-def test_layers(words: list[str], layers: list[int]) -> None:
-    assert layers_of(tiny(), words) == layers
-
-
-@pytest.mark.parametrize("words", [["3"], ["0"], ["1", "all"], ["x"]])
-def test_layers_that_are_not_there(words: list[str]) -> None:
-    with pytest.raises(InputError, match="tiny has conv layers 1 to 2; give some of them, or all"):
-        layers_of(tiny(), words)
-
-
 def test_the_best_epoch_is_the_first_of_equals() -> None:
     history: History = [{3: {"top1": value}} for value in (0.1, 0.4, 0.3, 0.4)]
     assert probe.best_epochs(history) == {3: 1}
 
 
-def test_what_the_classifiers_see_does_not_depend_on_the_batch() -> None:
+def test_pooled_activations_do_not_depend_on_the_batch() -> None:
     model = tiny().eval()
     heads = probe.Heads(model, [1, 2], 3, 32, seed=0)
     x = to_input(batches(1)[0].pixels, CPU)

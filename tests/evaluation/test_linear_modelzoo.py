@@ -68,7 +68,9 @@ def maps_of(model: ConvNet, batch: Batch) -> Tensor:
         return F.adaptive_avg_pool2d(maps, 24)  # 16·24² = 9216
 
 
-def test_training_is_batch_norm_and_nesterovs_momentum(model: ConvNet, heads: probe.Heads) -> None:
+def test_training_equals_batch_norm_and_nesterovs_momentum_by_hand(
+    model: ConvNet, heads: probe.Heads
+) -> None:
     """Step by step: v ← m·v + g + wd·w, w ← w − lr·(g + wd·w + m·v)."""
     norm, linear = nn.BatchNorm2d(16, affine=False), nn.Linear(9216, 3)
     linear.load_state_dict(heads.linear["2"].state_dict())
@@ -96,7 +98,7 @@ def test_training_is_batch_norm_and_nesterovs_momentum(model: ConvNet, heads: pr
     torch.testing.assert_close(state["norm.2.var"], norm.running_var)
 
 
-def test_validation_takes_the_running_statistics_and_leaves_them(
+def test_validation_uses_the_running_statistics_unchanged(
     model: ConvNet, heads: probe.Heads
 ) -> None:
     train(model, heads, settings("modelzoo").optimizer(heads))
@@ -114,7 +116,7 @@ def test_validation_takes_the_running_statistics_and_leaves_them(
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_single_value_and_none_leave_the_running_statistics() -> None:
+def test_one_value_or_none_does_not_change_the_running_statistics() -> None:
     norm = ChannelNorm(3)
     norm(torch.randn(8, 3))
     before = norm.mean.clone(), norm.var.clone()
@@ -133,7 +135,7 @@ def test_a_single_value_and_none_leave_the_running_statistics() -> None:
         ("modelzoo-avgpool", 100, {0: 30, 59: 30, 60: 3, 79: 3, 80: 0.3, 99: 0.3}),
     ],
 )
-def test_the_rate_falls_by_ten_at_the_steps(
+def test_the_rate_is_divided_by_ten_at_the_steps(
     heads: probe.Heads, protocol: str, epochs: int, rates: dict[int, float]
 ) -> None:
     chosen = settings(protocol)
@@ -153,10 +155,12 @@ def test_the_optimisers_of_the_protocols(heads: probe.Heads) -> None:
     for protocol in ("modelzoo", "modelzoo-places205", "modelzoo-inat18"):
         assert group(protocol) == (1e-4, True)
     assert group("modelzoo-avgpool") == (0, False)
-    assert group("modelzoo", "--momentum", "0") == (1e-4, False), "Nesterov's of none is none"
+    assert group("modelzoo", "--momentum", "0") == (1e-4, False), (
+        "torch demands a momentum for Nesterov's"
+    )
 
 
-def test_flags_that_are_given_win_over_the_protocol() -> None:
+def test_flags_override_the_protocol() -> None:
     flags = "--epochs 9 --lr 0.5 --wd=-3 --steps 6 4 --momentum 0.5"
     given = settings("modelzoo", *flags.split())
     assert (given.epochs, given.lr, given.wd, given.momentum) == (9, 0.5, -3, 0.5)
@@ -166,14 +170,14 @@ def test_flags_that_are_given_win_over_the_protocol() -> None:
 
 
 def moved(pixels: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What lighting makes of pixels, and the formula of it before it is rounded."""
+    """Pixels after `Lighting`, and by its formula before rounding."""
     found = apply_seeded(Lighting(0.1), pixels, seed)
     draws = apply_seeded(lambda _: torch.randn(3), pixels, seed).double().numpy()
     shift = EIGENVECTORS @ (0.1 * draws * EIGENVALUES)
     return found.numpy(), pixels.numpy() + 255 * shift[:, None, None]
 
 
-def test_lighting_is_its_formula_to_half_a_grey_level() -> None:
+def test_lighting_equals_its_formula_to_half_a_grey_level() -> None:
     pixels = torch.randint(256, (3, 20, 20), dtype=torch.uint8)
     pixels[:, 0], pixels[:, 1] = 0, 255
     for seed in range(50):
@@ -182,7 +186,7 @@ def test_lighting_is_its_formula_to_half_a_grey_level() -> None:
         assert np.abs(found - expected.clip(0, 255)).max() < 0.501
 
 
-def test_lighting_spreads_as_the_colours_of_imagenet_do() -> None:
+def test_lighting_has_the_covariance_of_imagenets_colours() -> None:
     grey = torch.full((3, 1, 1), 128, dtype=torch.uint8)
     shifts = np.array([moved(grey, seed)[0][:, 0, 0] - 128.0 for seed in range(4000)])
     expected = EIGENVECTORS @ np.diag((25.5 * EIGENVALUES) ** 2) @ EIGENVECTORS.T
@@ -190,7 +194,7 @@ def test_lighting_spreads_as_the_colours_of_imagenet_do() -> None:
     np.testing.assert_allclose(np.cov(shifts.T), expected + rounding, rtol=0.08, atol=0.05)
 
 
-def test_a_crop_for_places_is_anywhere_in_the_resized_image() -> None:
+def test_crops_for_places_cover_the_resized_image() -> None:
     rows, columns = torch.meshgrid(torch.arange(40), torch.arange(60), indexing="ij")
     pixels = torch.stack([rows, columns, rows]).to(torch.uint8)
     view, places = resized_crop(35), set()  # of a short side of 40
@@ -206,7 +210,7 @@ def test_a_crop_for_places_is_anywhere_in_the_resized_image() -> None:
 
 
 @pytest.mark.parametrize("protocol", RECIPES)
-def test_the_views_are_of_the_input_size_and_of_the_seed(protocol: str) -> None:
+def test_views_have_the_input_size_and_depend_on_the_seed(protocol: str) -> None:
     view: v2.Transform = RECIPES[protocol].view(32)
     pixels = torch.randint(256, (3, 50, 70), dtype=torch.uint8)
     first, again, other = (apply_seeded(view, pixels, seed) for seed in (1, 1, 2))
@@ -216,7 +220,7 @@ def test_the_views_are_of_the_input_size_and_of_the_seed(protocol: str) -> None:
     assert not torch.equal(first, other)
 
 
-def test_the_average_pool_is_a_residual_networks_embedding() -> None:
+def test_avgpool_is_a_residual_networks_embedding() -> None:
     network = untrained("resnet18_small", sobel=True, out=2, seed=0).eval()
     layers = layers_or_avgpool(network, ["all", AVGPOOL])
     assert layers == [1, 2, 3, 4, 5, AVGPOOL]
@@ -228,13 +232,13 @@ def test_the_average_pool_is_a_residual_networks_embedding() -> None:
         torch.testing.assert_close(pooled[AVGPOOL], network.embedding(x), rtol=1e-4, atol=1e-5)
 
 
-def test_resnet50s_dimensions_are_the_zoos() -> None:
+def test_resnet50_has_the_zoos_dimensions() -> None:
     network = untrained("resnet50", sobel=True, out=2, seed=0).eval()
     found = probe.Heads(network, [1, 2, 3, 4, 5, AVGPOOL], 3, 224, seed=0)
     assert list(found.dimensions.values()) == [9216, 9216, 8192, 9216, 8192, 2048]
 
 
-def test_the_average_pool_has_the_numbers_that_it_has_alone(model: ConvNet) -> None:
+def test_avgpool_does_not_depend_on_the_other_layers(model: ConvNet) -> None:
     def weights(*layers: Layer) -> Tensor:
         found = probe.Heads(model, layers, 3, 32, seed=5, normalised=True)
         probe.train_epoch(
@@ -247,16 +251,24 @@ def test_the_average_pool_has_the_numbers_that_it_has_alone(model: ConvNet) -> N
     torch.testing.assert_close(weights(AVGPOOL, 2, 1), weights(AVGPOOL), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("words", [["avgpool", "3"], ["avgpool", "1", "all"], ["pool"]])
-def test_layers_that_are_not_there(model: ConvNet, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "layers"),
+    [("all", [1, 2]), ("2", [2]), ("2 1 2", [1, 2]), ("avgpool 2", [2, AVGPOOL])],
+)
+def test_layers_are_sorted_and_distinct(model: ConvNet, words: str, layers: list[Layer]) -> None:
+    assert layers_or_avgpool(model, words.split()) == layers
+
+
+@pytest.mark.parametrize("words", ["3", "0", "1 all", "x", "avgpool 3", "avgpool 1 all", "pool"])
+def test_unknown_layers_are_an_error(model: ConvNet, words: str) -> None:
     with pytest.raises(InputError, match="tiny has conv layers 1 to 2; give some of them"):
-        layers_or_avgpool(model, words)
+        layers_or_avgpool(model, words.split())
 
 
 @pytest.mark.parametrize("protocol", RECIPES)
-def test_each_protocol_has_its_words(protocol: str) -> None:
+def test_each_protocol_has_its_description(protocol: str) -> None:
     words = eval_linear.in_words(protocol)
     assert f"\n\n{protocol}: " in words
     named = {name for name in RECIPES if f"\n\n{name}: " in words}
-    assert named == {protocol, protocol.partition("-")[0]}, "its own, and what it departs from"
+    assert named == {protocol, protocol.partition("-")[0]}, "its own, and the one it varies"
     assert words.startswith("Logistic regression")

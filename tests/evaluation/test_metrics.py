@@ -26,7 +26,7 @@ def test_nmi_by_hand() -> None:
     assert nmi(A, B) == pytest.approx(information / geometric_mean)
 
 
-def test_nmi_leaves_out_what_either_leaves_out() -> None:
+def test_nmi_leaves_out_rows_that_either_leaves_out() -> None:
     assert nmi(np.array([0, 1, -1, 0, 1]), np.array([5, 6, 5, 5, -1])) == pytest.approx(1)
 
 
@@ -62,7 +62,7 @@ def test_ties_count_against_us() -> None:
     assert interpolated_average_precision(scores, positive) == pytest.approx(1 / 2)
 
 
-def test_average_precisions_without_a_positive() -> None:
+def test_average_precision_is_0_without_positives() -> None:
     scores, positive = np.arange(3.0), np.zeros(3, bool)
     assert average_precision(scores, positive) == 0
     assert interpolated_average_precision(scores, positive) == 0

@@ -13,7 +13,7 @@ from evaluation.retrieval_ranking import (
 )
 
 
-def test_equal_scores_stay_in_the_databases_order() -> None:
+def test_ties_are_ranked_in_the_databases_order() -> None:
     database = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert rank(np.array([[1.0, 0.0], [0.6, 0.8]]), database).tolist() == [
         [1, 3, 0, 2],
@@ -74,7 +74,7 @@ def test_average_precision_against_the_curve_step_by_step() -> None:
         (5, "x y z", 0.0),
     ],
 )
-def test_precision_at_k_ends_at_the_last_good_one(k: int, ranked: str, expected: float) -> None:
+def test_precision_at_k_ends_at_the_last_positive(k: int, ranked: str, expected: float) -> None:
     assert precision_at(k, ranked.split(), {"a", "b"}, {"j"}) == pytest.approx(expected)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from cluster.whitening import Whitening, fit_whitening
-from evaluation.rmac import aggregate, get_rmac_region_coordinates, regional_vectors, rmac
+from cluster.whitening import fit_whitening
+from evaluation.rmac import get_rmac_region_coordinates, regional_vectors, rmac
 
 
 def squares(tops: list[int], lefts: list[int], side: int) -> list[list[int]]:
@@ -80,7 +80,7 @@ def test_places_along_the_longer_side_by_hand(longer: int, extra: int) -> None:
     assert len(get_rmac_region_coordinates(longer, 10, 1)) == 1 + extra
 
 
-def test_no_region_reaches_over_the_border_and_each_scale_reaches_it() -> None:
+def test_regions_reach_the_border_and_not_beyond() -> None:
     for height, width, scales in itertools.product(range(1, 25), range(1, 25), range(1, 6)):
         x, y, w, h = get_rmac_region_coordinates(height, width, scales).T
         assert x.min() == y.min() == 0
@@ -95,13 +95,13 @@ def test_no_region_reaches_over_the_border_and_each_scale_reaches_it() -> None:
             assert (last[:, 1] + last[:, 3]).max() == height
 
 
-def test_a_map_without_a_cell_has_no_regions() -> None:
+def test_an_empty_map_is_an_error() -> None:
     with pytest.raises(ValueError, match="a map of 0 × 3 has no regions"):
         get_rmac_region_coordinates(0, 3, 1)
 
 
 def regions_by_loops(features: np.ndarray, scales: int) -> np.ndarray:
-    """`(C, H, W)` → `(R, C)`, a value at a time."""
+    """`(C, H, W)` → `(R, C)`, one value at a time."""
     rows = []
     for x, y, w, h in get_rmac_region_coordinates(features.shape[1], features.shape[2], scales):
         row = np.full(len(features), -np.inf)
@@ -113,7 +113,7 @@ def regions_by_loops(features: np.ndarray, scales: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(6, 6), (9, 5), (4, 13)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_rmac_is_the_sum_of_the_regions_maxima(
+def test_rmac_equals_the_sum_of_the_regions_maxima(
     shape: tuple[int, int], layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -125,7 +125,7 @@ def test_rmac_is_the_sum_of_the_regions_maxima(
 
 
 def test_whitened_rmac_against_scikit_learn() -> None:
-    """Up to the axes' signs, which scores do not see."""
+    """Up to the axes' signs, which do not change scores."""
     torch.manual_seed(0)
     others = torch.randn(30, 6, 8, 11).relu()
     other_regions = regional_vectors(others, 2).flatten(0, 1).numpy()
@@ -149,10 +149,3 @@ def test_a_region_without_activation_adds_nothing() -> None:
     maps[0, 1, 0, 0] = 5.0
     assert rmac(maps, 2)[0].tolist() == [0, 1, 0]
     assert rmac(torch.zeros(1, 3, 4, 4), 2)[0].tolist() == [0, 0, 0]
-
-
-def test_whitening_is_normalised_before_the_sum() -> None:
-    pca = Whitening(np.array([1.0, 0.0], np.float32), np.eye(2, dtype=np.float32) * 7)
-    regions = torch.tensor([[[1.0, 9.0], [4.0, 0.0], [2.0, 0.0]]])
-    expected = np.array([2.0, 1.0]) / np.sqrt(5)
-    np.testing.assert_allclose(aggregate(regions, pca)[0], expected, rtol=1e-6)

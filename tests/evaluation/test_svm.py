@@ -21,7 +21,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def make_rows(train: int = 60, test: int = 40, dim: int = 12, classes: int = 2) -> Rows:
-    """Rows that tell the classes apart, but not quite, with a few that are difficult."""
+    """Rows of classes that overlap, with a few difficult rows."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(train + test, dim))
     noisy = x[:, :classes] + rng.normal(scale=0.7, size=(train + test, classes))
@@ -49,7 +49,7 @@ def envelope_ap(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(np.mean([max(precisions[n:]) for n in np.flatnonzero(hits)]))
 
 
-def test_ap_by_hand_without_the_difficult() -> None:
+def test_ap_leaves_out_difficult_rows() -> None:
     targets = np.array([[-1], [0], [1], [0], [1], [-1]], np.int8)
     rows = Rows(["a"], np.empty((6, 1)), targets, np.empty((6, 1)), targets)
     scores = np.array([6.0, 5, 4, 3, 2, 1])
@@ -58,18 +58,18 @@ def test_ap_by_hand_without_the_difficult() -> None:
     assert rows.test_ap(0, -scores) == pytest.approx((1 / 2 + 2 / 3) / 2 + (2 / 3 - 1 / 2) / 2)
 
 
-def test_the_difficult_are_negatives_in_training() -> None:
+def test_difficult_rows_are_negatives_in_training() -> None:
     targets = np.array([[1], [0], [-1]], np.int8)
     rows = Rows(["a"], np.empty((3, 1)), targets, np.empty((3, 1)), targets)
     assert rows.positive(0).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("cost", [2.0**-19, 0.01, 1.0, 100.0])
-def test_compact_rows_make_the_same_svm(cost: float) -> None:
+def test_compact_rows_give_the_same_svm(cost: float) -> None:
     rng = np.random.default_rng(0)
     x = unit(np.maximum(rng.normal(size=(90, 300)), 0))
     train, test = x[:50], x[50:]
-    train[7] = train[3]  # an image that is there twice
+    train[7] = train[3]  # a duplicate image
     positive = rng.random(50) < 0.3
     small, rotated = compact(train, test)
     assert small.shape == (50, 50)
@@ -81,7 +81,7 @@ def test_compact_rows_make_the_same_svm(cost: float) -> None:
     assert short == 0
 
 
-def test_rows_that_are_short_stay() -> None:
+def test_short_rows_stay_unchanged() -> None:
     x = unit(np.random.default_rng(0).normal(size=(50, 20)))
     train, test = compact(x[:45], x[45:])
     np.testing.assert_array_equal(train, x[:45])
@@ -89,7 +89,7 @@ def test_rows_that_are_short_stay() -> None:
     assert train.dtype == test.dtype == np.float64
 
 
-def test_cross_validation_has_three_folds_in_order_with_each_class_in_equal_parts() -> None:
+def test_cross_validation_has_three_stratified_folds_in_order() -> None:
     rows = make_rows()
     surest = np.argsort(rows.train[:, 1])[-21:]
     rows.train_targets[:, 1] = np.where(np.isin(np.arange(60), surest), 1, -1)
@@ -106,7 +106,7 @@ def test_cross_validation_has_three_folds_in_order_with_each_class_in_equal_part
     assert found == {"ap": pytest.approx(np.mean(aps)), "not_converged": 0}
 
 
-def test_each_class_is_tested_at_the_cost_that_cross_validation_prefers() -> None:
+def test_each_class_is_tested_at_its_best_cost_in_cross_validation() -> None:
     rows, costs = make_rows(classes=4), [0.001, 0.5, 10.0]
     result = judge(rows, ALONE, Plan(costs, [], 5, SEED))
     assert result["low_shot"] == {}
@@ -116,9 +116,9 @@ def test_each_class_is_tested_at_the_cost_that_cross_validation_prefers() -> Non
         assert list(found["cross_validated_ap"][name].values()) == tried
         assert found["cost"][name] == costs[int(np.argmax(tried))]
         svc = reference(rows.train, rows.train_targets[:, number] == 1, found["cost"][name])
-        told = rows.test_targets[:, number] != 0
+        known = rows.test_targets[:, number] != 0
         scores, positive = svc.decision_function(rows.test), rows.test_targets[:, number] == 1
-        assert found["ap"][name] == pytest.approx(envelope_ap(scores[told], positive[told]))
+        assert found["ap"][name] == pytest.approx(envelope_ap(scores[known], positive[known]))
     assert len(set(found["cost"].values())) > 1, "the classes differ"
     assert found["map"] == pytest.approx(np.mean(list(found["ap"].values())))
     assert found["svms"] == 4 * 3 * 3 + 4
@@ -132,7 +132,7 @@ def test_a_sample_has_k_positives_and_all_negatives() -> None:
     assert (np.diff(sample.rows) > 0).all(), "each once"
 
 
-def test_the_part_of_a_sample_and_what_it_leaves_out() -> None:
+def test_part_and_left_out_divide_the_rows() -> None:
     positive = np.arange(100) % 4 == 0
     sample = draw_sample(positive, 0, 5, 0, SEED)
     assert set(sample.part) < set(sample.rows)
@@ -142,7 +142,7 @@ def test_the_part_of_a_sample_and_what_it_leaves_out() -> None:
     assert (~positive[sample.left_out]).sum() == 25
 
 
-def test_samples_are_functions_of_seed_class_k_and_number() -> None:
+def test_samples_depend_on_seed_class_k_and_number() -> None:
     positive = np.arange(1000) % 2 == 0
 
     def draw(*key: int) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ def test_samples_are_functions_of_seed_class_k_and_number() -> None:
     assert not set(draw(0, 4, 0, SEED)) <= set(first)
 
 
-def test_no_sample_has_more_than_19000_negatives() -> None:
+def test_a_sample_has_at_most_19000_negatives() -> None:
     positive = np.arange(20_000) < 100
     sample = draw_sample(positive, 0, 200, 0, SEED)
     assert positive[sample.rows].sum() == 100
@@ -164,16 +164,16 @@ def test_no_sample_has_more_than_19000_negatives() -> None:
     assert (~positive[sample.left_out]).sum() == 19_000 // 3
 
 
-def test_low_shot_is_trained_on_the_sample_and_chosen_on_what_it_leaves_out() -> None:
+def test_low_shot_equals_scikit_learn() -> None:
     rows, costs = make_rows(), [0.01, 1.0]
     found = low_shot(rows, 0, 4, 1, costs, SEED)
     positive = rows.positive(0)
     sample = draw_sample(positive, 0, 4, 1, SEED)
-    told = rows.test_targets[:, 0] != 0
+    known = rows.test_targets[:, 0] != 0
     for n, cost in enumerate(costs):
         whole = reference(rows.train[sample.rows], positive[sample.rows], cost)
         scores = whole.decision_function(rows.test)
-        ap = envelope_ap(scores[told], (rows.test_targets[:, 0] == 1)[told])
+        ap = envelope_ap(scores[known], (rows.test_targets[:, 0] == 1)[known])
         assert found["ap"][n] == pytest.approx(ap)
         part = reference(rows.train[sample.part], positive[sample.part], cost)
         scores = part.decision_function(rows.train[sample.left_out])
@@ -181,7 +181,7 @@ def test_low_shot_is_trained_on_the_sample_and_chosen_on_what_it_leaves_out() ->
         assert found["left_out_ap"][n] == pytest.approx(ap)
 
 
-def test_a_sample_with_all_positives_chooses_no_cost() -> None:
+def test_samples_with_all_positives_choose_no_cost() -> None:
     rows = make_rows()
     assert low_shot(rows, 0, 60, 0, [1.0], SEED)["left_out_ap"] == []
     result = judge(rows, ALONE, Plan([0.1, 1.0], [60], 2, SEED))["low_shot"]["60"]
@@ -189,8 +189,8 @@ def test_a_sample_with_all_positives_chooses_no_cost() -> None:
     assert result["svms"] == 2 * 2 * 2
 
 
-class Told(Pieces):
-    """Results as the test says."""
+class Fixed(Pieces):
+    """Pieces with results by hand."""
 
     def results(self, *args: Any, **settings: Any) -> list[dict[str, Any]]:
         aps = {  # by class and sample: APs on test, and those left out, at two costs
@@ -209,7 +209,7 @@ class Told(Pieces):
 def test_low_shot_over_samples_by_hand() -> None:
     rows = Rows(["a", "b"], *[np.empty((1, 2))] * 4)
     plan = Plan([0.5, 2.0], [4], 2, SEED)
-    found = svm.judge_low_shot(rows, Told(None, {}, 1, False), plan, 4)
+    found = svm.judge_low_shot(rows, Fixed(None, {}, 1, False), plan, 4)
     low = {"mean": 0.4, "min": 0.3, "max": 0.5, "std": 0.1}
     high = {"mean": 0.7, "min": 0.7, "max": 0.7, "std": 0.0}
     assert found["at_cost"] == {"0.5": pytest.approx(low), "2.0": pytest.approx(high)}
@@ -222,14 +222,14 @@ def test_low_shot_over_samples_by_hand() -> None:
     assert found["svms"] == 2 * (4 + 3)
 
 
-def test_svms_that_do_not_converge_are_counted_without_a_warning(
+def test_unconverged_svms_are_counted_without_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(svm, "ITERATIONS", 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = judge(make_rows(), ALONE, Plan([2.0**-19, 100.0], [4], 1, SEED))
-    # at 100 the three folds of two classes; of the least cost all are done in time
+    # the three folds of two classes at cost 100; at the least cost all converge
     assert found["svm"]["not_converged"] >= 6
     assert found["svm"]["not_converged"] < found["svm"]["svms"]
     assert found["low_shot"]["4"]["not_converged"] > 0

@@ -28,7 +28,7 @@ THREE: dict[str, dict[str, Any]] = {f"below/{n}": {"number": n} for n in (3, 1, 
 
 
 @pytest.fixture(autouse=True)
-def nothing_done() -> None:
+def _nothing_done() -> None:
     done.clear()
 
 
@@ -43,20 +43,17 @@ def test_results_come_in_order_and_no_piece_is_done_twice(tmp_path: Path) -> Non
     assert done == [3, 1, 2, 9]
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["about", "setting", "damaged", "not a table"],
-)
-def test_a_result_about_something_else_does_not_count(
+@pytest.mark.parametrize("change", ["about", "setting", "damaged", "not a table"])
+def test_a_result_with_other_settings_is_computed_again(
     tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pieces = Pieces(tmp_path, {"seed": 1}, 1, False)
     pieces.results("", work, DATA, THREE, factor=0.5)
     factor, path = 0.5, tmp_path / "below" / "1.json"
     if change == "about":
-        told = json.loads(path.read_text())
-        told["about"]["seed"] = 2
-        path.write_text(json.dumps(told))
+        saved = json.loads(path.read_text())
+        saved["about"]["seed"] = 2
+        path.write_text(json.dumps(saved))
     elif change == "setting":
         factor = 0.25
     else:
@@ -72,7 +69,7 @@ def test_a_result_about_something_else_does_not_count(
     assert said.get(change, "below/1.json is damaged") in capsys.readouterr().err
 
 
-def test_what_was_done_before_an_interruption_stays(tmp_path: Path) -> None:
+def test_results_before_an_interruption_are_kept(tmp_path: Path) -> None:
     pieces = Pieces(tmp_path, {}, 1, False)
     settings = {f"{n}": {"number": n, "factor": 1.0 if n < 2 else -1.0} for n in range(4)}
     (tmp_path / ".2.json.abcd_123.tmp").touch()
@@ -85,11 +82,11 @@ def test_what_was_done_before_an_interruption_stays(tmp_path: Path) -> None:
     assert done == [2]
 
 
-def test_below_says_more(tmp_path: Path) -> None:
+def test_below_adds_settings_to_the_key(tmp_path: Path) -> None:
     below = Pieces(tmp_path, {"seed": 1}, 1, False).below("conv1", layer=1)
     below.keep("all", {"costs": (1, 2)}, {"x": 1})
-    told = json.loads((tmp_path / "conv1" / "all.json").read_text())
-    assert told["about"] == {"seed": 1, "layer": 1, "costs": [1, 2]}
+    saved = json.loads((tmp_path / "conv1" / "all.json").read_text())
+    assert saved["about"] == {"seed": 1, "layer": 1, "costs": [1, 2]}
     assert below.kept("all", {"costs": (1, 2)}) == ({"x": 1}, "")
     other = "is of other settings (costs [1, 2] → [1, 3])"
     assert below.kept("all", {"costs": (1, 3)}) == (None, other)

@@ -64,7 +64,7 @@ def test_features_are_the_networks_in_half_precision(tree: Path) -> None:
     np.testing.assert_allclose(features.rows, by_hand(tree, model), rtol=2e-3, atol=1e-4)
 
 
-def test_the_network_computes_in_the_precision_that_is_asked_for(
+def test_the_network_computes_in_the_given_precision(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = []
@@ -120,7 +120,7 @@ def test_an_image_whose_features_are_not_finite_counts_as_unreadable(
     assert np.isfinite(features.rows).all()
 
 
-def test_a_protocol_that_needs_every_image_stops_at_features_that_are_not_finite(
+def test_an_evaluation_of_all_images_stops_at_infinite_features(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedding = ConvNet.embedding
@@ -147,8 +147,8 @@ def test_a_value_beyond_half_precision_stays_finite(
 def test_half_precision_keeps_the_assignments_of_a_trained_network(
     tmp_path: Path, train: Callable[..., Path]
 ) -> None:
-    """To given centroids, that is: k-means itself, on features without clear clusters, ends in
-    other ones after a change in the last digit of float32 already."""
+    """With given centroids: without clear clusters, k-means ends in others after a change in the
+    last digit of float32."""
     write_digits(tmp_path / "digits")
     data = tmp_path / "digits" / "train"
     folder = train(data, "--k", "20", "--batch", "64", "--epochs", "2", "--lr", "0.02")

@@ -22,6 +22,7 @@ def test_a_checkpoint_within_an_epoch_has_no_clusters_of_its_own_network(
         device="cpu",
         precision="fp32",
         max_pixels=MAX_PIXELS,
+        exif=None,
     )
 
     def own(name: str) -> Clusters | None:

@@ -1,5 +1,4 @@
-"""DeepCluster as a run sees it: labels, draws, losses, and what it keeps, without a run's folder,
-signals or loop."""
+"""DeepCluster without a run: labels, draws, losses, state."""
 
 import argparse
 import contextlib
@@ -23,9 +22,11 @@ from methods.method import FrozenPass
 from models import MODELS
 from system.device import Compute, select_compute
 
+Settings = Callable[..., argparse.Namespace]
+
 
 class FakeRun:
-    """All that a method may ask of a run."""
+    """A run, as a method sees it."""
 
     def __init__(self, folder: Path) -> None:
         self.images = find_images(folder)
@@ -59,13 +60,19 @@ def compute() -> Compute:
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., argparse.Namespace]:
+def run(tmp_path: Path) -> FakeRun:
+    write_images(tmp_path / "images", 40)
+    return FakeRun(tmp_path / "images")
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setitem(MODELS, "tiny", tiny)
     return lambda *flags: main.parse_args(["images", "--arch", "tiny", "--k", "4", *flags])
 
 
 def labelled(method: DeepCluster, labels: list[int], k: int) -> None:
-    """Give a method an assignment, as a checkpoint does."""
+    """Load an assignment into a method, as from a checkpoint."""
     assignment = torch.tensor(labels)
     state = {"assignment": assignment, "previous": assignment}
     method.args.nmb_cluster = k
@@ -73,10 +80,9 @@ def labelled(method: DeepCluster, labels: list[int], k: int) -> None:
 
 
 def test_new_labels_come_from_the_frozen_networks_features(
-    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
+    run: FakeRun, settings: Settings, compute: Compute
 ) -> None:
-    write_images(tmp_path / "images", 40)
-    method, run = DeepCluster(settings(), compute), FakeRun(tmp_path / "images")
+    method = DeepCluster(settings(), compute)
     before = {name: weight.clone() for name, weight in method.network.state_dict().items()}
     method.relabel(run)
     assert run.stages == ["features", "clustering"]
@@ -91,11 +97,10 @@ def test_new_labels_come_from_the_frozen_networks_features(
         assert torch.equal(weight, method.network.state_dict()[name]), name
 
 
-def test_each_epoch_has_a_top_layer_of_its_own(
-    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
+def test_each_epoch_has_its_own_top_layer(
+    run: FakeRun, settings: Settings, compute: Compute
 ) -> None:
-    write_images(tmp_path / "images", 40)
-    method, run = DeepCluster(settings(), compute), FakeRun(tmp_path / "images")
+    method = DeepCluster(settings(), compute)
     weights = []
     for run.epoch in (0, 1, 0):
         method.relabel(run)
@@ -106,10 +111,9 @@ def test_each_epoch_has_a_top_layer_of_its_own(
 
 
 def test_the_finished_networks_clusters_leave_the_last_epochs_labels(
-    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
+    run: FakeRun, settings: Settings, compute: Compute
 ) -> None:
-    write_images(tmp_path / "images", 40)
-    method, run = DeepCluster(settings(), compute), FakeRun(tmp_path / "images")
+    method = DeepCluster(settings(), compute)
     method.relabel(run)
     labels, run.epoch = method.assignment.copy(), 1
     with torch.no_grad():
@@ -121,9 +125,7 @@ def test_the_finished_networks_clusters_leave_the_last_epochs_labels(
     assert not np.array_equal(found, labels)
 
 
-def test_the_loss_of_each_image_is_cross_entropy(
-    settings: Callable[..., argparse.Namespace], compute: Compute
-) -> None:
+def test_the_loss_of_each_image_is_cross_entropy(settings: Settings, compute: Compute) -> None:
     method = DeepCluster(settings(), compute)
     labelled(method, [3, 0, 1, 2, 2, 2], 4)
     method.network.eval()
@@ -134,8 +136,8 @@ def test_the_loss_of_each_image_is_cross_entropy(
     torch.testing.assert_close(losses.double(), expected)
 
 
-def test_reweighted_losses_are_by_the_root_of_one_over_the_size(
-    settings: Callable[..., argparse.Namespace], compute: Compute
+def test_reweighted_losses_are_divided_by_the_root_of_the_cluster_size(
+    settings: Settings, compute: Compute
 ) -> None:
     losses = {}
     batch = Batch(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), {})
@@ -152,19 +154,17 @@ def test_reweighted_losses_are_by_the_root_of_one_over_the_size(
     torch.testing.assert_close(ratio, torch.tensor([4 / 3, 2 / 3]))  # sizes 1 and 4, mean 1
 
 
-def test_a_blank_image_has_a_loss_where_the_last_image_is_left_out(
-    settings: Callable[..., argparse.Namespace], compute: Compute
+def test_a_blank_image_has_a_loss_if_the_last_image_is_left_out(
+    settings: Settings, compute: Compute
 ) -> None:
-    """A process without images of a batch goes through the network with number −1."""
+    """A process without images in a batch uses a blank image of number −1."""
     method = DeepCluster(settings(), compute)
     labelled(method, [0, 1, 2, 3, -1], 4)
     blank = Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([-1]), {})
     assert method.losses(method.trained.eval(), blank).isfinite().all()
 
 
-def test_an_epochs_draws_meet_each_cluster_equally_often(
-    settings: Callable[..., argparse.Namespace], compute: Compute
-) -> None:
+def test_each_cluster_is_drawn_equally_often(settings: Settings, compute: Compute) -> None:
     method = DeepCluster(settings("--reassign", "3"), compute)
     labelled(method, [0] * 30 + [1] * 8 + [-1] * 7 + [2] * 2, 4)
     drawn = method.draw(epoch=5)
@@ -175,9 +175,7 @@ def test_an_epochs_draws_meet_each_cluster_equally_often(
     assert not np.array_equal(drawn, method.draw(epoch=6))
 
 
-def test_the_top_layer_is_trained_without_momentum_and_begins_anew(
-    settings: Callable[..., argparse.Namespace], compute: Compute
-) -> None:
+def test_the_top_layer_has_no_momentum_and_is_reset(settings: Settings, compute: Compute) -> None:
     method = DeepCluster(settings("--momentum", "0.8", "--lr", "0.1", "--wd", "-3"), compute)
     (body,) = method.groups()
     assert (body["lr"], body["momentum"], body["weight_decay"]) == (0.1, 0.8, 1e-3)
@@ -188,11 +186,8 @@ def test_the_top_layer_is_trained_without_momentum_and_begins_anew(
     assert [p.shape for p in top["params"]] == [(2, 32), (2,)]
 
 
-def test_a_state_is_taken_over(
-    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
-) -> None:
-    write_images(tmp_path / "images", 40)
-    method, run = DeepCluster(settings(), compute), FakeRun(tmp_path / "images")
+def test_a_state_can_be_loaded(run: FakeRun, settings: Settings, compute: Compute) -> None:
+    method = DeepCluster(settings(), compute)
     method.relabel(run)
     state = method.state_dict()
     assert state.keys() == method.form.keys()
@@ -216,13 +211,9 @@ def test_a_state_is_taken_over(
         {"previous": torch.tensor([[0, 1]])},
     ],
 )
-def test_a_state_that_does_not_fit_is_noticed(
-    tmp_path: Path,
-    settings: Callable[..., argparse.Namespace],
-    compute: Compute,
-    change: dict[str, Any],
+def test_a_malformed_state_is_noticed(
+    run: FakeRun, settings: Settings, compute: Compute, change: dict[str, Any]
 ) -> None:
-    write_images(tmp_path / "images", 40)
     method = DeepCluster(settings(), compute)
-    method.relabel(FakeRun(tmp_path / "images"))
+    method.relabel(run)
     assert not DeepCluster.is_sound({**method.state_dict(), **change}, step=1)

@@ -1,5 +1,4 @@
-"""A second method is one class and a row in `METHODS`: flags of its own, heads and groups of its
-own, a memory, resumed within an epoch."""
+"""A second method is one class and a row in `METHODS`: here with its own flags, groups, memory."""
 
 import argparse
 from collections.abc import Callable
@@ -22,7 +21,7 @@ Train = Callable[..., Path]
 
 
 class Remembering(DeepCluster):
-    """DeepCluster with a memory of losses, and convolutions that learn at a rate of their own."""
+    """DeepCluster with a memory of losses, and another learning rate for convolutions."""
 
     order_settings: ClassVar[tuple[str, ...]] = (*DeepCluster.order_settings, "slowness")
     form: ClassVar[dict[str, Any]] = {**DeepCluster.form, "memory": torch.Tensor}
@@ -88,7 +87,7 @@ def test_it_trains_and_resumes_within_an_epoch(
     assert torch.equal(read_checkpoint(cut / "checkpoint.pth.tar")["memory"], saved["memory"])
 
 
-def test_flags_are_those_of_the_method(
+def test_a_method_has_flags_of_its_own(
     second: type[Method], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.parse_args(["x", "--method", "remembering", "--slowness", "3"]).slowness == 3
@@ -100,7 +99,7 @@ def test_flags_are_those_of_the_method(
     assert "invalid choice: 'forgetting'" in capsys.readouterr().err
 
 
-def test_one_methods_checkpoint_is_not_anothers(
+def test_a_checkpoint_of_another_method_is_an_error(
     second: type[Method], tree: Path, train: Train
 ) -> None:
     path = train(tree) / "checkpoint.pth.tar"

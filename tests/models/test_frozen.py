@@ -1,4 +1,4 @@
-"""A network that is judged and not trained."""
+"""Freezing a network, and its conv layers in one pass."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from models.frozen import frozen
 X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_within_it_is_in_eval_mode_without_gradients_and_afterwards_as_before() -> None:
+def test_a_frozen_network_is_in_eval_mode_without_gradients_and_restored_afterwards() -> None:
     model = tiny(sobel=True)
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     model.classifier.eval()
@@ -33,7 +33,7 @@ def test_a_change_is_noticed() -> None:
         model.features.train()(X)
 
 
-def test_several_layers_in_one_pass_are_those_of_single_passes() -> None:
+def test_several_layers_in_one_pass_equal_those_of_single_passes() -> None:
     model = tiny(sobel=True).eval()
     found = {layer: maps.clone() for layer, maps in model.each_conv_features(X, [2, 1])}
     assert list(found) == [1, 2]

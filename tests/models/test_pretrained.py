@@ -1,4 +1,4 @@
-"""Torchvision's VGG-16 as ours: the same maps, from torch's cache, without a net."""
+"""Torchvision's VGG-16 as ours: the same maps, from torch's cache, without internet access."""
 
 import urllib.request
 from pathlib import Path
@@ -13,7 +13,7 @@ from system.errors import InputError
 
 
 @torch.inference_mode()
-def test_it_computes_what_torchvisions_does() -> None:
+def test_it_computes_the_same_as_torchvisions() -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.vgg16_bn(weights=None, init_weights=False).eval()
     for module in theirs.modules():
@@ -47,13 +47,15 @@ def test_weights_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with torch.device("meta"):
         shapes = {n: w.shape for n, w in torchvision.models.vgg16_bn().state_dict().items()}
     values = {n: torch.full((), 0.5).expand(shape) for n, shape in shapes.items()}
-    torch.save(values, path)  # half a gigabyte of weights that are one number, in kilobytes
+    torch.save(values, path)  # each weight repeats one number: kilobytes instead of 500 MB
     model = pretrained_vgg16()
     assert model.arch == "vgg16"
     assert all((weight == 0.5).all() for weight in model.parameters())
 
 
-def test_what_to_do_without_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_says_what_to_do_without_internet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = fake_cache(tmp_path, monkeypatch)
     expected = f"vgg16_bn-6c64b313.pth: .*name resolution.*put this file into {path.parent}$"
     with pytest.raises(InputError, match=expected):

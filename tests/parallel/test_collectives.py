@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:
     """Run tests/sharded_clustering.py under torchrun, with a process of one thread for each share.
-    Returns what it has found."""
+    Returns its results."""
     processes = str(shares.count(",") + 1)
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", processes]
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
@@ -44,8 +44,8 @@ def test_one_process_needs_no_group() -> None:
 
 
 def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
-    """Of 600 rows in 12 clear clusters, and in none: there the slightest difference would grow from
-    one iteration of k-means to the next."""
+    """600 rows in 12 clear clusters, and 600 in none, where k-means would amplify the slightest
+    difference from one iteration to the next."""
     clear, truth = make_blobs(600, 40, centers=12, cluster_std=2.0, random_state=0)
     none = sphere(600, 64)
     (tmp_path / "features").mkdir()
@@ -68,7 +68,7 @@ def equals_kmeans_in_float64(x: np.ndarray, assignment: np.ndarray, loss: np.nda
 
 
 def are_the_same_clusters_of_pic(assignments: list[np.ndarray]) -> None:
-    """To the last one, since one process computes them, of the graph of all points."""
+    """Exactly, as one process computes them from the graph of all points."""
     single, *others = assignments
     assert 1 < len(set(single.tolist())) < len(single) / 2
     for other in others:

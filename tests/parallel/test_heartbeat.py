@@ -1,4 +1,4 @@
-"""A process that dies ends the others within a minute, and they say which it was."""
+"""When a process dies, the others end within a minute and name it."""
 
 import os
 import re
@@ -20,8 +20,7 @@ from system.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
-# What two processes do under their launchers: the first waits for the second, in a collective or
-# elsewhere, which is killed
+# Two processes under their launchers: one is killed, the other waits, in a collective or elsewhere
 SCRIPT = """
 import os, signal, sys, time
 import torch.distributed as dist
@@ -41,8 +40,7 @@ with process_group("cpu"):
 def test_a_process_that_is_killed_ends_the_others(
     server: Server, tree: Path, tmp_path: Path, stuck_in: str | None
 ) -> None:
-    """In training it is soon missed. In a long computation of its own the other one would go on for
-    hours, and then wait."""
+    """During training, and during a computation of the other process that takes hours."""
     pause = None if stuck_in else ["training", 2]
     processes = server.start(tree, tmp_path, ranks=2, stuck_in=stuck_in, pause_in=pause)
     if stuck_in:
@@ -57,10 +55,10 @@ def test_a_process_that_is_killed_ends_the_others(
     assert output_of(tmp_path) == f"run_server.py: error: {who}; so this run ends\n"
 
 
-def test_a_process_that_is_silent_for_long_counts_as_dead(
+def test_a_process_that_stays_silent_counts_as_dead(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
-    """As one does whose machine has lost its power."""
+    """Such as one whose machine has lost its power."""
     processes = server.start(tree, tmp_path, ranks=2, beat=0.1, pause_in=["training", 2])
     send(tmp_path, processes[1], signal.SIGSTOP)
     assert server.wait(processes[:1]) == [OTHER_DIED]
@@ -79,7 +77,7 @@ def test_a_process_that_is_silent_for_long_counts_as_dead(
 def test_a_process_that_is_killed_ends_those_on_other_machines(
     tmp_path: Path, dead: int, wait_in: str, said: str
 ) -> None:
-    """Two launchers stand for two machines."""
+    """Two launchers imitate two machines."""
     (tmp_path / "script.py").write_text(SCRIPT)
     with socket.create_server(("127.0.0.1", 0)) as free:
         end = f"127.0.0.1:{free.getsockname()[1]}"
@@ -103,10 +101,10 @@ def test_a_process_that_is_killed_ends_those_on_other_machines(
     assert re.search(f"launch.py: error: {named}; the others were ended", "".join(outputs))
 
 
-def test_a_process_that_never_comes_is_not_waited_for_for_hours(
+def test_the_wait_for_a_process_that_never_starts_ends_after_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its machine may have refused its flags before it could say so."""
+    """Its flags may be bad, for example."""
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     for name, value in {**there, "TORCHELASTIC_USE_AGENT_STORE": "True", "RANK": "0"}.items():
@@ -115,5 +113,5 @@ def test_a_process_that_never_comes_is_not_waited_for_for_hours(
     meet()
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setattr(heartbeat, "LONGEST_START", timedelta(seconds=0.5))
-    with pytest.raises(InputError, match=r"^process 1, 2 has not come within 0:00:00\.5"):
+    with pytest.raises(InputError, match=r"^process 1, 2 has not started within 0:00:00\.5"):
         meet()

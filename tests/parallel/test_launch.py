@@ -1,4 +1,4 @@
-"""launch.py: torchrun, and what is left to read when it fails."""
+"""launch.py: torchrun, its exit status, its signals, and its output when it fails."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(script: Path, source: str) -> subprocess.Popen[str]:
-    """Start a script in two processes, each of which finds its rank in the variable `rank`."""
+    """Start a script in two processes; the variable `rank` is theirs."""
     head = "import os, signal, sys, time\nrank = int(os.environ['LOCAL_RANK'])"
     script.write_text(f"{head}\n{source}\n")
     command = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2", str(script), "a"]
@@ -33,13 +33,13 @@ def start(script: Path, source: str) -> subprocess.Popen[str]:
 
 
 def launch(script: Path, source: str) -> subprocess.CompletedProcess[str]:
-    """The same, until its end."""
+    """Run a script in two processes to its end."""
     launcher = start(script, source)
     output, error = launcher.communicate(timeout=120)
     return subprocess.CompletedProcess(launcher.args, launcher.returncode, output, error)
 
 
-def test_the_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_shows_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         launch_module._parse_args(["--help"])
     text = capsys.readouterr().out
@@ -47,14 +47,16 @@ def test_the_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> 
     assert text.endswith("Details: docs/distributed.md\n")
 
 
-def test_all_is_well(tmp_path: Path) -> None:
-    source = "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # at once
+def test_processes_that_end_well(tmp_path: Path) -> None:
+    source = (
+        "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # in one write
+    )
     done = launch(tmp_path / "script.py", source)
     assert (done.returncode, done.stdout) == (0, "a2\na2\n")
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
-    """The first process says it, also when the other one gets there long before."""
+    """From the first process, even if the other one fails long before."""
     source = f"sys.path.insert(0, {str(ROOT)!r})\nfrom system import cli\n"
     source += "time.sleep(1 - rank)\ncli.Parser(prog='script').error('--k 1: too few')"
     done = launch(tmp_path / "script.py", source)
@@ -69,7 +71,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         ("1 / 0 if rank else time.sleep(60)", 1, "ZeroDivisionError"),
     ],
 )
-def test_of_any_other_failure_there_is_a_report(
+def test_other_failures_are_reported_with_the_process(
     tmp_path: Path, source: str, status: int, reason: str
 ) -> None:
     done = launch(tmp_path / "script.py", source)
@@ -82,8 +84,8 @@ def test_of_any_other_failure_there_is_a_report(
     assert re.match(f"launch.py: error: process 1 {pid_and_host} {how}; the others were", last)
 
 
-def test_a_process_that_the_kernel_has_ended_is_the_cause_of_what_follows(tmp_path: Path) -> None:
-    """As where the other one loses its connection in the same second."""
+def test_a_killed_process_counts_as_the_cause_of_later_failures(tmp_path: Path) -> None:
+    """Such as a lost connection in the same second."""
     source = f"""
 died = {str(tmp_path / "died")!r}
 if rank:
@@ -108,7 +110,7 @@ time.sleep(60)
 """
 
 
-def test_a_signal_reaches_the_processes_and_where_they_end_well_all_is_well(tmp_path: Path) -> None:
+def test_a_signal_reaches_all_processes_and_the_exit_status_is_0(tmp_path: Path) -> None:
     launcher = start(tmp_path / "script.py", READY)
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
@@ -135,7 +137,7 @@ def test_a_signal_that_comes_while_the_processes_start_reaches_them(
     assert launched.signals == [signal.SIGUSR1]
 
 
-def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None:
+def test_an_end_by_a_signal_is_not_reported(tmp_path: Path) -> None:
     launcher = start(tmp_path / "script.py", READY)
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
@@ -144,7 +146,7 @@ def test_of_an_end_that_was_asked_for_there_is_no_report(tmp_path: Path) -> None
     assert launcher.returncode == 128 + signal.SIGTERM
 
 
-def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_with_workers_can_be_resumed(tree: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     command = [sys.executable, "-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
@@ -160,7 +162,7 @@ def test_a_run_with_workers_that_is_told_to_stop_goes_on(tree: Path, tmp_path: P
     run.send_signal(signal.SIGTERM)
     output, error = run.communicate(timeout=120)
     saved = exp / "checkpoint.pth.tar"
-    onward = f"to go on: the same command with --resume {saved}\n"
+    onward = f"to resume: the same command with --resume {saved}\n"
     assert (run.returncode, output, error) == (0, f"stopped by SIGTERM; {onward}", "")
 
     epochs = len((exp / "metrics.jsonl").read_text().splitlines()) + 1

@@ -1,8 +1,7 @@
-"""How scripts begin that torchrun may start."""
+"""Scripts that torchrun may start."""
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,18 +21,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def python(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run Python, with our modules and this one to be imported."""
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
-def test_one_process_is_alone() -> None:
+def test_a_single_process_needs_no_group() -> None:
     seen = []
 
     def main(args: argparse.Namespace) -> None:
@@ -43,7 +31,7 @@ def test_one_process_is_alone() -> None:
     assert seen == [("auto", 0, 1)]
 
 
-def test_the_processes_of_torchrun_have_joined(tmp_path: Path) -> None:
+def test_processes_of_torchrun_are_joined(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"
@@ -55,13 +43,19 @@ def test_the_processes_of_torchrun_have_joined(tmp_path: Path) -> None:
         "    os.write(1, f'{ranks}\\n'.encode())\n"
         "sys.exit(script.run(main, parse, []))\n"
     )
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
-    done = python([*launcher, str(program)])
+    done = subprocess.run(
+        [sys.executable, *launcher, str(program)],
+        env={**os.environ, **settings},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["01", "01"]
 
 
-def test_processes_that_torchrun_has_not_started_are_one_line(
+def test_world_size_without_torchrun_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -70,15 +64,3 @@ def test_processes_that_torchrun_has_not_started_are_one_line(
     err = capsys.readouterr().err
     assert "error: WORLD_SIZE=2: is set, but not by torchrun" in err
     assert err.count("\n") == 1
-
-
-def test_a_script_is_ended_by_a_signal() -> None:
-    source = (
-        "import os, signal\n"
-        "from parallel import script\n"
-        "from test_script import parse\n"
-        "script.run(lambda args: os.kill(os.getpid(), signal.SIGTERM), parse, [])\n"
-        "print('went on')\n"
-    )
-    done = python(["-c", source])
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr

@@ -1,4 +1,4 @@
-"""Signals: the first ends a run in order, the second at once; all processes stop together."""
+"""Signals: the first stops a run after its step, the second at once; processes stop together."""
 
 import os
 import re
@@ -19,14 +19,14 @@ import main
 from checkpoints.folder import place_of
 from models import MODELS
 from parallel import signals as preemption
-from parallel.signals import SIGNALS, Stopping, ignore_signals, stop_on_signals
+from parallel.signals import SIGNALS, Stopping, stop_on_signals
 from system.errors import InputError, Stopped
 
 ROOT = Path(__file__).parents[2]
 
 
 def place(folder: Path) -> tuple[int, int]:
-    """The epoch and the step of the checkpoint that a run ended with."""
+    """The epoch and the step of a run's last checkpoint."""
     found = place_of(folder / "exp" / "checkpoint.pth.tar")
     assert found is not None
     return found
@@ -40,17 +40,17 @@ def place(folder: Path) -> tuple[int, int]:
         (signal.SIGINT, "clustering"),
     ],
 )
-def test_a_signal_ends_a_run_that_can_go_on(
+def test_a_signal_ends_a_run_that_can_be_resumed(
     server: Server, tree: Path, tmp_path: Path, number: int, stage: str
 ) -> None:
-    """At the next step of the stage, with all that was done before."""
+    """At the next step of the stage, without losing earlier work."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     processes = server.start(tree, cut, pause_in=[stage, 2])
     send(cut, processes[0], number)
     assert server.wait(processes) == [0], output_of(cut)
     name = signal.Signals(number).name
     checkpoint = cut / "exp" / "checkpoint.pth.tar"
-    onward = f"stopped by {name}; to go on: the same command with --resume {checkpoint}\n"
+    onward = f"stopped by {name}; to resume: the same command with --resume {checkpoint}\n"
     assert output_of(cut) == onward
     assert f"stopped: {name}\n" in (cut / "exp" / "log.txt").read_text()
     epoch, step = place(cut)
@@ -61,71 +61,71 @@ def test_a_signal_ends_a_run_that_can_go_on(
     assert_same(whole, cut)
 
 
-def test_a_run_that_stops_before_its_first_checkpoint_begins_again(
+def test_a_run_stopped_before_its_first_checkpoint_starts_over(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
     processes = server.start(tree, tmp_path / "run", pause_in=["features", 1])
     send(tmp_path / "run", processes[0], signal.SIGTERM)
     assert server.wait(processes) == [0]
-    said = "the same command, which begins again: nothing was saved yet"
-    assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to go on: {said}\n"
+    said = "the same command, which starts over: nothing was saved yet"
+    assert output_of(tmp_path / "run") == f"stopped by SIGTERM; to resume: {said}\n"
     assert server.wait(server.start(tree, tmp_path / "run")) == [0]
 
 
 @pytest.mark.parametrize("stage", ["training", "features", "clustering"])
-def test_two_processes_stop_together_when_one_is_asked_to(
+def test_two_processes_stop_together_if_one_gets_a_signal(
     server: Server, tree: Path, tmp_path: Path, stage: str
 ) -> None:
     processes = server.start(tree, tmp_path / "run", ranks=2, pause_in=[stage, 2])
     send(tmp_path / "run", processes[1], signal.SIGTERM)
     assert server.wait(processes) == [0, 0], output_of(tmp_path / "run")
-    assert re.match(r"stopped by .*; to go on: the same", output_of(tmp_path / "run"))
+    assert re.match(r"stopped by .*; to resume: the same", output_of(tmp_path / "run"))
     assert (place(tmp_path / "run")[1] > 0) == (stage == "training")
 
 
-def test_workers_leave_signals_to_the_run(server: Server, tree: Path, tmp_path: Path) -> None:
-    """A terminal and a launcher send them to all; no worker says a word."""
+def test_workers_ignore_signals(server: Server, tree: Path, tmp_path: Path) -> None:
+    """Terminals and launchers send signals to all processes. No worker prints anything."""
     processes = server.start(tree, tmp_path / "run", workers=2, pause_in=["training", 2])
     send(tmp_path / "run", processes[0], signal.SIGINT, group=True)
     assert server.wait(processes) == [0]
     (line,) = output_of(tmp_path / "run").splitlines()
-    assert line.startswith("stopped by SIGINT; to go on")
+    assert line.startswith("stopped by SIGINT; to resume")
     assert place(tmp_path / "run")[1] > 0
 
 
 def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_path: Path) -> None:
-    """Wherever it is; here it is in a computation that takes hours."""
+    """Even in a computation that takes hours."""
     processes = server.start(tree, tmp_path / "run", stuck_in="clustering")
     wait_for(tmp_path / "run", "clustering")
     os.kill(processes[0], signal.SIGTERM)
-    for _ in range(3):  # a busy machine may hand over two of them together, which count as one
+    for _ in range(3):  # a busy machine may deliver two together, which count as one
         time.sleep(1.5 * preemption.ONE_SIGNAL)
         os.kill(processes[0], signal.SIGINT)
     assert server.wait(processes) == [128 + signal.SIGINT]
 
 
 def test_a_run_with_workers_that_fails_ends(server: Server, tree: Path, tmp_path: Path) -> None:
-    """The workers that a failure leaves behind for a moment hold the pipe of the signals, too."""
+    """Workers that outlive a failure for a moment have the signals' pipe open, too."""
     run = server.start(tree, tmp_path / "run", workers=2, more=["--lr", "1e30", "--epochs", "9"])
     assert server.wait(run) == [2]
     (line,) = output_of(tmp_path / "run").splitlines()
     assert "became" in line
 
 
-def test_two_runs_in_one_folder_do_not_meet(server: Server, tree: Path, tmp_path: Path) -> None:
+def test_two_runs_cannot_share_a_folder(server: Server, tree: Path, tmp_path: Path) -> None:
     first = server.start(tree, tmp_path / "run", stuck_in="clustering")
     wait_for(tmp_path / "run", "clustering")
     second = server.start(tree, tmp_path / "other", more=["--exp", str(tmp_path / "run" / "exp")])
     assert server.wait(second) == [2]
-    assert "another run of main.py is at work there" in output_of(tmp_path / "other")
+    assert "another run of main.py is working there" in output_of(tmp_path / "other")
     os.kill(first[0], signal.SIGKILL)
     assert server.wait(first) == [-9]
     third = server.start(tree, tmp_path / "run", more=["--epochs", "1"])
     assert server.wait(third) == [0], output_of(tmp_path / "run")
 
 
-def test_one_signal_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm and the launcher may both send it."""
+def test_a_signal_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Slurm and the launcher, for example."""
     ended: list[int] = []
     monkeypatch.setattr(preemption.os, "_exit", ended.append)
     stopping = Stopping()
@@ -138,7 +138,7 @@ def test_one_signal_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_processes_with_gpus_ask_each_other_every_20_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each question makes the host wait for the device. The signal came to another process."""
+    """Each question makes the host wait for the device. Here another process got the signal."""
     asked: list[int] = []
 
     def all_reduce(flag: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def test_processes_with_gpus_ask_each_other_every_20_steps(monkeypatch: pytest.M
         stopping.check()
 
 
-def test_signals_are_noted_within_the_block_only() -> None:
+def test_signals_are_noted_only_within_the_block() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with stop_on_signals() as stopping:
         stopping.check()
@@ -173,7 +173,7 @@ def test_signals_are_noted_within_the_block_only() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    """As a shell has it for SIGINT in the background."""
+    """Shells ignore SIGINT in background jobs."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         with stop_on_signals() as stopping:
@@ -184,8 +184,8 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_workers_that_a_server_forks_are_shielded_too() -> None:
-    """As Python 3.14 has it by default: torchrun sends SIGTERM to the server as well."""
+def test_workers_forked_by_a_server_ignore_signals() -> None:
+    """The default of Python 3.14. torchrun sends SIGTERM to the server as well."""
     source = (
         "import multiprocessing, os, signal, time\n"
         "from parallel import signals as preemption\n"
@@ -205,13 +205,13 @@ def test_workers_that_a_server_forks_are_shielded_too() -> None:
     assert done.stdout == "SIGTERM 0\n", done.stderr
 
 
-def test_auto_needs_a_folder(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_needs_exp(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.parse_args([str(tree), "--resume", "auto"])
-    assert "--resume auto: give --exp, the folder that" in capsys.readouterr().err
+    assert "--resume auto: give --exp, the folder to" in capsys.readouterr().err
 
 
-def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(
+def test_auto_skips_damaged_checkpoints_unless_all_are_damaged(
     server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
@@ -231,10 +231,3 @@ def test_auto_passes_over_a_damaged_checkpoint_but_not_over_all(
     (exp / "checkpoint.previous.pth.tar").unlink()
     with pytest.raises(InputError, match="a damaged one; there is no other"):
         main.parse_args(auto)
-
-
-def test_ignore_signals_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_to: dict[int, object] = {}
-    monkeypatch.setattr(preemption.signal, "signal", set_to.__setitem__)
-    ignore_signals(0)
-    assert set_to == dict.fromkeys(SIGNALS, signal.SIG_IGN)

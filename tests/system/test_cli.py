@@ -1,4 +1,4 @@
-"""What every command line shares: one line for bad input, exit status 2; devices; progress."""
+"""All command lines: one line for bad input and exit status 2, devices, progress."""
 
 import argparse
 import errno
@@ -73,7 +73,7 @@ def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) 
         ("utf-8", "0.5 → \udcff.png", "0.5 → \\udcff.png".encode()),
     ],
 )
-def test_what_the_terminal_lacks_is_printed_in_escapes(
+def test_characters_that_the_terminal_lacks_are_printed_as_escapes(
     monkeypatch: pytest.MonkeyPatch, encoding: str, text: str, printed: bytes
 ) -> None:
     terminals = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
@@ -137,7 +137,7 @@ def test_auto_precision_follows_the_gpu(
 
 
 @pytest.mark.usefixtures("_backends_as_before")
-def test_tf32_is_for_networks_alone() -> None:
+def test_full_float32_turns_tf32_off() -> None:
     for allowed in (True, False):
         torch.backends.cuda.matmul.allow_tf32 = allowed
         with full_float32():
@@ -213,7 +213,7 @@ def test_a_disk_that_fails_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize(("reader", "status"), [("head -n 1", 141), (">/dev/full", 2)])
-def test_nobody_reads_what_is_printed(reader: str, status: int) -> None:
+def test_the_exit_status_if_the_output_cannot_be_written(reader: str, status: int) -> None:
     code = (
         "import argparse, sys; from system import cli; "
         "parse = argparse.ArgumentParser().parse_args; "
@@ -228,7 +228,7 @@ def test_nobody_reads_what_is_printed(reader: str, status: int) -> None:
     assert done.stderr == ("" if status == 141 else "-c: error: No space left on device\n")
 
 
-def test_a_help_says_defaults_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     parser = cli.Parser()
     parser.add_argument("--size", default=3, help="pixels")
     parser.add_argument("--exp", help="folder")
@@ -239,8 +239,8 @@ def test_a_help_says_defaults_where_there_are_any(capsys: pytest.CaptureFixture[
     assert text.count("default") == 1
 
 
-def test_a_help_ends_with_the_example_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    """However narrow the terminal is; other text is wrapped, paragraph by paragraph."""
+def test_a_help_ends_with_the_example_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """However narrow the terminal is. Other text is wrapped, paragraph by paragraph."""
     example = "python x.py " + " ".join(f"--flag-{number} value" for number in range(20))
     about = "One. " * 40 + "\n\nTwo."
     parser = cli.Parser(prog="x.py", description=about, example=example, details="docs/using.md")
@@ -261,7 +261,7 @@ def test_a_help_ends_with_the_example_as_it_is_typed(capsys: pytest.CaptureFixtu
         ("/x/benchmarks/__main__.py", "benchmarks.__main__", "python -m benchmarks", "benchmarks"),
     ],
 )
-def test_the_usage_can_be_typed_and_errors_name_the_file(
+def test_the_usage_shows_the_command_and_errors_the_file(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     file: str,

@@ -1,5 +1,4 @@
-"""What all command lines have in common: a help that ends with an example and a page, and flags
-that are defined once."""
+"""All command lines: the help ends with an example and a page, and each flag is defined once."""
 
 import argparse
 import ast
@@ -31,7 +30,7 @@ HELPS += [
     for script, commands in SUBCOMMANDS.items()
     for command in commands
 ]
-# Flags that mean something else in each file that defines them.
+# Flags with another meaning in each file that defines them
 HOMONYMS = {
     "--clusters", "--conv", "--count", "--epochs", "--graph", "--images", "--json", "--k", "--lr",
     "--method", "--momentum", "--names", "--niter", "--out", "--wd",
@@ -49,7 +48,7 @@ def parse(script: str, argv: list[str]) -> argparse.Namespace:
 def parser(
     script: str, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> argparse.ArgumentParser:
-    """The parser whose help a script prints."""
+    """The parser of a script."""
     printed: list[argparse.ArgumentParser] = []
     monkeypatch.setattr(cli.Parser, "print_help", lambda self: printed.append(self))
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""Work that is kept under a key: continued with the same key, and never taken for other work."""
+"""Work saved under a key, and continued only with the same key."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from system.kept import (
 KEY = {"lr": 0.1, "layers": (1, 2), "weights": "ab12"}
 
 
-def test_the_same_key_continues_also_where_json_made_lists_of_tuples() -> None:
+def test_tuples_in_a_key_equal_the_lists_that_json_makes_of_them() -> None:
     check_key(Path("x"), json.loads(json.dumps(KEY)), KEY, "--exp")
 
 
@@ -38,7 +38,7 @@ def test_another_key_is_named_with_its_differences(before: dict[str, object], ch
     assert str(error.value) == f"there: is of other settings ({changed}); give another --exp"
 
 
-def test_a_folder_is_begun_once_and_continued_with_its_key(tmp_path: Path) -> None:
+def test_work_is_continued_only_with_its_key(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     assert not begin(record, KEY, "give another --out")
     assert begin(record, KEY, "give another --out")
@@ -54,7 +54,7 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, content: str) -> None:
         begin(record, KEY, "give another --out")
 
 
-def test_whatever_damaged_content_raises_is_one_line() -> None:
+def test_any_error_of_damaged_content_is_one_line() -> None:
     with (
         pytest.raises(InputError, match=r"there: is damaged; give another --exp$"),
         continuing(Path("there"), "give another --exp"),
@@ -64,7 +64,7 @@ def test_whatever_damaged_content_raises_is_one_line() -> None:
         raise InputError("mine")
 
 
-def test_a_result_comes_back_under_its_key_alone(tmp_path: Path) -> None:
+def test_a_result_is_found_only_under_its_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "result.json"
     assert load_result(path, KEY) == (None, "is not there")
     save_result(path, KEY, {"ap": 0.1 + 0.2})
@@ -75,7 +75,7 @@ def test_a_result_comes_back_under_its_key_alone(tmp_path: Path) -> None:
     assert load_result(path, KEY) == (None, "is damaged")
 
 
-def test_arrays_come_back_under_their_key_alone(tmp_path: Path) -> None:
+def test_arrays_are_found_only_under_their_key(tmp_path: Path) -> None:
     path, rows = tmp_path / "rows.npz", np.arange(6, dtype=np.float16).reshape(2, 3)
     assert load_arrays(path, KEY) == ({}, "is not there")
     save_arrays(path, KEY, {"rows": rows})
@@ -88,10 +88,10 @@ def test_arrays_come_back_under_their_key_alone(tmp_path: Path) -> None:
 
 
 def test_arrays_that_are_compressed_pickled_or_damaged_are_not_loaded(tmp_path: Path) -> None:
-    path, told = tmp_path / "rows.npz", np.array(json.dumps(KEY))
-    np.savez_compressed(path, rows=np.zeros(1000), settings=told)
+    path, key = tmp_path / "rows.npz", np.array(json.dumps(KEY))
+    np.savez_compressed(path, rows=np.zeros(1000), settings=key)
     assert load_arrays(path, KEY) == ({}, "is compressed")
-    np.savez(path, rows=np.array([print], dtype=object), settings=told)
+    np.savez(path, rows=np.array([print], dtype=object), settings=key)
     assert load_arrays(path, KEY) == ({}, "is damaged")
     save_arrays(path, KEY, {"rows": np.zeros(1000)})
     damaged = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Lock files: one process at a time."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ from system.errors import InputError
 from system.locks import sole_user
 
 
-def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+def test_a_second_process_fails_until_the_first_is_done(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     command = [sys.executable, "-c", HOLD, str(ROOT), str(lock)]
     with sole_user(lock, "busy"):
@@ -26,8 +26,8 @@ def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     assert subprocess.run(command, input="", capture_output=True, text=True).stdout == "held\n"
 
 
-def test_the_children_of_a_process_that_was_killed_hold_nobody_up(tmp_path: Path) -> None:
-    """As the workers that read images do, which live on for seconds."""
+def test_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -> None:
+    """Such as the workers that read images, which outlive it for seconds."""
     lock = tmp_path / "lock"
     forking = HOLD.replace("print(", "import os, time; os.fork() or time.sleep(5); print(")
     with held_elsewhere(lock, forking) as other:
@@ -37,7 +37,7 @@ def test_the_children_of_a_process_that_was_killed_hold_nobody_up(tmp_path: Path
             pass
 
 
-def test_a_process_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_killed_process_does_not_hold_its_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with held_elsewhere(lock) as other:
         with pytest.raises(InputError, match=r"^busy$"), sole_user(lock, "busy"):
@@ -49,10 +49,10 @@ def test_a_process_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
             pass
 
 
-def test_a_lock_that_its_holder_removes_meanwhile_is_none(
+def test_a_lock_file_that_is_removed_meanwhile_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was opened before is another file than the one that is there now."""
+    """The file that was opened is another than the one there now."""
     lock, lockf = tmp_path / "lock", fcntl.lockf
     taken: list[int] = []
 
@@ -70,12 +70,12 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_none(
         assert "system.errors.InputError: busy" in second.stderr
 
 
-def test_where_the_disk_knows_no_locks_there_is_none(
+def test_on_a_disk_without_locks_there_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: Any) -> None:
+    def fail(*args: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "lockf", fail)
     with sole_user(tmp_path / "lock", "busy"), sole_user(tmp_path / "lock", "busy"):
         pass

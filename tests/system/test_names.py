@@ -1,4 +1,4 @@
-"""File names in text: they come back as they were, unless they have a line break."""
+"""File names in text come back unchanged, unless they have a line break."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from system.names import (
     to_reasons,
 )
 
-# any bytes that a file's name may have, and then texts with many of the characters that matter
+# any bytes that a file's name may have, or texts with many of the critical characters
 NAMES = st.binary(min_size=1, max_size=20).map(
     lambda b: b.replace(b"\0", b"0").decode("utf-8", "surrogateescape")
 ) | st.text("\\nrx0ua8\n\r\v\x85\u2028\t", min_size=1, max_size=8)

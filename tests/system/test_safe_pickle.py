@@ -1,4 +1,4 @@
-"""The one loader of pickles: plain data comes back, and nothing else is built or run."""
+"""Pickles: plain data is loaded, and nothing is run."""
 
 import copyreg
 import os
@@ -51,7 +51,7 @@ def test_plain_data_comes_back(tmp_path: Path, protocol: int) -> None:
 @pytest.mark.parametrize("encoding", ["latin1", "bytes"])
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_come_back(tmp_path: Path, protocol: int, encoding: str) -> None:
-    """As `pickle.load` gives them; of NumPy 1, too."""
+    """As from `pickle.load`, also those of NumPy 1."""
     content = pickle.dumps(ARRAYS, protocol)
     for data in (content, content.replace(*ON_NUMPY_1)) if protocol < 4 else (content,):
         loaded = read_plain(written(tmp_path, data), "thing", encoding)
@@ -73,7 +73,7 @@ def test_a_large_array_is_in_memory_once(tmp_path: Path, protocol: int) -> None:
     assert peak < 1.1 * array.nbytes
 
 
-def test_scalars_of_numpy_are_numbers(tmp_path: Path) -> None:
+def test_numpy_scalars_become_numbers(tmp_path: Path) -> None:
     scalars = [np.int64(-3), np.float32(0.5), np.bool_(True), np.str_("a"), np.complex128(1j)]
     found = read_plain(written(tmp_path, pickle.dumps(scalars)), "thing")
     assert found == [-3, 0.5, True, "a", 1j]
@@ -92,7 +92,7 @@ def test_a_pickle_of_python_2(tmp_path: Path, encoding: str, name: str | bytes) 
 
 
 def test_texts_of_python_2_at_protocol_0(tmp_path: Path) -> None:
-    """Its default: bytes beyond ASCII as escapes, and things that are used again."""
+    """Its default: bytes beyond ASCII as escapes, and references to earlier objects."""
     content = b"(lp0\nS'caf\\xe9'\np1\na" + b"g1\na" * 100 + b"."
     assert read_plain(written(tmp_path, content), "thing") == ["caf\xe9"] * 101
 
@@ -129,7 +129,7 @@ class Record:
         (set, r"(__builtin__|builtins)\.set"),
     ],
 )
-def test_what_is_not_plain_is_refused_by_name(
+def test_other_names_are_not_resolved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, name: str, protocol: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -195,8 +195,8 @@ def test_hostile_opcodes_end_in_one_line(
     assert read_plain(written(tmp_path, pickle.dumps(np.arange(3))), "thing").sum() == 3
 
 
-def test_a_type_cannot_say_that_numbers_are_objects(tmp_path: Path) -> None:
-    """NumPy would take the flags of a type's state and follow the numbers as pointers."""
+def test_a_dtype_cannot_turn_numbers_into_objects(tmp_path: Path) -> None:
+    """By flags in its state, NumPy itself would follow the numbers as pointers."""
     array = array_of_python_2(b"i8", FLAGS_OF_OBJECTS, b"K\x01\x85", text(b"\x01" * 8))
     found = read_plain(written(tmp_path, b"\x80\x02" + array + b"."), "thing")
     assert not found.dtype.hasobject
@@ -204,7 +204,7 @@ def test_a_type_cannot_say_that_numbers_are_objects(tmp_path: Path) -> None:
 
 
 def test_an_array_is_filled_once(tmp_path: Path) -> None:
-    """The second time would free memory that a view from between the two looks at."""
+    """A second time would free memory that a view may still use."""
     array = array_of_python_2(b"i8", NATIVE, b"K\x01\x85", text(b"\x01" * 8))
     again = b"(K\x01K\x01\x85" + INT64 + b"\x89" + text(b"\x02" * 8) + b"tb"
     with pytest.raises(InputError, match="type and content do not fit"):
@@ -212,8 +212,8 @@ def test_an_array_is_filled_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_number_of_copyreg_stands_for_a_name(tmp_path: Path, cached: bool) -> None:
-    """Also where it was looked up before: then no unpickler asks for it by name."""
+def test_numbers_of_copyreg_are_resolved_by_the_list_too(tmp_path: Path, cached: bool) -> None:
+    """Even if cached: then an unpickler isn't asked for the name."""
     module = os.system.__module__
     copyreg.add_extension(module, "system", 200)
     try:
@@ -228,7 +228,7 @@ def test_a_number_of_copyreg_stands_for_a_name(tmp_path: Path, cached: bool) -> 
     assert not (tmp_path / "canary").exists()
 
 
-def test_every_cut_of_a_pickle_is_one_line(tmp_path: Path) -> None:
+def test_a_pickle_cut_anywhere_is_one_line(tmp_path: Path) -> None:
     content = pickle.dumps([ARRAYS[0], PLAIN], 2)
     for end in range(len(content)):
         with pytest.raises(InputError, match=r"not a thing, or a damaged one: ."):
@@ -240,7 +240,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_plain(tmp_path / "gone", "thing")
 
 
-def test_an_open_file_stands_behind_the_pickle(tmp_path: Path) -> None:
+def test_an_open_file_is_left_at_the_end_of_the_pickle(tmp_path: Path) -> None:
     path = written(tmp_path, pickle.dumps([1], 2) + b"more")
     with path.open("rb") as file:
         assert load_plain(file) == [1]

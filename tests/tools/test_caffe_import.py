@@ -1,12 +1,11 @@
-"""Caffe networks as ours: the same outputs as OpenCV computes from the same files.
+"""Caffe networks as ours: their outputs equal OpenCV's for the same files.
 
-`caffe_outputs.npz` has the outputs of OpenCV 4.14.0.94, one array for each test. To make it anew:
+`caffe_outputs.npz` has the outputs of OpenCV 4.14.0.94, an array for each test. Record it with
 
     pip install "opencv-python-headless<5"   # version 5 reads no Caffe files
     RECORD=1 python -m pytest tests/tools/test_caffe_import.py
 """
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -17,13 +16,14 @@ import pytest
 import torch
 from caffe_files import (
     Layer,
+    convolution,
     layers_of,
     linear,
     randomised,
     write_caffe,
     write_caffe_v1,
-)
-from conftest import tiny
+)  # fmt: skip
+from conftest import ErrorLine, tiny
 from torch import Tensor, nn
 
 from checkpoints.checkpoint import load_model
@@ -37,7 +37,7 @@ from system.errors import InputError
 from tools.caffe import import_model
 from tools.caffe.import_model import load_caffe
 
-SIDE = 30  # of the input, at which the tiny network's maps need no rounding
+SIDE = 30  # of the input; the tiny network's maps need no rounding then
 CLOSE = 1e-5  # relative to the largest value
 
 Files = tuple[Path, Path]
@@ -72,8 +72,8 @@ def stored() -> Iterator[dict[str, np.ndarray]]:
 
 @pytest.fixture
 def by_opencv(stored: dict[str, np.ndarray], request: pytest.FixtureRequest) -> ByOpenCV:
-    """OpenCV's output for the Caffe files and `(B, 3, H, W) uint8` RGB pixels of a test: that of
-    the last layer, or of a named one."""
+    """OpenCV's output for a test's Caffe files and `(B, 3, H, W) uint8` RGB pixels, of the last
+    layer or a named one."""
 
     def outputs(files: Files, pixels: Tensor, layer: str | None = None) -> np.ndarray:
         if RECORD:
@@ -91,7 +91,7 @@ def by_opencv(stored: dict[str, np.ndarray], request: pytest.FixtureRequest) -> 
 def assert_same_outputs(
     files: Files, original: ConvNet, by_opencv: ByOpenCV, side: int = SIDE
 ) -> ConvNet:
-    """Of the imported network, of OpenCV's, and of the one that was exported."""
+    """The imported network and OpenCV have the outputs of the original network."""
     pixels = random_pixels(side)
     x = to_input(pixels, torch.device("cpu"))
     imported = load_caffe(*files).eval()
@@ -109,7 +109,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("norm", ["layers", "folded"])
 @pytest.mark.parametrize("kind", ["scale", "power, batch norm", "mixture"])
 @pytest.mark.parametrize("sobel", [False, True])
-def test_outputs_are_those_of_opencv_and_of_the_exported_network(
+def test_outputs_equal_opencvs_and_the_original_networks(
     tmp_path: Path,
     sobel: bool,
     kind: str,
@@ -138,7 +138,7 @@ def test_grey_and_sobel_filters_in_one_convolution(tmp_path: Path, by_opencv: By
     )
 
 
-def test_two_filters_of_different_colours_are_no_sobel_filters(tmp_path: Path) -> None:
+def test_two_filters_of_different_colours_are_not_sobel_filters(tmp_path: Path) -> None:
     layers = layers_of(randomised(tiny(sobel=True)), "one convolution")
     layers[1].blobs[0][0, 0] += 0.1
     with pytest.raises(InputError, match="layer 'sobel': its 2 filters are not those of one grey"):
@@ -146,7 +146,9 @@ def test_two_filters_of_different_colours_are_no_sobel_filters(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sobel", [False, True])
-def test_the_format_of_before_2014s_end(tmp_path: Path, sobel: bool, by_opencv: ByOpenCV) -> None:
+def test_the_format_before_the_end_of_2014(
+    tmp_path: Path, sobel: bool, by_opencv: ByOpenCV
+) -> None:
     model = randomised(tiny(sobel, out=7))
     kind = "grey" if sobel else "mixture"
     layers = [layer for layer in layers_of(model, kind, "folded") if layer.type != "Softmax"]
@@ -162,7 +164,7 @@ def test_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_a_mean_in_a_padded_convolution_differs_at_the_edges_and_says_so(
+def test_a_mean_in_a_padded_convolution_differs_at_the_edges_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, by_opencv: ByOpenCV
 ) -> None:
     model = randomised(tiny())
@@ -240,7 +242,7 @@ def test_the_released_architectures_at_224_pixels(
     assert_same_outputs(files, model, by_opencv, 224)
 
 
-def test_at_another_size_caffe_rounds_up_where_ours_rounds_down(
+def test_input_sizes_where_caffe_rounds_up_are_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "alexnet", thin("alexnet"))
@@ -249,13 +251,13 @@ def test_at_another_size_caffe_rounds_up_where_ours_rounds_down(
         load_caffe(*write_caffe(tmp_path, layers, 227))
     assert str(raised.value).endswith(
         "net.prototxt: layer 'pool3': makes 28 × 28 of a map of 56 × 56, as Caffe rounds up, where "
-        "alexnet has 27 × 27; with this input such a network cannot be imported"
+        "alexnet has 27 × 27; a network with this input size can't be imported"
     )
     with pytest.raises(InputError, match=r"input of 127 pixels leaves maps of 3 × 3 to the linear"):
         load_caffe(*write_caffe(tmp_path, layers, 127))
 
 
-def test_scales_and_biases_as_layers_of_their_own(tmp_path: Path) -> None:
+def test_scales_and_biases_as_separate_layers(tmp_path: Path) -> None:
     model = randomised(tiny(out=7))
     layers = layers_of(model, "scale", "folded")
     conv = next(index for index, layer in enumerate(layers) if layer.name == "conv4")
@@ -263,14 +265,8 @@ def test_scales_and_biases_as_layers_of_their_own(tmp_path: Path) -> None:
     text = layers[conv].text.replace("num_output", "bias_term: false num_output")
     layers[conv] = Layer("conv4", "Convolution", text, layers[conv].blobs)
     layers.insert(conv + 1, Layer("bias4", "Bias", "", [bias]))
-    halved = copy.deepcopy(model)
-    assert halved.top_layer is not None
-    for values in halved.top_layer.parameters():
-        values.data /= 2
-    layers[-1:] = [
-        linear("top", halved.top_layer),
-        Layer("twice", "Power", "power_param {scale: 2}"),
-    ]
+    layers[-1].blobs = [values / 2 for values in layers[-1].blobs]
+    layers.append(Layer("twice", "Power", "power_param {scale: 2}"))
     with torch.inference_mode():  # OpenCV has no Bias layer
         x = to_input(random_pixels(SIDE), torch.device("cpu"))
         imported = load_caffe(*write_caffe(tmp_path, layers, SIDE)).eval()
@@ -290,23 +286,27 @@ HUGE = Layer("huge", "Power", "power_param { scale: 3e38 }")
     [
         ("pool3", [], "prototxt: layer 'conv4': is a Convolution, where tiny has a MaxPool"),
         ("pool3", [Layer("p", "Pooling", "pooling_param {kernel_size: 2 stride: 2}")],
-         "prototxt: layer 'p': pools 2 × 2 with stride 2 and padding 0, where tiny has 3 × 3, 2"),
+         "prototxt: layer 'p': is max-pooling over 2 × 2 with stride 2 and padding 0, where tiny "
+         "has 3 × 3 with stride 2 and padding 0"),
+        ("conv0", [convolution("c", np.ones((8, 2, 5, 5)), np.zeros(8), 2)],
+         "prototxt: layer 'c': is a convolution of 8 × 2 × 5 × 5 with stride 2 and padding 0, "
+         "where tiny has 8 × 2 × 5 × 5 with stride 2 and padding 2"),
         ("relu2", [RELU, RELU], "prototxt: layer 'more': is a ReLU, where tiny has a MaxPool"),
         ("relu2", [RELU, Layer("s", "Power")], "layer 's': is a Scaling, where tiny has a MaxPool"),
-        ("grey", [Layer("r", "ReLU")], "layer 'r': stands before the first convolution of the"),
+        ("grey", [Layer("r", "ReLU")], "layer 'r': comes before the first convolution of the"),
         ("grey", [], r"layer 'sobel': takes 1 channels, of which there are 3"),
         ("conv4", [], r"prototxt: has 1 convolutions in its features, not 5 \(alexnet\), 13"),
         ("scale0", [Layer("s", "Scale", "", [np.ones(5)])],
-         "prototxt: layer 's': works on 5 channels, of which there are 8"),
+         "prototxt: layer 's': scales 5 channels, of which there are 8"),
         ("top", [linear("top", nn.Linear(31, 7))],
-         "prototxt: layer 'top': has weights of 7 × 31, where tiny has … × 32"),
+         "prototxt: layer 'top': is a Linear of 7 × 31, where tiny has … × 32"),
         ("fc1", [linear("fc1", nn.Linear(144, 40))],
-         "prototxt: layer 'fc1': has weights of 40 × 144, where tiny has 32 × 144"),
+         "prototxt: layer 'fc1': is a Linear of 40 × 144, where tiny has 32 × 144"),
         ("top", [linear("top", nn.Linear(32, 7)), RELU], "'more': comes after the end of tiny"),
         ("brighter", [HUGE, HUGE], "do not fit tiny: not finite: sobel.1.weight"),
     ],
 )  # fmt: skip
-def test_what_is_not_in_our_network_is_named(
+def test_a_layer_that_our_network_does_not_have_is_named(
     tmp_path: Path, name: str, new: list[Layer], message: str
 ) -> None:
     layers = replaced(layers_of(randomised(tiny(sobel=True)), "grey"), name, *new)
@@ -321,23 +321,11 @@ def test_a_net_that_ends_too_early(tmp_path: Path) -> None:
         load_caffe(*write_caffe(tmp_path, layers, SIDE))
 
 
-def test_another_convolution_is_named(tmp_path: Path) -> None:
-    layers = layers_of(tiny(), "scale")
-    conv = next(layer for layer in layers if layer.name == "conv0")
-    conv.text = conv.text.replace("pad: 2", "pad: 0")
-    with pytest.raises(InputError) as raised:
-        load_caffe(*write_caffe(tmp_path, layers, SIDE))
-    assert str(raised.value).endswith(
-        "layer 'conv0': is a convolution of 8 × 3 × 5 × 5 with stride 2 and padding 0, where tiny "
-        "has 8 × 3 × 5 × 5 with stride 2 and padding 2"
-    )
-
-
 def run(*paths: Path) -> int:
     return cli.run(import_model.main, import_model.parse_args, list(map(str, paths)))
 
 
-def test_the_script_writes_a_checkpoint_that_scripts_read_and_training_goes_on_from(
+def test_the_script_writes_a_checkpoint_that_training_can_resume_from(
     tmp_path: Path,
     tree: Path,
     train: Callable[..., Path],
@@ -354,16 +342,14 @@ def test_the_script_writes_a_checkpoint_that_scripts_read_and_training_goes_on_f
     assert torch.equal(resumed.state_dict()["sobel.0.weight"], imported["sobel.0.weight"])
 
 
-def test_bad_input_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_leaves_nothing(tmp_path: Path, error_line: ErrorLine) -> None:
     files = write_caffe(tmp_path, layers_of(tiny(), "scale"), SIDE)
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "tiny.pth.tar"
-    assert run(files[1], files[0], out) == 2
-    assert run(files[0], tmp_path / "gone.caffemodel", out) == 2
-    assert run(*files, tmp_path / "gone" / "x.pth.tar") == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 3
-    assert "net.caffemodel: no prototxt of Caffe" in errors[0]
-    assert "gone.caffemodel: cannot read this file: No such file or directory" in errors[1]
-    assert "x.pth.tar: cannot be written: not a file name in a folder that exists" in errors[2]
+    error = error_line(import_model, files[1], files[0], out)
+    assert "net.caffemodel: not a Caffe prototxt" in error
+    error = error_line(import_model, files[0], tmp_path / "gone.caffemodel", out)
+    assert "gone.caffemodel: cannot read this file: No such file or directory" in error
+    error = error_line(import_model, *files, tmp_path / "gone" / "x.pth.tar")
+    assert "x.pth.tar: cannot write it: No such file or directory" in error
     assert list((tmp_path / "out").iterdir()) == []

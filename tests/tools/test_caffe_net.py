@@ -1,4 +1,4 @@
-"""Reading Caffe files: what is damaged or not understood is named in one line."""
+"""Reading Caffe files: damaged files and unknown layers are named in one line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from caffe_files import Layer, convolution, save, write_caffe
 from system.errors import InputError
 from tools.caffe.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
 from tools.caffe.net import read_net
-from tools.caffe.proto import new, read_caffemodel
+from tools.caffe.proto import new
 
 CONV = convolution("conv", np.ones((4, 3, 3, 3)), np.zeros(4), padding=1)
 LINEAR = "inner_product_param { num_output: 5 }"
@@ -34,7 +34,7 @@ def test_batch_norm_divides_its_sums_and_adds_its_eps(tmp_path: Path) -> None:
     assert compose([step], 1) == pytest.approx([1 / np.sqrt(2), -2 / np.sqrt(2)])
 
 
-def test_scale_and_bias_and_power_are_one_after_the_other(tmp_path: Path) -> None:
+def test_scale_bias_and_power_layers_compose(tmp_path: Path) -> None:
     layers = [
         Layer(
             "a", "Scale", "scale_param { bias_term: true }", [np.array([2, 3]), np.array([1, 0])]
@@ -77,24 +77,25 @@ def test_sizes_given_for_each_direction(tmp_path: Path) -> None:
         (Layer("x", "Convolution", CONV.text), r"net.caffemodel: layer 'x': has 0 blobs"),
         (Layer("x", "Convolution", CONV.text, CONV.blobs[:1]), "layer 'x': has 1 blobs of weigh"),
         (Layer("x", "Convolution", CONV.text, [np.ones((5, 3, 3, 3))]),
-         r"net.caffemodel: layer 'x': has weights of shape 5 × 3 × 3 × 3, not 4 × … × 3 × 3"),
-        (Layer("x", "Convolution", CONV.text, [CONV.blobs[0], np.ones(3)]), "of shape 3, not 4"),
+         r"net.caffemodel: layer 'x': blob 0 has 135 numbers and the shape 5 × 3 × 3 × 3, not 4 × "
+         "… × 3 × 3"),
+        (Layer("x", "Convolution", CONV.text, [CONV.blobs[0], np.ones(3)]), "the shape 3, not 4"),
         (Layer("x", "Convolution", CONV.text, [np.ones((4, 3))]),
-         "layer 'x': blob 0 has 12 numbers and the shape 4 × 3, where 4 axes are expected"),
+         "layer 'x': blob 0 has 12 numbers and the shape 4 × 3, not 4 × … × 3 × 3"),
         (Layer("x", "Convolution", CONV.text.replace("pad", "group: 2 pad"), CONV.blobs),
-         "prototxt: layer 'x': has 2 groups or is dilated"),
+         "prototxt: layer 'x': has 2 groups, or dilation"),
         (Layer("x", "Convolution", "convolution_param { num_output: 4 kernel_h: 3 kernel_w: 5 }"),
          "prototxt: layer 'x': has a kernel of 3 × 5, not a square"),
         (Layer("x", "Convolution", "convolution_param { num_output: 4 }"), "has kernel 0 and st"),
-        (Layer("x", "InnerProduct", LINEAR, [np.ones((4, 3))]), "of shape 4 × 3, not 5 × …"),
+        (Layer("x", "InnerProduct", LINEAR, [np.ones((4, 3))]), "the shape 4 × 3, not 5 × …"),
         (Layer("x", "InnerProduct", LINEAR, [np.full((5, 3), np.nan)]), "has NaN or infinite numb"),
-        (Layer("x", "Pooling", "pooling_param { pool: AVE kernel_size: 2 }"), "is no max-pooling"),
+        (Layer("x", "Pooling", "pooling_param { pool: AVE kernel_size: 2 }"), "pools the average"),
         (Layer("x", "ReLU", "relu_param { negative_slope: 0.1 }"), "layer 'x': is a leaky ReLU"),
         (Layer("x", "Power", "power_param { power: 2 }"), "raises to the power 2, not 1"),
         (Layer("x", "Power", "power_param { scale: nan }"), "scales by nan and shifts by 0"),
-        (Layer("x", "Scale", "scale_param { axis: 2 }", [np.ones(3)]), "does not work on channels"),
+        (Layer("x", "Scale", "scale_param { axis: 2 }", [np.ones(3)]), "works on axis 2"),
         (Layer("x", "BatchNorm", "", [np.ones(3), -np.ones(3), np.ones(1)]), "has a variance of 0"),
-        (Layer("x", "BatchNorm", "", [np.ones(3), np.ones(2), np.ones(1)]), "of shape 2, not 3"),
+        (Layer("x", "BatchNorm", "", [np.ones(3), np.ones(2), np.ones(1)]), "the shape 2, not 3"),
     ],
 )  # fmt: skip
 def test_a_layer_that_cannot_be_used_is_named(tmp_path: Path, layer: Layer, message: str) -> None:
@@ -111,12 +112,12 @@ INPUT = "input: 'data' input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8"
         ("", "has 0 inputs, not one"),
         (INPUT + " input: 'more'", "has 2 inputs, not one"),
         (INPUT.replace("3", "1"), r"its input is \[1, 1, 8, 8\], not \[N, 3, side, side\]"),
-        ("layer { name: 'x' type: }", "of Caffe: line 1: Expected string but found: '}'"),
-        ("layers { type: DATA }", "no prototxt of Caffe: line 1: .*no value named DATA"),
-        ("a {" * 10_000, "no prototxt of Caffe"),
+        ("layer { name: 'x' type: }", "a Caffe prototxt: line 1: Expected string but found: '}'"),
+        ("layers { type: DATA }", "not a Caffe prototxt: line 1: .*no value named DATA"),
+        ("a {" * 10_000, "not a Caffe prototxt"),
         (INPUT + " layer { name: 'x' type: 'ReLU' bottom: 'data' bottom: 'b' top: 'x' }",
-         r"layer 'x': goes from \['data', 'b'\] to \['x'\], not from \['data'\] on; only a n"),
-        (INPUT + " layer { name: 'x' type: 'ReLU' bottom: 'other' top: 'x' }", "from .'other'"),
+         r"layer 'x': takes \['data', 'b'\] and gives \['x'\], but should take \['data'\] and"),
+        (INPUT + " layer { name: 'x' type: 'ReLU' bottom: 'other' top: 'x' }", "takes .'other'"),
         (INPUT + " layer { name: 'x' type: 'Softmax' bottom: 'data' top: 'x' }"
          " layer { name: 'y' type: 'ReLU' bottom: 'x' top: 'y' }", "layer 'y': comes after a soft"),
     ],
@@ -129,47 +130,15 @@ def test_a_prototxt_that_cannot_be_used(tmp_path: Path, text: str, message: str)
     assert "\n" not in str(raised.value)
 
 
-def test_binary_in_the_place_of_the_prototxt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"hello", b"\x12\xff\xff\xff\xff\x07"])
+def test_a_file_that_is_not_a_caffemodel(tmp_path: Path, content: bytes) -> None:
     prototxt, caffemodel = write_caffe(tmp_path, [CONV], 8)
-    prototxt.write_bytes(caffemodel.read_bytes() + b"\xff")
-    with pytest.raises(InputError, match=r"net.prototxt: no prototxt of Caffe"):
+    caffemodel.write_bytes(content)
+    with pytest.raises(InputError, match=r"net.caffemodel: not a caffemodel"):
         read_net(prototxt, caffemodel)
 
 
-def test_bytes_at_random_are_refused_or_read(tmp_path: Path) -> None:
-    prototxt, caffemodel = write_caffe(tmp_path, [CONV, NORM, Layer("r", "ReLU")], 8)
-    good = caffemodel.read_bytes()
-    rng = np.random.default_rng(0)
-    said = []
-    for _ in range(300):
-        bad = bytearray(good)
-        for place in rng.integers(len(good), size=2):
-            bad[place] = rng.integers(256)
-        caffemodel.write_bytes(bad[: rng.integers(len(bad) // 2, 2 * len(bad))])
-        try:
-            read_net(prototxt, caffemodel)
-        except InputError as error:
-            said.append(str(error))
-    assert len(said) > 100
-    assert not any("\n" in message for message in said)
-
-
-@pytest.mark.parametrize("content", [b"\xff\xff", b"hello, world", b"\x12\xff\xff\xff\xff\x07"])
-def test_a_file_that_is_no_caffemodel(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "net.caffemodel"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"net.caffemodel: not a caffemodel, or a damaged one"):
-        read_caffemodel(path)
-
-
-def test_an_empty_caffemodel(tmp_path: Path) -> None:
-    prototxt, caffemodel = write_caffe(tmp_path, [CONV], 8)
-    caffemodel.write_bytes(b"")
-    with pytest.raises(InputError, match=r"net.caffemodel: not a caffemodel: it has no layers"):
-        read_net(prototxt, caffemodel)
-
-
-def test_defaults_are_caffes() -> None:
+def test_defaults_equal_caffes() -> None:
     layer = new("LayerParameter")
     assert layer.power_param.scale == layer.power_param.power == 1
     assert layer.convolution_param.bias_term

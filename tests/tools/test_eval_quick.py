@@ -1,4 +1,4 @@
-"""The quick look at a network, and the embedded digits."""
+"""The quick look at a network, and scikit-learn's digits."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tools import eval_quick
 from tools.make_digits import write_digits
 
 
-def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:
+def test_the_digits_equal_scikit_learns(tmp_path: Path) -> None:
     write_digits(tmp_path / "digits")
     train, val = (sorted((tmp_path / "digits" / s).rglob("*.png")) for s in ("train", "val"))
     assert (len(train), len(val)) == (1437, 360)
@@ -33,19 +33,19 @@ def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:
         assert np.corrcoef(scan.ravel(), digits.images[number].ravel())[0, 1] > 0.98
 
 
-def test_the_digits_are_written_once(tmp_path: Path) -> None:
+def test_a_folder_of_digits_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     write_digits(tmp_path / "digits")
     assert list((tmp_path / "digits").iterdir()) == []
 
 
-def test_the_digits_need_a_place(tmp_path: Path) -> None:
+def test_digits_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the digits there: File exists"):
         write_digits(tmp_path / "file" / "digits")
 
 
-def test_trained_beside_untrained(
+def test_the_trained_network_is_compared_with_the_untrained_one(
     tmp_path: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split, count in (("train", 12), ("val", 6)):
@@ -64,15 +64,13 @@ def test_trained_beside_untrained(
     assert all(before[name].equal(after[name]) for name in before)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_the_measures_tell_labels_that_show_from_labels_that_do_not(
-    tmp_path: Path, told: bool
-) -> None:
-    """Red and blue squares, in folders by their colour or by chance: then half of each colour."""
+@pytest.mark.parametrize("by_colour", [True, False])
+def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colour: bool) -> None:
+    """Red and blue squares, labelled by colour or at random."""
     for split, count in (("train", 40), ("val", 20)):
         for number in range(count):
             red = number % 2 == 0
-            label = "ab"[number % 2] if told else "ab"[number // 2 % 2]
+            label = "ab"[number % 2] if by_colour else "ab"[number // 2 % 2]
             folder = tmp_path / split / label
             folder.mkdir(parents=True, exist_ok=True)
             colour = (200, 0, 0) if red else (0, 0, 200)
@@ -82,15 +80,17 @@ def test_the_measures_tell_labels_that_show_from_labels_that_do_not(
     result = eval_quick.evaluate(
         tiny(), *images, k=2, size=32, compute=select_compute("cpu", "fp32"), workers=0
     )
-    if told:
-        assert result["nmi_labels"] >= 0.4, "1 but for seeds that begin with one colour twice"
+    if by_colour:
+        assert result["nmi_labels"] >= 0.4, "1, except for seeds that begin with one colour twice"
         assert result["probe_accuracy"] == 1
     else:
         assert result["nmi_labels"] < 0.1
         assert 0.3 <= result["probe_accuracy"] <= 0.7
 
 
-def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) -> None:
+def test_fewer_images_than_clusters_are_bad_input(
+    tmp_path: Path, train: Callable[..., Path]
+) -> None:
     for split in ("train", "val"):
         for label in "ab":
             write_images(tmp_path / "data" / split / label, 6)
@@ -102,21 +102,23 @@ def test_fewer_images_than_clusters(tmp_path: Path, train: Callable[..., Path]) 
         eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
 
 
-def test_a_checkpoint_that_is_not_mains(tmp_path: Path, train: Callable[..., Path]) -> None:
+def test_a_checkpoint_of_another_program_is_bad_input(
+    tmp_path: Path, train: Callable[..., Path]
+) -> None:
     for label in "ab":
         write_images(tmp_path / "data" / label, 6)
     path = train(tmp_path / "data") / "checkpoint.pth.tar"
     checkpoint = read_checkpoint(path)
     for settings in ({}, {"seed": "x", "size": 32}):
         torch.save({**checkpoint, "settings": settings}, path)
-        with pytest.raises(InputError, match="does not tell k, seed and input size"):
-            eval_quick.read_protocol(path)
+        with pytest.raises(InputError, match="has no k, seed or input size"):
+            eval_quick.protocol_of(read_checkpoint(path), path)
 
 
-def test_data_without_labels(tmp_path: Path, train: Callable[..., Path]) -> None:
+def test_data_without_labels_are_bad_input(tmp_path: Path, train: Callable[..., Path]) -> None:
     for split in ("train", "val"):
         write_images(tmp_path / "data" / split, 12)
     folder = train(tmp_path / "data" / "train")
     command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
-    with pytest.raises(InputError, match="a folder of images for each of at least 2 labels"):
+    with pytest.raises(InputError, match="needs one folder of images per label, at least 2"):
         eval_quick.main(eval_quick.parse_args(command))

@@ -1,4 +1,4 @@
-"""export.py: what other programs get is what torch computes, and safetensors come back."""
+"""export.py: ONNX files compute torch's outputs, and safetensors are read back."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def checkpoint(
     monkeypatch.setitem(MODELS, "tiny", tiny)
     torch.manual_seed(0)
     model = tiny(sobel=getattr(request, "param", SOBEL), out=7).train()
-    for _ in range(3):  # batch norm has statistics of its own
+    for _ in range(3):  # for batch norm's statistics
         model(torch.randn(8, 3, 32, 32))
     for parameter in model.classifier.parameters():
         torch.nn.init.normal_(parameter)  # large outputs
@@ -66,10 +66,10 @@ def metadata(path: Path) -> dict[str, str]:
     ],
     indirect=["checkpoint"],
 )
-def test_onnx_gives_torchs_outputs(
+def test_onnx_outputs_equal_torchs(
     checkpoint: Path, tmp_path: Path, flags: str, output: str, size: int
 ) -> None:
-    """For any number of images, also where the map is no multiple of the classifier's grid."""
+    """With any number of images, and with maps that the classifier's grid does not divide."""
     run(checkpoint, tmp_path / "net.onnx", *flags.split())
     model = load_model(checkpoint).eval()
     images = torch.randn(5, 3, size, size)
@@ -86,7 +86,7 @@ def test_onnx_gives_torchs_outputs(
 
 
 @torch.no_grad()
-def test_onnx_normalises_images_itself(checkpoint: Path, tmp_path: Path) -> None:
+def test_onnx_can_normalise_the_images(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path / "net.onnx", "--normalise")
     images = torch.rand(2, 3, 32, 32)
     normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -96,24 +96,23 @@ def test_onnx_normalises_images_itself(checkpoint: Path, tmp_path: Path) -> None
     assert metadata(tmp_path / "net.onnx")["input"].endswith("RGB, from 0 to 1")
 
 
-def test_onnx_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
+def test_onnx_metadata_describe_the_network(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path / "net.onnx")
-    told = metadata(tmp_path / "net.onnx")
+    about = metadata(tmp_path / "net.onnx")
     sobel = load_model(checkpoint).sobel is not None
     expected = {"arch": "tiny", "k": "7", "epoch": "4", "size": "32", "output": "embedding"}
-    assert told.items() >= {**expected, "sobel": str(sobel).lower()}.items()
-    assert told["input"] == (
+    assert about.items() >= {**expected, "sobel": str(sobel).lower()}.items()
+    assert about["input"] == (
         "images (batch, 3, 32, 32) float32, RGB, from 0 to 1, minus (0.485, 0.456, 0.406), "
         "divided by (0.229, 0.224, 0.225) (ImageNet)"
     )
     assert b"/models/convnet.py" not in (tmp_path / "net.onnx").read_bytes(), "no traces of code"
 
 
-def test_onnx_that_computes_something_else_is_not_written(
+def test_onnx_with_wrong_outputs_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even if only one value is wrong, of the last image in the larger batch."""
-
+    """Even if a single value is wrong, for the last image of the larger batch."""
     real = onnxruntime.InferenceSession
 
     class Session:
@@ -145,7 +144,7 @@ def test_onnx_that_computes_something_else_is_not_written(
 
 
 @pytest.mark.parametrize("checkpoint", [SOBEL, COLOUR], indirect=True)
-def test_safetensors_come_back_as_the_network(checkpoint: Path, tmp_path: Path) -> None:
+def test_safetensors_are_read_back_as_the_same_network(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "net.safetensors"
     run(checkpoint, out)
     before, after = load_model(checkpoint), load_model(out)
@@ -156,9 +155,9 @@ def test_safetensors_come_back_as_the_network(checkpoint: Path, tmp_path: Path) 
     state = read_checkpoint(out)
     assert (state["arch"], state["epoch"], state["settings"]) == ("tiny", 4, {"size": 32})
     with safetensors.safe_open(out, framework="np") as file:
-        told = file.metadata()
+        about = file.metadata()
         assert set(file.keys()) == set(before.state_dict())
-    assert (told["k"], told["sobel"]) == ("7", str(before.sobel is not None).lower())
+    assert (about["k"], about["sobel"]) == ("7", str(before.sobel is not None).lower())
 
 
 def test_safetensors_without_top_layer_have_no_k(checkpoint: Path, tmp_path: Path) -> None:
@@ -187,7 +186,9 @@ def header_of(about: dict[str, str]) -> bytes:
         (header_of({"arch": "alexnet"}), "its weights do not fit alexnet: missing: "),
     ],
 )
-def test_safetensors_that_are_no_network(tmp_path: Path, content: bytes, message: str) -> None:
+def test_safetensors_without_a_network_are_bad_input(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -198,18 +199,12 @@ def test_safetensors_that_are_no_network(tmp_path: Path, content: bytes, message
     ("command", "message"),
     [
         ("net.pt", r"net\.pt: give a file whose name ends in \.onnx or \.safetensors"),
-        (
-            "net.onnx --output fc7",
-            r"--output fc7: this network has embedding, logits, conv1",
-        ),
+        ("net.onnx --output fc7", r"--output fc7: this network has embedding, logits, conv1"),
         ("net.onnx --output conv3", r"--output conv3: this network has"),
         ("net.onnx --size 4", r"--size 4: too small for tiny; give"),
-        (
-            "net.safetensors --output conv1",
-            r"--output: is of ONNX; net\.safetensors has",
-        ),
-        ("net.safetensors --size 32", r"--size: is of ONNX"),
-        ("net.safetensors --normalise", r"--normalise: is of ONNX"),
+        ("net.safetensors --output conv1", r"--output: only for \.onnx; net\.safetensors holds"),
+        ("net.safetensors --size 32", r"--size: only for \.onnx"),
+        ("net.safetensors --normalise", r"--normalise: only for \.onnx"),
         ("checkpoint.pth.tar/net.onnx", r"OUT .*checkpoint\.pth\.tar: cannot write there"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run's clusters with the paths of its images, through the files."""
+"""A run's clusters with the paths of its images."""
 
 import csv
 import pickle
@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import write_images
+from conftest import ErrorLine, write_images
 from torchvision.datasets import ImageFolder
 
-from system import cli
 from system.errors import InputError
 from tools import export_clusters
 
@@ -33,7 +32,7 @@ def read_csv(path: Path) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def original(tmp_path: Path, tree: Path) -> Path:
-    """A folder of the original code, which has `clusters` alone: two epochs over the tree."""
+    """A folder of the original code, with only `clusters`: two epochs over the tree."""
     random = np.random.default_rng(0)
     epochs = []
     for k in (4, 5):
@@ -46,7 +45,7 @@ def original(tmp_path: Path, tree: Path) -> Path:
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2])
-def test_each_epoch_has_its_clusters_and_the_last_is_the_default(
+def test_each_epochs_clusters_are_exported_and_the_last_ones_by_default(
     epoch: int | None, tree: Path, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tree / "b" / "007.png").write_bytes(b"no image")
@@ -66,7 +65,7 @@ def test_each_epoch_has_its_clusters_and_the_last_is_the_default(
     assert all(Path(path).is_file() for path, _ in expected)
 
 
-def test_all_outputs_say_the_same(
+def test_all_output_formats_agree(
     tree: Path, train: Callable[..., Path], tmp_path: Path, capfdbinary: Any
 ) -> None:
     folder = train(tree)
@@ -88,7 +87,7 @@ def test_all_outputs_say_the_same(
     assert linked == dict(pairs)
 
 
-def test_any_file_name_survives(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_unusual_file_names_are_kept(train: Callable[..., Path], tmp_path: Path) -> None:
     images = tmp_path / "images"
     for path, name in zip(write_images(images, 12), ODD, strict=False):
         path.rename(images / name)
@@ -98,7 +97,7 @@ def test_any_file_name_survives(train: Callable[..., Path], tmp_path: Path) -> N
     assert all(link.resolve().is_file() for link in (tmp_path / "folders").glob("*/*"))
 
 
-def test_a_list_files_images_are_beside_it(
+def test_paths_in_a_list_are_relative_to_it(
     tree: Path, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     names = [f"images/a/{number:03d}.png" for number in range(10)]
@@ -107,7 +106,7 @@ def test_a_list_files_images_are_beside_it(
     assert [path for path, _ in read_csv(tmp_path / "a.csv")] == [f"{tmp_path}/{n}" for n in names]
 
 
-def test_images_that_have_moved_are_named_by_data(
+def test_images_that_have_moved_are_found_with_data(
     tree: Path, train: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = train(tree)
@@ -116,14 +115,14 @@ def test_images_that_have_moved_are_named_by_data(
     run(folder, "--out", tmp_path / "gone.csv")
     assert "note: " in capsys.readouterr().err
     assert (tmp_path / "gone.csv").read_bytes() == (tmp_path / "before.csv").read_bytes()
-    with pytest.raises(InputError, match="are not there any more"):
+    with pytest.raises(InputError, match="images are gone"):
         run(folder, "--folders", tmp_path / "folders")
     run(folder, "--folders", tmp_path / "folders", "--data", tmp_path / "moved")
     assert len(list((tmp_path / "folders").glob("*/*.png"))) == 40
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1])
-def test_an_original_runs_images_are_in_the_order_of_image_folder(
+def test_images_of_the_original_codes_runs_are_in_image_folders_order(
     epoch: int | None, original: Path, tree: Path, tmp_path: Path
 ) -> None:
     flags = () if epoch is None else ("--epoch", epoch)
@@ -140,11 +139,13 @@ def test_without_assignments_the_pickle_is_read(
     folder = train(tree, "--epochs", "2")
     run(folder, "--epoch", 1, "--out", tmp_path / "a.csv")
     shutil.rmtree(folder / "assignments")
-    run(folder, "--out", tmp_path / "b.csv")  # the pickle lacks the finished network's
+    run(folder, "--out", tmp_path / "b.csv")  # the pickle lacks the finished network's clusters
     assert read_csv(tmp_path / "b.csv") == read_csv(tmp_path / "a.csv")
 
 
-def test_other_images_than_the_runs_are_refused(original: Path, tree: Path, tmp_path: Path) -> None:
+def test_other_images_than_the_runs_are_bad_input(
+    original: Path, tree: Path, tmp_path: Path
+) -> None:
     for change in (lambda: (tree / "c" / "999.gif").touch(), lambda: shutil.rmtree(tree / "c")):
         change()
         with pytest.raises(InputError, match=r"holds clusters of 40 images, .*images has (41|30);"):
@@ -153,8 +154,8 @@ def test_other_images_than_the_runs_are_refused(original: Path, tree: Path, tmp_
 
 
 BAD = {
-    "{}/nowhere": "{}/nowhere: not the folder of a run: neither images.txt nor clusters",
-    "{}/original": "{}/original: has no images.txt; name the images that the run was over with",
+    "{}/nowhere": "{}/nowhere: not a run's folder: has neither images.txt nor clusters",
+    "{}/original": "{}/original: has no images.txt; give the run's images with --data",
     "{}/original --data {}/nowhere": "{}/nowhere: no such folder or list file",
     "{}/original --data {}/images --epoch 2": "--epoch 2: {}/original/clusters has the epochs 0 to",
     "{}/original --data {}/images --epoch -1": "argument --epoch: '-1' is not a whole number of 0",
@@ -169,7 +170,7 @@ BAD = {
 
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    command: str, original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, original: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     for name, content in (("broken", b"no pickle"), ("empty", pickle.dumps([]))):
         (tmp_path / name).mkdir()
@@ -181,12 +182,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     out = [] if "--out" in command else ["--out", str(tmp_path / "a.csv")]
     words = [*command.replace("{}", str(tmp_path)).split(), *out]
-    try:
-        status = cli.run(export_clusters.main, export_clusters.parse_args, words)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "note: " not in line]
-    assert len(errors) == 1
-    assert BAD[command].replace("{}", str(tmp_path)) in errors[0]
+    error = error_line(export_clusters, *words)
+    assert BAD[command].replace("{}", str(tmp_path)) in error
     assert sorted(tmp_path.rglob("*")) == before

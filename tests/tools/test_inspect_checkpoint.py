@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what it says is what the file and the network have."""
+"""The card of a checkpoint agrees with the file and the network."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def inspect(*argv: str | Path) -> int:
 
 
 def released(path: Path) -> Path:
-    """As the released ones are: nothing but the original's keys, by Python 2."""
+    """A checkpoint like the released ones: with the original's keys only, by Python 2."""
     weights = {
         name.replace("features.", "features.module."): weight
         for name, weight in tiny(sobel=True, out=10).state_dict().items()
@@ -108,14 +108,16 @@ def test_a_state_dict_alone_without_top_layer(
     assert "architecture recognised by the" in found["layout"]
 
 
-def test_in_the_middle_of_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_within_an_epoch_has_its_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = tiny().state_dict()
     torch.save({"epoch": 3, "step": 20, "arch": "tiny", "state_dict": weights}, tmp_path / "c")
     assert inspect(tmp_path / "c") == 0
     assert rows(capsys.readouterr().out)["epoch"] == "3, 20 batches done"
 
 
-def test_what_does_not_fit_has_a_card_and_ends_with_the_reason(
+def test_unusable_files_have_a_card_and_the_program_ends_with_the_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tiny(sobel=True, out=6).state_dict()
@@ -157,7 +159,7 @@ def test_a_missing_file_is_named_before_any_card(
         {"settings": {"size": "large", "n": float("nan"), "t": "a\nb"}},
     ],
 )
-def test_odd_values_do_not_stop_it(
+def test_odd_values_do_not_stop_the_card(
     tmp_path: Path, odd: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"arch": "tiny", "state_dict": tiny().state_dict()} | odd, tmp_path / "c")
@@ -166,9 +168,7 @@ def test_odd_values_do_not_stop_it(
         assert "tiny" in capsys.readouterr().out
 
 
-def test_what_a_terminal_would_obey_is_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a\x1b[31m.pth"
     contents = {"arch": "tiny", "settings": {"evil\x1b[31m": "\x1b[2J"}}
     torch.save({**contents, "state_dict": tiny().state_dict()}, path)
@@ -178,6 +178,6 @@ def test_what_a_terminal_would_obey_is_shown(
     assert r"evil\x1b[31m \x1b[2J" in shown
 
 
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read this checkpoint: Is a directory"):
         inspect_checkpoint.card_of(tmp_path)

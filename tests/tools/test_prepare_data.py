@@ -1,4 +1,4 @@
-"""The one-time copy at a smaller size: same names, same order, less to read."""
+"""The one-time copy at a smaller size: same names, same order, smaller files."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import read_file
+from conftest import ErrorLine, read_file
 from lock_holder import held_elsewhere
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 from data.decode import read_image
 from data.images import find_images
 from data.transforms import central_crop
-from system import cli
+from system.errors import InputError
 from tools import prepare_data
 
 PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
@@ -22,7 +22,7 @@ PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Ten images of several formats, large and small, in two folders and at the top."""
+    """Ten images of several formats, large and small, in nested folders."""
     root = tmp_path / "source"
     for folder in ("a/deep", "b"):
         (root / folder).mkdir(parents=True)
@@ -36,17 +36,20 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def run(source: Path, target: Path, *flags: str) -> int:
-    command = [str(source), str(target), "--size", "64", "--workers", "0", *flags]
-    return cli.run(prepare_data.main, prepare_data.parse_args, command)
+def words(source: Path, target: Path, *flags: str) -> list[str]:
+    return [str(source), str(target), "--size", "64", "--workers", "0", *flags]
+
+
+def run(source: Path, target: Path, *flags: str) -> None:
+    prepare_data.main(prepare_data.parse_args(words(source, target, *flags)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_names_order_and_labels_stay(source: Path, tmp_path: Path) -> None:
-    assert run(source, tmp_path / "target") == 0
+def test_names_order_and_labels_stay_the_same(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "target")
     before, after = find_images(source), find_images(tmp_path / "target")
     assert after.names == before.names
     assert after.folders == before.folders
@@ -86,7 +89,7 @@ def test_quality_changes_jpegs_only(source: Path, tmp_path: Path) -> None:
     assert low["a/large.png"] == high["a/large.png"]
 
 
-def test_many_processes_write_the_same(source: Path, tmp_path: Path) -> None:
+def test_many_processes_write_the_same_files(source: Path, tmp_path: Path) -> None:
     for number in range(30):
         shutil.copy(source / "a" / "1.jpg", source / "a" / f"copy{number}.jpg")
     run(source, tmp_path / "one")
@@ -94,34 +97,34 @@ def test_many_processes_write_the_same(source: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
 
-def test_an_interrupted_copy_goes_on(
+def test_an_interrupted_copy_continues(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "target"
     run(source, target)
     whole = contents(target)
     (target / "b" / "3.jpg").unlink()
-    (target / "b" / "small.png").write_bytes(b"")  # what a crash of the machine may leave
+    (target / "b" / "small.png").write_bytes(b"")  # as a crash of the machine leaves it
     (target / "a" / ".1.jpg.abcd_123.tmp").write_bytes(b"half")
     there = (target / "a" / "1.jpg").stat().st_mtime_ns
     capsys.readouterr()
-    assert run(source, target) == 0
+    run(source, target)
     assert contents(target) == whole
     assert (target / "a" / "1.jpg").stat().st_mtime_ns == there
     assert "1 resized, 1 copied as they are, 8 there already" in capsys.readouterr().out
 
 
-def test_one_process_at_a_time(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_two_copies_into_one_folder_do_not_meet(
+    source: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
-    assert run(source, tmp_path / "target") == 0
+    run(source, tmp_path / "target")
     with held_elsewhere(tmp_path / "target" / prepare_data.LOCK):
-        assert run(source, tmp_path / "target") == 2
-    assert "target: another process is copying there; wait for it\n" in capsys.readouterr().err
-    assert run(source, tmp_path / "target") == 0
+        error = error_line(prepare_data, *words(source, tmp_path / "target"))
+    assert error.endswith("target: another process is copying there; wait for it")
+    run(source, tmp_path / "target")
 
 
-def test_what_has_changed_in_the_source_is_copied_again(
+def test_images_that_changed_in_the_source_are_copied_again(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(source, tmp_path / "target")
@@ -135,16 +138,12 @@ def test_what_has_changed_in_the_source_is_copied_again(
     assert three.read_bytes() == four.read_bytes()
 
 
-def test_another_source_is_not_mixed_in(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_source_is_bad_input(source: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     run(source / "a", tmp_path / "target")
     before = contents(tmp_path / "target")
-    assert run(source / "b", tmp_path / "target") == 2
-    assert (
-        f"is of other settings (source {source / 'a'} → {source / 'b'}); give another TARGET"
-        in (capsys.readouterr().err)
-    )
+    error = error_line(prepare_data, *words(source / "b", tmp_path / "target"))
+    changed = f"source {source / 'a'} → {source / 'b'}"
+    assert f"is of other settings ({changed}); give another TARGET" in error
     assert contents(tmp_path / "target") == before
 
 
@@ -157,10 +156,11 @@ def test_unreadable_images_are_named_and_left_out(
     cut = source / "a" / "1.jpg"
     cut.write_bytes(cut.read_bytes()[:2000])
     (source / "b" / "small.jpg").write_bytes(b"nothing")
-    assert run(source, tmp_path / "target") == 2
-    assert "more than 1% of the images are unreadable" in capsys.readouterr().err
+    with pytest.raises(InputError, match="more than 1% of the images are unreadable"):
+        run(source, tmp_path / "target")
+    capsys.readouterr()
     monkeypatch.setattr(prepare_data, "MOST_UNREADABLE", 0.2)
-    assert run(source, tmp_path / "target") == 0
+    run(source, tmp_path / "target")
     out, err = capsys.readouterr()
     assert f"left out, unreadable: {cut}: image file is truncated" in err
     assert len(err.splitlines()) == 2
@@ -170,7 +170,7 @@ def test_unreadable_images_are_named_and_left_out(
 
 
 def test_source_and_target_must_be_apart(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     (tmp_path / "link").symlink_to(source)
     (tmp_path / "outer").mkdir()
@@ -188,10 +188,8 @@ def test_source_and_target_must_be_apart(
         (source / "a", source),
         (tmp_path / "linking", tmp_path / "outer"),
     ):
-        assert run(given, target) == 2, (given, target)
-        err = capsys.readouterr().err
-        assert "lies in the source" in err or "holds images of the source" in err
-        assert err.count("\n") == 1
+        error = error_line(prepare_data, *words(given, target))
+        assert "is in the source" in error or "is neither empty nor a copy" in error
     assert contents(tmp_path) == before
 
 
@@ -203,50 +201,32 @@ def test_source_and_target_must_be_apart(
     ],
 )
 def test_bad_settings_are_one_line(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    source: Path, tmp_path: Path, error_line: ErrorLine, flags: list[str], message: str
 ) -> None:
     run(source, tmp_path / "target")
-    assert run(source, tmp_path / "target", *flags) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+    assert message in error_line(prepare_data, *words(source, tmp_path / "target", *flags))
 
 
-def test_bad_places_are_one_line(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_places_are_one_line(source: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("precious")
     (tmp_path / "list.txt").write_text("source/top.jpg\n")
     (tmp_path / "empty").mkdir()
     for given, target, message in (
-        (source, "full", "is neither empty nor a copy begun here"),
+        (source, "full", "is neither empty nor a copy"),
         (source, "list.txt", "cannot write a copy there"),
-        (tmp_path / "list.txt", "new", "is a file; give the folder that the images lie in"),
+        (tmp_path / "list.txt", "new", "is a file; give the folder of the images"),
         (tmp_path / "empty", "new", "no image in this folder"),
         (tmp_path / "nowhere", "new", "no such folder"),
     ):
-        assert run(given, tmp_path / target) == 2, message
-        err = capsys.readouterr().err
-        assert message in err
-        assert err.count("\n") == 1
+        assert message in error_line(prepare_data, *words(given, tmp_path / target))
     assert not (tmp_path / "new").exists()
 
 
 def test_a_target_that_cannot_be_written_stops_in_one_line(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     run(source, tmp_path / "target")
     shutil.rmtree(tmp_path / "target" / "b")
     (tmp_path / "target" / "b").write_text("in the way")
-    capsys.readouterr()
-    assert run(source, tmp_path / "target") == 2
-    assert "start again" in capsys.readouterr().err
-
-
-def test_the_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        prepare_data.parse_args(["--help"])
-    out = capsys.readouterr().out
-    assert "byte for byte" in out
-    assert "default: 256" in out
+    assert "start again" in error_line(prepare_data, *words(source, tmp_path / "target"))

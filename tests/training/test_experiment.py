@@ -1,4 +1,4 @@
-"""The experiment folder: refusals, unreadable images, logs that are taken back."""
+"""The experiment folder: bad input, unreadable images, a run that resumes."""
 
 import contextlib
 import io
@@ -14,6 +14,7 @@ from conftest import image_list, write_images
 
 from data.images import ImageList, find_images
 from system.errors import InputError
+from system.results import versions
 from training.experiment import RESULTS, Experiment
 from training.resume import AUTO
 
@@ -32,7 +33,7 @@ def epoch(number: int) -> dict[str, Any]:
 
 
 def checkpoint(number: int) -> dict[str, Any]:
-    """What the experiment reads of a checkpoint that is saved before an epoch."""
+    """The keys that the experiment reads in a checkpoint saved before an epoch."""
     return {"epoch": number, "step": 0, "assignment": torch.tensor([0, 0, 2])}
 
 
@@ -46,20 +47,13 @@ def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, An
     return saved
 
 
-def test_what_a_run_leaves_behind(tmp_path: Path, images: ImageList) -> None:
+def test_the_files_of_a_run(tmp_path: Path, images: ImageList) -> None:
     folder = tmp_path / "new" / "exp"
     run_epochs(folder, images, 2)
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"] == {"verbose": False, "data": "somewhere", "lr": 0.1}
     assert config["images"] == 3
-    assert set(config["versions"]) == {
-        "python",
-        "torch",
-        "torchvision",
-        "faiss",
-        "numpy",
-        "scikit-learn",
-    }
+    assert config["versions"] == versions()
     assert (folder / "images.txt").read_text() == "000.png\n001.png\n002.png\n"
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [epoch(0), epoch(1)]
@@ -79,7 +73,7 @@ def test_another_runs_results_are_not_overwritten(
     assert [p.name for p in (tmp_path / "exp").iterdir()] == [result]
 
 
-def go_on(folder: Path, images: ImageList, saved: dict[str, Any]) -> Experiment:
+def resumed(folder: Path, images: ImageList, saved: dict[str, Any]) -> Experiment:
     return Experiment(folder, images, SETTINGS, folder / "checkpoint.pth.tar", saved)
 
 
@@ -91,10 +85,10 @@ def test_another_runs_assignments_are_noticed_at_resume(
     others = checkpoint(2) | {"assignment": torch.tensor([0, 1, 2])}
     if step:
         others |= {"step": step, "previous": others["assignment"]}
-    message = r"epoch_0001\.npy is not as it was when .* another run's results; give another --exp"
+    message = r"epoch_0001\.npy differs from the checkpoint's .* another run's results; give anoth"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=message):
-        go_on(tmp_path, images, others)
+        resumed(tmp_path, images, others)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -103,15 +97,17 @@ def test_a_run_is_not_continued_without_its_assignments(tmp_path: Path, images: 
     lost = tmp_path / "assignments" / "epoch_0000.npy"
     whole = lost.read_bytes()
     lost.unlink()
-    with pytest.raises(InputError, match=r"epoch_0000\.npy is missing; put it back, or give anoth"):
-        go_on(tmp_path, images, saved)
+    with pytest.raises(
+        InputError, match=r"assignments has the epochs \[1, 2\] and should have \[0, "
+    ):
+        resumed(tmp_path, images, saved)
     lost.write_bytes(whole[:-1])
     with pytest.raises(InputError, match=r"epoch_0000\.npy: cannot read this assignment: "):
-        go_on(tmp_path, images, saved)
+        resumed(tmp_path, images, saved)
 
 
 @pytest.mark.parametrize("content", [None, b"no pickle", b""])
-def test_clusters_are_made_again_from_the_assignments(
+def test_clusters_are_rebuilt_from_the_assignments(
     tmp_path: Path, images: ImageList, content: bytes | None
 ) -> None:
     """With the same bytes, empty clusters included."""
@@ -125,11 +121,11 @@ def test_clusters_are_made_again_from_the_assignments(
         clusters.unlink()
     else:
         clusters.write_bytes(content)
-    with go_on(tmp_path, images, checkpoint(3) | {"assignment": torch.tensor([-1, 1, 1])}):
+    with resumed(tmp_path, images, checkpoint(3) | {"assignment": torch.tensor([-1, 1, 1])}):
         assert clusters.read_bytes() == whole
 
 
-def test_a_run_that_came_to_nothing_may_be_tried_again(tmp_path: Path, images: ImageList) -> None:
+def test_a_run_without_results_can_be_started_again(tmp_path: Path, images: ImageList) -> None:
     run_epochs(tmp_path / "exp", images, 0)
     run_epochs(tmp_path / "exp", images, 1)
 
@@ -154,7 +150,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS, [[1]]]
 
 
-def test_a_run_cut_before_its_first_checkpoint_begins_again(
+def test_a_run_killed_before_its_first_checkpoint_starts_over(
     tmp_path: Path, images: ImageList
 ) -> None:
     folder = tmp_path / "exp"
@@ -162,16 +158,16 @@ def test_a_run_cut_before_its_first_checkpoint_begins_again(
     (folder / ".checkpoint.pth.tar.abcd_123.tmp").touch()
     with Experiment(folder, images, SETTINGS, AUTO) as experiment:
         assert experiment.read_metrics() == experiment.clusters.data == []
-        assert "begins again" in experiment.how_to_go_on()
+        assert "starts over" in experiment.how_to_resume()
     assert not list(folder.glob("assignments/*"))
     assert not list(folder.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("name", ["assignments", "metrics.jsonl", "clusters"])
-def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(
     tmp_path: Path, images: ImageList, name: str
 ) -> None:
-    """A run saves after each epoch: with two of them, somebody has removed the checkpoints."""
+    """A run saves after each epoch, so that somebody has removed the checkpoints."""
     run_epochs(tmp_path / "whole", images, 2)
     folder = tmp_path / "exp"
     folder.mkdir()
@@ -185,17 +181,11 @@ def test_other_images_are_noticed_at_resume(tmp_path: Path, images: ImageList) -
     (saved,) = run_epochs(tmp_path / "exp", images, 1)
     write_images(images.root, 4)
     with pytest.raises(InputError, match=r"not those .* \(3 there, 4 now: 1 added, such as 0"):
-        Experiment(
-            tmp_path / "exp",
-            find_images(images.root),
-            SETTINGS,
-            tmp_path / "exp" / "checkpoint.pth.tar",
-            saved,
-        )
+        resumed(tmp_path / "exp", find_images(images.root), saved)
 
 
 def test_the_originals_logs_are_not_continued(tmp_path: Path, images: ImageList) -> None:
-    with pytest.raises(InputError, match="the original code's"):
+    with pytest.raises(InputError, match="saved by the original code, whose logs"):
         Experiment(tmp_path, images, SETTINGS, tmp_path / "checkpoint.pth.tar", {"epoch": 4})
 
 
@@ -215,17 +205,17 @@ def test_a_continued_run_does_not_name_unreadable_images_again(
         experiment.unreadable.report({2: "cannot be read"})
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
         experiment.unreadable.leave_out({0, 1, 2, 3})
-        assert set(experiment.unreadable.now) == {0, 1, 2, 3}, "whatever the name"
+        assert set(experiment.unreadable.now) == {0, 1, 2, 3}, "odd names, too"
 
 
-def test_an_image_that_can_be_read_again_is_named_no_more(
+def test_an_image_that_can_be_read_again_is_no_longer_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk that was away for a moment costs those images an epoch, not the run."""
+    """A disk that is away for a moment costs its images one epoch."""
     images = image_list(*(f"{n}.png" for n in range(200)))
     bad = tmp_path / "exp" / "bad_images.txt"
     with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
-        for away in range(190, 200, 2):  # in all more than 1 %, in each pass not
+        for away in range(190, 200, 2):  # 1% in each pass, 5% in all
             experiment.unreadable.begin_pass()
             experiment.unreadable.report(dict.fromkeys((away, away + 1), "Stale file handle"))
             experiment.unreadable.gather()
@@ -233,7 +223,7 @@ def test_an_image_that_can_be_read_again_is_named_no_more(
         experiment.unreadable.begin_pass()
         experiment.unreadable.report(dict.fromkeys((198, 199), "Stale file handle"))
         experiment.unreadable.gather()
-        assert caplog.text.count("199.png") == 1, "said once while it stays so"
+        assert caplog.text.count("199.png") == 1, "once, while it stays unreadable"
         experiment.unreadable.begin_pass()
         experiment.unreadable.gather()
         assert not bad.exists()
@@ -255,7 +245,7 @@ def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
         assert not experiment.unreadable.now
 
 
-def test_an_unreadable_image_may_have_any_name(
+def test_an_unreadable_image_can_have_any_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     paths = [*(f"{number}.png" for number in range(150)), "no\udcff UTF-8.png"]
@@ -269,7 +259,7 @@ def test_an_unreadable_image_may_have_any_name(
     assert "left out, unreadable: no\\udcff UTF-8.png: empty" in log
 
 
-def test_a_console_that_takes_no_more_does_not_end_the_run(
+def test_a_closed_console_does_not_end_the_run(
     tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone(io.StringIO):

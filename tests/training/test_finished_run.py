@@ -1,4 +1,4 @@
-"""What an experiment folder tells of its clusters, epoch by epoch."""
+"""A run read back from its experiment folder, and its clusters epoch by epoch."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ SECOND = np.concatenate([np.full(12, 2), [-1], np.full(5, 0), np.full(22, 5)])
 
 
 def written(folder: Path, images: ImageList, data: Path) -> Path:
-    """The folder of a run of two epochs, whose assignments are known."""
+    """The folder of a run of two epochs with these assignments."""
     settings = {"data": data, "verbose": False, "size": 32}
     with Experiment(folder, images, settings) as experiment:
         for epoch, assignment in enumerate([FIRST, SECOND]):
@@ -47,11 +47,11 @@ def test_a_run_is_read_back(exp: Path, tree: Path) -> None:
 
 def test_members_sizes_and_moves_are_those_of_the_assignments(exp: Path) -> None:
     views = {view.number: view for view in clusters_at(read_run(exp), 1)}
-    assert sorted(views) == [0, 2, 5]  # the empty ones and what is left out are not there
+    assert sorted(views) == [0, 2, 5]  # neither empty ones nor left-out images
     assert views[2].members.tolist() == list(range(12))
     assert (views[2].before, views[2].stayed) == (0, 10 / 12)
     assert (views[0].before, views[0].stayed) == (1, 1.0)
-    assert (views[5].before, views[5].stayed) == (2, 10 / 22)  # of equals the first
+    assert (views[5].before, views[5].stayed) == (2, 10 / 22)  # the first of two equals
     assert (views[2].label, views[2].purity) == ("a", 10 / 12)
     assert (views[5].label, views[5].purity) == ("b", 12 / 22)
     assert views[5].size == 22
@@ -65,18 +65,18 @@ def test_purities_weighted_by_size_are_the_purity_of_the_run(exp: Path) -> None:
     assert weighted == pytest.approx(purity(SECOND, run.images.labels))
 
 
-def test_nothing_was_before_the_first_epoch(exp: Path) -> None:
+def test_no_epoch_comes_before_the_first(exp: Path) -> None:
     assert all(v.stayed is None and v.before is None for v in clusters_at(read_run(exp), 0))
 
 
-def test_what_was_left_out_before_counts_as_not_together(exp: Path) -> None:
+def test_images_that_were_left_out_before_do_not_count_as_together(exp: Path) -> None:
     np.save(exp / "assignments" / "epoch_0000.npy", np.where(np.arange(40) < 4, 0, -1))
     views = {view.number: view for view in clusters_at(read_run(exp), 1)}
     assert (views[2].before, views[2].stayed) == (0, 4 / 12)
     assert (views[0].before, views[0].stayed) == (None, None)
 
 
-def test_a_missing_epoch_is_stepped_over(exp: Path) -> None:
+def test_a_missing_epoch_is_skipped(exp: Path) -> None:
     shutil.copy(exp / "assignments" / "epoch_0001.npy", exp / "assignments" / "epoch_0007.npy")
     (exp / "assignments" / "epoch_0001.npy").unlink()
     run = read_run(exp)
@@ -102,7 +102,7 @@ def test_a_list_file_keeps_its_labels(tmp_path: Path, tree: Path) -> None:
     run.require_images()
 
 
-def test_a_run_that_was_started_elsewhere_finds_its_relative_data(
+def test_relative_data_is_found_from_the_folders_above_the_run(
     tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path / "experiments" / "exp", find_images(tree), Path("images"))
@@ -110,11 +110,11 @@ def test_a_run_that_was_started_elsewhere_finds_its_relative_data(
     read_run(Path("exp")).require_images()
 
 
-def test_images_that_are_gone_are_named_and_can_be_given(exp: Path, tree: Path) -> None:
+def test_images_that_have_moved_are_named_and_can_be_given(exp: Path, tree: Path) -> None:
     moved = tree.rename(tree.parent / "elsewhere")
     with pytest.raises(InputError, match=r"exp: its images .*a/000\.png.* --data"):
         read_run(exp).require_images()
-    assert clusters_at(read_run(exp), 1)[1].label == "a"  # known from the listing
+    assert clusters_at(read_run(exp), 1)[1].label == "a"  # from images.txt
     run = read_run(exp, moved)
     run.require_images()
     assert run.images == find_images(moved)
@@ -133,19 +133,19 @@ def test_an_older_or_cut_run_is_read_as_far_as_it_goes(exp: Path, tree: Path) ->
         run.assignment(0)
 
 
-def test_bad_files_are_refused_by_name(exp: Path, tree: Path) -> None:
-    def refusal(act: Callable[[], object]) -> str:
-        with pytest.raises(InputError) as refused:
+def test_bad_files_are_named(exp: Path, tree: Path) -> None:
+    def error_of(act: Callable[[], object]) -> str:
+        with pytest.raises(InputError) as error:
             act()
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
+        assert "\n" not in str(error.value)
+        return str(error.value)
 
     run: Run = read_run(exp)
-    assert "those of: 0 to 1" in refusal(lambda: run.assignment(5))
+    assert "those of: 0 to 1" in error_of(lambda: run.assignment(5))
     np.save(exp / "assignments" / "epoch_0001.npy", np.zeros(7, np.int64))
-    assert "(7,)" in refusal(lambda: run.assignment(1))
+    assert "(7,)" in error_of(lambda: run.assignment(1))
     (exp / "assignments" / "epoch_0001.npy").write_bytes(b"no array")
-    assert "epoch_0001.npy" in refusal(lambda: run.assignment(1))
+    assert "epoch_0001.npy" in error_of(lambda: run.assignment(1))
     (exp / "config.json").write_text(json.dumps([1]))
-    assert "config.json" in refusal(lambda: read_run(exp))
-    assert "no images.txt" in refusal(lambda: read_run(tree))
+    assert "config.json" in error_of(lambda: read_run(exp))
+    assert "no images.txt" in error_of(lambda: read_run(tree))

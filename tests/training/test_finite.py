@@ -1,4 +1,4 @@
-"""NaN and infinity stop a run at their step; what was good before stays."""
+"""NaN and infinity stop a run at their step; earlier results stay."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from runs import load_metrics
 from torch import nn
 
-from checkpoints.checkpoint import load_model, read_checkpoint
+from checkpoints.checkpoint import load_model
 from checkpoints.folder import is_sound
 from methods import deepcluster
 from models import ConvNet
@@ -24,7 +24,7 @@ SGD_STEP = torch.optim.SGD.step
 
 @pytest.fixture
 def good(tree: Path, train: Train) -> Iterator[Path]:
-    """A run of an epoch, five steps, whose files must stay as they are."""
+    """A run of one epoch of five steps, whose files must not change."""
     folder = train(tree, "--no-report")
     names = ("checkpoint.pth.tar", "checkpoint.previous.pth.tar", "metrics.jsonl", "clusters")
     before = {name: (folder / name).read_bytes() for name in names}
@@ -58,7 +58,7 @@ def test_a_loss_stops_the_run_at_its_step(
     with pytest.raises(InputError, match=r"loss became (nan|inf) in step 2 of epoch 1") as error:
         go_on(train, tree, good)
     assert len(steps) == 3
-    assert len(taken) == 2 * 2, "body and head, twice: not with what is no number"
+    assert len(taken) == 2 * 2, "body and head, in steps 0 and 1"
     assert f"the last good checkpoint is {good / 'checkpoint.pth.tar'}: try" in str(error.value)
     assert "loss became" in (good / "log.txt").read_text()
 
@@ -120,7 +120,7 @@ def test_features_stop_the_run(
 def test_weights_that_are_not_finite_are_not_saved(
     tree: Path, train: Train, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch's last step can spoil the weights with gradients that are finite."""
+    """Finite gradients in an epoch's last step can spoil the weights."""
     steps: list[int] = []
 
     def spoil(optimizer: torch.optim.SGD, closure: None = None) -> None:
@@ -166,8 +166,10 @@ def test_in_fp16_a_step_may_overflow_but_not_many_in_a_row() -> None:
         losses.add(torch.tensor([1.0, float("nan")]))
 
 
-def test_steps_that_are_looked_at_together_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU; the first bad step is named, and those before it count in the mean."""
+def test_of_steps_checked_together_the_first_bad_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU. The steps before it count in the mean."""
     losses, _ = pending()
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
     for step in range(STEPS_BETWEEN_LOOKS - 1):
@@ -186,7 +188,3 @@ def test_a_batch_without_images_counts_for_nothing() -> None:
     losses.add(torch.empty(0))
     losses.add(torch.tensor([3.0]))
     assert (losses.state.convnet_loss.avg, losses.state.convnet_loss.count) == (3.0, 1)
-
-
-def test_a_checkpoint_has_what_it_had(good: Path) -> None:
-    assert read_checkpoint(good / "checkpoint.pth.tar")["epoch"] == 1

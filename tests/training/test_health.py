@@ -1,4 +1,4 @@
-"""A run says early that it is unhealthy, and is not blamed when it is well."""
+"""Warnings about the health of a run, and none for a healthy one."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_one_cluster_with_most_images() -> None:
     assert "one cluster holds 60% of the images" in warning
 
 
-def test_clusters_of_next_to_nothing() -> None:
+def test_tiny_clusters() -> None:
     assert health.check_assignment(np.arange(100) // 2, 60) == []
     (warning,) = health.check_assignment(np.arange(100) * 2 // 3, 80)
     assert "a cluster has 1.5 images on average" in warning
@@ -42,5 +42,5 @@ def test_loss_at_ln_k() -> None:
     assert "is not below ln k = 3.912" in warning
 
 
-def test_the_first_epoch_is_let_off() -> None:
+def test_the_first_epoch_is_skipped() -> None:
     assert health.check_loss(math.log(50), 50, epoch=0) == []

@@ -1,4 +1,4 @@
-"""The folder of a run that is resumed: logs that are damaged, lost, or cannot be written."""
+"""The folder of a resumed run: damaged logs, older checkpoints, a disk without room."""
 
 import errno
 import os
@@ -7,50 +7,38 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same_weights, load_metrics
+from conftest import ErrorLine
+from runs import assert_same_weights
 
 import main
-from system import cli
 
 Train = Callable[..., Path]
 
 DAMAGED_METRICS = {
-    "[1]\n": "metrics.jsonl: not a JSON object on each line: line 1 is no epoch's",
-    '{"a": 1}\n': "metrics.jsonl: not a JSON object on each line: line 1 is no epoch's",
-    '{"epoch": "x"}\n': "metrics.jsonl: not a JSON object on each line: line 1 is no epoch's",
-    '{"epoch": 0}\n{"epoch": 0}\n': "does not have a line for each epoch before 1, in order, but [",
-    '{"epoch": -1}\n': "does not have a line for each epoch before 1, in order, but [-1]; mend it",
+    "[1]\n": "metrics.jsonl: not a JSON object on each line: line 1 has no metrics of an epoch",
+    '{"epoch": "x"}\n': "metrics.jsonl: not a JSON object on each line: line 1 has no metrics of",
+    "": "metrics.jsonl has the epochs [] and should have [0]; repair it, or give another --exp",
+    '{"epoch": 0}\n{"epoch": 0}\n': "metrics.jsonl has the epochs [0, 0] and should have [0]; rep",
+    '{"epoch": -1}\n': "metrics.jsonl has the epochs [-1] and should have [0]; repair it, or give",
 }
 
 
 @pytest.mark.parametrize("content", DAMAGED_METRICS)
 def test_damaged_metrics_are_not_continued(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str], content: str
+    tree: Path, train: Train, error_line: ErrorLine, content: str
 ) -> None:
     folder = train(tree)
     (folder / "metrics.jsonl").write_text(content)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    flags = [str(tree), "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2"]
-    capsys.readouterr()
-    assert cli.run(main.main, main.parse_args, flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = error_line(main, tree, "--resume", folder / "checkpoint.pth.tar", "--epochs", "2")
     assert DAMAGED_METRICS[content] in error
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_lost_metrics_are_begun_anew_and_the_log_says_so(tree: Path, train: Train) -> None:
-    folder = train(tree)
-    (folder / "metrics.jsonl").unlink()
-    train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2")
-    assert [line["epoch"] for line in load_metrics(folder)] == [1]
-    assert "metrics.jsonl was lost: it begins anew" in (folder / "log.txt").read_text()
-
-
-def test_a_checkpoint_that_knows_where_clusters_ended_is_continued(
+def test_a_checkpoint_of_before_clusters_were_made_again_is_continued(
     tree: Path, train: Train
 ) -> None:
-    """As those of versions before do; what they say is not needed."""
+    """It says where `clusters` ended, which isn't needed."""
     whole = train(tree, "--epochs", "2", exp="whole")
     cut = train(tree, exp="cut")
     newest = cut / "checkpoint.pth.tar"

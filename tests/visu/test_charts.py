@@ -1,4 +1,4 @@
-"""The curves of a run as SVG: the points are right, and several charts fit into one page."""
+"""The curves of a run as SVG: their points, and several charts in one page."""
 
 import math
 import re
@@ -27,7 +27,7 @@ def curves(svg: str, colour: str) -> list[list[tuple[float, float]]]:
 
 
 def ticks(svg: str, axis: str) -> list[tuple[float, float]]:
-    """Where the ticks of the x- or y-axis are, and the numbers beside them."""
+    """The places of an axis's ticks, and the numbers beside them."""
     found = []
     for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
         if re.search(f"-{axis}tick_", group.get("id", "")):
@@ -44,7 +44,7 @@ def read_off(places: list[float], axis: list[tuple[float, float]]) -> list[float
     return [v0 + (place - p0) * (v1 - v0) / (p1 - p0) for place in places]
 
 
-def test_curves_lie_where_their_values_are() -> None:
+def test_curves_show_their_values() -> None:
     svg = chart_svg(LOSS, METRICS, "loss")
     (curve,) = curves(svg, "var(--blue)")
     epochs, losses = zip(*curve, strict=True)
@@ -88,7 +88,7 @@ def test_only_numbers_that_can_be_drawn_are_drawn(value: object) -> None:
     assert len(curve) == 2
 
 
-def test_charts_of_one_page_share_no_id() -> None:
+def test_charts_of_one_page_have_different_ids() -> None:
     drawn = [chart_svg(chart, METRICS, f"chart{n}") for n, chart in enumerate([LOSS, LOSS])]
     drawn += histogram_svgs([1, 2, 4], [[1, 2], [1, 2]], "sizes")
     ids = [re.findall(r'\bid="([^"]*)"', svg) for svg in drawn]
@@ -101,7 +101,7 @@ def test_charts_of_one_page_share_no_id() -> None:
 
 
 @pytest.mark.parametrize("chart", [*LEARNING, *DETAILS], ids=lambda chart: chart.title)
-def test_colours_and_font_are_the_pages(chart: object) -> None:
+def test_charts_have_the_colours_and_font_of_the_page(chart: object) -> None:
     svg = chart_svg(chart, METRICS, "chart")  # type: ignore[arg-type]
     assert set(re.findall("#[0-9a-f]{6}", svg)) == {"#b0b0b0"}, "the grid, for light and dark"
     assert "font-family" not in svg

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ErrorLine
 from PIL import Image
 from run_folder import epoch_line, make_run
 
-from system import cli
 from visu import curves
 
 PATHS = ["a/0.png", "a/1.png", "b/2.png"]
@@ -31,28 +31,28 @@ def test_each_run_has_a_column_and_each_row_one_scale() -> None:
     assert set(guessing.get_ydata()) == {long[0]["ln_k"]}
 
 
-def test_what_no_run_has_is_left_out() -> None:
+def test_curves_without_values_are_left_out() -> None:
     figure = curves.draw_curves({"run": [epoch_line(epoch, labelled=False) for epoch in range(3)]})
     assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "NMI of the clusters"]
     assert [line.get_label() for line in figure.axes[1].lines] == ["to the epoch before's"]
 
 
-def draw(*command: object) -> int:
-    return cli.run(curves.main, curves.parse_args, [str(word) for word in command])
+def draw(*command: object) -> None:
+    curves.main(curves.parse_args([str(word) for word in command]))
 
 
 def test_the_picture_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [make_run(tmp_path / name, tmp_path, PATHS, epochs=3) for name in ("a", "b")]
     out = tmp_path / "curves.png"
-    assert draw(*runs, "--out", out) == 0
+    draw(*runs, "--out", out)
     assert capsys.readouterr().out == f"written to {out}\n"
     width, height = Image.open(out).size
     assert (width, height) == (round(2 * 3.4 * 110), round(3 * 2.2 * 110))
-    assert draw(*runs, "--names", "healthy", "collapsed", "--out", tmp_path / "curves.svg") == 0
+    draw(*runs, "--names", "healthy", "collapsed", "--out", tmp_path / "curves.svg")
     assert "<svg" in (tmp_path / "curves.svg").read_text()
 
 
-def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, error_line: ErrorLine) -> None:
     run = make_run(tmp_path / "run", tmp_path, PATHS, epochs=2)
     begun = make_run(tmp_path / "begun", tmp_path, PATHS, epochs=0)
     other = make_run(tmp_path / "other", tmp_path, PATHS, epochs=1)
@@ -66,8 +66,6 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ((run, "--names", "a", "b"), "--names"),
         ((run, "--out", tmp_path / "curves.gif"), "--out"),
     ):
-        assert draw(*command, *(() if "--out" in command else ("--out", out))) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert str(named) in said
+        error = error_line(curves, *command, *(() if "--out" in command else ("--out", out)))
+        assert str(named) in error
         assert not out.exists()

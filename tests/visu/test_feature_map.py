@@ -1,10 +1,8 @@
-"""visu/feature_map.py: what is on the map, and its page in a browser."""
+"""visu/feature_map.py: the content of the map, and its page in a browser."""
 
 import base64
 import io
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 from browser import open_page
-from conftest import write_images
+from conftest import ErrorLine, write_images
 from PIL import Image
 
-from data.images import find_images
 from system import cli
 from system.files import write_text
 from training.finished_run import read_run
@@ -27,7 +24,6 @@ from visu.page import fill_template, to_webp
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 EVIL = "a/<script>alert(1)</script>.png"
 
@@ -81,7 +77,7 @@ def test_other_images_get_the_cluster_of_the_nearest_centroid(
     exp = train(tree)
     out = tree.parent / "map.html"
     assert draw(exp / "checkpoint.pth.tar", tree, "--out", out) == 0
-    found = content_of(out)  # of the run's own images that is where k-means has left them
+    found = content_of(out)  # the run's own images have the clusters of k-means
     assert found["cluster"] == read_run(exp).assignment(1).tolist()
     assert found["labels"] == ["a", "b", "c"]
     assert draw(exp, tree / "b", "--out", out) == 0
@@ -124,7 +120,7 @@ def test_an_unreadable_image_is_not_on_the_map(train: Callable[..., Path], tree:
     assert found["cluster"] == np.delete(read_run(exp).assignment(1), 13).tolist()
 
 
-def test_pca_is_that_of_the_centred_features() -> None:
+def test_pca_matches_the_svd_of_the_centred_features() -> None:
     rng = np.random.default_rng(0)
     rows = (rng.normal(size=(50, 12)) * np.linspace(9, 1, 12)).astype(np.float16)
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
@@ -132,7 +128,7 @@ def test_pca_is_that_of_the_centred_features() -> None:
     expected = left[:, :2] * values[:2]
     xy = feature_map.place(rows, None, "pca", seed=0)
     assert (xy.min(), xy.max()) == (0, 1)
-    for axis in (0, 1):  # but for the sign, the place and the common scale
+    for axis in (0, 1):  # except for the sign, the origin and the common scale
         assert abs(np.corrcoef(xy[:, axis], expected[:, axis])[0, 1]) > 0.9999
     assert np.ptp(xy[:, 1]) / np.ptp(xy[:, 0]) == pytest.approx(
         np.ptp(expected[:, 1]) / np.ptp(expected[:, 0]), rel=1e-3
@@ -157,52 +153,29 @@ def test_tsne_keeps_groups_apart() -> None:
         (["{exp}", "nowhere"], "nowhere: no such folder"),
         (["{exp}", "{few}"], "3 images with features: a map needs 10 or more"),
         (["{tree}"], "no images.txt"),
-        (["{exp}", "--points", "3"], "whole number of 10 or more"),
     ],
 )
-def test_bad_input_is_refused(
+def test_bad_input_is_reported_in_one_line(
     train: Callable[..., Path],
     tree: Path,
     words: list[str],
     message: str,
-    capsys: pytest.CaptureFixture[str],
+    error_line: ErrorLine,
 ) -> None:
     exp = train(tree)
     write_images(tree.parent / "few", 3)
-    capsys.readouterr()
-    try:
-        status = draw(*(word.format(exp=exp, tree=tree, few=tree.parent / "few") for word in words))
-    except SystemExit as ended:  # argparse
-        status = int(str(ended.code))
-    assert status == 2
-    assert message in (error := capsys.readouterr().err)
-    assert error.count("\n") == 1
+    places = {"exp": exp, "tree": tree, "few": tree.parent / "few"}
+    assert message in error_line(feature_map, *(word.format(**places) for word in words), *CPU)
     assert not (exp / "feature_map.html").exists()
 
 
-def test_images_that_are_gone_are_asked_for_as_dir(
-    train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
+def test_missing_images_are_an_error_that_asks_for_dir(
+    train: Callable[..., Path], tree: Path, error_line: ErrorLine
 ) -> None:
     exp = train(tree)
     moved = tree.rename(tree.parent / "elsewhere")
-    assert draw(exp) == 2
-    assert "give the folder or list as DIR" in capsys.readouterr().err
+    assert "give the folder or list as DIR" in error_line(feature_map, exp, *CPU)
     assert draw(exp, moved) == 0
-
-
-def test_the_script_adds_the_root_to_what_it_imports_from(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = str(ROOT / "visu" / "feature_map.py")
-    monkeypatch.setattr(sys, "argv", [script, "nowhere.pth"])
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place) != ROOT])
-    with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(script, run_name="__main__")
-    assert (
-        "feature_map.py: error: nowhere.pth: no such experiment folder or"
-        in capsys.readouterr().err
-    )
-    assert str(ROOT) in sys.path
 
 
 # The page.
@@ -213,7 +186,7 @@ COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """Five images: one in each corner, and one in the middle with an evil name."""
+    """Five images: one in each corner, and one in the middle whose name is a script."""
     content = {
         **CORNERS,
         "title": "Features of <b>exp</b>",
@@ -224,7 +197,7 @@ def page(tmp_path: Path) -> Path:
         "label": [0, 0, 1, 1, 0],
         "labels": ["<i>a</i>", "b"],
     }
-    write_text(tmp_path / "map.html", fill_template("feature_map.html", content))
+    write_text(tmp_path / "map.html", fill_template("feature_map.html", {"map": content}))
     return tmp_path / "map.html"
 
 
@@ -266,7 +239,7 @@ def test_the_page_shows_the_image_under_the_pointer(
         assert (max(ground) < 120) == dark
 
 
-def test_names_are_text_and_no_markup(browser: "Browser", page: Path) -> None:
+def test_names_are_shown_as_text(browser: "Browser", page: Path) -> None:
     assert page.read_text().count("<script") == 2  # its own
     with open_page(browser, page) as shown:
         shown.on("dialog", lambda dialog: pytest.fail("the name has run"))
@@ -305,11 +278,11 @@ def test_the_search_finds_names_labels_and_clusters(
         assert shown.locator("#status").inner_text() == ""
 
 
-def test_what_the_search_does_not_find_is_dim_and_cannot_be_pointed_at(
+def test_dots_that_the_search_does_not_find_are_dim_and_have_no_card(
     browser: "Browser", page: Path
 ) -> None:
     def strength(shown: "Page", image: int) -> int:
-        """How far a dot's colour is from the ground's."""
+        """The difference of a dot's colour to the background."""
         pixels = np.asarray(Image.open(io.BytesIO(shown.screenshot())).convert("RGB"), int)
         column, row = map(int, on_screen(shown, image))
         return int(np.abs(pixels[row, column] - pixels[row + 12, column]).max())
@@ -325,7 +298,7 @@ def test_what_the_search_does_not_find_is_dim_and_cannot_be_pointed_at(
         assert shown.locator("#name").inner_text() == "a/Dog.png"
 
 
-def test_a_tap_keeps_the_card_and_leads_to_the_cluster(browser: "Browser", page: Path) -> None:
+def test_a_tap_keeps_the_card_and_offers_the_cluster(browser: "Browser", page: Path) -> None:
     with open_page(browser, page, 400, touch=True) as shown:
         shown.touchscreen.tap(*on_screen(shown, 2))
         assert shown.locator("#name").inner_text() == "b/cat & dog.png"
@@ -335,7 +308,7 @@ def test_a_tap_keeps_the_card_and_leads_to_the_cluster(browser: "Browser", page:
         assert shown.locator("#name").inner_text() == "a/Dog.png"
 
 
-def test_the_map_is_moved_and_zoomed_about_the_pointer(browser: "Browser", page: Path) -> None:
+def test_the_map_moves_and_zooms_around_the_pointer(browser: "Browser", page: Path) -> None:
     with open_page(browser, page) as shown:
         corner, middle = on_screen(shown, 2), on_screen(shown, 4)
         shown.mouse.move(*corner)
@@ -352,19 +325,3 @@ def test_the_map_is_moved_and_zoomed_about_the_pointer(browser: "Browser", page:
         assert on_screen(shown, 4) == pytest.approx(middle, abs=0.5)
         shown.click("#closer")
         assert shown.evaluate("view.zoom") == pytest.approx(1.6)
-
-
-def test_the_page_of_a_run_opens(
-    browser: "Browser", train: Callable[..., Path], tree: Path
-) -> None:
-    evil = tree / EVIL
-    evil.parent.mkdir(parents=True)
-    write_images(tree / "d", 1)[0].rename(evil)
-    exp = train(tree)
-    assert draw(exp) == 0
-    assert EVIL in find_images(tree).names
-    with open_page(browser, exp / "feature_map.html") as shown:
-        shown.fill("#search", "alert")
-        assert shown.locator("#status").inner_text() == "1 of 41 images"
-        shown.locator("#found button").click()
-        assert shown.locator("#name").inner_text() == EVIL

@@ -1,4 +1,4 @@
-"""A network up to a conv layer, folded, is the network."""
+"""A folded network gives the same results and gradients as the network."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from visu.folded import BlockConvolution, folded
 
 @pytest.mark.parametrize("sobel", [True, False])
 @pytest.mark.parametrize(("layer", "side"), [(1, 67), (1, 98), (2, 64), (5, 65)])
-def test_folded_gives_what_the_network_gives_before_the_relu(
+def test_a_folded_network_has_the_networks_activations_and_gradients(
     sobel: bool, layer: int, side: int
 ) -> None:
     model = with_statistics(alexnet_features(sobel))
@@ -26,7 +26,7 @@ def test_folded_gives_what_the_network_gives_before_the_relu(
     torch.testing.assert_close(gradient, expected)
 
 
-def test_folding_leaves_the_model_as_it_was() -> None:
+def test_folding_does_not_change_the_model() -> None:
     model = tiny(sobel=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     network = folded(model, 2).bfloat16()
@@ -38,7 +38,7 @@ def test_folding_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(11, 4, 2), (5, 2, 2), (4, 2, 0), (2, 3, 1)]
 )
-def test_a_convolution_over_blocks_is_the_convolution(
+def test_a_convolution_over_blocks_has_the_same_results(
     kernel: int, stride: int, padding: int
 ) -> None:
     convolution = nn.Conv2d(2, 5, kernel, stride, padding).double()

@@ -1,11 +1,8 @@
-"""What is in a run's page. How it looks and works: `test_report_in_browser.py`."""
+"""The content of a run's page. `test_report_in_browser.py` tests the page in a browser."""
 
 import json
 import logging
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +23,6 @@ from visu.first_filters import through_sobel, view_filters
 from visu.gallery import choose_clusters
 from visu.report import main, parse_args
 from visu.report_page import CLUSTERS, IMAGES, count_sizes, describe_run, write_report
-
-ROOT = Path(__file__).parents[2]
 
 
 def content_of(exp: Path, data: Path | None = None, **flags: Any) -> dict[str, Any]:
@@ -94,7 +89,9 @@ def test_pictures_are_members_of_their_cluster(finished: Path, tree: Path) -> No
             assert picture.webp == gallery.encode(images, images.names.index(picture.name))
 
 
-def test_what_is_asked_for_is_pictured(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clusters_and_images_of_also_have_pictures(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = (finished / "images.txt").read_text().splitlines()[1]  # in cluster 1
     few = ["--clusters", "1", "--images", "2"]
     main(parse_args([str(finished), *few, "--also", "3", image]))
@@ -123,7 +120,7 @@ def test_a_large_run_names_only_the_images_that_are_pictured(
     assert "by name only the 6 images that are pictured, of 40" in content["chosen"]
 
 
-def test_chosen_clusters_are_the_largest_the_purest_and_others() -> None:
+def test_the_largest_the_purest_and_random_clusters_are_chosen() -> None:
     rng = np.random.default_rng(0)
     views = [
         ClusterView(number, np.arange(rng.integers(1, 50)), rng.random(), "a", None, None)
@@ -182,8 +179,8 @@ def test_a_run_under_way_has_a_page(finished: Path) -> None:
     assert "not a checkpoint, or a damaged one" in content["no_filters"]
 
 
-def test_the_clusters_of_a_run_that_was_cut_are_an_epochs(finished: Path) -> None:
-    """They are saved before the epoch has its line."""
+def test_clusters_of_an_epoch_that_was_cut_are_shown(finished: Path) -> None:
+    """An epoch saves its clusters before its line of metrics.jsonl."""
     lines = (finished / "metrics.jsonl").read_text()
     (finished / "metrics.jsonl").write_text(lines[: lines.rindex('{"epoch": 2')])
     (finished / "assignments" / "epoch_0003.npy").unlink()
@@ -201,17 +198,17 @@ def test_a_run_in_its_first_epoch_has_a_page(tmp_path: Path, tree: Path) -> None
         write_report(exp, also=["1"])
 
 
-def test_images_that_are_gone_leave_their_names(finished: Path, tree: Path) -> None:
+def test_missing_images_are_shown_by_their_names(finished: Path, tree: Path) -> None:
     moved = tree.with_name("moved")
     tree.rename(moved)
     content = content_of(finished)
     assert {picture.webp for picture in content["gallery"].pictures} == {None}
-    assert f"No image is where it was (looked for {tree}/a/000.png" in content["chosen"]
+    assert f"No image was found (looked for {tree}/a/000.png" in content["chosen"]
     found = content_of(finished, moved)
     assert all(picture.webp for picture in found["gallery"].pictures)
 
 
-def test_a_value_that_is_not_finite_is_a_dash(finished: Path) -> None:
+def test_nan_is_shown_as_a_dash(finished: Path) -> None:
     with (finished / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({**epoch_line(3), "kmeans_loss": math.nan}) + "\n")
     names, *rows = content_of(finished)["numbers"]
@@ -224,24 +221,7 @@ def test_a_name_that_is_not_utf_8_has_a_replacement_character(finished: Path) ->
     assert "<li>a/\ufffd.png</li>" in write_report(finished).read_text()
 
 
-def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "visu" / "report.py"), "images"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == (
-        "report.py: error: images: not the experiment folder of a run: it has no images.txt\n"
-    )
-
-
-def test_a_damaged_run_is_refused(finished: Path) -> None:
-    (finished / "metrics.jsonl").write_text("[1]\n")
-    with pytest.raises(InputError, match=r"metrics\.jsonl: .*: line 1 is no epoch's"):
-        write_report(finished)
-
-
-def test_main_writes_the_page_and_says_where(
+def test_main_writes_the_page_and_prints_its_path(
     tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree, report=True)
@@ -270,4 +250,4 @@ def test_a_page_that_cannot_be_written_does_not_end_the_run(
         train(tree, report=True)
     (warning,) = caplog.messages
     assert warning == f"no report: {exp}/report.html: cannot write it: Is a directory"
-    assert capsys.readouterr().out.splitlines()[-1].startswith("  to go on")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  to continue")

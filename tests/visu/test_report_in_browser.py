@@ -1,5 +1,4 @@
-"""A run's page in a real browser: it fits, its search finds, and no name of a file or a folder
-becomes HTML."""
+"""A run's page in a real browser: its layout, its search and its slider."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browser import open_page
-from conftest import tiny, write_images
+from conftest import tiny
 from PIL import Image
 from run_folder import make_run
 
@@ -105,29 +104,14 @@ def test_a_cluster_is_found_by_its_number_and_an_image_by_its_name(
         assert shown_names(page) == []
 
 
-def test_the_names_in_a_cluster_can_be_read(finished: Path, browser: "Browser") -> None:
-    last = np.load(finished / "assignments" / "epoch_0003.npy")
-    names = np.array((finished / "images.txt").read_text().splitlines())
-    with open_page(browser, write_report(finished)) as page:
-        page.get_by_label("Find").fill("1")
-        page.get_by_label("Find").fill("")
-        page.locator("[data-number='1'] summary").click()
-        assert shown_names(page) == names[last == 1].tolist()
-
-
-def test_a_cluster_without_pictures_is_found(finished: Path, browser: "Browser") -> None:
-    with open_page(browser, write_report(finished, clusters=1)) as page:
-        (largest,) = shown_clusters(page)
-        (other, _) = sorted({"Cluster 0", "Cluster 1", "Cluster 3"} - {largest})
-        page.get_by_label("Find").fill(other.split()[1])
-        assert shown_clusters(page)[0] == other
-
-
-def test_a_search_shows_the_first_hundred_clusters(tmp_path: Path, browser: "Browser") -> None:
+def test_a_search_shows_up_to_a_hundred_clusters_also_those_without_pictures(
+    tmp_path: Path, browser: "Browser"
+) -> None:
     paths = [f"{number}.png" for number in range(240)]
     exp = make_run(tmp_path / "exp", tmp_path, paths, epochs=1, planned=1)
     np.save(exp / "assignments" / "epoch_0001.npy", np.arange(240) // 2)
-    with open_page(browser, write_report(exp, images=1)) as page:
+    with open_page(browser, write_report(exp, clusters=1, images=1)) as page:
+        assert len(shown_clusters(page)) == 1
         page.get_by_label("Find").fill("7")
         assert shown_clusters(page)[0] == "Cluster 7"
         page.get_by_label("Find").fill("png")
@@ -154,30 +138,5 @@ def test_a_run_that_has_just_begun_is_shown(
         assert "share of the images" not in [title.lower() for title in titles]
         assert "loss" in [title.lower() for title in titles]
         assert sorted(page.locator(".missing").all_inner_texts()) == paths
-
-
-def test_names_are_never_html(tmp_path: Path, browser: "Browser") -> None:
-    folder = tmp_path / '"><img src=x onerror=document.title=1>'
-    hostile = [
-        "<script>document.title=1</script>.png",
-        "</script><!--<script>document.title=2.png",
-        "&lt;b.png",
-    ]
-    (folder / "<script>document.title=1<").mkdir(parents=True)
-    (folder / "<").mkdir()
-    for path, source in zip(hostile, write_images(tmp_path / "made", 3), strict=True):
-        source.rename(folder / path)
-    paths = [f"{folder.name}/{path}" for path in hostile] + ["b/missing<b>.png"]
-    exp = make_run(tmp_path / "<i>exp", tmp_path, paths, epochs=1, planned=1)
-    with open_page(browser, write_report(exp)) as page:
-        assert "<i>exp" in page.locator("h1").inner_text()
-        for path in paths:
-            page.get_by_label("Find").fill(path)
-            assert shown_names(page) == [path]
-            assert page.locator(".hit:visible").get_attribute("title") == path
-        assert f"% in folder {folder.name}" in page.locator("#gallery").inner_text()
-        page.get_by_label("Find").fill("<img src=x onerror=document.title=3>")
-        page.wait_for_timeout(100)
-        assert page.title() == f"{tmp_path.name}/<i>exp: DeepCluster"
-        assert page.locator("script").count() == 1
-        assert page.locator("h1 *").count() == 0
+        page.get_by_label("Find").fill(paths[3])
+        assert page.locator(".hit:visible").get_attribute("title") == paths[3]

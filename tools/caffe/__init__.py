@@ -4,7 +4,7 @@ In: model.prototxt and model.caffemodel. Out: a checkpoint whose network has the
 
     import_model.py   the command: a Caffe network as a checkpoint
     proto.py          the two files as messages
-    net.py            messages as the steps that the network computes
-    layers.py         one layer as a step, with its weights
+    net.py            the layers in order, as steps
+    layers.py         one layer as the step that it computes, with its weights
     pixels.py         mean, scale and colour order, moved into the first convolution
 """

@@ -1,15 +1,15 @@
-"""A released Caffe network (model.prototxt, model.caffemodel) as ours, with the same outputs.
+"""A released Caffe network (model.prototxt, model.caffemodel) as a checkpoint.
 
 Caffe's networks take BGR pixels from 0 to 255, ours RGB normalised with ImageNet's mean and
-deviation. What a Caffe network does to single pixels at its start (mean, scale, a mixture of the
-channels: as layers, or folded into the next one) goes into the first convolution of ours, together
-with that difference: see `tools/caffe/pixels.py`. Batch norm may be there as layers, or folded
-into the convolutions, and ours is then the identity. A softmax at the end is left out, as our
-networks give the logits.
+deviation. `pixels.py` moves this difference into our first convolution, together with all that the
+Caffe network does to single pixels first (mean, scale, mixtures of the channels). Batch norm may be
+layers, or folded into the convolutions: then ours is the identity. A softmax at the end is left
+out, as our networks give the logits.
 
-The outputs are the same up to rounding, but for one case: a network without Sobel filters whose
-mean is folded into the first convolution itself, or is not ImageNet's. Around the image it has
-black, say, where ours has ImageNet's mean, so that maps differ at the edges. A warning says so.
+The outputs are the same up to rounding, with one exception: a network without Sobel filters whose
+mean is not ImageNet's, or is folded into the first convolution of the features. Such a network pads
+the image with black, for example, and ours with ImageNet's mean, so that maps differ at the edges.
+A warning says so.
 """
 
 import argparse
@@ -40,34 +40,34 @@ from tools.caffe.layers import (
 from tools.caffe.net import Net, read_net
 from tools.caffe.pixels import Pixels, bgr
 
-SIDE = 224  # of the input in pixels, where the prototxt does not say
-COLOURS = 3  # convolutions of so many outputs or fewer come before the features
+SIDE = 224  # of the input in pixels, if the prototxt does not give it
+COLOURS = 3  # a convolution with at most so many outputs prepares the image
 
 Arrays = dict[str, np.ndarray]
 Kind = TypeVar("Kind", bound=Step)
 
 
 def load_caffe(prototxt: str | Path, caffemodel: str | Path) -> ConvNet:
-    """The network of a prototxt and its caffemodel, on the CPU; its architecture is known by its
-    layers, and `top_layer` is None where it has none. (Such a net may end before the last ReLU;
-    its output is then our `embedding`.)
+    """The network of a prototxt and its caffemodel, on the CPU.
+
+    Its layers tell its architecture; `top_layer` is None if it has none. If it ends before the last
+    ReLU, its output is our `embedding`.
 
     Raises:
-        InputError: naming the file, and the layer, that is damaged or in no network known here.
+        InputError: a file is damaged, or has a layer that none of our architectures has; the
+            message names both.
     """
     net = read_net(prototxt, caffemodel)
     features = [s for s in net.steps if isinstance(s, Convolution) and len(s.weight) > COLOURS]
     arch = _architecture(len(features), prototxt)
     steps = _Steps(net, arch)
-    with np.errstate(over="ignore", invalid="ignore"):  # it is checked what comes out
-        pixels, arrays = _until(features[0], steps)
+    with np.errstate(over="ignore", invalid="ignore"):  # load_weights checks for infinite weights
+        pixels, arrays = _before(features[0], steps)
         with torch.device("meta"):  # for its shapes
             model = MODELS[arch](sobel=bool(arrays))
         arrays |= _features(model, steps, pixels)
         arrays |= _linear_layers(model, steps)
-        weights = {
-            name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()
-        }
+        weights = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
     model = network_for(arch, weights)
     load_weights(model, weights, caffemodel)
     return model
@@ -76,13 +76,13 @@ def load_caffe(prototxt: str | Path, caffemodel: str | Path) -> ConvNet:
 def _architecture(convolutions: int, prototxt: str | Path) -> str:
     with torch.device("meta"):
         networks = {arch: make() for arch, make in MODELS.items()}
-    # a residual network is no chain of layers
+    # those with a classifier are chains of layers; residual networks have none
     known = {arch: net.conv_layers for arch, net in networks.items() if len(net.classifier) > 0}
     for arch, count in known.items():
         if count == convolutions:
             return arch
-    told = ", ".join(f"{count} ({arch})" for arch, count in known.items())
-    raise InputError(f"{prototxt}: has {convolutions} convolutions in its features, not {told}")
+    expected = ", ".join(f"{count} ({arch})" for arch, count in known.items())
+    raise InputError(f"{prototxt}: has {convolutions} convolutions in its features, not {expected}")
 
 
 class _Steps:
@@ -98,21 +98,22 @@ class _Steps:
             raise InputError(f"{self.net.prototxt}: ends where {self.arch} has a {kind.__name__}")
         step = self.left.pop()
         if not isinstance(step, kind):
-            raise InputError(
-                f"{step.where}: is a {type(step).__name__}, where {self.arch} has a {kind.__name__}"
-            )
+            raise self.differs(step, f"a {type(step).__name__}", f"a {kind.__name__}")
         return step
 
     def scalings(self) -> list[Scaling]:
-        """Those that come next."""
+        """All scalings that come next."""
         found = []
         while self.left and isinstance(self.left[-1], Scaling):
             found.append(self.take(Scaling))
         return found
 
+    def differs(self, step: Step, found: str, expected: str) -> InputError:
+        return InputError(f"{step.where}: is {found}, where {self.arch} has {expected}")
 
-def _until(first: Convolution, steps: _Steps) -> tuple[Pixels | None, Arrays]:
-    """What comes before the features: on single pixels, or (then None) our Sobel filters."""
+
+def _before(first: Convolution, steps: _Steps) -> tuple[Pixels | None, Arrays]:
+    """The steps before the features: operations on single pixels, or (then None) Sobel filters."""
     pixels = bgr()
     while steps.left[-1] is not first:
         step = steps.take(Step)
@@ -129,18 +130,21 @@ def _features(model: ConvNet, steps: _Steps, pixels: Pixels | None) -> Arrays:
         name = f"features.{index}"
         if isinstance(module, nn.Conv2d):
             step = steps.take(Convolution)
-            weight, bias = (
-                (step.weight, step.bias) if pixels is None else pixels.into_features(step)
-            )
-            pixels = None
+            weight, bias = step.weight, step.bias
+            if pixels is not None:
+                weight, bias = pixels.into_features(step)
+                pixels = None
             arrays |= {f"{name}.weight": weight, f"{name}.bias": bias}
-            _check_convolution(step, weight.shape, module, model.arch)
+            found = _window(weight.shape, step.stride, step.padding)
+            expected = _window(tuple(module.weight.shape), module.stride[0], module.padding[0])
+            if found != expected:
+                raise steps.differs(step, f"a convolution of {found}", expected)
             side = (side + 2 * step.padding - weight.shape[2]) // step.stride + 1
         elif isinstance(module, nn.BatchNorm2d):
-            found = _batch_norm(steps.scalings(), module)
-            arrays |= {f"{name}.{key}": value for key, value in found.items()}
+            norm = _batch_norm(steps.scalings(), module)
+            arrays |= {f"{name}.{key}": values for key, values in norm.items()}
         elif isinstance(module, nn.MaxPool2d):
-            side = _pooled(side, steps.take(MaxPool), module, model.arch)
+            side = _pooled(side, steps, module)
         else:
             steps.take(ReLU)
     if side != model.pool.output_size:
@@ -152,22 +156,13 @@ def _features(model: ConvNet, steps: _Steps, pixels: Pixels | None) -> Arrays:
     return arrays
 
 
-def _check_convolution(
-    step: Convolution, shape: tuple[int, ...], module: nn.Conv2d, arch: str
-) -> None:
-    found = _told(shape, step.stride, step.padding)
-    expected = _told(tuple(module.weight.shape), module.stride[0], module.padding[0])
-    if found != expected:
-        raise InputError(f"{step.where}: is a convolution of {found}, where {arch} has {expected}")
-
-
-def _told(shape: tuple[int, ...], stride: object, padding: object) -> str:
+def _window(shape: tuple[int, ...], stride: object, padding: object) -> str:
     return f"{' × '.join(map(str, shape))} with stride {stride} and padding {padding}"
 
 
 def _batch_norm(scalings: Sequence[Scaling], module: nn.BatchNorm2d) -> Arrays:
-    """With the net's own statistics where they are there, else those of an identity, with
-    everything in its weight and bias."""
+    """With the net's own statistics, if it has a BatchNorm layer; else with those of an identity,
+    and the scalings as weight and bias."""
     channels = module.num_features
     weight, bias = compose(scalings, channels)
     mean, variance = np.zeros(channels), np.full(channels, 1 - module.eps)
@@ -176,30 +171,25 @@ def _batch_norm(scalings: Sequence[Scaling], module: nn.BatchNorm2d) -> Arrays:
         if (own >= 0).all():  # else Caffe's eps is smaller
             weight, bias = compose(scalings[1:], channels)
             mean, variance = scalings[0].mean, own
-    return {
-        "weight": weight,
-        "bias": bias,
-        "running_mean": mean,
-        "running_var": variance,
-    }
+    return {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
 
 
-def _pooled(side: int, step: MaxPool, module: nn.MaxPool2d, arch: str) -> int:
-    """The side of the map that comes out."""
-    if (step.kernel, step.stride, step.padding) != (module.kernel_size, module.stride, 0):
-        raise InputError(
-            f"{step.where}: pools {step.kernel} × {step.kernel} with stride {step.stride} and "
-            f"padding {step.padding}, where {arch} has {module.kernel_size} × "
-            f"{module.kernel_size}, {module.stride} and 0"
-        )
-    steps, rest = divmod(side - step.kernel, step.stride)
+def _pooled(side: int, steps: _Steps, module: nn.MaxPool2d) -> int:
+    """The side of the map after pooling."""
+    step = steps.take(MaxPool)
+    found = _window((step.kernel,) * 2, step.stride, step.padding)
+    assert isinstance(module.kernel_size, int)
+    expected = _window((module.kernel_size,) * 2, module.stride, 0)
+    if found != expected:
+        raise steps.differs(step, f"max-pooling over {found}", expected)
+    whole, rest = divmod(side - step.kernel, step.stride)
     if step.rounds_up and rest > 0:
         raise InputError(
-            f"{step.where}: makes {steps + 2} × {steps + 2} of a map of {side} × {side}, as Caffe "
-            f"rounds up, where {arch} has {steps + 1} × {steps + 1}; with this input such a "
-            "network cannot be imported"
+            f"{step.where}: makes {whole + 2} × {whole + 2} of a map of {side} × {side}, as Caffe "
+            f"rounds up, where {steps.arch} has {whole + 1} × {whole + 1}; a network with this "
+            "input size can't be imported"
         )
-    return steps + 1
+    return whole + 1
 
 
 def _linear_layers(model: ConvNet, steps: _Steps) -> Arrays:
@@ -221,10 +211,8 @@ def _linear(name: str, steps: _Steps, outputs: int | None, inputs: int) -> Array
     step = steps.take(Linear)
     found = step.weight.shape
     if found[1] != inputs or outputs not in (None, found[0]):
-        raise InputError(
-            f"{step.where}: has weights of {found[0]} × {found[1]}, where {steps.arch} has "
-            f"{outputs or '…'} × {inputs}"
-        )
+        wanted = f"{outputs or '…'} × {inputs}"
+        raise steps.differs(step, f"a Linear of {found[0]} × {found[1]}", wanted)
     scale, shift = compose(steps.scalings(), found[0])
     return {
         f"{name}.weight": scale[:, None] * step.weight,
@@ -233,8 +221,6 @@ def _linear(name: str, steps: _Steps, outputs: int | None, inputs: int) -> Array
 
 
 def main(args: argparse.Namespace) -> None:
-    if not args.out.parent.is_dir() or args.out.is_dir():
-        raise InputError(f"{args.out}: cannot be written: not a file name in a folder that exists")
     model = load_caffe(args.prototxt, args.caffemodel)
     checkpoint = {
         "epoch": 0,
@@ -245,11 +231,11 @@ def main(args: argparse.Namespace) -> None:
     try:
         save_checkpoint(args.out, checkpoint)
     except OSError as error:
-        raise InputError(f"{args.out}: cannot be written: {error.strerror}") from error
-    edges = "without" if model.sobel is None else "with"
+        raise InputError(f"{args.out}: cannot write it: {error.strerror}") from error
+    sobel = "without" if model.sobel is None else "with"
     top = model.top_layer
     outputs = "no top layer" if top is None else f"{top.out_features} outputs"
-    sys.stdout.write(f"{model.arch} {edges} Sobel filters, {outputs}: written to {args.out}\n")
+    sys.stdout.write(f"{model.arch} {sobel} Sobel filters, {outputs}: written to {args.out}\n")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,7 +1,6 @@
 """A layer of a Caffe network as the step that it computes, with its weights.
 
-What computes nothing when a network is applied (dropout, flattening) has no step, and neither has
-the softmax at its end.
+Dropout, flattening and the softmax at the end have no step.
 """
 
 import math
@@ -26,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Step):
-    """`weight` (out, in, kernel, kernel), `bias` (out,), float32; zeros around the map."""
+    """`weight` (out, in, kernel, kernel), `bias` (out,), float32; padding is with zeros."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -52,7 +51,7 @@ class Scaling(Step):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Scaling):
-    """The same from statistics, `(C,)` float64: (x − mean) / √variance; eps is in the variance."""
+    """(x − mean) / √variance, `(C,)` float64 each; the variance includes eps."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -65,7 +64,7 @@ class ReLU(Step):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(Step):
-    """`rounds_up`: Caffe's way, where a last window that hangs over the edge counts."""
+    """`rounds_up`: as in Caffe, a last window that reaches over the edge counts."""
 
     kernel: int
     stride: int
@@ -74,23 +73,23 @@ class MaxPool(Step):
 
 
 def compose(steps: Sequence[Scaling], channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift, `(channels,)` float64 each, of one step after the other.
+    """The scale and shift of all steps together, `(channels,)` float64 each.
 
     Raises:
-        InputError: naming the step that works on another number of channels.
+        InputError: a step scales another number of channels.
     """
     scale, shift = np.ones(channels), np.zeros(channels)
     for step in steps:
         if len(step.scale) not in (1, channels):
             raise InputError(
-                f"{step.where}: works on {len(step.scale)} channels, of which there are {channels}"
+                f"{step.where}: scales {len(step.scale)} channels, of which there are {channels}"
             )
         scale, shift = step.scale * scale, step.scale * shift + step.shift
     return scale, shift
 
 
 class Reader:
-    """One layer, and the steps that it may stand for."""
+    """Reads a layer: each method below makes the step of one layer type."""
 
     def __init__(
         self, layer: Any, blobs: Sequence[Any], prototxt: str | Path, caffemodel: str | Path
@@ -113,30 +112,28 @@ class Reader:
     def convolution(self) -> Convolution:
         of = self.layer.convolution_param
         if of.group != 1 or any(d != 1 for d in of.dilation) or of.axis != 1:
-            raise self.error(f"has {of.group} groups or is dilated, which no network here is")
+            raise self.error(
+                f"has {of.group} groups, or dilation; only plain convolutions can be read"
+            )
         kernel, stride, padding = self._windows(of)
-        weight = self._blob(0, 4)
-        if weight.shape[::2] != (of.num_output, kernel) or weight.shape[2] != weight.shape[3]:
-            expected = f"{of.num_output} × … × {kernel} × {kernel}"
-            raise self._wrong_shape(weight, expected)
+        weight = self._blob(0, of.num_output, None, kernel, kernel)
         return Convolution(self.where, weight, self._bias(of), stride, padding)
 
     def linear(self) -> Linear:
         of = self.layer.inner_product_param
         if of.axis != 1:
-            raise self.error(f"works from axis {of.axis} on, not from 1")
-        weight = self._blob(0, 2)
+            raise self.error(f"works from axis {of.axis} on, not from axis 1")
         if of.transpose:
-            weight = weight.T
-        if len(weight) != of.num_output:
-            raise self._wrong_shape(weight, f"{of.num_output} × …")
+            weight = self._blob(0, None, of.num_output).T
+        else:
+            weight = self._blob(0, of.num_output, None)
         return Linear(self.where, weight, self._bias(of))
 
     def batch_norm(self) -> BatchNorm:
-        mean, variance, count = (self._blob(i, 1).astype(np.float64) for i in range(3))
-        if mean.shape != variance.shape or count.shape != (1,):
-            raise self._wrong_shape(variance, f"{len(mean)}, with one number beside it")
-        if count[0] != 0:  # both are sums
+        mean = self._blob(0, None).astype(np.float64)
+        variance = self._blob(1, len(mean)).astype(np.float64)
+        count = self._blob(2, 1).astype(np.float64)
+        if count[0] != 0:  # Caffe saves sums
             mean, variance = mean / count[0], variance / count[0]
         variance = variance + self.layer.batch_norm_param.eps
         if not (variance > 0).all():
@@ -147,9 +144,9 @@ class Reader:
     def scale(self) -> Scaling:
         of = self.layer.scale_param
         scale = self._per_channel(of)
-        shift = self._blob(1, 1).astype(np.float64) if of.bias_term else np.zeros_like(scale)
-        if shift.shape != scale.shape:
-            raise self._wrong_shape(shift, str(len(scale)))
+        shift = np.zeros_like(scale)
+        if of.bias_term:
+            shift = self._blob(1, len(scale)).astype(np.float64)
         return Scaling(self.where, scale, shift)
 
     def bias(self) -> Scaling:
@@ -166,13 +163,13 @@ class Reader:
 
     def relu(self) -> ReLU:
         if self.layer.relu_param.negative_slope != 0:
-            raise self.error("is a leaky ReLU, which no network here has")
+            raise self.error("is a leaky ReLU, not a plain one")
         return ReLU(self.where)
 
     def max_pool(self) -> MaxPool:
         of = self.layer.pooling_param
         if of.pool != 0 or of.global_pooling:
-            raise self.error("is no max-pooling over windows")
+            raise self.error("pools the average or the whole map, not the maximum of windows")
         kernel, stride, padding = self._windows(of)
         return MaxPool(self.where, kernel, stride, padding, rounds_up=of.round_mode == 0)
 
@@ -182,55 +179,57 @@ class Reader:
         stride = self._side("stride", of.stride or 1, of.stride_h, of.stride_w)
         padding = self._side("pad", of.pad, of.pad_h, of.pad_w)
         if min(kernel, stride) < 1:
-            raise self.error(f"has kernel {kernel} and stride {stride}; both have to be 1 or more")
+            raise self.error(f"has kernel {kernel} and stride {stride}, not 1 or more")
         return kernel, stride, padding
 
     def _side(self, name: str, both: Any, high: int, wide: int) -> int:
-        """What is given for both directions (once, or in a list), or for each alone."""
+        """A size that is given for both directions (as a number or a list), or for each alone."""
         given = {high, wide} if high or wide else {both} if isinstance(both, int) else {*both}
         if len(given) > 1:
             raise self.error(f"has a {name} of {' × '.join(map(str, sorted(given)))}, not a square")
         return given.pop() if given else 0
 
     def _per_channel(self, of: Any) -> np.ndarray:
-        values = self._blob(0, 1).astype(np.float64)
+        values = self._blob(0, None).astype(np.float64)
         if len(values) > 1 and (of.axis != 1 or of.num_axes != 1):
-            raise self.error("does not work on channels (axis 1)")
+            raise self.error(f"works on axis {of.axis} and {of.num_axes} axes, not on the channels")
         return values
 
     def _bias(self, of: Any) -> np.ndarray:
         if not of.bias_term:
             return np.zeros(of.num_output, np.float32)
-        bias = self._blob(1, 1)
-        if len(bias) != of.num_output:
-            raise self._wrong_shape(bias, str(of.num_output))
-        return bias
+        return self._blob(1, of.num_output)
 
-    def _blob(self, index: int, axes: int) -> np.ndarray:
-        """Weights as float32 of so many axes; what old files have more of them, of size 1 in front,
-        is taken off."""
+    def _blob(self, index: int, *shape: int | None) -> np.ndarray:
+        """The blob as float32. `shape` is the expected one, with None for any size; axes of size 1
+        that old files put in front are dropped."""
         if index >= len(self.blobs):
             raise InputError(f"{self.where_blobs}: has {len(self.blobs)} blobs of weights, too few")
         blob = self.blobs[index]
         legacy = [blob.num, blob.channels, blob.height, blob.width]
-        shape = (list(blob.shape.dim) or [1]) if blob.HasField("shape") else legacy
-        in_front = max(len(shape) - axes, 0)
-        if all(size == 1 for size in shape[:in_front]):
-            shape = shape[in_front:]
-        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, see below
+        sizes = (list(blob.shape.dim) or [1]) if blob.HasField("shape") else legacy
+        in_front = max(len(sizes) - len(shape), 0)
+        if all(size == 1 for size in sizes[:in_front]):
+            sizes = sizes[in_front:]
+        with np.errstate(over="ignore"):  # too large for float32: infinite, see below
             data = np.array(blob.data or blob.double_data, np.float32)
-        if len(shape) != axes or min(shape) < 1 or math.prod(shape) != len(data):
+        fits = len(sizes) == len(shape) and all(map(_fits, sizes, shape))
+        if not fits or math.prod(sizes) != len(data):
             raise InputError(
                 f"{self.where_blobs}: blob {index} has {len(data)} numbers and the shape "
-                f"{' × '.join(map(str, shape[:5]))}, where {axes} axes are expected"
+                f"{_in_words(sizes[:5])}, not {_in_words(shape)}"
             )
         if not np.isfinite(data).all():
             raise InputError(f"{self.where_blobs}: blob {index} has NaN or infinite numbers")
-        return data.reshape(shape)
+        return data.reshape(sizes)
 
-    def _wrong_shape(self, found: np.ndarray, expected: str) -> InputError:
-        shape = " × ".join(map(str, found.shape))
-        return InputError(f"{self.where_blobs}: has weights of shape {shape}, not {expected}")
+
+def _fits(size: int, expected: int | None) -> bool:
+    return size > 0 and expected in (None, size)
+
+
+def _in_words(shape: Sequence[int | None]) -> str:
+    return " × ".join("…" if size is None else str(size) for size in shape)
 
 
 STEPS = {

@@ -1,7 +1,6 @@
 """A Caffe network without branches, as the steps that it computes.
 
-The layers are those of the prototxt; the caffemodel gives each the weights that it has under the
-same name, as in Caffe.
+The prototxt lists the layers; the caffemodel has the weights of each under the layer's name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +12,16 @@ from system.errors import InputError, shorten
 from tools.caffe.layers import Reader, Step
 from tools.caffe.proto import read_caffemodel, read_prototxt
 
-V1_TYPES = {  # names of layer types before 2014's end
-    "CONVOLUTION": "Convolution",
-    "DROPOUT": "Dropout",
-    "FLATTEN": "Flatten",
-    "INNER_PRODUCT": "InnerProduct",
-    "POOLING": "Pooling",
-    "POWER": "Power",
-    "RELU": "ReLU",
+V1_TYPES = {  # names of layer types before the end of 2014
+    "CONVOLUTION": "Convolution", "DROPOUT": "Dropout", "FLATTEN": "Flatten",
+    "INNER_PRODUCT": "InnerProduct", "POOLING": "Pooling", "POWER": "Power", "RELU": "ReLU",
     "SOFTMAX": "Softmax",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Net:
-    """`side`: of the input in pixels, as the prototxt has it; None where it does not say."""
+    """`side`: of the input in pixels; None if the prototxt does not give it."""
 
     prototxt: str | Path
     side: int | None
@@ -38,7 +32,7 @@ def read_net(prototxt: str | Path, caffemodel: str | Path) -> Net:
     """Read both files.
 
     Raises:
-        InputError: naming the file, and the layer that cannot be understood.
+        InputError: a file is damaged, or has a layer that can't be read; the message names both.
     """
     definition, trained = read_prototxt(prototxt), read_caffemodel(caffemodel)
     blobs = {layer.name: layer.blobs for layer in [*trained.layer, *trained.layers]}
@@ -53,7 +47,7 @@ def read_net(prototxt: str | Path, caffemodel: str | Path) -> Net:
 
 
 def _chain(net: Any, path: str | Path) -> Iterator[tuple[Any, str]]:
-    """Each layer and its type, in order; the inputs are left out."""
+    """Each layer and its type, in order, without the inputs."""
     layers = [(layer, layer.type) for layer in net.layer]
     for layer in net.layers:
         kind = layer.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[layer.type].name
@@ -70,8 +64,8 @@ def _chain(net: Any, path: str | Path) -> Iterator[tuple[Any, str]]:
             raise InputError(f"{where}: comes after a softmax, which ends a network")
         if list(layer.bottom) != current or len(layer.top) != 1:
             raise InputError(
-                f"{where}: goes from {_some(layer.bottom)} to {_some(layer.top)}, not from "
-                f"{_some(current)} on; only a net without branches can be read"
+                f"{where}: takes {_some(layer.bottom)} and gives {_some(layer.top)}, but should "
+                f"take {_some(current)} and give one output; a net with branches can't be read"
             )
         current, finished = list(layer.top), kind == "Softmax"
         yield layer, kind

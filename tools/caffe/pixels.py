@@ -1,9 +1,8 @@
-"""What a Caffe network does to single pixels before it looks at their neighbours, moved into the
-first convolution of ours.
+"""A Caffe network's operations on single pixels, moved into our first convolution.
 
-Caffe's networks here take BGR pixels p from 0 to 255, ours RGB x, normalised with ImageNet's mean
-and deviation: p = 255 · (deviation · x + mean), in the other order. Mean, scale and 1×1
-convolutions at their start are affine, too; so all of it is one matrix and one offset.
+Caffe's networks take BGR pixels p from 0 to 255, ours RGB x normalised with ImageNet's mean and
+deviation: p = 255 · (deviation · x + mean), with the channels in reverse. A mean, a scale and 1×1
+convolutions at the start are affine, too, so that one matrix and one offset hold all of it.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from system.errors import InputError
 from tools.caffe.layers import Convolution, Scaling, Step, compose
 
-LEAST_OFFSET = 1e-4  # of a pixel's deviation; below it is rounding
-LARGEST_REST = 1e-5  # of the filters; likewise
+LEAST_OFFSET = 1e-4  # of a pixel's deviation; less is rounding
+LARGEST_REST = 1e-5  # of the filters; less is rounding
 
 log = logging.getLogger("deepcluster")
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """C values of a pixel as matrix · x + offset, of our input's x: `(C, 3)`, `(C,)` float64."""
+    """C values of a pixel: matrix · x + offset of our input x, `(C, 3)` and `(C,)` float64."""
 
     matrix: np.ndarray
     offset: np.ndarray
 
     def then(self, step: Step) -> Pixels:
-        """After one more layer.
+        """The values after one more layer.
 
         Raises:
-            InputError: the layer does more than that to pixels.
+            InputError: the layer is not affine in a single pixel.
         """
         if isinstance(step, Scaling):
             scale, shift = compose([step], len(self.offset))
@@ -47,8 +46,8 @@ class Pixels:
             new = Pixels(weight @ self.matrix, weight @ self.offset + step.bias)
         else:
             raise InputError(
-                f"{step.where}: stands before the first convolution of the features (and is not "
-                "Sobel's), but does more than scale, shift and mix the channels of a pixel"
+                f"{step.where}: comes before the first convolution of the features; only Sobel "
+                "filters and layers that scale, shift or mix a pixel's channels may come there"
             )
         if not (np.isfinite(new.matrix).all() and np.isfinite(new.offset).all()):
             raise InputError(f"{step.where}: makes pixels infinite")
@@ -62,16 +61,16 @@ class Pixels:
             )
 
     def into_features(self, step: Convolution) -> tuple[np.ndarray, np.ndarray]:
-        """Weight and bias of the first convolution on our input. With padding they are right at
-        the edges only where the offset is 0; else that is said in a warning."""
+        """Weight and bias of the first convolution on our input; warns if padding makes the edges
+        differ, as it does unless the offset is 0."""
         self.check_input_of(step)
         weight = step.weight.astype(np.float64)
         if step.padding > 0:
             off = np.abs(np.linalg.lstsq(self.matrix, self.offset, rcond=None)[0]).max()
             if off > LEAST_OFFSET:
                 log.warning(
-                    "%s: pads with another value than ImageNet's mean (by up to %.2g of a pixel's "
-                    "deviation), which the imported network cannot: its maps differ at the edges",
+                    "%s: pads with another value than ImageNet's mean (off by up to %.2g of a "
+                    "pixel's deviation); the imported network's maps differ at the edges",
                     step.where,
                     off,
                 )
@@ -79,20 +78,19 @@ class Pixels:
         return np.einsum("ocyx,ci->oiyx", weight, self.matrix), bias
 
     def into_sobel(self, step: Convolution, after: list[Scaling]) -> dict[str, np.ndarray]:
-        """The weights of our grey and Sobel filters, exact up to the edges, where Caffe pads the
-        grey map as ours does.
+        """The weights of our grey and Sobel filters.
 
         Args:
-            step: the filters on C values of a pixel; where these are not grey yet, each filter has
-                to be the same for all of them, but for its size.
-            after: what scales and shifts the two edge maps.
+            step: two filters on C values of a pixel. If C > 1, they include the mixture to grey:
+                over the channels each filter may differ only by a factor.
+            after: the scalings of the two edge maps.
 
         Raises:
-            InputError: these are other filters.
+            InputError: the filters are others.
         """
         self.check_input_of(step)
         if (step.weight.shape[2:], step.stride, step.padding) != ((3, 3), 1, 1):
-            raise InputError(f"{step.where}: has 2 filters, but not Sobel's: 3 × 3, padding 1")
+            raise InputError(f"{step.where}: has 2 filters, not of 3 × 3 with padding 1 (Sobel's)")
         weight = step.weight.astype(np.float64)
         mix, filters = np.ones(1), weight
         if len(self.offset) > 1:
@@ -107,14 +105,14 @@ class Pixels:
 
 
 def bgr() -> Pixels:
-    """What Caffe's networks take."""
+    """The pixels that Caffe's networks take."""
     mean, deviation = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     return Pixels(255 * np.diag(deviation)[::-1], 255 * mean[::-1])
 
 
 def _separate(weight: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Filters (2, C, 3, 3) as a mixture (C,) of the channels to grey, and filters (2, 1, 3, 3) of
-    that."""
+    """Filters (2, C, 3, 3) as a mixture (C,) of the channels to grey, and filters (2, 1, 3, 3) on
+    grey."""
     by_channel = weight.transpose(1, 0, 2, 3).reshape(weight.shape[1], -1)
     u, s, v = np.linalg.svd(by_channel, full_matrices=False)
     if s[1:].max() > LARGEST_REST * s[0]:

@@ -1,8 +1,8 @@
-"""Caffe's files as messages: the part of its format that describes networks like ours.
+"""Caffe's files as messages of Google's protocol buffers, read with the protobuf package.
 
-Caffe writes a network twice, as text (`.prototxt`: the layers) and binary (`.caffemodel`: the same
-with weights), both in Google's protocol buffers. The table below has the messages and fields that
-are needed here; all others are skipped when a file is read.
+Caffe writes a network twice: as text (`.prototxt`: the layers) and binary (`.caffemodel`: with the
+weights). The table below has the messages and fields that are needed here; other fields are
+skipped.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 from system.errors import InputError, shorten
 from system.extras import check_installed
 
-# Of each message: a field's number, name, type (with a * where it may occur many times), default.
+# For each message the fields: number, name, type (with * if it repeats), default
 MESSAGES = {
     "BlobShape": ["1 dim int64*"],
     "BlobProto": [
@@ -21,7 +21,7 @@ MESSAGES = {
         "5 data float*", "7 shape BlobShape", "8 double_data double*",
     ],
     "NetParameter": [
-        "1 name string", "3 input string*", "4 input_dim int32*", "8 input_shape BlobShape*",
+        "3 input string*", "4 input_dim int32*", "8 input_shape BlobShape*",
         "100 layer LayerParameter*", "2 layers V1LayerParameter*",
     ],
     "LayerParameter": [
@@ -32,7 +32,7 @@ MESSAGES = {
         "139 batch_norm_param BatchNormParameter", "141 bias_param BiasParameter",
         "142 scale_param ScaleParameter", "143 input_param InputParameter",
     ],
-    "V1LayerParameter": [  # before 2014's end
+    "V1LayerParameter": [  # before the end of 2014
         "4 name string", "5 type V1LayerType", "2 bottom string*", "3 top string*",
         "6 blobs BlobProto*",
         "10 convolution_param ConvolutionParameter", "17 inner_product_param InnerProductParameter",
@@ -74,7 +74,7 @@ def read_prototxt(path: str | Path) -> Any:
     """The `NetParameter` of a text file.
 
     Raises:
-        InputError: the file is missing or no prototxt.
+        InputError: the file is missing or not a prototxt.
     """
     content = _read(path)
     from google.protobuf import text_format
@@ -83,12 +83,12 @@ def read_prototxt(path: str | Path) -> Any:
     try:
         text_format.Parse(content.decode(), net, allow_unknown_field=True)
     except text_format.ParseError as error:
-        # its message is the place, perhaps the whole line, and the reason
+        # the message has the place, perhaps the whole line, then the reason
         reason = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).splitlines()[-1])
         place = "" if error.GetLine() is None else f"line {error.GetLine()}: "
-        raise InputError(f"{path}: no prototxt of Caffe: {place}{shorten(reason)}") from error
+        raise InputError(f"{path}: not a Caffe prototxt: {place}{shorten(reason)}") from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: no prototxt of Caffe") from error
+        raise InputError(f"{path}: not a Caffe prototxt") from error
     return net
 
 
@@ -96,7 +96,7 @@ def read_caffemodel(path: str | Path) -> Any:
     """The `NetParameter` of a binary file.
 
     Raises:
-        InputError: the file is missing, damaged or no caffemodel.
+        InputError: the file is missing, damaged or not a caffemodel.
     """
     content = _read(path)
     from google.protobuf.message import DecodeError
@@ -110,7 +110,7 @@ def read_caffemodel(path: str | Path) -> Any:
 
 
 def new(name: str) -> Any:
-    """An empty message of one of `MESSAGES`."""
+    """An empty message, such as `NetParameter`."""
     return _classes()[name]()
 
 
@@ -124,7 +124,7 @@ def _read(path: str | Path) -> bytes:
 
 @functools.cache
 def _classes() -> dict[str, Any]:
-    """A class for each of `MESSAGES`."""
+    """The class of each message."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe_subset")
