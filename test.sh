@@ -10,4 +10,4 @@ requirements=requirements-dev.txt
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m codespell_lib
 "$PYTHON" -m mypy
-OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n 2 "$@"
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n 2 --dist worksteal "$@"

@@ -1,10 +1,10 @@
-"""Made-up features that several tests cluster."""
+"""Artificial features for the tests of clustering."""
 
 import numpy as np
 
 
 def correlated(n: int, dim: int, rank: int | None = None, seed: int = 0) -> np.ndarray:
-    """Features with a mean and a falling spectrum, as a network's are."""
+    """Features with a mean and a falling spectrum, like a network's."""
     rng = np.random.default_rng(seed)
     rank = rank or dim
     latent = rng.standard_normal((n, rank)) / np.sqrt(np.arange(1, rank + 1))
@@ -12,6 +12,6 @@ def correlated(n: int, dim: int, rank: int | None = None, seed: int = 0) -> np.n
 
 
 def sphere(n: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    """Points in all directions, where k-means has no easy answer."""
+    """Points in all directions, which are hard for k-means."""
     x = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)

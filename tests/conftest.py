@@ -1,5 +1,6 @@
-"""Small image trees that the tests make, and ways to run the scripts without a subprocess."""
+"""Small trees of images, a tiny network, and ways to run the scripts within this process."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ __all__ = [
     "server",
     "tiny",
     "train",
+    "train_tiny",
+    "trained",
     "tree",
     "write_images",
 ]
@@ -58,7 +61,7 @@ def pytest_runtest_teardown() -> None:
 
 
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:
-    """Write `count` PNG files, each a few random squares on a random ground."""
+    """Write `count` PNG files of random squares on a random ground."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -73,46 +76,74 @@ def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> lis
 
 
 def image_list(*paths: str | Path) -> ImageList:
-    """Image files in one folder, by their paths."""
+    """Image files by their paths, as a data set."""
     return ImageList(Files(Path(), list(map(str, paths)), ["."] * len(paths)))
 
 
 def read_file(read: Callable[..., T], path: str | Path) -> T:
-    """A file, opened as an image of a data set, and read by a function of `data.decode`."""
+    """Apply a function of `data.decode` to a file, opened as an image of a data set."""
     with image_list(path).open(0) as file:
         return read(file)
+
+
+def write_tree(root: Path) -> Path:
+    """Write 40 images in three folders."""
+    for label, count in (("a", 10), ("b", 20), ("c", 10)):
+        write_images(root / label, count, seed=ord(label))
+    return root
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """40 images in three folders."""
-    for label, count in (("a", 10), ("b", 20), ("c", 10)):
-        write_images(tmp_path / "images" / label, count, seed=ord(label))
-    return tmp_path / "images"
+    return write_tree(tmp_path / "images")
 
 
 def tiny(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """A network of AlexNet's make, small enough to train many in a test run."""
+    """A network built like AlexNet, small enough to train in a second."""
     features = conv_layers(2 if sobel else 3, [(8, 5, 2, 2), "pool 3/2", (16, 3, 1, 1), "pool 3/2"])
     hidden = [nn.Dropout(0.5), nn.Linear(16 * 9, 32), nn.ReLU(inplace=True)]
     last = [nn.Dropout(0.5), nn.Linear(32, 32), nn.ReLU(inplace=True)]
     return ConvNet("tiny", features, 3, nn.Sequential(*hidden, *last), 32, out, sobel)
 
 
+def train_tiny(data: Path, exp: Path, *flags: str, report: bool = False) -> Path:
+    """Run `main.py` with the tiny network, which must be in `MODELS`, on CPU in float32. Returns
+    the experiment folder. The report takes longer than the training."""
+    base = "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 1 --workers 0"
+    device = "--device cpu --precision fp32"
+    command = [str(data), *base.split(), *device.split(), "--exp", str(exp), *flags]
+    command += [] if report else ["--no-report"]
+    main.main(main.parse_args(command))
+    return exp
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Run `main.py` with the tiny network on CPU in float32; returns the experiment folder."""
+    """`train_tiny` into the folder `exp` of the test."""
     monkeypatch.setitem(MODELS, "tiny", tiny)
 
-    def run(data: Path, *flags: str, exp: str = "exp") -> Path:
-        folder = tmp_path / exp
-        base = "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 1 --workers 0"
-        device = "--device cpu --precision fp32"
-        command = [str(data), *base.split(), *device.split(), "--exp", str(folder), *flags]
-        main.main(main.parse_args(command))
-        return folder
+    def run(data: Path, *flags: str, exp: str = "exp", report: bool = False) -> Path:
+        return train_tiny(data, tmp_path / exp, *flags, report=report)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", tiny)
+        flags = ["--epochs", "2", "--checkpoints", "7"]
+        return train_tiny(write_tree(folder / "images"), folder / "exp", *flags, report=True)
+
+
+@pytest.fixture
+def trained(_finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The experiment folder of a run over `tree` with `--epochs 2 --checkpoints 7`; checkpoint_1 is
+    from the middle of epoch 1. A copy, since the run is made only once."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    return shutil.copytree(_finished_run, tmp_path / "trained")
 
 
 @pytest.fixture

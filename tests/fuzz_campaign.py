@@ -1,9 +1,9 @@
-"""What test_fuzz_readers.py starts: one reader over many damaged files, in a process of its own, so
-that a crash or a hang is that process's.
+"""Started by test_fuzz_readers.py: one reader over many damaged files in a separate process, which
+may crash or hang.
 
-Usage: fuzz_campaign.py READER FOLDER FIRST COUNT; prints a line of JSON. The inputs are those of
-the numbers FIRST to FIRST + COUNT. What is wrong with one is printed, and the input is in
-FOLDER/findings; after a crash or a hang it is still where the reader reads it.
+Usage: fuzz_campaign.py READER FOLDER FIRST COUNT; tries COUNT inputs from number FIRST and prints
+a line of JSON with the findings. Their inputs are in FOLDER/findings; after a crash or a hang, the
+input is still where the reader reads it.
 """
 
 import contextlib
@@ -21,20 +21,17 @@ from typing import Any
 from readers import READERS, Reader, small_networks
 
 FILES = Path("/proc/self/fd")  # that this process has open
-SLOW = 2.0  # seconds of processor time that no small file may take
+SLOW = 2.0  # seconds of processor time; more for a small file is a finding
 HANG = 60  # seconds after which the process is ended
-MOST_GROWTH = 200  # MiB by which one file may let the largest memory so far grow
-ADDRESSES = 8 << 30  # bytes that may be asked for beside what the libraries have
+MOST_GROWTH = 200  # MiB by which one file may raise the peak memory
+ADDRESSES = 8 << 30  # bytes of address space beyond those of the libraries
 MOST_FINDINGS = 20
 STDERR = 2
 
 
 def campaign(reader: Reader, name: str, folder: Path, first: int, count: int) -> dict[str, Any]:
-    """Let a reader read so many damaged files.
-
-    Returns how many were refused and taken, seconds and MiB, and `findings`: by input number, what
-    is wrong.
-    """
+    """Let a reader read this many damaged files. Returns counts, seconds, MiB, and `findings`: by
+    input number, a description of the error."""
     findings: dict[int, str] = {}
     refused, slowest, began = 0, 0.0, time.monotonic()
     files = len(list(FILES.iterdir()))
@@ -73,7 +70,7 @@ def campaign(reader: Reader, name: str, folder: Path, first: int, count: int) ->
 
 
 def peak() -> float:
-    """The largest memory of this process so far, in MiB."""
+    """The peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

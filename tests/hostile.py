@@ -1,6 +1,6 @@
-"""Files that do harm where they are loaded without care, and a canary that tells whether they did.
+"""Files that do harm if they are loaded carelessly, and a canary that detects it.
 
-The harm is small: a file, an environment variable or an entry of `sys.path` that was not there.
+The harm is small: a new file, environment variable or entry of `sys.path`.
 """
 
 import copyreg
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 MARK = "DEEPCLUSTER_CANARY"
-EXTENSION = 241  # of copyreg, which stands for a function
+EXTENSION = 241  # a number of copyreg for a function
 OS = os.system.__module__
 
 
 class Canary:
-    """What hostile files change."""
+    """The things that hostile files change."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "canary"
@@ -45,7 +45,7 @@ class Canary:
 
 @contextmanager
 def extension() -> Iterator[None]:
-    """A number in copyreg that stands for `os.mkdir`, as some library might have it."""
+    """Register `os.mkdir` in copyreg, as some library might."""
     copyreg.add_extension(OS, "mkdir", EXTENSION)
     try:
         yield
@@ -54,7 +54,7 @@ def extension() -> Iterator[None]:
 
 
 class Call:
-    """Pickled as a call, which is made when it is loaded."""
+    """Pickled as a call, which a careless loader makes."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self.call = function, args
@@ -68,7 +68,7 @@ def text(value: str) -> bytes:
 
 
 def pickles(canary: Canary) -> dict[str, bytes]:
-    """Pickles by what they use; `pickle.load` is harmed by each of them."""
+    """Pickles by the name of their attack; `pickle.load` is harmed by each."""
     path = str(canary.path)
     code = f"open({path!r}, 'w').close()"
     calls = {
@@ -90,7 +90,7 @@ def pickles(canary: Canary) -> dict[str, bytes]:
             try:
                 found[f"{name}, protocol {protocol}"] = pickle.dumps(call, protocol)
             except (pickle.PicklingError, AttributeError, TypeError):
-                continue  # a method, which old protocols do not have
+                continue  # old protocols have no methods
     found["inside"] = pickle.dumps({"state_dict": [calls["os.mkdir"]], "arch": "small"}, 2)
     return found | _by_hand(path)
 
@@ -124,7 +124,7 @@ def _by_hand(path: str) -> dict[str, bytes]:
 
 
 def archive_of(content: bytes, **members: bytes) -> bytes:
-    """As torch has written since 1.6, around a pickle."""
+    """A pickle in the format of torch since 1.6."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", content)
@@ -136,14 +136,14 @@ def archive_of(content: bytes, **members: bytes) -> bytes:
 
 
 def old_file_of(content: bytes) -> bytes:
-    """As torch wrote before, around a pickle."""
+    """A pickle in the format of torch before 1.6."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
     headers = (0x1950A86A20F9469CFC6C, 1001, system)
     return b"".join(pickle.dumps(each, 2) for each in headers) + content + pickle.dumps([], 2)
 
 
 def tar_of(content: bytes) -> bytes:
-    """As torch's first versions wrote, around a pickle."""
+    """A pickle in the format of the first versions of torch."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name in ("sys_info", "pickle", "storages", "tensors"):
@@ -154,14 +154,14 @@ def tar_of(content: bytes) -> bytes:
 
 
 def array_of(canary: Canary) -> bytes:
-    """A `.npy` of an object."""
+    """A `.npy` file of a pickled object."""
     file = io.BytesIO()
     np.save(file, np.array([Call(os.mkdir, str(canary.path))], object), allow_pickle=True)
     return file.getvalue()
 
 
 def arrays_of(canary: Canary) -> bytes:
-    """A `.npz` of one."""
+    """A `.npz` file of a pickled object."""
     file = io.BytesIO()
     array = np.array([Call(os.mkdir, str(canary.path))], object)
     np.savez(file, rows=array, settings=array)
@@ -169,7 +169,7 @@ def arrays_of(canary: Canary) -> bytes:
 
 
 def corpus(canary: Canary) -> dict[str, bytes]:
-    """All files, by what they are."""
+    """All hostile files by name."""
     reduce = pickles(canary)["REDUCE"]
     files = {"npy": array_of(canary), "npz": arrays_of(canary), "torch's tar": tar_of(reduce)}
     for name, content in pickles(canary).items():

@@ -1,4 +1,4 @@
-"""Image files of every kind that an uncleaned data set may contain, with their pixels."""
+"""Image files of every kind that an uncleaned data set may have, and their pixels."""
 
 import importlib.util
 import io
@@ -25,8 +25,8 @@ OTHERS = 255 - COLOURS  # the later pictures of a file
 
 @dataclass(frozen=True)
 class Kind:
-    """A file, and its pixels `(H, W, 3)` up to `tolerance` grey levels on average, or the reason
-    that it is unreadable."""
+    """A file and its pixels `(H, W, 3)`, up to `tolerance` grey levels on average; or the reason
+    why it is unreadable."""
 
     content: bytes
     pixels: np.ndarray | None = None
@@ -46,7 +46,7 @@ def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> byte
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """Written by hand: Pillow writes neither 16-bit colours nor false sizes."""
+    """A PNG file by the specification: Pillow writes no 16-bit colours and no false sizes."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checked = name + content
@@ -64,7 +64,7 @@ def png16(values: np.ndarray) -> bytes:
 
 
 def tiff12(values: np.ndarray) -> bytes:
-    """`(H, W)` numbers below 4096 as a TIFF of 12 bits; W is even."""
+    """`(H, W)` numbers below 4096 as a 12-bit TIFF; W is even."""
     pairs = values.reshape(-1, 2).astype(np.uint32)
     packed = np.stack(
         [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1
@@ -78,7 +78,7 @@ def tiff12(values: np.ndarray) -> bytes:
 
 
 def cmyk_pixels(inks: np.ndarray) -> np.ndarray:
-    """The colours of `(H, W, 4) uint8` inks on white."""
+    """The RGB pixels under `(H, W, 4) uint8` of ink."""
     left = 255 - inks.astype(float)
     return np.rint(left[:, :, :3] * left[:, :, 3:] / 255).astype(np.uint8)
 
@@ -104,7 +104,7 @@ def palette_with_alpha() -> Image.Image:
 
 def turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a turn of 90 degrees
+    exif[0x0112] = 6  # turned by 90 degrees
     return exif
 
 
@@ -135,7 +135,7 @@ def kinds() -> dict[str, Kind]:
         "alpha.webp": Kind(encoded(alpha, "WEBP", lossless=True, exact=True), COLOURS),
         "palette with alpha.png": Kind(encoded(palette_with_alpha(), "PNG"), looked_up),
         "cmyk adobe.jpg": Kind(adobe, cmyk_pixels(inks), tolerance=4),
-        # Adobe inverts the inks; so do nearly all CMYK JPEGs without its mark
+        # Adobe inverts the inks; CMYK JPEGs without its mark almost always do the same
         "cmyk without mark.jpg": Kind(without_segment(adobe, 0xEE), cmyk_pixels(inks), tolerance=4),
         "animated.gif": Kind(
             encoded(quantised, "GIF", save_all=True, append_images=[Image.fromarray(OTHERS)]),

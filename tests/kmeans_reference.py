@@ -1,4 +1,4 @@
-"""k-means in float64, to compare with."""
+"""An independent k-means in float64."""
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -9,11 +9,11 @@ from clustering import ITERATIONS
 def kmeans_in_float64(
     x: np.ndarray, k: int, seed: int, spherical: bool = False
 ) -> tuple[np.ndarray, float]:
-    """k-means of points `(N, d)` from k of them, drawn as Faiss draws them: the assignment `(N,)`
-    and the loss.
+    """k-means of points `(N, d)`, started from k of them, which are drawn as Faiss draws them.
+    Returns the assignment `(N,)` and the loss.
 
-    Checks that float32, which rounds squared distances of 1 to 1e-6 or so, must find the same: in
-    each iteration a point's squared distances to the two nearest centroids differ by 5e-5 or more.
+    Checks that float32 must find the same: in each iteration, a point's squared distances to the
+    two nearest centroids differ by 5e-5 or more, while rounding changes them by about 1e-6.
     """
     start = np.random.RandomState(seed).choice(len(x), k, replace=False)
     centroids = x[start].astype(np.float64)

@@ -20,7 +20,7 @@ with sole_user(Path(sys.argv[2]), "busy"):
 
 @contextlib.contextmanager
 def held_elsewhere(lock: Path, script: str = HOLD) -> Iterator["subprocess.Popen[bytes]"]:
-    """Until the block ends, or the process is killed."""
+    """Hold the lock until the block ends or the process is killed."""
     command = [sys.executable, "-c", script, str(ROOT), str(lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

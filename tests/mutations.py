@@ -1,4 +1,4 @@
-"""Damaged files: a few changes at random to valid ones, of kinds that reach far into a reader."""
+"""Damaged files: a few random changes to valid ones, of kinds that get far into a reader."""
 
 import io
 import random
@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 
-# What counts and lengths are at their limits.
+# Limits of counts and lengths.
 NUMBERS = (0, 1, -1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40,
            2**62, 2**63 - 1, -(2**31), -(2**63))  # fmt: skip
 FORMS = ("<b", "<h", ">h", "<i", ">i", "<q", ">q")
@@ -15,7 +15,7 @@ WORDS = (b"nan", b"inf", b"-1", b"0", b"1e999", b"1e-400", b"9999999999999999999
          b"\0", b"\n", b"\r", b"\t", b" ", b"..", b"/", b"\xff\xfe", b"\xe2\x80\xa8", b"null",
          b"[]", b"{}", b"true", b'"', b"'", b"\\", b"<", b"1_0", b"\xd9\xa3", b"9" * 5000,
          b"[" * 3000)  # fmt: skip
-# Opcodes of pickles that change what is on the stack, and some with what they ask for.
+# Opcodes of pickles, some with their arguments.
 OPCODES = (b"(", b")", b"0", b"1", b"2", b"N", b"]", b"}", b"a", b"b", b"d", b"e", b"l", b"o", b"s",
            b"t", b"u", b"R", b"Q", b"\x81", b"\x85", b"\x86", b"\x87", b"\x88", b"\x8f", b"\x90",
            b"\x91", b"\x93", b"\x94", b"h\0", b"q\0", b"j\xff\xff\xff\x7f",
@@ -27,11 +27,11 @@ OPCODES = (b"(", b")", b"0", b"1", b"2", b"N", b"]", b"}", b"a", b"b", b"d", b"e
 
 
 def damaged(rng: random.Random, samples: Sequence[bytes], pieces: Sequence[bytes] = WORDS) -> bytes:
-    """One of some files with one to four changes.
+    """One of the samples with one to four changes.
 
     Args:
         samples: valid files.
-        pieces: what such a file is made of, in bytes, some of which get into it.
+        pieces: bytes typical of such files; some are inserted.
     """
     data = bytearray(rng.choice(samples))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
@@ -40,8 +40,7 @@ def damaged(rng: random.Random, samples: Sequence[bytes], pieces: Sequence[bytes
 
 
 def damaged_member(rng: random.Random, sample: bytes, pieces: Sequence[bytes]) -> bytes:
-    """A zip archive, in which one of its files is damaged, or called otherwise, or compressed, or
-    there more than once; the archive around it fits."""
+    """A valid zip archive with one member damaged, renamed, compressed or duplicated."""
     with zipfile.ZipFile(io.BytesIO(sample)) as archive:
         members = [(each.filename, archive.read(each)) for each in archive.infolist()]
     name, content = rng.choice(members[:1] * len(members) + members)
@@ -59,7 +58,7 @@ def damaged_member(rng: random.Random, sample: bytes, pieces: Sequence[bytes]) -
     method = zipfile.ZIP_STORED if rng.random() < 0.9 else zipfile.ZIP_DEFLATED
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
-        warnings.simplefilter("ignore")  # a name that is there twice is meant
+        warnings.simplefilter("ignore")  # of duplicate names
         for each, data in members:
             archive.writestr(zipfile.ZipInfo(each), data, method)
     return file.getvalue()
@@ -88,7 +87,7 @@ def _repeat(rng: random.Random, data: bytearray, *rest: Sequence[bytes]) -> None
 
 
 def _overwrite(rng: random.Random, data: bytearray, *rest: Sequence[bytes]) -> None:
-    """A number at its limit in the place of bytes."""
+    """Overwrite bytes with a number at its limit."""
     form, number = rng.choice(FORMS), rng.choice(NUMBERS)
     size = struct.calcsize(form)
     written = (number % 2 ** (8 * size)).to_bytes(size, "big" if form[0] == ">" else "little")
@@ -104,7 +103,7 @@ def _noise(rng: random.Random, data: bytearray, *rest: Sequence[bytes]) -> None:
 def _splice(
     rng: random.Random, data: bytearray, samples: Sequence[bytes], pieces: Sequence[bytes]
 ) -> None:
-    """The end of another file behind the beginning of this one."""
+    """Continue with the end of another sample."""
     other = rng.choice(samples)
     data[rng.randrange(len(data) + 1) :] = other[rng.randrange(len(other) + 1) :]
 

@@ -1,4 +1,4 @@
-"""Small networks that several tests look into."""
+"""Small networks for several tests."""
 
 import torch
 from conftest import tiny
@@ -9,7 +9,7 @@ from models.convnet import ConvNet, conv_layers
 
 
 def with_statistics(model: ConvNet) -> ConvNet:
-    """The model in float64 and eval mode, with batch norms as after training."""
+    """The model in float64 and eval mode, with batch norms that look trained."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -20,13 +20,22 @@ def with_statistics(model: ConvNet) -> ConvNet:
 
 
 def alexnet_features(sobel: bool) -> ConvNet:
-    """AlexNet without its classifier, which takes long to make."""
+    """AlexNet without its classifier, which takes long to build."""
     features = conv_layers(2 if sobel else 3, LAYERS)
     return ConvNet("alexnet", features, 6, nn.Sequential(nn.Linear(1, 1)), 1, 2, sobel)
 
 
+def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
+    """A network without batch norm and dropout: an image's gradient is independent of the others
+    in its batch. It has only four dimensions, which whitening makes equally important; if kinds of
+    images differ in all four, rounding moves no image to another cluster."""
+    features = nn.Sequential(nn.Conv2d(2 if sobel else 3, 8, 5, 4), nn.ReLU(), nn.MaxPool2d(2))
+    classifier = nn.Sequential(nn.Linear(8 * 9, 4), nn.ReLU())
+    return ConvNet("plain", features, 3, classifier, 4, out, sobel)
+
+
 def network(silent: tuple[int, ...] = ()) -> ConvNet:
-    """A tiny one, always the same, with some filters of conv2 that are never active."""
+    """A tiny network with fixed weights; the filters `silent` of conv2 are never active."""
     torch.manual_seed(1)
     model = with_statistics(tiny(sobel=True)).float()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Arrays as NumPy 1 pickled them on Python 2, opcode by opcode: there is no Python 2 here."""
+"""Pickles of arrays by NumPy 1 on Python 2, opcode by opcode: there is no Python 2 here."""
 
 import pickle
 import struct
@@ -17,7 +17,7 @@ NATIVE = b"(K\x03" + text(b"<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb
 
 
 def array_of_python_2(kind: bytes, state: bytes, shape: bytes, data: bytes) -> bytes:
-    """An array: `kind` is the type's name, `state` its rest."""
+    """An array: `kind` is the name of its dtype, `state` the rest of the dtype."""
     made = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
     )

@@ -1,6 +1,6 @@
-"""Checkpoints as torch 0.3 and 0.4 wrote them on Python 2: not a zip archive, texts and large
-numbers in Python 2's opcodes, tensors on a GPU. There is no Python 2 here to write them with; the
-opcodes are those that its `cPickle` has for these types at protocol 2."""
+"""Checkpoints in the format of torch 0.3 and 0.4 on Python 2: no zip archive, strings and large
+numbers in the opcodes of Python 2's `cPickle` at protocol 2, tensors on a GPU. There is no Python 2
+here to write them."""
 
 import pickle
 import struct
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-PurePickler: Any = vars(pickle)["_Pickler"]  # the one in Python, whose parts can be replaced
+PurePickler: Any = vars(pickle)["_Pickler"]  # in Python, so its parts can be replaced
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 SYSTEM = {
@@ -24,7 +24,7 @@ STORAGES = {torch.float32: "FloatStorage", torch.int64: "LongStorage"}
 
 
 class _Global:
-    """A name that a pickle refers to."""
+    """A global name in a pickle."""
 
     def __init__(self, module: str, name: str) -> None:
         self.opcode = f"c{module}\n{name}\n".encode()
@@ -33,8 +33,8 @@ class _Global:
 
 
 class Python2Pickler(PurePickler):
-    """Writes `str` as Python 2's `str`, ints as its `int`, an `OrderedDict` by its items, and
-    tensors as `rebuild` says."""
+    """Writes `str` and ints as Python 2 does, an `OrderedDict` by its items, and tensors as calls
+    of `rebuild`."""
 
     dispatch: ClassVar = dict(PurePickler.dispatch)
 
@@ -98,7 +98,7 @@ class _Stored:
 
 
 def save_as_2018(contents: Any, path: Path, rebuild: str = "_rebuild_tensor_v2") -> None:
-    """`torch.save` of torch 0.4 (0.3 with `_rebuild_tensor`) on Python 2; all contiguous."""
+    """`torch.save` of torch 0.4 (0.3 with `_rebuild_tensor`) on Python 2; contiguous tensors."""
     assert sys.byteorder == "little"
     with path.open("wb") as file:
         for header in (MAGIC, VERSION, SYSTEM):
@@ -114,7 +114,7 @@ def save_as_2018(contents: Any, path: Path, rebuild: str = "_rebuild_tensor_v2")
 
 
 def optimizer_of_2018(parameters: list[Tensor]) -> dict[str, Any]:
-    """SGD's state as torch had it before 1.5: parameters are known by their addresses."""
+    """The state of SGD in torch before 1.5, which identified parameters by their addresses."""
     addresses = [140_234_866_532_368 + 72 * number for number in range(len(parameters))]
     buffers = [{"momentum_buffer": torch.zeros_like(each)} for each in parameters]
     settings = {

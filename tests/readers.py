@@ -1,15 +1,16 @@
-"""Every reader of files from elsewhere, with valid files of its kind, for the tests that damage
-them."""
+"""Every reader of files from elsewhere with valid sample files, for the tests that damage them."""
 
 import io
 import pickle
 import random
 import shutil
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from old_numpy import array_pickle, rows_pickle
 from old_torch import save_as_2018
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
 from run_folder import make_run
+from safetensors.numpy import save
 from torch import nn
 from voc_tree import write_voc
 
@@ -53,19 +55,19 @@ from training.resume import read_resume, set_up
 from training.run import Run
 from visu.report_page import write_report
 
-LONGEST_LINE = 2000  # characters of a message
+LONGEST_LINE = 2000  # characters in a message
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader and what it reads.
+    """A reader and its sample files.
 
     Attributes:
-        file: where the damaged bytes go.
-        read: takes no argument.
-        samples: valid files, which it takes.
-        pieces: that the damage is made of.
-        zipped: the archives among the samples are damaged inside, too.
+        file: the file that is damaged.
+        read: reads it.
+        samples: the contents of valid files.
+        pieces: bytes to insert as damage.
+        zipped: damage members inside the archives among the samples, too.
     """
 
     file: Path
@@ -81,12 +83,12 @@ class Reader:
         return damaged(rng, self.samples, self.pieces)
 
     def refusal(self, data: bytes) -> str | None:
-        """Why these bytes are refused, or None where they are taken.
+        """The message if these bytes are bad input, or None if they can be read.
 
         Raises:
-            AssertionError: not as it should be: more than a line, endless, or without the place of
-                the file (it may name the one beside it that does not fit).
-            Exception: of any other kind than an InputError is what the tests are looking for.
+            AssertionError: the message has several lines, is too long, or doesn't name the file
+                or one beside it.
+            Exception: any other error is a finding of the tests.
         """
         self.file.write_bytes(data)
         try:
@@ -103,7 +105,7 @@ class Reader:
 
 
 def small(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """A network of AlexNet's make with as few weights as can be."""
+    """A network built like AlexNet with as few weights as possible."""
     features = conv_layers(2 if sobel else 3, [(4, 3, 2, 1), "pool 3/2"])
     hidden = [nn.Dropout(0.5), nn.Linear(4 * 4, 3), nn.ReLU(inplace=True)]
     return ConvNet("small", features, 2, nn.Sequential(*hidden), 3, out, sobel)
@@ -111,7 +113,7 @@ def small(sobel: bool = False, out: int = 1000) -> ConvNet:
 
 @contextmanager
 def small_networks() -> Iterator[None]:
-    """Only the smallest network is known: to build those of the papers takes seconds."""
+    """Register only the smallest network: building those of the papers takes seconds."""
     known = dict(MODELS)
     MODELS.clear()
     MODELS["small"] = small
@@ -163,7 +165,7 @@ def checkpoints(folder: Path) -> Reader:
 
 
 def resumed(folder: Path) -> Reader:
-    """A checkpoint that a run goes on from."""
+    """A checkpoint from which a run resumes."""
     write_images(folder / "images", 7)
     images = find_images(folder / "images")
     path = folder / "c.pth.tar"
@@ -304,8 +306,6 @@ def tiny_annotations(folder: Path) -> Reader:
 
 
 def tiny_archive(folder: Path) -> Reader:
-    import zipfile
-
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         top = "tiny-imagenet-200"
@@ -365,6 +365,11 @@ def list_file(folder: Path) -> Reader:
     return Reader(path, lambda: find_images(path).labels, [text])
 
 
+def _read_features(path: Path) -> None:
+    _, found = read_rows(path)
+    check_finite(path, found, 0)
+
+
 def feature_rows(folder: Path) -> Reader:
     path = folder / "x.npy"
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
@@ -373,24 +378,15 @@ def feature_rows(folder: Path) -> Reader:
         np.save(path, array)
         samples.append(path.read_bytes())
 
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, samples, (*WORDS, b"'descr': '|O'", b"(7, 99999999)", b"True"))
+    pieces = (*WORDS, b"'descr': '|O'", b"(7, 99999999)", b"True")
+    return Reader(path, lambda: _read_features(path), samples, pieces)
 
 
 def feature_tensors(folder: Path) -> Reader:
-    from safetensors.numpy import save
-
     path = folder / "x.safetensors"
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
-
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, [save({"features": rows}), save({"a": rows, "features": rows})])
+    samples = [save({"features": rows}), save({"a": rows, "features": rows})]
+    return Reader(path, lambda: _read_features(path), samples)
 
 
 def feature_pickles(folder: Path) -> Reader:
@@ -398,12 +394,7 @@ def feature_pickles(folder: Path) -> Reader:
     rows = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
     samples = [array_pickle(rows), rows_pickle(rows)]
     samples += [pickle.dumps(each, p) for each in (rows, tuple(rows)) for p in (0, 2, 4, 5)]
-
-    def read() -> None:
-        _, found = read_rows(path)
-        check_finite(path, found, 0)
-
-    return Reader(path, read, samples, OPCODES)
+    return Reader(path, lambda: _read_features(path), samples, OPCODES)
 
 
 def names_of_rows(folder: Path) -> Reader:
@@ -423,29 +414,13 @@ def _read_report(exp: Path) -> None:
     write_report(exp)
 
 
-def metrics(folder: Path) -> Reader:
-    path = _run(folder) / "metrics.jsonl"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def configuration(folder: Path) -> Reader:
-    path = _run(folder) / "config.json"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def listing(folder: Path) -> Reader:
-    path = _run(folder) / "images.txt"
-    return Reader(path, lambda: _read_report(path.parent), [path.read_bytes()])
-
-
-def epoch_assignment(folder: Path) -> Reader:
+def _file_of_a_run(folder: Path, name: str) -> Reader:
     exp = _run(folder)
-    path = exp / "assignments" / "epoch_0001.npy"
-    return Reader(path, lambda: _read_report(exp), [path.read_bytes()])
+    return Reader(exp / name, lambda: _read_report(exp), [(exp / name).read_bytes()])
 
 
 def stored_stage(folder: Path) -> Reader:
-    """Which is never refused, but found to be damaged."""
+    """A damaged one is made again; there is no message."""
     path, key = folder / "features.npz", {"size": 32}
     save_arrays(path, key, {"rows": np.arange(6.0).reshape(2, 3)})
     return Reader(path, lambda: load_arrays(path, key), [path.read_bytes()], zipped=True)
@@ -457,7 +432,12 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
         assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
-        feature_tensors, feature_pickles, names_of_rows, metrics, configuration, listing,
-        epoch_assignment, stored_stage,
+        feature_tensors, feature_pickles, names_of_rows, stored_stage,
     )
 }  # fmt: skip
+READERS.update(
+    metrics=partial(_file_of_a_run, name="metrics.jsonl"),
+    configuration=partial(_file_of_a_run, name="config.json"),
+    listing=partial(_file_of_a_run, name="images.txt"),
+    epoch_assignment=partial(_file_of_a_run, name="assignments/epoch_0001.npy"),
+)

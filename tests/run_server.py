@@ -1,18 +1,19 @@
-"""Runs of main.py that start at once: a process that has imported everything forks them.
+"""Starts runs of main.py without delay: this process has imported everything and forks.
 
 Usage: run_server.py, with a request on each line of stdin, as JSON:
 
     {"start": [arguments of main.py], "ranks": 2, "folder": "/tmp/x"}
-        starts so many processes, which meet as torchrun's do, and answers with their numbers. Each
-        is the first of a process group, and writes what it prints to `folder`/output_<rank>. The
-        first one notes the stage that it is in in `folder`/stage, and the number of its changes to
-        files in `folder`/changes. Further: with "kill_at": 7 it kills itself just before that
-        change, with "stuck_in": a stage it computes there for ever, with "pause_in": [a stage, 2]
-        it makes `folder`/paused when it comes there the second time, and waits until that is gone.
-        "beat" is the time between two signs of life in seconds.
-    {"wait": [their numbers]}
-        answers with their exit statuses, once all have ended; −9 after SIGKILL, which those get
-        that do not end in minutes.
+        starts this many processes, connected as under torchrun, and answers with their IDs. Each
+        leads a process group and prints to `folder`/output_<rank>. Rank 0 keeps its current stage
+        in `folder`/stage and the number of its changes to files in `folder`/changes. Options for
+        rank 0: "kill_at": 7 kills it just before that change; "stuck_in": STAGE makes it compute
+        there for ever; "pause_in": [STAGE, 2] makes it create `folder`/paused when it reaches the
+        stage for the second time, and wait until that file is gone. Options for all ranks: "beat",
+        the seconds between two heartbeats; "silence", the seconds after which other ranks than 0
+        print an error; "print_buffers", which prints the sum of each buffer after every epoch.
+    {"wait": [process IDs]}
+        answers with the exit statuses once all have ended; −9 means SIGKILL, which a process also
+        gets if it runs for minutes.
 """
 
 import collections
@@ -31,12 +32,16 @@ from typing import Any
 
 import torch
 from conftest import tiny
+from networks import plain
 from runs import STAGES
+from torch import nn
 
 import main
+import training.run
 from cluster import pickles
 from models import MODELS
 from parallel import heartbeat
+from parallel.collectives import broadcast_buffers
 from system import cli
 from training import experiment
 from training.run import Run
@@ -46,14 +51,14 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def shared(path: Path) -> mmap.mmap:
-    """A number in a file that other processes can read at any time."""
+    """A number in a file, which other processes can read at any time."""
     path.write_bytes(bytes(8))
     with path.open("r+b") as file:
         return mmap.mmap(file.fileno(), 8)
 
 
 def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
-    """Put the number of the stage there, of those under way the innermost."""
+    """Write the number of the innermost stage under way."""
     paused = Path(request["folder"], "paused")
     times: collections.Counter[str] = collections.Counter()
 
@@ -66,7 +71,7 @@ def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
             while paused.exists():
                 time.sleep(0.001)
         if stage == request.get("stuck_in"):
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # without Python's lock
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # holds no GIL
         yield
         noted[0] = before
 
@@ -96,8 +101,7 @@ def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
 
 
 def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
-    """Count what is done to files below a folder: each time one is opened to be written, flushed to
-    the disk, renamed or removed."""
+    """Count the changes to files below a folder: opening for writing, fsync, renaming, removing."""
 
     def change() -> None:
         number = int.from_bytes(count[:8], "little") + 1
@@ -123,10 +127,10 @@ def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
 
 
 def run(request: dict[str, Any], rank: int, port: int) -> int:
-    """What a forked process does."""
+    """Run main.py in a forked process."""
     folder = Path(request["folder"])
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who is in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     output = os.open(folder / f"output_{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -136,8 +140,11 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=ranks)
         os.environ.update(WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    MODELS["tiny"] = tiny
+    MODELS.update(tiny=tiny, plain=plain)
     heartbeat.BEAT = request.get("beat", heartbeat.BEAT)
+    cli.LONGEST_SILENCE = request.get("silence", cli.LONGEST_SILENCE)
+    if "print_buffers" in request:
+        training.run.broadcast_buffers = broadcast_and_print
     if rank > 0:
         return cli.run(main.main, main.parse_args, request["start"])
     stage = shared(folder / "stage")
@@ -146,6 +153,12 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     status = cli.run(main.main, main.parse_args, request["start"])
     stage[0] = STAGES.index("end")
     return status
+
+
+def broadcast_and_print(model: nn.Module) -> None:
+    """In place of `broadcast_buffers` in `training.run`."""
+    broadcast_buffers(model)
+    sys.stdout.write(f"{[float(buffer.double().sum()) for buffer in model.buffers()]}\n")
 
 
 def fork(request: dict[str, Any], rank: int, port: int) -> int:
@@ -162,7 +175,7 @@ def fork(request: dict[str, Any], rank: int, port: int) -> int:
 
 @contextlib.contextmanager
 def killed_after(seconds: int, pids: list[int]) -> Iterator[None]:
-    """End processes that have not come to their end by then: a test shall fail, and not hang."""
+    """Kill processes that run longer: a test fails then, and doesn't hang."""
 
     def kill(number: int, frame: object) -> None:
         for pid in pids:
@@ -185,7 +198,7 @@ def answer(request: dict[str, Any]) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("[]\n")  # all is imported
+    sys.stdout.write("[]\n")  # imports are done
     sys.stdout.flush()
     while line := sys.stdin.readline():
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, that a test can kill or send signals, and what they left."""
+"""Runs in their own processes, which a test can kill or signal, and helpers to compare runs."""
 
 import json
 import os
@@ -24,12 +24,12 @@ STAGES = (
 )  # fmt: skip
 FLAGS = (
     "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 3 --checkpoints 7 --probe 2 "
-    "--device cpu --precision fp32 --workers"
+    "--device cpu --precision fp32"
 )
 
 
 class Server:
-    """tests/run_server.py, as a test has it."""
+    """A client of tests/run_server.py."""
 
     def __init__(self) -> None:
         settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
@@ -47,24 +47,24 @@ class Server:
         ranks: int = 1,
         workers: int = 0,
         more: Sequence[str] = (),
+        flags: str = FLAGS,
         **options: Any,
     ) -> list[int]:
-        """Start a run in `folder`/exp, or go on with the one that is there. Returns the processes'
-        numbers.
+        """Start a run in `folder`/exp, or resume the run there. Returns the process IDs.
 
         Args:
-            more: flags of main.py.
-            options: of a request to tests/run_server.py.
+            more: flags of main.py after `flags`.
+            options: further fields of the request to tests/run_server.py.
         """
         folder.mkdir(exist_ok=True)
         (folder / "stage").unlink(missing_ok=True)
-        flags = f"{data} {FLAGS} {workers} --exp {folder / 'exp'} --resume auto".split()
+        command = f"{data} {flags} --workers {workers} --exp {folder / 'exp'} --resume auto".split()
         return self._ask(
-            {"start": [*flags, *more], "ranks": ranks, "folder": str(folder), **options}
+            {"start": [*command, *more], "ranks": ranks, "folder": str(folder), **options}
         )
 
     def wait(self, processes: list[int]) -> list[int]:
-        """Their exit statuses."""
+        """Wait for processes to end. Returns their exit statuses."""
         return self._ask({"wait": processes})
 
     def _ask(self, request: dict[str, Any]) -> list[int]:
@@ -89,28 +89,28 @@ def server() -> Iterator[Server]:
 
 
 def stage_of(folder: Path) -> str:
-    """The stage that a run is in, or was when it ended."""
+    """The current stage of a run, or its last one."""
     noted = folder / "stage"
     return STAGES[noted.read_bytes()[0]] if noted.exists() and noted.stat().st_size else "start"
 
 
 def wait_for(folder: Path, stage: str) -> None:
-    """Wait until a run is in a stage, or at its end."""
+    """Wait until a run reaches a stage, or its end."""
     while stage_of(folder) not in (stage, "end"):
         time.sleep(0.0005)
 
 
 def send(folder: Path, process: int, number: int, group: bool = False) -> None:
-    """Send a signal to a process, or its group, of a run that pauses, and let that go on."""
+    """Wait until a run pauses, send a signal to one process or its group, and end the pause."""
     while not (folder / "paused").exists():
         time.sleep(0.001)
     (os.killpg if group else os.kill)(process, number)
-    time.sleep(0.1)  # it is noted in a thread
+    time.sleep(0.1)  # a thread receives it
     (folder / "paused").unlink()
 
 
 def wait_until_killed(process: int) -> None:
-    """Wait until a process is no more than a number and its exit status."""
+    """Wait until a process has died and only its exit status is left."""
     while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.001)
 
@@ -143,7 +143,8 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def assert_same(whole: Path, cut: Path) -> None:
-    """The same weights, assignments and metrics, bit for bit, each epoch once; no leftovers."""
+    """Both runs have the same weights, assignments and metrics, bit for bit, with each epoch once,
+    and no temporary files are left."""
     one, other = whole / "exp", cut / "exp"
     names = ["checkpoint.pth.tar", *(f"checkpoints/checkpoint_{n}.pth.tar" for n in (1, 2))]
     for name in names:

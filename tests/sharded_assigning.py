@@ -1,6 +1,6 @@
-"""What test_assign.py starts under torchrun: two processes assign images and cluster features.
+"""Started by test_assign.py under torchrun: two processes assign images and cluster features.
 
-Usage: sharded_assigning.py FOLDER, with the files that the test has put there.
+Usage: sharded_assigning.py FOLDER, with the files of the test.
 """
 
 import sys

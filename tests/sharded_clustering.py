@@ -1,4 +1,4 @@
-"""What test_collectives.py starts under torchrun: each process clusters its share of the features.
+"""Started by test_collectives.py under torchrun: each process clusters its share of the features.
 
 Usage: sharded_clustering.py FOLDER SHARES OUT.npz, where FOLDER has the features as .npy files and
 SHARES are the numbers of rows of the processes, such as 100,0,250,50.
@@ -27,7 +27,7 @@ def main() -> None:
         features = np.load(path)[start : start + shares[rank()]]
         for name, result in cluster(features).items():
             results[f"{path.stem}, {name}"] = result
-    for name, result in results.items():  # what one process has, all have
+    for name, result in results.items():  # the same in all processes
         copies = gather_rows(result[None])
         assert (copies == copies[0]).all(), name
     if rank() == 0:
@@ -35,9 +35,9 @@ def main() -> None:
 
 
 def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
-    """Assignments `(N,)` and losses of k-means and PIC of the rows as they are; the whitening's
-    mean `(D,)` and inverse covariance `(D, D)`, where the axes' signs do not show; k-means of the
-    whitened rows from random points and from points that are far apart."""
+    """Assignments `(N,)` and losses of k-means and PIC on the raw rows; the whitening's mean `(D,)`
+    and inverse covariance `(D, D)`, which don't depend on the axes' signs; k-means on the whitened
+    rows with random and k-means++ initialisation."""
     given = train_kmeans(features.astype(np.float32), K, seed=SEED)
     pic = PIC(sigma=10, pca=None)
     pic.cluster(features)

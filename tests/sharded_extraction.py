@@ -1,7 +1,7 @@
-"""What test_extract_features.py starts under torchrun: extract_features.py with the small network.
+"""Started by test_extract_features.py under torchrun: extract_features.py with the tiny network.
 
-Usage: sharded_extraction.py ARGUMENTS OF extract_features.py; afterwards it does the same with
-`--whiten 6`, into a folder `white` below.
+Usage: sharded_extraction.py ARGUMENTS OF extract_features.py; then the same with `--whiten 6` into
+the subfolder `white`.
 """
 
 import argparse

@@ -5,12 +5,10 @@ import graphlib
 import subprocess
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"clustering", "util"}
-# Rooms, or modules of a room, that each room may import beside its own. `benchmarks` may import
-# all, `visu` and `tools` all but scripts and what stands above them.
+# Rooms, or modules of a room, that each room may import besides itself. `benchmarks` may import
+# everything, `visu` and `tools` everything but scripts and the rooms above them.
 MAY_IMPORT = {
     "system": set(),
     "parallel": {"system"},
@@ -32,7 +30,7 @@ MAY_IMPORT = {
 
 
 def modules() -> dict[str, Path]:
-    """Every module that git knows, but the tests, by its name."""
+    """Every module in git except the tests, by its name."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "*.py"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [Path(line) for line in listed.splitlines() if not line.startswith("tests/")]
@@ -47,7 +45,7 @@ MODULES = modules()
 
 
 def imports_of(module: str) -> set[str]:
-    """The modules of this project that one imports."""
+    """The modules of this project that a module imports."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / MODULES[module]).read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,7 +64,7 @@ def room(module: str) -> str:
 def may_import(module: str, other: str) -> bool:
     if room(other) == room(module):
         return True
-    if room(other) in SCRIPTS:  # benchmarks run what they measure
+    if room(other) in SCRIPTS:  # benchmarks measure it
         return room(module) == "benchmarks" and other == "main"
     if room(module) in SCRIPTS or room(module) == "benchmarks":
         return room(other) != "benchmarks"
@@ -74,12 +72,17 @@ def may_import(module: str, other: str) -> bool:
     return bool({room(other), other} & MAY_IMPORT.get(room(module), below))
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_module_imports_only_what_its_room_may(module: str) -> None:
-    assert {other for other in imports_of(module) if not may_import(module, other)} == set()
+def test_modules_import_only_rooms_below() -> None:
+    wrong = {
+        (module, other)
+        for module in MODULES
+        for other in imports_of(module)
+        if not may_import(module, other)
+    }
+    assert wrong == set()
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     graph = {module: imports_of(module) - {module} for module in MODULES}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
@@ -89,17 +92,14 @@ def test_every_room_is_in_the_table() -> None:
     assert rooms == MAY_IMPORT.keys() - {"clustering", "util"} | {"visu", "tools", "benchmarks"}
 
 
-@pytest.mark.parametrize("name", ["main.py", "clustering.py", "util.py"])
-def test_what_a_newcomer_reads_first_is_short(name: str) -> None:
-    lines = len((ROOT / name).read_text("utf-8").splitlines())
-    assert lines <= {"util.py": 30, "clustering.py": 300}.get(name, 250)
+def test_files_are_short() -> None:
+    lengths = {
+        str(path): len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES.values()
+    }
+    most = {"main.py": 250, "util.py": 30}
+    assert {path: n for path, n in lengths.items() if n > most.get(path, 300)} == {}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_file_has_at_most_300_lines(module: str) -> None:
-    assert len((ROOT / MODULES[module]).read_text("utf-8").splitlines()) <= 300
-
-
-def test_few_files_stand_at_the_top() -> None:
+def test_there_are_few_files_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 13
     assert len(list(ROOT.glob("*.sh"))) <= 8

@@ -1,4 +1,4 @@
-"""A disk that takes no more: what was there stays, and one line says what was wanted."""
+"""A full or failing disk: earlier files stay intact, and one line says what did not fit."""
 
 import contextlib
 import errno
@@ -36,7 +36,7 @@ NO_ROOM = [errno.ENOSPC, errno.EDQUOT, errno.EROFS]
 
 @contextlib.contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """The kernel refuses what is written beyond: EFBIG, in the middle of a file."""
+    """Writing beyond this size fails with EFBIG, in the middle of a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -64,7 +64,7 @@ def write_in_pieces(path: Path) -> None:
 
 
 def failing_sync(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Let the disk say that it has no room when the file of a name is to reach it."""
+    """Let fsync of the files with this name fail with this error."""
     fsync = os.fsync
 
     def fail(handle: int) -> None:
@@ -90,7 +90,7 @@ def test_a_file_that_does_not_fit_is_named_with_its_size_and_the_room(tmp_path: 
 
 
 @pytest.mark.parametrize("number", NO_ROOM)
-def test_a_disk_may_say_it_only_when_all_is_written(
+def test_an_error_of_fsync_is_reported_in_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     path = tmp_path / "f"
@@ -102,9 +102,7 @@ def test_a_disk_may_say_it_only_when_all_is_written(
     assert path.read_text() == "old"
 
 
-def test_what_is_written_reaches_the_disk_and_so_do_the_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_and_their_names_are_fsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
 
@@ -122,12 +120,6 @@ def test_what_is_written_reaches_the_disk_and_so_do_the_names(
     assert synced == ["lines"]
 
 
-def test_an_error_of_another_file_is_left_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as error, atomic_write(tmp_path / "f"):
-        (tmp_path / "gone").read_bytes()
-    assert error.value.filename == str(tmp_path / "gone")
-
-
 def test_a_line_is_appended_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append(path, b"a line\n")
@@ -138,7 +130,7 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"a line\nanother\n"
 
 
-def test_the_clusters_stay_loadable_and_can_be_continued(tmp_path: Path) -> None:
+def test_the_clusters_file_stays_loadable_on_a_full_disk(tmp_path: Path) -> None:
     log = Logger(tmp_path / "clusters")
     log.log([[1]])
     with files_no_larger_than(100), pytest.raises(OSError, match=r"it needs [\d,]+ bytes"):
@@ -148,7 +140,7 @@ def test_the_clusters_stay_loadable_and_can_be_continued(tmp_path: Path) -> None
     assert Logger(log.path).data == [[[1]], [[2]]]
 
 
-def test_a_checkpoint_says_what_it_needs_in_all(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_named_with_its_whole_size(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth.tar"
     small, large = ({"state_dict": {"w": torch.zeros(n)}, "epoch": n} for n in (10, 100_000))
     save_checkpoint(path, small)
@@ -162,7 +154,7 @@ def test_a_checkpoint_says_what_it_needs_in_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_checkpoint_that_cannot_be_read_back_does_not_replace_the_one_before(
+def test_a_checkpoint_that_cannot_be_read_back_does_not_replace_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint.pth.tar"
@@ -181,15 +173,15 @@ def test_a_checkpoint_that_cannot_be_read_back_does_not_replace_the_one_before(
 
 
 @pytest.mark.parametrize("name", ["clusters", "epoch_0001.npy", "metrics.jsonl", "checkpoint.pth"])
-def test_a_run_on_a_full_disk_can_be_gone_on_with(
+def test_a_run_stopped_by_a_full_disk_can_resume(
     name: str,
     tree: Path,
     train: Train,
     error_line: ErrorLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = train(tree, "--epochs", "2", "--no-report", exp="whole")
-    cut = train(tree, "--no-report", exp="cut")
+    whole = train(tree, "--epochs", "2", exp="whole")
+    cut = train(tree, exp="cut")
     kept = (cut / "checkpoint.pth.tar").read_bytes()
     flags = f"{tree} --resume {cut / 'checkpoint.pth.tar'} --epochs 2 --no-report --device cpu"
     with monkeypatch.context() as patch:
@@ -212,7 +204,7 @@ def test_a_run_on_a_full_disk_can_be_gone_on_with(
 def test_a_real_disk_that_fills_up(
     small_disk: Path, tree: Path, train: Train, error_line: ErrorLine
 ) -> None:
-    train(tree, "--no-report", exp="disk/exp")
+    train(tree, exp="disk/exp")
     folder = small_disk / "exp"
     flags = f"{tree} --resume {folder / 'checkpoint.pth.tar'} --epochs 9 --checkpoints 1"
     error = error_line(main, *flags.split())
@@ -226,16 +218,14 @@ def test_a_real_disk_that_fills_up(
     train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--no-report", exp="disk/exp")
 
 
-def test_a_disk_that_can_only_be_read(small_disk: Path, tree: Path, error_line: ErrorLine) -> None:
+def test_a_read_only_disk(small_disk: Path, tree: Path, error_line: ErrorLine) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     error = error_line(main, tree, "--k", "4", "--exp", small_disk / "exp")
     assert error.endswith("exp: cannot write there: Read-only file system")
 
 
-def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(
-    tree: Path, tmp_path: Path
-) -> None:
-    """They do not hear the signal that Python ends them with, where something still holds them."""
+def test_a_run_stopped_by_a_full_disk_ends_its_workers(tree: Path, tmp_path: Path) -> None:
+    """Workers ignore the signal with which Python would end them."""
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --epochs 1"
     flags += " --device cpu --precision fp32"
     command = [sys.executable, "main.py", str(tree), *flags.split()]
@@ -250,13 +240,13 @@ def test_a_run_that_a_full_disk_ends_does_not_wait_for_its_workers(
     assert "checkpoint.pth.tar: File too large: it needs" in line
 
 
-def test_a_full_disk_costs_the_log_and_the_curves_but_not_the_run(
+def test_a_run_continues_if_the_log_and_the_curves_do_not_fit(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     images = image_list("a.png", "b.png")
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "log.txt").symlink_to("/dev/full")
-    (tmp_path / "exp" / "tensorboard").touch()  # no folder can be made there
+    (tmp_path / "exp" / "tensorboard").touch()  # a file, not a folder
     with Experiment(tmp_path / "exp", images, {"verbose": False, "data": "there"}) as experiment:
         for _ in range(3):
             logging.getLogger("deepcluster").info("a line")
@@ -268,7 +258,7 @@ def test_a_full_disk_costs_the_log_and_the_curves_but_not_the_run(
     assert load_metrics(tmp_path / "exp") == [{"epoch": 0, "loss": 1.5}]
 
 
-def test_tensorboard_reads_the_curves_and_forgets_what_a_resumed_run_does_again(
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(
     tmp_path: Path,
 ) -> None:
     first = Curves(tmp_path / "tensorboard", 0)

@@ -54,7 +54,7 @@ def commands(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that a page's headings have as targets of links, as GitHub makes them."""
+    """The anchors that GitHub makes of a page's headings."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
@@ -70,7 +70,7 @@ def exists(name: str) -> bool:
 
 
 def files_of(room: Path) -> list[str]:
-    """The names of a room's modules, and of the rooms in it."""
+    """The names of a room's modules and subfolders."""
     modules = [path.name for path in room.glob("*.py") if path.name != "__init__.py"]
     return [*modules, *(f"{init.parent.name}/" for init in room.glob("*/__init__.py"))]
 
@@ -82,7 +82,7 @@ def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+def test_targets_of_relative_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"\w+:", target):
             continue
@@ -123,7 +123,7 @@ def test_commands_start_scripts_and_modules_that_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=named)
 def test_files_that_pages_name_exist(page: Path) -> None:
-    """With their folder, or at the top, or in any room where the folder is left out."""
+    """A name without its folder may be in any room."""
     in_rooms = {path.name for room in (*ROOMS, ROOT / "recipes") for path in room.rglob("*")}
     for code in words_of_code(page):
         for name in SCRIPT.findall(code):
@@ -154,7 +154,7 @@ def test_tests_that_pages_name_exist(page: Path) -> None:
 
 
 def test_the_readmes_tree_names_every_room_and_script() -> None:
-    """And nothing that is not there. A file stands below its room, or in the room's own line."""
+    """And every name in it exists. A file is listed below its room, or in the room's own line."""
     (tree,) = (
         code for _, code in FENCE.findall((ROOT / "README.md").read_text()) if "__init__" in code
     )

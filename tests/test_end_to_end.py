@@ -1,7 +1,6 @@
-"""Whole runs of `main.py` on small trees."""
+"""Whole runs of `main.py` on small trees of images."""
 
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ import pytest
 import torch
 from conftest import ErrorLine, tiny, write_images
 from PIL import Image
-from runs import assert_same_weights, load_clusters, load_metrics, without_times
+from runs import assert_equal, assert_same_weights, load_clusters, load_metrics, without_times
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -38,7 +37,7 @@ from training.run import Run
 Train = Callable[..., Path]
 
 
-def test_a_run_leaves_what_it_promises(tree: Path, train: Train) -> None:
+def test_a_run_writes_its_files(tree: Path, train: Train) -> None:
     folder = train(tree, "--epochs", "2", "--verbose", "--checkpoints", "4")
 
     clusters = load_clusters(folder)
@@ -100,8 +99,8 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
 def test_every_step_is_sgd_at_one_rate_with_weight_decay_and_momentum(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The body's steps are worked out by hand: v ← m·v + g + wd·w, w ← w − lr·v, with the same lr
-    in every epoch; so are the top layer's, which are without momentum."""
+    """Compared with v ← m·v + g + wd·w, w ← w − lr·v. lr is the same in every epoch; the top layer
+    has no momentum."""
     step = torch.optim.SGD.step
     velocity: dict[nn.Parameter, torch.Tensor] = {}
     counts = {0.9: 0, 0.0: 0}
@@ -124,34 +123,33 @@ def test_every_step_is_sgd_at_one_rate_with_weight_decay_and_momentum(
     assert counts == {0.9: 15, 0.0: 15}
 
 
-@pytest.mark.parametrize(("arch", "size", "epochs"), [("tiny", 32, 4), ("alexnet", 64, 2)])
+def assert_same_run(whole: Path, resumed: Path) -> None:
+    assert_same_weights(whole / "checkpoint.pth.tar", resumed / "checkpoint.pth.tar")
+    assert load_clusters(whole) == load_clusters(resumed)
+    assert without_times(whole) == without_times(resumed)
+
+
 def test_a_run_cut_after_an_epoch_ends_with_the_same_weights(
-    tree: Path, train: Train, arch: str, size: int, epochs: int
+    tree: Path, trained: Path, train: Train
 ) -> None:
-    flags = ["--arch", arch, "--size", str(size), "--epochs"]
-    whole = train(tree, *flags, str(epochs), exp="whole")
-    cut = train(tree, *flags, "1", "--workers", "2", exp="cut")
+    cut = train(tree, "--epochs", "1", "--workers", "2", exp="cut")
     resume = ["--resume", str(cut / "checkpoint.pth.tar")]
-    train(tree, *flags, str(epochs), "--workers", "1", *resume, exp="cut")
-    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
-    assert load_clusters(whole) == load_clusters(cut)
-    assert without_times(whole) == without_times(cut)
+    train(tree, "--epochs", "2", "--workers", "1", *resume, exp="cut")
+    assert_same_run(trained, cut)
 
 
-def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(tree: Path, train: Train) -> None:
-    whole = train(tree, "--epochs", "2", "--checkpoints", "7", exp="whole")
-    cut = whole.with_name("cut")
-    shutil.copytree(whole, cut)  # as if it was killed during epoch 1, or while that was logged
+def test_a_run_cut_within_an_epoch_ends_with_the_same_weights(
+    tree: Path, trained: Path, train: Train
+) -> None:
+    cut = shutil.copytree(trained, trained.with_name("cut"))
     (cut / "checkpoint.pth.tar").unlink()
     midway = cut / "checkpoints" / "checkpoint_1.pth.tar"
     assert read_checkpoint(midway)["step"] == 2
     train(tree, "--epochs", "2", "--resume", str(midway), exp="cut")
-    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
-    assert load_clusters(whole) == load_clusters(cut)
-    assert without_times(whole) == without_times(cut)
+    assert_same_run(trained, cut)
 
 
-def test_a_run_cut_after_an_epochs_last_small_batch(tree: Path, train: Train) -> None:
+def test_a_run_cut_after_the_smaller_last_batch_of_an_epoch(tree: Path, train: Train) -> None:
     flags = ["--reassign", "0.7", "--checkpoints", "4"]  # 28 images in 4 batches of 8
     whole = train(tree, *flags, exp="whole")
     last = whole / "checkpoints" / "checkpoint_1.pth.tar"
@@ -163,7 +161,7 @@ def test_a_run_cut_after_an_epochs_last_small_batch(tree: Path, train: Train) ->
 def test_going_back_in_place_removes_what_came_later_and_says_so(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the run stops again at once: `--resume auto` then goes on from there."""
+    """If the run stops again at once, `--resume auto` resumes from there."""
     flags = ["--checkpoints", "7", "--epochs"]
     folder = train(tree, *flags, "3", exp="exp")
     whole = folder.with_name("whole")
@@ -191,32 +189,22 @@ def test_going_back_in_place_removes_what_came_later_and_says_so(
     assert [line["epoch"] for line in load_metrics(folder)] == [0]
 
     train(tree, *flags, "3", "--resume", "auto")
-    assert_same_weights(whole / "checkpoint.pth.tar", folder / "checkpoint.pth.tar")
-    assert load_clusters(whole) == load_clusters(folder)
-    assert without_times(whole) == without_times(folder)
+    assert_same_run(whole, folder)
 
 
-def test_going_on_from_the_end_removes_nothing(tree: Path, train: Train) -> None:
-    folder = train(tree, "--checkpoints", "5")
-    train(tree, "--epochs", "2", "--resume", str(folder / "checkpoint.pth.tar"))
-    assert (folder / "checkpoints" / "checkpoint_1.pth.tar").exists()
-    assert "removed" not in (folder / "log.txt").read_text()
+def test_a_finished_run_continues_with_another_k(tree: Path, trained: Path, train: Train) -> None:
+    resume = ["--resume", str(trained / "checkpoint.pth.tar")]
+    train(tree, *resume, "--epochs", "3", "--k", "3", exp="trained")
+    assert set(np.load(trained / "assignments" / "epoch_0002.npy")) == {0, 1, 2}
+    assert [len(lists) for lists in load_clusters(trained)] == [4, 4, 3]
+    assert (trained / "checkpoints" / "checkpoint_2.pth.tar").exists()
+    assert "removed" not in (trained / "log.txt").read_text()
 
 
-def test_going_on_from_the_end_with_other_clusters(tree: Path, train: Train) -> None:
-    folder = train(tree)
-    resume = ["--resume", str(folder / "checkpoint.pth.tar")]
-    train(tree, *resume, "--epochs", "2", "--k", "3")
-    assert set(np.load(folder / "assignments" / "epoch_0001.npy")) == {0, 1, 2}
-    assert [len(lists) for lists in load_clusters(folder)] == [4, 3]
-
-
-def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) -> None:
-    """Images that go through the saved network, PCA and centroids by hand end up in the clusters
-    that the run wrote last."""
-    folder = train(tree, "--epochs", "2")
-    checkpoint = read_checkpoint(folder / "checkpoint.pth.tar")
-    model, clusters = load_model(folder / "checkpoint.pth.tar").eval(), checkpoint["clusters"]
+def test_the_saved_clusters_are_those_of_the_finished_network(tree: Path, trained: Path) -> None:
+    """The saved network, PCA and centroids assign each image as the run's last assignment does."""
+    checkpoint = read_checkpoint(trained / "checkpoint.pth.tar")
+    model, clusters = load_model(trained / "checkpoint.pth.tar").eval(), checkpoint["clusters"]
     assert (clusters["algorithm"], clusters["epoch"]) == ("Kmeans", 2)
     images = find_images(tree)
     pixels = [central_crop(32)(Image.open(images.where(i))) for i in range(40)]
@@ -225,72 +213,55 @@ def test_the_saved_clusters_are_the_finished_networks(tree: Path, train: Train) 
     white = (features - clusters["pca_mean"]) @ clusters["pca_matrix"]
     white /= white.norm(dim=1, keepdim=True)
     nearest = torch.cdist(white, clusters["centroids"]).argmin(dim=1)
-    np.testing.assert_array_equal(nearest, np.load(folder / "assignments" / "epoch_0002.npy"))
+    np.testing.assert_array_equal(nearest, np.load(trained / "assignments" / "epoch_0002.npy"))
 
 
-@pytest.mark.parametrize("left", ["nothing", "an older one"])
+@pytest.mark.parametrize("old_report", [False, True])
 def test_a_run_cut_before_its_report_gets_it(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str], left: str
+    tree: Path, trained: Path, train: Train, capsys: pytest.CaptureFixture[str], old_report: bool
 ) -> None:
-    folder = train(tree)
-    page = folder / "report.html"
+    page = trained / "report.html"
     whole = page.read_text()
     page.unlink()
-    if left == "an older one":
+    if old_report:
         page.write_text("of an epoch before")
         os.utime(page, (0, 0))
-    (folder / ".report.html.abcd_123.tmp").touch()
-    train(tree, "--resume", "auto")
+    (trained / ".report.html.abcd_123.tmp").touch()
+    again = ["--epochs", "2", "--resume", "auto"]
+    train(tree, *again, exp="trained", report=True)
     assert "nothing to do" in capsys.readouterr().out
     assert len(page.read_text()) == pytest.approx(len(whole), rel=0.01)
-    assert not list(folder.glob(".*"))
+    assert not list(trained.glob(".*"))
     written = page.stat().st_mtime_ns
-    train(tree, "--resume", "auto")
-    assert page.stat().st_mtime_ns == written, "it is there"
+    train(tree, *again, exp="trained", report=True)
+    assert page.stat().st_mtime_ns == written, "not written again"
 
 
-def test_processes_that_see_other_files_do_not_start(
-    tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+def test_processes_that_see_different_files_do_not_start(
+    tree: Path, trained: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = train(tree)
     monkeypatch.setattr("training.resume.gather_objects", lambda place: [place, None, (0, 7)])
-    with pytest.raises(InputError, match=r"not at the same epoch/batch .* \(1/0, none, 0/7\)"):
-        train(tree, "--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2")
+    with pytest.raises(InputError, match=r"not at the same epoch/batch .* \(2/0, none, 0/7\)"):
+        train(tree, "--resume", str(trained / "checkpoint.pth.tar"), "--epochs", "3")
 
 
-def test_a_run_cut_before_its_last_clustering_can_be_finished(tree: Path, train: Train) -> None:
-    whole = train(tree, exp="whole")
-    cut = train(tree, exp="cut")
-    checkpoint = read_checkpoint(cut / "checkpoint.pth.tar")
-    checkpoint["clusters"]["epoch"] = 0  # as it was saved after the epoch
-    torch.save(checkpoint, cut / "checkpoint.pth.tar")
-    (cut / "assignments" / "epoch_0001.npy").unlink()
-    train(tree, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
-    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
-    again = read_checkpoint(cut / "checkpoint.pth.tar")["clusters"]
-    for name, value in read_checkpoint(whole / "checkpoint.pth.tar")["clusters"].items():
-        assert again[name] == value if isinstance(value, str | int) else again[name].equal(value)
-    assert without_times(whole) == without_times(cut)
-
-
-def test_fp16_learns_what_fp32_learns_and_goes_on_with_its_loss_scale(
-    tree: Path, train: Train
+def test_fp16_learns_like_fp32_and_resumes_with_its_loss_scale(
+    tree: Path, trained: Path, train: Train
 ) -> None:
     flags = ["--epochs", "2", "--checkpoints", "7"]
-    full = train(tree, *flags, exp="full")
     half = train(tree, *flags, "--precision", "fp16", exp="half")
-    expected, losses = ([m["convnet_loss"] for m in load_metrics(f)] for f in (full, half))
+    expected, losses = ([m["convnet_loss"] for m in load_metrics(f)] for f in (trained, half))
     assert losses == pytest.approx(expected, rel=0.02)
     assert losses != expected
     cut = half / "checkpoints" / "checkpoint_1.pth.tar"
     assert read_checkpoint(cut)["grad_scaler"]["scale"] > 1
-    assert read_checkpoint(full / "checkpoint.pth.tar")["grad_scaler"] == {}
+    assert read_checkpoint(trained / "checkpoint.pth.tar")["grad_scaler"] == {}
     whole = shutil.copytree(half, half.with_name("whole"))
     train(tree, *flags, "--precision", "fp16", "--resume", str(cut), exp="half")
     assert_same_weights(whole / "checkpoint.pth.tar", half / "checkpoint.pth.tar")
 
 
-def test_a_resumed_run_keeps_its_settings_and_tells_those_that_changed(
+def test_a_resumed_run_keeps_its_settings_and_logs_changed_ones(
     tree: Path, train: Train, tmp_path: Path
 ) -> None:
     folder = train(tree, "--lr", "0.02")
@@ -303,7 +274,7 @@ def test_a_resumed_run_keeps_its_settings_and_tells_those_that_changed(
 
 
 def test_a_checkpoint_does_not_lift_the_limit_of_an_images_size(tree: Path, train: Train) -> None:
-    """It may be from elsewhere; who goes on with it may."""
+    """The checkpoint may be from elsewhere. Only the flag raises the limit."""
     folder = train(tree, "--max-pixels", "999999999")
     resume = [str(tree), "--resume", str(folder / "checkpoint.pth.tar")]
     assert main.parse_args(resume).max_pixels == MAX_PIXELS
@@ -312,19 +283,20 @@ def test_a_checkpoint_does_not_lift_the_limit_of_an_images_size(tree: Path, trai
     assert main.parse_args([*resume[:2], str(lower / "checkpoint.pth.tar")]).max_pixels == 5000
 
 
-def test_a_run_that_lacks_only_its_last_clusters_goes_on_elsewhere(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_lacks_only_its_last_clustering_finishes_in_another_folder(
+    tree: Path, trained: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No epoch is left to tell of."""
-    folder = train(tree)
-    previous = folder / "checkpoint.previous.pth.tar"
-    capsys.readouterr()
-    other = train(tree, "--resume", str(previous), exp="other")
+    """No epoch is left, so there are no metrics."""
+    previous = trained / "checkpoint.previous.pth.tar"
+    other = train(tree, "--resume", str(previous), "--epochs", "2", exp="other")
     assert not (other / "metrics.jsonl").exists()
     assert capsys.readouterr().out.startswith("Done.\n  files")
-    for name in ("checkpoint.pth.tar", "assignments/epoch_0001.npy"):
-        assert (other / name).exists()
-    assert_same_weights(folder / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
+    assert (other / "assignments" / "epoch_0002.npy").exists()
+    assert_same_weights(trained / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
+    clusters, again = (
+        read_checkpoint(exp / "checkpoint.pth.tar")["clusters"] for exp in (trained, other)
+    )
+    assert_equal(clusters, again, "clusters")
 
 
 def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
@@ -343,47 +315,47 @@ def test_pic_trains_and_resumes(tree: Path, train: Train) -> None:
     assert_same_weights(whole / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
 
 
-def test_resuming_into_a_new_folder_leaves_the_old_one_alone(tree: Path, train: Train) -> None:
-    old = train(tree, exp="old")
-
+def test_resuming_into_a_new_folder_leaves_the_old_one_alone(
+    tree: Path, trained: Path, train: Train
+) -> None:
     def contents() -> dict[Path, bytes | None]:
-        return {path: path.read_bytes() if path.is_file() else None for path in old.rglob("*")}
+        return {path: path.read_bytes() if path.is_file() else None for path in trained.rglob("*")}
 
     before = contents()
-    new = train(tree, "--epochs", "2", "--resume", str(old / "checkpoint.pth.tar"), exp="new")
+    new = train(tree, "--epochs", "3", "--resume", str(trained / "checkpoint.pth.tar"), exp="new")
     assert contents() == before
-    assert [line["epoch"] for line in load_metrics(old)] == [0]
-    assert [line["epoch"] for line in load_metrics(new)] == [1]
+    assert [line["epoch"] for line in load_metrics(new)] == [2]
 
 
-def test_a_released_checkpoint_can_be_resumed(tree: Path, train: Train, tmp_path: Path) -> None:
-    """The released files hold the original's four keys, with DataParallel's names and 10,000
+def test_a_released_checkpoint_can_be_resumed(
+    tree: Path, trained: Path, train: Train, tmp_path: Path
+) -> None:
+    """The released files have the original's four keys, DataParallel's names and another number of
     outputs."""
-    checkpoint = read_checkpoint(train(tree, exp="first") / "checkpoint.pth.tar")
+    checkpoint = read_checkpoint(trained / "checkpoint.pth.tar")
     weights = checkpoint["state_dict"]
     weights["top_layer.weight"], weights["top_layer.bias"] = torch.ones(9, 32), torch.ones(9)
     renamed = {n.replace("features.", "features.module."): w for n, w in weights.items()}
     released = {n: checkpoint[n] for n in ("epoch", "arch", "optimizer")}
     torch.save({**released, "state_dict": renamed}, tmp_path / "released.pth.tar")
-    folder = train(tree, "--epochs", "2", "--resume", str(tmp_path / "released.pth.tar"))
-    assert [line["epoch"] for line in load_metrics(folder)] == [1]
+    folder = train(tree, "--epochs", "3", "--resume", str(tmp_path / "released.pth.tar"))
+    assert [line["epoch"] for line in load_metrics(folder)] == [2]
 
 
-def test_nothing_is_left_to_do(
-    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+def test_a_finished_run_has_nothing_to_do(
+    tree: Path, trained: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = train(tree)
-    before = (folder / "log.txt").read_text()
-    train(tree, "--resume", str(folder / "checkpoint.pth.tar"))
+    before = (trained / "log.txt").read_text()
+    train(tree, "--resume", str(trained / "checkpoint.pth.tar"), "--epochs", "2", exp="trained")
     assert "nothing to do: " in capsys.readouterr().out
-    assert (folder / "log.txt").read_text() == before
+    assert (trained / "log.txt").read_text() == before
 
 
 def test_images_and_pseudo_labels_belong_together(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every image is one colour that tells its index; each batch's targets are looked up again
-    from the pixels that the network was given."""
+    """Each image's colour encodes its index. The targets of each batch are checked against the
+    pixels that the network got."""
     shutil.rmtree(tree)
     tree.mkdir()
     for number in range(40):
@@ -435,7 +407,7 @@ def test_every_kind_of_input_trains(source: str, tmp_path: Path, train: Train) -
     assert (line["nmi_labels"] is None) == (source == "flat png")
 
 
-def test_unreadable_images_are_left_out_and_the_run_goes_on(tmp_path: Path, train: Train) -> None:
+def test_a_run_leaves_unreadable_images_out(tmp_path: Path, train: Train) -> None:
     write_images(tmp_path / "images", 120)
     (tmp_path / "images" / "050.png").write_bytes(b"no image")
     folder = train(tmp_path / "images", "--epochs", "2", "--reassign", "0.3")
@@ -452,15 +424,7 @@ def test_too_many_unreadable_images_stop_the_run(tree: Path, train: Train) -> No
         train(tree)
 
 
-def test_an_unhealthy_run_says_so(tree: Path, train: Train) -> None:
-    for path in tree.rglob("*.png"):
-        Image.new("RGB", (40, 40)).save(path)
-    folder = train(tree)
-    log = (folder / "log.txt").read_text()
-    assert "unhealthy: the features are nearly the same for all images" in log
-
-
-def test_a_batch_without_readable_images_is_passed_over(
+def test_a_batch_without_readable_images_is_skipped(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
@@ -499,7 +463,6 @@ BAD_INPUT = {
     "{tree} --k 4 --start_epoch 200": "--start_epoch 200: must be below --epochs 200",
     "{tree} --clustering PIC --nnn 40": "--nnn 40: each has only 39 neighbours among the 40 images",
     "{tree} --clustering PIC --sigma 0": "argument --sigma: '0' is not a number above 0",
-    "{tree} --clustering PIC --alpha 0": "argument --alpha: '0' is not a number above 0 and",
     "{tree} --clustering PIC --alpha 1": "argument --alpha: '1' is not a number above 0 and",
     "{tree} --k 4 --kmeans_init best": "argument --kmeans_init: invalid choice: 'best'",
 }
@@ -547,12 +510,10 @@ def forget_momentum(checkpoint: dict[str, Any]) -> None:
 
 MALFORMED = {
     "no epoch": (without("epoch"), "its epoch is None"),
-    "an epoch in words": (change(epoch="two"), "its epoch is 'two'"),
-    "no optimizer": (without("optimizer"), "its optimizer is missing or does not fit"),
-    "an empty optimizer": (change(optimizer={}), "its optimizer is missing or does not fit"),
-    "a momentum's shape": (change_momentum, "its optimizer is missing or does not fit"),
-    "a momentum less": (forget_momentum, "its optimizer is missing or does not fit"),
     "an epoch that is true": (change(epoch=True), "its epoch is True"),
+    "no optimizer": (without("optimizer"), "its optimizer is missing or does not fit"),
+    "a momentum's shape": (change_momentum, "its optimizer is missing or does not fit"),
+    "a missing momentum": (forget_momentum, "its optimizer is missing or does not fit"),
     "a step that is true": (change(step=True), "its 'step' is missing or malformed"),
     "a probe in words": (change(knn_top1="good"), "its 'knn_top1' is missing or malformed"),
     "a probe of numbers": (change(knn_top1={1: 2}), "its place in the run is malformed"),
@@ -561,67 +522,55 @@ MALFORMED = {
         setting(sampler="\x1b[2J"),
         r"its setting sampler is '\x1b[2J', which --samp",
     ),
-    "views of nothing": (setting(transforms=None), "its setting transforms is None, which --tran"),
+    "no transforms": (setting(transforms=None), "its setting transforms is None, which --tran"),
     "a rate below 0": (setting(lr=-1), "its setting lr is -1, which --lr does not take"),
-    "a probe of a half": (setting(probe=0.5), "its setting probe is 0.5, which --probe does not"),
     "weights in words": (setting(reweight="yes"), "its setting reweight is 'yes', which --rewei"),
-    "a list of epochs": (setting(epochs=[3]), "its setting epochs is [3], which --epochs does not"),
-    "a number without end": (
-        setting(reassign=2.0**70),
-        "--reassign 1.18059e+21: of 40 images that",
-    ),
+    "a huge number": (setting(reassign=2.0**70), "--reassign 1.18059e+21: of 40 images that"),
     "no iteration": (without("iteration"), "its 'iteration' is missing or malformed"),
     "no settings": (without("settings"), "its 'settings' is missing or malformed"),
-    "a setting less": (change(settings={}), "was saved mid-epoch with --batch None"),
-    "empty clusters": (change(clusters={}), "its place in the run is malformed"),
+    "empty settings": (change(settings={}), "was saved mid-epoch with --batch None"),
     "no clusters": (change(clusters=None), "its place in the run is malformed"),
     "labels too high": (change(assignment=torch.full((40,), 4)), "its place in the run is"),
     "labels of floats": (change(assignment=torch.zeros(40)), "its place in the run is malformed"),
-    "a loss that is a tensor": (change(convnet_loss=[torch.tensor(3), 1]), "its place in the run"),
-    "a count of none": (change(convnet_loss=[1.5, []]), "its place in the run is malformed"),
     "a loss in words": (change(convnet_loss=["a", "b"]), "its place in the run is malformed"),
 }
 
 
 @pytest.mark.parametrize("fault", list(MALFORMED))
-def test_a_malformed_checkpoint_is_not_gone_on_from(
-    fault: str, tree: Path, train: Train, error_line: ErrorLine
+def test_a_malformed_checkpoint_is_bad_input(
+    fault: str, tree: Path, trained: Path, train: Train, error_line: ErrorLine
 ) -> None:
-    folder = train(tree, "--checkpoints", "3")
-    midway = folder / "checkpoints" / "checkpoint_1.pth.tar"
+    midway = trained / "checkpoints" / "checkpoint_1.pth.tar"
     checkpoint = read_checkpoint(midway)
     spoil, message = MALFORMED[fault]
     spoil(checkpoint)
     torch.save(checkpoint, midway)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     flags = f"{tree} --arch tiny --sobel --k 4 --batch 8 --size 32 --workers 0 --resume {midway}"
     assert message in error_line(main, *flags.split())
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "4"), ("--seed", "5"), ("--k", "5")])
-def test_settings_that_an_epoch_hangs_on_cannot_change_in_its_middle(
-    tree: Path, train: Train, flag: str, value: str
+def test_some_settings_cannot_change_within_an_epoch(
+    tree: Path, trained: Path, train: Train, flag: str, value: str
 ) -> None:
-    midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
-    with pytest.raises(
-        InputError, match=r"was saved mid-epoch with --\w+ \d+ and can't resume with"
-    ):
+    midway = trained / "checkpoints" / "checkpoint_1.pth.tar"
+    said = r"was saved mid-epoch with --\w+ \d+ and can't resume with"
+    with pytest.raises(InputError, match=said):
         train(tree, "--resume", str(midway), flag, value)
 
 
 def test_other_images_cannot_take_over_an_epochs_pseudo_labels(
-    tree: Path, train: Train, tmp_path: Path
+    tree: Path, trained: Path, train: Train, tmp_path: Path
 ) -> None:
-    midway = train(tree, "--checkpoints", "3") / "checkpoints" / "checkpoint_1.pth.tar"
+    midway = trained / "checkpoints" / "checkpoint_1.pth.tar"
     moved = shutil.copytree(tree, tmp_path / "moved")
-    train(moved, "--resume", str(midway), exp="of the same names")
+    train(moved, "--resume", str(midway), "--epochs", "2", exp="of the same names")
     (moved / "a" / "000.png").rename(moved / "c" / "000 of a.png")
-    with pytest.raises(
-        InputError,
-        match=r"can't resume with .*, whose images have other names or another order",
-    ):
-        train(moved, "--resume", str(midway), exp="new")
+    said = r"can't resume with .*, whose images have other names or another order"
+    with pytest.raises(InputError, match=said):
+        train(moved, "--resume", str(midway), "--epochs", "2", exp="new")
     assert not (tmp_path / "new").exists()
 
 
@@ -647,29 +596,22 @@ def test_without_verbose_only_the_summary_is_printed(
     assert not logging.getLogger("deepcluster").handlers
 
 
-@pytest.mark.parametrize("decode", ["auto", "pil"])
-def test_the_way_of_decoding_is_recorded(
-    tree: Path, train: Callable[..., Path], decode: str
-) -> None:
-    folder = train(tree, "--decode", decode)
-    assert json.loads((folder / "config.json").read_text())["settings"]["decode"] == decode
-
-
-def test_a_checkpoint_of_before_there_were_methods_goes_on(tree: Path, train: Train) -> None:
-    whole = train(tree, "--epochs", "2", exp="whole")
-    cut = train(tree, "--epochs", "2", "--checkpoints", "7", exp="cut")
+def test_a_checkpoint_without_a_method_resumes(tree: Path, trained: Path, train: Train) -> None:
+    """Checkpoints from before there were several methods are DeepCluster's."""
+    cut = shutil.copytree(trained, trained.with_name("cut"))
     path = cut / "checkpoints" / "checkpoint_1.pth.tar"
     saved = torch.load(path, weights_only=True)
     assert saved.pop("method") == saved["settings"].pop("method") == "deepcluster"
     torch.save(saved, path)
     train(tree, "--resume", str(path), "--epochs", "2", "--checkpoints", "25000", exp="cut")
-    assert_same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+    assert_same_weights(trained / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
 
 
-def test_a_checkpoint_of_another_method_does_not_go_on(tree: Path, train: Train) -> None:
-    folder = train(tree)
-    path = folder / "checkpoint.pth.tar"
+def test_a_checkpoint_of_another_method_is_bad_input(
+    tree: Path, trained: Path, train: Train
+) -> None:
+    path = trained / "checkpoint.pth.tar"
     saved = torch.load(path, weights_only=True)
     torch.save({**saved, "method": "swav"}, path)
     with pytest.raises(InputError, match="holds a run of --method swav, not of deepcluster"):
-        train(tree, "--resume", str(path), "--epochs", "2")
+        train(tree, "--resume", str(path), "--epochs", "3")

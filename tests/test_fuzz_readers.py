@@ -1,8 +1,8 @@
-"""Files damaged at random: every reader of files from elsewhere takes them or refuses them in one
-line that names the file, without a traceback, a hang, or memory that grows.
+"""Files damaged at random: every reader of files from elsewhere either reads them or raises an
+InputError of one line that names the file; no traceback, no hang, no growing memory.
 
-The ordinary tests damage a few of each, always the same; with `--long`, 100,000 of each, in other
-processes. What either has found is kept below.
+The ordinary tests damage a few files for each reader, always the same; with `--long`, 100,000 in
+other processes. Files that once caused an error are kept below.
 """
 
 import copy
@@ -46,26 +46,26 @@ def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return READERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
-def test_valid_files_are_taken(reader: Reader) -> None:
+def test_valid_files_are_read(reader: Reader) -> None:
     for sample in reader.samples:
         assert reader.refusal(sample) is None
 
 
 @FEW
 @given(random=st.randoms(use_true_random=True))
-def test_a_damaged_file_is_taken_or_refused_in_one_line(reader: Reader, random) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_file_is_read_or_one_line(reader: Reader, random) -> None:  # type: ignore[no-untyped-def]
     reader.refusal(reader.damage(random))
 
 
 @FEW
 @given(content=st.binary(max_size=200))
-def test_bytes_at_random_are_taken_or_refused_in_one_line(reader: Reader, content: bytes) -> None:
+def test_random_bytes_are_read_or_one_line(reader: Reader, content: bytes) -> None:
     reader.refusal(content)
 
 
-def test_every_beginning_of_a_file_is_taken_or_refused_in_one_line(reader: Reader) -> None:
+def test_every_truncated_file_is_read_or_one_line(reader: Reader) -> None:
     sample = reader.samples[0]
-    for end in range(0, len(sample), max(len(sample) // 40, 1)):
+    for end in range(0, len(sample), max(len(sample) // 20, 1)):
         reader.refusal(sample[:end])
 
 
@@ -83,7 +83,7 @@ def places_in(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, 
         yield from places_in(content[key], (*place, key))
 
 
-def test_a_checkpoint_with_an_odd_value_anywhere_is_gone_on_from_or_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_odd_value_resumes_or_is_one_line(tmp_path: Path) -> None:
     reader = READERS["resumed"](tmp_path)
     rng = random.Random(0)
     refused = 0
@@ -107,8 +107,8 @@ def archive_of(name: str) -> bytes:
     return file.getvalue()
 
 
-# What was found: a reader, and what in its first valid file was replaced by what. Before, these
-# ended in a traceback, a line without end, gigabytes, or minutes.
+# A reader, and bytes of one of its valid files with their replacement. These once ended in a
+# traceback, an endless message, gigabytes of memory, or minutes of work.
 FOUND = {
     "a name without end": ("oxford", b"keble", b"[" * 3000),
     "an image without end": ("oxford_lists", b"keble", b"[" * 3000),
@@ -139,7 +139,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("case", FOUND)
-def test_what_was_found_stays_found(tmp_path: Path, case: str) -> None:
+def test_earlier_findings_stay_fixed(tmp_path: Path, case: str) -> None:
     name, old, new = FOUND[case]
     reader = READERS[name](tmp_path)
     sample = next((sample for sample in reader.samples if old in sample), None)

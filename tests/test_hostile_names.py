@@ -1,5 +1,5 @@
-"""Names of files and folders are names, whatever is in them: no shell runs them, no page shows them
-as HTML; and no line of ours uses what would make that, or the loading of files, unsafe."""
+"""Hostile names of files and folders: no shell runs them, and no page shows them as HTML. And no
+source file uses a call that makes this, or loading files, unsafe."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ HOSTILE = [
     "* ? [a] ~ $HOME \\ ${x:=$(touch canary)}",
     "-rf --exp",
 ]
-SCRIPTS = {  # with the program that each starts, and the variables that name files
+SCRIPTS = {  # the program that each starts, and the variables that name files
     "main.sh": ("main.py", ["DIR", "EXP"]),
     "recipes/resnet50.sh": ("main.py", ["DIR", "EXP"]),
     "recipes/small.sh": ("main.py", ["DIR", "EXP"]),
@@ -54,7 +54,7 @@ SLURM = {
 
 
 def copy_scripts(folder: Path) -> None:
-    """All shell scripts, and programs that print their arguments in the place of those."""
+    """Copy all shell scripts, and replace their programs by ones that print their arguments."""
     for script in [*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]:
         target = folder / script.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +70,13 @@ def copy_scripts(folder: Path) -> None:
 
 def test_every_script_is_tried() -> None:
     there = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]}
-    # one is sourced, one makes the environment, one takes no file name but MODELROOT (see below)
+    # env.sh is sourced, test.sh takes no names, download_model.sh is tested below
     assert there == {*SCRIPTS, "recipes/env.sh", "test.sh", "download_model.sh"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_names_reach_a_program_as_they_are(tmp_path: Path, script: str) -> None:
-    here = tmp_path / HOSTILE[0]  # also the folder that the scripts lie in
+def test_names_reach_a_program_unchanged(tmp_path: Path, script: str) -> None:
+    here = tmp_path / HOSTILE[0]  # the scripts' own folder, too
     copy_scripts(here)
     _, variables = SCRIPTS[script]
     for number, name in enumerate(HOSTILE):
@@ -101,8 +101,8 @@ def test_names_reach_a_program_as_they_are(tmp_path: Path, script: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_the_download_takes_its_folder_as_it_is(tmp_path: Path, name: str) -> None:
-    """It fails, as there is no server; its folder is there."""
+def test_the_download_uses_its_folder_unchanged(tmp_path: Path, name: str) -> None:
+    """It fails, as there is no server, but makes its folder."""
     root = tmp_path / name
     shutil.copy(ROOT / "download_model.sh", tmp_path)
     (tmp_path / "bin").mkdir()
@@ -125,7 +125,7 @@ def test_the_download_takes_its_folder_as_it_is(tmp_path: Path, name: str) -> No
     assert not list(tmp_path.rglob("canary"))
 
 
-# Calls that no file of ours may make: of a shell, of code in a text, and of files that run code.
+# Calls that no source file may make: of a shell, of code in a string, of loaders that run code.
 FORBIDDEN = {
     "os.system", "os.popen", "eval", "exec", "compile", "__import__", "subprocess.getoutput",
     "subprocess.getstatusoutput", "pickle.load", "pickle.loads", "pickle.Unpickler",
@@ -143,7 +143,7 @@ def sources() -> Iterator[Path]:
 
 
 def unsafe(source: str) -> list[str]:
-    """Calls and bases in a source that are not allowed."""
+    """The forbidden calls and base classes in a source file."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN:
@@ -170,14 +170,14 @@ def unsafe(source: str) -> list[str]:
         "np.load(x, allow_pickle=True)", "class A(pickle.Unpickler): ...", "f = pickle.loads",
     ],
 )  # fmt: skip
-def test_what_is_unsafe_is_seen(line: str) -> None:
+def test_unsafe_calls_are_found(line: str) -> None:
     assert unsafe(line)
 
 
-def test_no_source_does_what_is_unsafe() -> None:
+def test_no_source_file_has_unsafe_calls() -> None:
     found = {str(path.relative_to(ROOT)): unsafe(path.read_text("utf-8")) for path in sources()}
     assert len(found) > 80
-    # the one that restricts it
+    # a subclass that restricts it
     assert found.pop("system/safe_pickle.py") == ["pickle.Unpickler"]
     assert {path: calls for path, calls in found.items() if calls} == {}
 
@@ -190,7 +190,7 @@ FILES = ["script>.png", "--><svg onload=window.ran=4>.png", "{{content}}&lt;b>.p
 def test_pages_of_a_run_over_hostile_names(
     tmp_path: Path, train: Callable[..., Path], browser: "Browser"
 ) -> None:
-    """A folder `<` with a file `script>.png` gives a path that ends a script: `</script>.png`."""
+    """The folder `<` and the file `script>.png` make a path that ends a script: `</script>.png`."""
     tree = tmp_path / "<b onclick=window.ran=6>"
     made = iter(write_images(tmp_path / "made", 16))
     for folder in TAGS:

@@ -1,5 +1,5 @@
-"""Each recipe from its script to its results, on a tiny tree: the flags are those that the script
-gives, and what makes it tiny comes behind them."""
+"""Each recipe from its script to its results, on a few images: the script's flags, then flags that
+make the run small."""
 
 import json
 import subprocess
@@ -17,11 +17,14 @@ from training.resume import OWN_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 HERE = ["--workers", "0", "--device", "cpu", "--precision", "fp32"]
-TINY = [*HERE, *["--batch", "8", "--nmb_cluster", "4", "--epochs", "1", "--reassign", "1"]]
+TINY = [
+    *HERE,
+    *["--batch", "8", "--nmb_cluster", "4", "--epochs", "1", "--reassign", "1", "--no-report"],
+]
 
 
 def flags_of(script: str, *flags: str, **variables: str) -> list[str]:
-    """What a script starts Python with, behind the name of the program."""
+    """The arguments with which a script starts a Python program."""
     done = subprocess.run(
         ["bash", f"./{script}", *flags],
         cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PYTHON": "echo", "PROCESSES": "1", **variables},
@@ -31,9 +34,10 @@ def flags_of(script: str, *flags: str, **variables: str) -> list[str]:
 
 
 def pretrain(script: str, data: Path, exp: Path, *flags: str, **variables: str) -> dict[str, Any]:
-    """Run a recipe of pretraining; returns the settings that the run has had."""
+    """Run a recipe for pretraining with `--arch resnet18_small`. Returns the run's settings."""
     given = flags_of(script, DIR=str(data), **variables)
-    main.main(main.parse_args([*given, *TINY, "--exp", str(exp), *flags]))
+    small = ["--arch", "resnet18_small", "--size", "32"]
+    main.main(main.parse_args([*given, *TINY, *small, "--exp", str(exp), *flags]))
     return json.loads((exp / "config.json").read_text())["settings"]
 
 
@@ -45,29 +49,25 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def resnet50(data: Path, tmp_path: Path) -> Path:
-    """A network of the model zoo's recipe."""
-    exp = tmp_path / "exp"
-    settings = pretrain("recipes/resnet50.sh", data / "train", exp, "--size", "40")
+def test_the_model_zoos_recipe_and_its_probes(data: Path, tmp_path: Path) -> None:
     asked = {"arch": "resnet50", "sobel": True, "transforms": "modelzoo", "lr": 0.1, "wd": -5.0}
-    assert asked.items() <= settings.items()
-    return exp / "checkpoint.pth.tar"
+    args = vars(main.parse_args(flags_of("recipes/resnet50.sh", DIR="images")))
+    assert asked.items() <= args.items()
 
-
-def test_the_model_zoos_recipe_and_its_probes(data: Path, resnet50: Path) -> None:
-    variables = {"DATA": str(data), "MODEL": str(resnet50)}
-    small = [*HERE, *["--size", "40", "--epochs", "1", "--batch_size", "8"]]
+    settings = pretrain("recipes/resnet50.sh", data / "train", tmp_path / "exp")
+    assert settings["transforms"] == "modelzoo"
+    variables = {"DATA": str(data), "MODEL": str(tmp_path / "exp" / "checkpoint.pth.tar")}
+    small = [*HERE, *["--size", "32", "--epochs", "1", "--batch_size", "8"]]
     for protocol in ("modelzoo", "modelzoo-places205", "modelzoo-inat18", "modelzoo-avgpool"):
         command = flags_of("recipes/eval_linear_modelzoo.sh", PROTOCOL=protocol, **variables)
-        exp = resnet50.parent / protocol
+        exp = tmp_path / "exp" / protocol
         eval_linear.main(eval_linear.parse_args([*command, *small, "--exp", str(exp)]))
         layers = json.loads((exp / "linear.json").read_text())["results"]["trained"]
         assert len(layers) == (1 if protocol.endswith("avgpool") else 5)
 
     command = flags_of("recipes/eval_knn.sh", **variables)
     eval_knn.main(eval_knn.parse_args([*command, *HERE, "--k", "3", "10"]))
-    found = json.loads(next(resnet50.parent.glob("knn_*/knn.json")).read_text())
+    found = json.loads(next((tmp_path / "exp").glob("knn_*/knn.json")).read_text())
     assert list(found["results"]["trained"]) == ["3", "10"]
 
 
@@ -91,7 +91,7 @@ def test_a_resumed_run_of_a_recipe_keeps_its_settings(
     script: str, data: Path, tmp_path: Path
 ) -> None:
     exp = tmp_path / "exp"
-    before = pretrain(script, data / "train", exp, "--arch", "resnet18_small", "--size", "32")
+    before = pretrain(script, data / "train", exp)
     resume = ["--resume", str(exp / "checkpoint.pth.tar")]
     given = flags_of(script, *resume, DIR=str(data / "train"), EPOCHS="2")
     args = vars(main.parse_args(given))
@@ -100,8 +100,7 @@ def test_a_resumed_run_of_a_recipe_keeps_its_settings(
 
 
 @pytest.mark.parametrize("script", ["main.sh", "recipes/resnet50.sh", "recipes/small.sh"])
-def test_what_may_be_killed_at_any_time_begins_with_its_recipe(script: str) -> None:
-    """`--resume auto` may be the first start."""
+def test_resume_auto_starts_with_all_settings_of_the_recipe(script: str) -> None:
     at = {"DIR": "/images", "EXP": "/exp"}
     assert flags_of(script, "--resume", "auto", **at) == [
         *flags_of(script, **at),
@@ -110,20 +109,17 @@ def test_what_may_be_killed_at_any_time_begins_with_its_recipe(script: str) -> N
     ]
 
 
-def test_a_size_is_a_number() -> None:
-    env = {"PATH": "/usr/bin:/bin", "PYTHON": "echo", "DIR": "d", "SIZE": "big"}
-    done = subprocess.run(["bash", "recipes/small.sh"], cwd=ROOT, env=env, capture_output=True)
-    assert (done.returncode, done.stderr) == (
-        2,
-        b"small.sh: error: SIZE=big: not a whole number\n",
-    )
-
-
-@pytest.mark.parametrize("script", ["recipes/resnet50.sh", "recipes/small.sh"])
-def test_a_recipe_needs_images(script: str) -> None:
-    bare = {"PATH": "/usr/bin:/bin", "PYTHON": "echo"}
-    done = subprocess.run(["bash", f"./{script}"], cwd=ROOT, env=bare, capture_output=True)
-    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert done.stderr.startswith(
-        f"{Path(script).name}: error: DIR: name a folder of images".encode()
-    )
+@pytest.mark.parametrize(
+    ("script", "variables", "message"),
+    [
+        ("small.sh", {"DIR": "d", "SIZE": "big"}, "SIZE=big: not a whole number"),
+        ("small.sh", {}, "DIR: name a folder of images"),
+        ("resnet50.sh", {}, "DIR: name a folder of images"),
+    ],
+)
+def test_bad_settings_are_one_line(script: str, variables: dict[str, str], message: str) -> None:
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": "echo", **variables}
+    command = ["bash", f"recipes/{script}"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{script}: error: {message}")

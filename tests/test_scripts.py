@@ -1,5 +1,6 @@
-"""The shell scripts: set-up on first use, the embedded default, the paper's settings."""
+"""The shell scripts: set-up on first use, the run on digits, the paper's settings, Slurm."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -9,14 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import write_images
 
 ROOT = Path(__file__).parent.parent
 
 
 def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {n: v for n, v in os.environ.items() if n not in ("DIR", "EXP", "PYTHON", "K")}
-    one = {"PROCESSES": "1"}  # whatever GPUs there are
+    one = {"PROCESSES": "1"}  # independent of the GPUs here
     return subprocess.run(
         ["bash", "-c", script], cwd=cwd, env={**clean, **one, **env}, capture_output=True, text=True
     )
@@ -24,7 +24,7 @@ def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What git holds, at another place."""
+    """A copy of the files in git."""
     tracked = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -37,7 +37,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
-    shortened = "./main.sh --size 64 --reassign 0.05 --precision fp32"
+    shortened = "./main.sh --arch resnet18 --size 33 --reassign 0.05 --precision fp32"
     done = bash(shortened, clone, PYTHON=sys.executable, EPOCHS="1")
     assert done.returncode == 0, done.stderr
     assert "NMI to the folder labels" in done.stdout
@@ -45,19 +45,13 @@ def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
     assert "linear probe" in done.stdout
     assert len(list((clone / "datasets/digits/train").rglob("*.png"))) == 1437
     assert (clone / "exp" / "001" / "checkpoint.pth.tar").exists()
-    assert not (clone / ".venv").exists(), "PYTHON installs nothing"
-
-    quick = clone / "exp" / "001" / "quick.json"
-    quick.write_text("stale")
-    resume = f"{shortened} --resume exp/001/checkpoint.pth.tar"
-    more = bash(resume, clone, PYTHON=sys.executable, EPOCHS="2")
-    assert "linear probe" in more.stdout, more.stderr
-    assert "probe_accuracy" in quick.read_text()
+    assert not (clone / ".venv").exists(), "with PYTHON, nothing is installed"
 
     again = bash(f"{shortened} --k 1500", clone, PYTHON=sys.executable)
     assert again.returncode == 2
-    assert "--nmb_cluster 1500: more clusters than the 1437 images" in again.stderr
-    assert [path.name for path in (clone / "exp").iterdir()] == ["001"], "nothing is left"
+    (error,) = again.stderr.splitlines()
+    assert "--nmb_cluster 1500: more clusters than the 1437 images" in error
+    assert [path.name for path in (clone / "exp").iterdir()] == ["001"], "no empty folder"
 
 
 def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
@@ -88,33 +82,39 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given(clone: Path) -> Non
     assert done.stdout == f"main.py {expected}", done.stderr
 
 
-@pytest.mark.parametrize("workers", ["2.5", "some", "-1"])
-def test_workers_are_a_whole_number(clone: Path, workers: str) -> None:
-    (clone / "main.py").write_text(PRINTER)
-    done = bash("./main.sh", clone, PYTHON=sys.executable, DIR="images", WORKERS=workers)
-    assert done.returncode == 2
-    assert done.stderr == f"main.sh: error: WORKERS={workers}: not a whole number of 0 or more\n"
-
-
-def test_who_stops_the_script_stops_the_training(clone: Path) -> None:
+def test_the_training_has_the_process_id_of_the_script(clone: Path) -> None:
+    """So that a signal to the script stops the training."""
     (clone / "main.py").write_text("import os; print('pid', os.getpid())")
     done = bash("./main.sh & echo script $!; wait", clone, PYTHON=sys.executable, DIR="images")
     said = dict(line.split() for line in done.stdout.splitlines())
     assert said["pid"] == said["script"], done.stderr
 
 
-@pytest.mark.parametrize("flags", ["", "--resume x", "--exp x"])
-def test_with_a_folder_of_images_main_chooses_the_experiments(clone: Path, flags: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "exp", "given"),
+    [
+        ("", "", []),
+        ("--exp x", "", ["x"]),
+        ("--resume x/checkpoint.pth.tar", "", []),
+        ("--resume x/checkpoint.pth.tar", "e", ["{clone}/e"]),
+        ("--resume x/checkpoint.pth.tar --exp y", "e", ["y"]),
+    ],
+)
+def test_main_py_gets_the_experiment_folder_that_is_given(
+    clone: Path, flags: str, exp: str, given: list[str]
+) -> None:
+    """Without one, it chooses a folder itself."""
     (clone / "main.py").write_text(PRINTER)
-    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, DIR="images")
+    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, DIR="images", EXP=exp)
     assert done.returncode == 0, done.stderr
     said = done.stdout.split()
-    assert said[-len(flags.split()) :] == flags.split() if flags else said[-1] == "Kmeans"
-    assert said.count("--exp") == ("--exp" in flags)
+    found = [folder for flag, folder in itertools.pairwise(said) if flag == "--exp"]
+    assert found == [folder.format(clone=clone) for folder in given]
+    assert all(flag in said for flag in flags.split())
     assert not (clone / "exp").exists()
 
 
-def test_a_run_that_begins_or_goes_on_by_itself_has_all_settings(clone: Path) -> None:
+def test_resume_auto_passes_all_settings(clone: Path) -> None:
     (clone / "main.py").write_text(PRINTER)
     variables = {"PYTHON": sys.executable, "DIR": "images"}
     done = bash("./main.sh --resume auto", clone, EXP="e", **variables)
@@ -125,33 +125,24 @@ def test_a_run_that_begins_or_goes_on_by_itself_has_all_settings(clone: Path) ->
     assert nowhere.stderr.startswith("main.sh: error: --resume auto: name the run's folder: EXP=")
 
 
-def test_exp_holds_for_a_resumed_run_too(clone: Path) -> None:
-    (clone / "main.py").write_text(PRINTER)
-    variables = {"PYTHON": sys.executable, "DIR": "images", "EXP": "e"}
-    done = bash("./main.sh --resume x/checkpoint.pth.tar", clone, **variables)
-    assert f"--exp {clone}/e --resume x/checkpoint.pth.tar" in done.stdout
-    flag_wins = bash("./main.sh --resume x/checkpoint.pth.tar --exp y", clone, **variables)
-    assert f"{clone}/e" not in flag_wins.stdout
-
-
 @pytest.mark.parametrize(
     ("flags", "exp", "folder"),
     [
         ("", "", "exp/001"),
         ("", "{clone}/e", "{clone}/e"),
-        ("--exp x/y", "{clone}/e", "x/y"),
         ("--exp=x/y", "", "x/y"),
-        ("--resume x/y/checkpoint.pth.tar", "", "x/y"),
         ("--resume x/y/checkpoint.pth.tar", "{clone}/e", "{clone}/e"),
         ("--res=x/y/checkpoints/checkpoint_3.pth.tar", "", "x/y"),
         ("--resume gone/checkpoint.pth.tar --ex x/y", "", "x/y"),
     ],
 )
-def test_the_digits_run_is_compared_wherever_it_is(
+def test_the_network_of_the_digits_run_is_evaluated(
     clone: Path, flags: str, exp: str, folder: str
 ) -> None:
     folder = folder.format(clone=clone)
+    """Whatever its folder is."""
     (clone / "main.py").write_text("")
+    (clone / "tools" / "make_digits.py").write_text("")
     (clone / "tools" / "eval_quick.py").write_text(PRINTER)
     if folder != "exp/001":
         (clone / folder).mkdir(parents=True)
@@ -162,31 +153,10 @@ def test_the_digits_run_is_compared_wherever_it_is(
     assert f"--model {folder}/checkpoint.pth.tar" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("variables", "flags", "message"),
-    [
-        ({"DIR": "gone"}, "", "gone: no such folder or list file"),
-        ({}, "--lr 0", "argument --lr: '0' is not a number above 0"),
-        ({"EXP": "file/e"}, "", "file/e: cannot write there: Not a directory"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    clone: Path, variables: dict[str, str], flags: str, message: str
-) -> None:
-    (clone / "file").touch()
-    (clone / "datasets").mkdir()
-    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, **variables)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (clone / "exp").exists()
-
-
-@pytest.mark.parametrize("variables", [{}, {"DIR": "."}])
-def test_an_exp_folder_that_cannot_be_made(clone: Path, variables: dict[str, str]) -> None:
+def test_an_exp_folder_that_cannot_be_made(clone: Path) -> None:
     (clone / "exp").touch()
-    write_images(clone / "images", 12)
-    done = bash("./main.sh --k 2", clone, PYTHON=sys.executable, **variables)
+    (clone / "tools" / "make_digits.py").write_text("")
+    done = bash("./main.sh --k 2", clone, PYTHON=sys.executable)
     assert done.returncode == 2
     assert "error: exp: cannot write there" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -202,7 +172,7 @@ sys.exit("no-such-package" in open(sys.argv[-1]).read())
 
 @pytest.fixture
 def packages(tmp_path: Path) -> dict[str, str]:
-    """Variables with which pip finds one package: a uv that notes how it was called."""
+    """Variables with which pip finds one package: a fake uv, which writes down how it is called."""
     about = "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n"
     kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files = {"uv/__main__.py": UV, "uv-1.0.dist-info/METADATA": about}
@@ -216,7 +186,7 @@ def packages(tmp_path: Path) -> dict[str, str]:
 SOURCE = '. recipes/env.sh && "$PYTHON" -c "import sys; print(sys.prefix)"'
 
 
-def test_the_environment_is_made_once_and_brought_up_to_date_when_pins_change(
+def test_the_environment_is_made_once_and_updated_when_pins_change(
     clone: Path, packages: dict[str, str]
 ) -> None:
     (clone / "requirements.txt").write_text("# nothing to install\n")
@@ -229,17 +199,18 @@ def test_the_environment_is_made_once_and_brought_up_to_date_when_pins_change(
     (clone / "requirements.txt").write_text("# still nothing to install\n")
     (clone / ".venv" / "marker").touch()
     assert "Setting up .venv" in bash(SOURCE, clone, **packages).stderr
-    assert (clone / ".venv" / "marker").exists(), "in place"
+    assert (clone / ".venv" / "marker").exists(), "updated in place"
 
     tests = f"requirements=requirements-dev.txt; {SOURCE}"
     assert "Setting up .venv from requirements-dev.txt" in bash(tests, clone, **packages).stderr
-    assert bash(SOURCE, clone, **packages).stderr == "", "it has those of requirements.txt, too"
+    assert bash(SOURCE, clone, **packages).stderr == "", "includes requirements.txt"
     sync = "pip sync --quiet --python .venv/bin/python requirements"
     calls = (clone / "uv-was-called").read_text().splitlines()
     assert calls == [f"{sync}.txt", f"{sync}.txt", f"{sync}-dev.txt"]
 
 
-def test_a_cut_installation_begins_anew(clone: Path, packages: dict[str, str]) -> None:
+def test_a_failed_installation_starts_over(clone: Path, packages: dict[str, str]) -> None:
+    """The second time without uv, where pip takes over."""
     (clone / "requirements.txt").write_text("./no-such-package\n")
     failed = bash(SOURCE, clone, **packages)
     assert failed.returncode == 2
@@ -248,17 +219,11 @@ def test_a_cut_installation_begins_anew(clone: Path, packages: dict[str, str]) -
     (clone / ".venv" / "marker").touch()
     (clone / "requirements.txt").write_text("# nothing to install\n")
     activated = f"{clone}/.venv/bin:{os.environ['PATH']}"
-    done = bash(SOURCE, clone, **packages, PATH=activated, VIRTUAL_ENV=f"{clone}/.venv")
-    assert done.returncode == 0, done.stderr
-    assert not (clone / ".venv" / "marker").exists(), "made again"
-
-
-def test_without_uv_pip_installs(clone: Path, packages: dict[str, str]) -> None:
-    (clone / "requirements.txt").write_text("# nothing to install\n")
-    empty = {**packages, "PIP_FIND_LINKS": str(clone / "docs")}
-    done = bash(SOURCE, clone, **empty)
+    again = {**packages, "PIP_FIND_LINKS": str(clone / "docs"), "PATH": activated}
+    done = bash(SOURCE, clone, **again, VIRTUAL_ENV=f"{clone}/.venv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == str(clone / ".venv")
+    assert not (clone / ".venv" / "marker").exists(), "made from scratch"
 
 
 def test_no_fitting_python(clone: Path) -> None:
@@ -287,7 +252,7 @@ def stub(folder: Path, name: str, script: str) -> None:
         (False, ["install chromium", "update"]),
     ],
 )
-def test_the_ci_gets_debians_chromium_where_there_is_no_browser(
+def test_the_ci_installs_chromium_if_there_is_no_browser(
     clone: Path, network: bool, asked: list[str]
 ) -> None:
     tools = clone / "bin"
@@ -305,11 +270,11 @@ def test_the_ci_gets_debians_chromium_where_there_is_no_browser(
     stub(tools, "chromium", "")
     (clone / "asked").unlink()
     assert bash("bash .ci/run", clone, PATH=str(tools), PYTHON=anything).stderr == ""
-    assert not (clone / "asked").exists(), "it is there"
+    assert not (clone / "asked").exists(), "already installed"
 
 
-def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
-    """PROCESSES says how many; else each GPU has one."""
+def test_several_processes_start_with_torchrun(clone: Path) -> None:
+    """PROCESSES is their number; the default is one per GPU."""
     stub(clone / "bin", "nvidia-smi", "")
     stub(clone / "bin", "getconf", "echo 24")
     gpus = 'if [ "$1" = -c ]; then echo 3; else echo "OMP $OMP_NUM_THREADS:" "$@"; fi'
@@ -319,13 +284,15 @@ def test_many_processes_are_started_with_torchrun(clone: Path) -> None:
     done = bash("./main.sh --seed 2", clone, PATH=path, PROCESSES="", **variables)
     launcher = "OMP 5: -m parallel.launch --standalone --nproc_per_node"
     start = f"{launcher} 3 main.py {clone}/images --workers 8 --verbose --arch"
-    assert done.stdout.startswith(start), "24, shared by three" + done.stderr
+    assert done.stdout.startswith(start), "24 workers for three: " + done.stderr
     assert done.stdout.endswith("--seed 2\n")
     two = bash("./main.sh", clone, PROCESSES="2", **variables)
     assert two.stdout.startswith(f"{launcher} 2 main.py")
-    wrong = bash("./main.sh", clone, PROCESSES="some", **variables)
-    assert wrong.returncode == 2
-    assert wrong.stderr == "main.sh: error: PROCESSES=some: not a whole number of 1 or more\n"
+    for name, value, least in (("PROCESSES", "some", 1), ("WORKERS", "2.5", 0)):
+        wrong = bash("./main.sh", clone, **{**variables, name: value})
+        assert wrong.returncode == 2
+        said = f"main.sh: error: {name}={value}: not a whole number of {least} or more\n"
+        assert wrong.stderr == said
 
 
 SLURM = {
@@ -334,7 +301,7 @@ SLURM = {
 }  # fmt: skip
 
 
-def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clone: Path) -> None:
+def test_a_slurm_job_starts_torchrun_on_its_nodes_and_resumes_when_requeued(clone: Path) -> None:
     stub(clone / "bin", "scontrol", "echo node1; echo node2")
     stub(clone / "bin", "srun", 'echo "$@"; exit 7')
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
@@ -342,25 +309,25 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_goes_on_when_requeued(clon
     shutil.copy(clone / "recipes/slurm.sh", spooled)
     start = f"{spooled} --seed 2"
     done = bash(start, clone, DIR="images", SLURM_SUBMIT_DIR=str(clone), **variables)
-    assert done.returncode == 7, "that of the run"
+    assert done.returncode == 7, "the status of the run"
     assert done.stdout == (
         f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} -m parallel.launch "
-        "--nnodes 2 "
-        "--nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345 "
+        "--nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 "
+        "--rdzv_endpoint node1:22345 "
         f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
         "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --resume auto "
         "--seed 2\n"
     ), done.stderr
 
     other = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
-    assert other.stdout.endswith("--verbose --resume auto --seed 2 --resume o\n"), "the first time"
+    assert other.stdout.endswith("--verbose --resume auto --seed 2 --resume o\n"), "first start"
     (clone / "exp" / "slurm-12345" / "checkpoints").mkdir(parents=True)
     (clone / "exp" / "slurm-12345" / "checkpoints" / "checkpoint_2.pth.tar").touch()
     again = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
     assert again.stdout.endswith("--verbose --seed 2 --resume o --resume auto\n"), again.stderr
 
 
-def test_a_slurm_jobs_folder_is_where_it_was_meant(clone: Path) -> None:
+def test_exp_of_a_slurm_job_is_relative_to_where_it_was_submitted(clone: Path) -> None:
     stub(clone / "bin", "scontrol", "echo node1")
     stub(clone / "bin", "srun", 'echo "$@"')
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
@@ -373,11 +340,11 @@ def test_a_slurm_jobs_folder_is_where_it_was_meant(clone: Path) -> None:
     assert f"--exp {clone.parent}/elsewhere/e --verbose" in done.stdout, done.stderr
 
 
-# The run that srun stands for: it saves a checkpoint when it is told to stop
+# In place of srun: a run that saves a checkpoint when it gets the signal
 RUN = "trap 'sleep 1; echo saved; exit' USR1; touch started; while :; do sleep 0.1; done"
 
 
-def test_a_slurm_job_saves_and_is_put_back_before_its_time_is_up(clone: Path) -> None:
+def test_a_slurm_job_saves_and_is_requeued_before_its_time_is_up(clone: Path) -> None:
     stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
     stub(clone / "bin", "srun", RUN)
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
@@ -393,11 +360,11 @@ def test_a_slurm_job_saves_and_is_put_back_before_its_time_is_up(clone: Path) ->
         ("stopped: SIGTERM", 0, "RUNNING", True),
         ("stopped: SIGTERM", 0, "COMPLETING", False),  # cancelled
         ("stopped: SIGTERM", 7, "RUNNING", False),
-        ("epoch 3", 0, "RUNNING", False),  # at its end
-        ("epoch 3", 143, "RUNNING", True),  # as it began
+        ("epoch 3", 0, "RUNNING", False),  # finished
+        ("epoch 3", 143, "RUNNING", True),  # before it handled signals
     ],
 )
-def test_a_slurm_job_that_is_preempted_is_put_back_and_no_other(
+def test_only_a_preempted_slurm_job_is_requeued(
     clone: Path, last: str, status: int, state: str, back: bool
 ) -> None:
     (clone / "exp" / "e").mkdir(parents=True)
@@ -411,11 +378,11 @@ def test_a_slurm_job_that_is_preempted_is_put_back_and_no_other(
     assert done.stderr == ""
 
 
-def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> None:
+def test_a_slurm_job_is_requeued_even_if_the_run_does_not_stop(clone: Path) -> None:
     script = (clone / "recipes/slurm.sh").read_text()
-    (clone / "recipes/slurm.sh").write_text(script.replace("second < 150", "second < 2"))
+    (clone / "recipes/slurm.sh").write_text(script.replace("second < 150", "second < 1"))
     stub(clone / "bin", "scontrol", 'if [ "$1" = requeue ]; then echo "$@"; else echo node1; fi')
-    stub(clone / "bin", "srun", "trap '' USR1; touch started; sleep 4; echo went on")
+    stub(clone / "bin", "srun", "trap '' USR1; touch started; sleep 3; echo went on")
     variables = {**SLURM, "PATH": f"{clone}/bin:{os.environ['PATH']}", "PYTHON": sys.executable}
     signal = "while [ ! -e started ]; do sleep 0.1; done; kill -USR1 $!; wait $!"
     done = bash(f"recipes/slurm.sh & {signal}", clone, DIR="images", **variables)
@@ -431,7 +398,9 @@ def test_a_slurm_job_is_put_back_also_if_the_run_does_not_stop(clone: Path) -> N
         ({"SLURM_JOB_ID": "1", "DIR": "i", "PROCESSES": "all"}, "PROCESSES=all: not a whole"),
     ],
 )
-def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message: str) -> None:
+def test_bad_settings_of_a_slurm_job_are_one_line(
+    clone: Path, variables: dict[str, str], message: str
+) -> None:
     done = bash("recipes/slurm.sh", clone, PYTHON=sys.executable, **variables)
     assert done.returncode == 2
     assert message in done.stderr
@@ -447,13 +416,14 @@ def test_what_a_slurm_job_needs(clone: Path, variables: dict[str, str], message:
         ".ci/run",
     ],
 )
-def test_scripts_can_be_run(script: str) -> None:
+def test_scripts_are_executable_and_parse(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
 
 
-def test_the_linear_probe_of_the_digits_takes_the_newest_network(clone: Path) -> None:
+def test_the_linear_probe_of_the_digits_uses_the_newest_network(clone: Path) -> None:
     (clone / "eval_linear.py").write_text(PRINTER)
+    (clone / "tools" / "make_digits.py").write_text("")
     none = bash("./eval_linear.sh", clone, PYTHON=sys.executable)
     assert none.returncode == 2
     assert none.stderr.endswith("run ./main.sh first, or name one in MODEL\n")
@@ -487,8 +457,8 @@ def test_the_linear_probe_of_other_data(clone: Path) -> None:
 
 
 @pytest.mark.parametrize(("folder", "start"), [(".", "visu/"), ("visu", "./")])
-def test_pictures_are_drawn_from_any_folder(clone: Path, folder: str, start: str) -> None:
-    """Paths are as they were meant where the script was started."""
+def test_pictures_can_be_drawn_from_any_folder(clone: Path, folder: str, start: str) -> None:
+    """Relative paths start where the script was started."""
     for name in ("gradient_ascent", "activ-retrieval"):
         (clone / "visu" / f"{name}.py").write_text(PRINTER)
     here = clone if folder == "." else clone / folder
@@ -506,21 +476,19 @@ def test_pictures_are_drawn_from_any_folder(clone: Path, folder: str, start: str
 
 
 @pytest.mark.parametrize(
-    ("script", "lacks"), [("gradient_ascent", "MODEL"), ("activ-retrieval", "DATA")]
+    ("script", "missing"),
+    [
+        ("visu/gradient_ascent.sh", "MODEL"),
+        ("visu/activ-retrieval.sh", "DATA"),
+        ("recipes/eval_linear_modelzoo.sh", "DATA"),
+        ("recipes/eval_knn.sh", "MODEL"),
+    ],
 )
-def test_what_the_pictures_need(clone: Path, script: str, lacks: str) -> None:
-    done = bash(f"visu/{script}.sh", clone, PYTHON=sys.executable, MODEL="", DATA="")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(f"{script}.sh: error: {lacks}: name ")
-
-
-@pytest.mark.parametrize("script", ["eval_linear_modelzoo.sh", "eval_knn.sh"])
-@pytest.mark.parametrize("missing", ["DATA", "MODEL"])
-def test_probes_need_data_and_a_network(clone: Path, script: str, missing: str) -> None:
+def test_a_missing_variable_is_one_line(clone: Path, script: str, missing: str) -> None:
     variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "m", missing: ""}
-    done = bash(f"recipes/{script}", clone, **variables)
+    done = bash(script, clone, **variables)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(f"{script}: error: {missing}: name a ")
+    assert done.stderr.startswith(f"{Path(script).name}: error: {missing}: name ")
 
 
 def test_the_model_zoos_linear_probe(clone: Path) -> None:

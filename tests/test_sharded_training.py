@@ -1,52 +1,22 @@
-"""Training on several processes, started with torchrun (gloo, CPU)."""
+"""Training with several processes (gloo, CPU)."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import ROOT, Server, load_metrics, output_of
 from sklearn.metrics import adjusted_rand_score
 
 from system.locks import sole_user
 
-ROOT = Path(__file__).parents[1]
 GROUNDS = [(20, 20, 20), (235, 235, 235), (220, 30, 30), (30, 220, 30), (30, 30, 220)]
-PLAIN = "--arch plain --k 5 --lr 0.02 --size 32 --epochs 2 --workers 0"
-
-
-def start(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run main.py on so many processes of one thread each."""
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", str(processes)]
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    script = str(ROOT / "tests" / "sharded_training.py")
-    return subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), script, *arguments],
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
-def train(processes: int, data: Path, exp: Path, flags: str) -> dict[str, Any]:
-    """Returns the checkpoint that the run ends with."""
-    fixed = ["--device", "cpu", "--precision", "fp32", "--exp", str(exp)]
-    done = start(processes, str(data), *flags.split(), *fixed)
-    assert done.returncode == 0, done.stderr
-    buffers = [line for line in done.stdout.splitlines() if line.startswith("buffers: ")]
-    epochs = len(buffers) // processes
-    assert epochs > 0
-    assert len(set(buffers)) <= epochs, "all processes have the same batch norm"
-    return torch.load(exp / "checkpoint.pth.tar", weights_only=True)
-
-
-def metrics_of(exp: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
+PLAIN = "--arch plain --k 5 --lr 0.02 --size 32 --epochs 2 --device cpu --precision fp32"
 
 
 def write_kinds(folder: Path) -> np.ndarray:
@@ -59,94 +29,100 @@ def write_kinds(folder: Path) -> np.ndarray:
     return kinds
 
 
-def test_three_processes_train_as_one(tmp_path: Path) -> None:
-    """On the same batches, of which the last has a single image: two processes have none of it.
-    One image, in the last process's share, cannot be read. The others are in five clear clusters,
-    so that rounding, which differs, decides about none."""
+def test_three_processes_train_as_one(server: Server, tmp_path: Path) -> None:
+    """The last batch has a single image, so two processes have none of it; one image, in the last
+    process's share, is unreadable. The images form five clear clusters, so that rounding, which
+    differs between the runs, moves no image to another cluster."""
     kinds = write_kinds(tmp_path / "images")
     (tmp_path / "images" / "119.png").write_bytes(b"no image")
     flags = f"{PLAIN} --batch 59 --kmeans_init kmeans++ --seed 32"  # 119 = 59 + 59 + 1
-    one = train(1, tmp_path / "images", tmp_path / "one", flags)
-    many = train(3, tmp_path / "images", tmp_path / "many", flags)
+    for name, ranks in (("one", 1), ("many", 3)):
+        run = server.start(tmp_path / "images", tmp_path / name, ranks, flags=flags)
+        assert server.wait(run) == [0] * ranks, output_of(tmp_path / name)
 
-    for name, weight in one["state_dict"].items():
-        torch.testing.assert_close(many["state_dict"][name], weight, rtol=1e-4, atol=1e-7)
-    assert (tmp_path / "many" / "report.html").exists()
+    one, many = (tmp_path / name / "exp" for name in ("one", "many"))
+    weights, others = (
+        torch.load(exp / "checkpoint.pth.tar", weights_only=True)["state_dict"]
+        for exp in (one, many)
+    )
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-4, atol=1e-7)
+    assert (many / "report.html").exists()
     for file in ("epoch_0000.npy", "epoch_0001.npy", "epoch_0002.npy"):
-        first, second = (np.load(tmp_path / n / "assignments" / file) for n in ("one", "many"))
+        first, second = (np.load(exp / "assignments" / file) for exp in (one, many))
         assert first[119] == second[119] == -1
         assert adjusted_rand_score(first[:119], kinds[:119]) == 1
         np.testing.assert_array_equal(second, first)
-    for first, second in zip(
-        metrics_of(tmp_path / "one"), metrics_of(tmp_path / "many"), strict=True
-    ):
-        assert second["convnet_loss"] == pytest.approx(first["convnet_loss"], rel=1e-4)
-        assert second["iterations"] == first["iterations"]
+    for expected, found in zip(load_metrics(one), load_metrics(many), strict=True):
+        assert found["convnet_loss"] == pytest.approx(expected["convnet_loss"], rel=1e-4)
+        assert found["iterations"] == expected["iterations"]
     for name in ("bad_images.txt", "images.txt"):
-        assert (tmp_path / "many" / name).read_text() == (tmp_path / "one" / name).read_text()
+        assert (many / name).read_text() == (one / name).read_text()
 
 
-def test_a_cut_run_of_two_processes_goes_on_within_an_epoch(tree: Path, tmp_path: Path) -> None:
-    """With batch norm and dropout, which each process has of its own."""
-    flags = "--arch tiny --sobel --k 4 --batch 8 --lr 0.01 --size 32 --epochs 2 --checkpoints 7"
-    whole = train(2, tree, tmp_path / "whole", flags)
-    cut = tmp_path / "whole" / "checkpoints" / "checkpoint_1.pth.tar"
-    assert torch.load(cut, weights_only=True)["step"] == 2
-    resumed = train(2, tree, tmp_path / "resumed", f"--resume {cut} --workers 2")
-    for name, weight in whole["state_dict"].items():
-        assert torch.equal(resumed["state_dict"][name], weight), name
-    assert len(metrics_of(tmp_path / "whole")) == 2
+def test_all_processes_have_the_same_batch_norm(server: Server, tree: Path, tmp_path: Path) -> None:
+    run = server.start(tree, tmp_path / "run", ranks=2, print_buffers=True)
+    assert server.wait(run) == [0, 0], output_of(tmp_path / "run")
+    first, second = (
+        [line for line in (tmp_path / "run" / f"output_{rank}").open() if line.startswith("[")]
+        for rank in range(2)
+    )
+    assert len(first) == 3, "epochs"
+    assert first == second
+
+
+def error_of_both(server: Server, tree: Path, folder: Path, flags: str) -> str:
+    """Run two processes, which both end with status 2. Returns the last line that each prints."""
+    processes = server.start(tree, folder, ranks=2, flags=flags, silence=0)
+    assert server.wait(processes) == [2, 2], output_of(folder)
+    assert "Traceback" not in output_of(folder)
+    first, second = ((folder / f"output_{rank}").read_text().splitlines() for rank in range(2))
+    assert first[-1] == second[-1]
+    return first[-1]
 
 
 @pytest.mark.parametrize("damaged", [range(2), range(38, 40)])
 def test_too_many_unreadable_images_stop_all_processes(
-    tree: Path, tmp_path: Path, damaged: range
+    server: Server, tree: Path, tmp_path: Path, damaged: range
 ) -> None:
-    """Whichever process has them."""
+    """It doesn't matter in which process's share they are."""
     for path in np.array(sorted(tree.rglob("*.png")))[damaged]:
         path.write_bytes(b"no image")
-    flags = f"{PLAIN} --exp {tmp_path / 'exp'} --device cpu"
-    done = start(2, str(tree), *flags.split())
-    assert done.returncode == 2
-    *_, last = done.stderr.splitlines()
-    assert "error" in last
-    assert "2 of 40 images are unreadable, more than 1%" in last
-    assert "Traceback" not in done.stderr
-    assert len((tmp_path / "exp" / "bad_images.txt").read_text().splitlines()) == 2
+    error = error_of_both(server, tree, tmp_path / "run", PLAIN)
+    assert "2 of 40 images are unreadable, more than 1%" in error
+    bad = tmp_path / "run" / "exp" / "bad_images.txt"
+    assert len(bad.read_text().splitlines()) == 2
 
 
-def test_a_loss_that_is_no_number_stops_all_processes(tree: Path, tmp_path: Path) -> None:
-    flags = f"{PLAIN} --lr 1e30 --batch 7 --exp {tmp_path / 'exp'} --device cpu --precision fp32"
-    done = start(2, str(tree), *flags.split())
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    *_, last = done.stderr.splitlines()
+def test_a_nan_loss_stops_all_processes(server: Server, tree: Path, tmp_path: Path) -> None:
+    error = error_of_both(server, tree, tmp_path / "run", f"{PLAIN} --lr 1e30 --batch 7")
     said = r"became (nan|inf|NaN or infinite) in step \d of epoch 0 .*; nothing was saved yet; try"
-    assert re.search(said, last)
-    assert not (tmp_path / "exp" / "checkpoint.pth.tar").exists()
+    assert re.search(said, error)
+    assert not (tmp_path / "run" / "exp" / "checkpoint.pth.tar").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--k 41", "--nmb_cluster 41: more clusters than the 40 images of"),
-        ("--k 4 --batch 3", "--batch 3: is the total of 2 processes; give 4 or more"),
-        ("--k 1", "argument --nmb_cluster/--k: '1' is not a whole number of 2 or more"),
-    ],
-)
-def test_what_all_processes_refuse_is_said_once(tree: Path, flags: str, message: str) -> None:
-    done = start(2, str(tree), "--arch", "tiny", *flags.split())
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+def test_bad_input_stops_all_processes(server: Server, tree: Path, tmp_path: Path) -> None:
+    error = error_of_both(server, tree, tmp_path / "run", "--arch tiny --k 4 --batch 3")
+    assert "--batch 3: is the total of 2 processes; give 4 or more" in error
 
 
-def test_all_processes_leave_a_folder_that_is_in_use(tree: Path, tmp_path: Path) -> None:
-    """The others do not go on to the features, which they would compute alone."""
-    exp = tmp_path / "exp"
-    exp.mkdir()
-    with sole_user(exp / ".lock", "busy"):
-        done = start(2, str(tree), "--arch", "tiny", "--k", "4", "--batch", "8", "--exp", str(exp))
+def test_bad_input_under_the_launcher_is_one_line(tree: Path) -> None:
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "main.py", str(tree), "--k", "41"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "another run of main.py is working there" in line
+    assert "--nmb_cluster 41: more clusters than the 40 images of" in line
+
+
+def test_all_processes_stop_if_another_run_uses_the_folder(
+    server: Server, tree: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "run" / "exp"
+    exp.mkdir(parents=True)
+    with sole_user(exp / ".lock", "busy"):
+        error = error_of_both(server, tree, tmp_path / "run", "--arch tiny --k 4 --batch 8")
+    assert "another run of main.py is working there" in error

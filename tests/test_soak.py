@@ -1,4 +1,4 @@
-"""A long run takes no more of the machine at its end than at its beginning."""
+"""A long run uses no more memory, files and processes at its end than at its beginning."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ COUNTED = ("open files", "threads", "processes")
 
 
 def usage() -> Usage:
-    """Of this process, and memory of the workers, too: resident, in MiB."""
+    """Usage of this process; resident memory in MiB, also of the workers."""
     me = Path("/proc/self")
     workers = [pid for file in me.glob("task/*/children") for pid in file.read_text().split()]
     return {
@@ -39,7 +39,7 @@ def _resident(process: Path) -> float:
 
 @pytest.fixture
 def after_epochs(monkeypatch: pytest.MonkeyPatch) -> list[Usage]:
-    """What is in use after each epoch of the runs of a test."""
+    """Usage after each epoch of a test's runs."""
     history: list[Usage] = []
     log_epoch = Experiment.log_epoch
 
@@ -55,20 +55,20 @@ def median(history: list[Usage], name: str) -> float:
     return float(np.median([line[name] for line in history]))
 
 
-def test_six_epochs_open_nothing_that_they_do_not_close(
+def test_six_epochs_close_what_they_open(
     tree: Path, train: Train, after_epochs: list[Usage]
 ) -> None:
-    train(tree, "--epochs", "6", "--no-report", "--checkpoints", "3", "--keep", "2")
+    train(tree, "--epochs", "6", "--checkpoints", "3", "--keep", "2")
     for name in COUNTED:
         assert after_epochs[-1][name] <= after_epochs[1][name], name
 
 
-def test_runs_one_after_the_other_leave_nothing_open(
+def test_three_runs_in_a_row_close_what_they_open(
     tree: Path, train: Train, after_epochs: list[Usage]
 ) -> None:
-    at_first, before = usage(), []  # other tests may have left helpers of theirs
+    at_first, before = usage(), []  # other tests may have left processes
     for number in range(3):
-        train(tree, "--no-report", "--workers", "1", exp=str(number))
+        train(tree, "--workers", "1", exp=str(number))
         before.append(usage())
     for name in COUNTED:
         assert before[2][name] <= before[1][name], name

@@ -1,5 +1,4 @@
-"""Whole runs over data that nobody has cleaned: what each script does with every kind of file and
-every kind of name."""
+"""Whole runs over uncleaned data: every script on every kind of file and every kind of name."""
 
 import csv
 import json
@@ -56,8 +55,7 @@ REASONS |= {
 
 @pytest.fixture
 def uncleaned(tmp_path: Path) -> Path:
-    """Every kind of file, names of every kind, what is no file, and folders that lead round in a
-    circle."""
+    """Every kind of image and of name, a pipe, a broken link, and links in circles."""
     root = tmp_path / "uncleaned"
     (root / "zoo").mkdir(parents=True)
     for name, kind in ZOO.items():
@@ -84,10 +82,10 @@ def test_a_run_over_uncleaned_data(
     uncleaned: Path, train: Train, monkeypatch: pytest.MonkeyPatch, decode: str
 ) -> None:
     monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
-    exp = train(uncleaned, "--decode", decode, "--workers", "1")
+    exp = train(uncleaned, "--decode", decode, "--workers", "1", report=True)
     listed = from_lines(read_text(exp / "images.txt"))
     expected = {f"zoo/{name}" for name in (*ZOO, "gone.png", "pipe.png")} | set(LINES)
-    assert sorted(listed) == sorted(expected), "each once, whatever the links"
+    assert sorted(listed) == sorted(expected), "each once, despite the links"
     check_left_out(from_reasons(read_text(exp / "bad_images.txt")))
     log = (exp / "log.txt").read_text()
     assert log.count("left out, unreadable") == len(REASONS)
@@ -98,7 +96,7 @@ def test_a_run_over_uncleaned_data(
     assert read_run(exp).images.names == listed
 
 
-def test_every_script_takes_uncleaned_data(
+def test_every_script_handles_uncleaned_data(
     uncleaned: Path,
     train: Train,
     tmp_path: Path,
@@ -107,7 +105,7 @@ def test_every_script_takes_uncleaned_data(
 ) -> None:
     monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
     monkeypatch.setattr(prepare_data, "MOST_UNREADABLE", 1.0)
-    exp = train(uncleaned, "--no-report")
+    exp = train(uncleaned)
     model, prefix = str(exp / "checkpoint.pth.tar"), f"{uncleaned}/"
     everywhere = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
     good = sorted(set(from_lines(read_text(exp / "images.txt"))) - set(REASONS))
@@ -165,12 +163,12 @@ def test_a_lower_limit_of_pixels_leaves_images_out_by_name(
     assert json.loads((exp / "config.json").read_text())["settings"]["max_pixels"] == 1760
     resumed = ["--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2"]
     train(tree, *resumed, "--max-pixels", str(10**9))
-    assert not (exp / "bad_images.txt").exists(), "with a higher one they are read again"
+    assert not (exp / "bad_images.txt").exists(), "read with the higher limit"
     assert (np.load(exp / "assignments" / "epoch_0002.npy") >= 0).all()
     assert "max_pixels 1760 → 1000000000" in (exp / "log.txt").read_text()
 
 
-def test_images_that_vanish_between_listing_and_reading_are_left_out(
+def test_images_that_vanish_after_listing_are_left_out(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unreadable, "MOST_UNREADABLE", 1.0)
@@ -188,7 +186,7 @@ def test_images_that_vanish_between_listing_and_reading_are_left_out(
     assert set(bad.values()) == {"No such file or directory"}
 
 
-def test_an_image_that_was_away_for_an_epoch_comes_back(
+def test_an_image_unreadable_for_one_epoch_comes_back(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 120)
@@ -215,7 +213,7 @@ def test_an_image_that_was_away_for_an_epoch_comes_back(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "said"),
     [
         ("added", "40 there, 41 now: 1 added, such as b/new.png"),
         ("removed", "40 there, 39 now: 1 removed, such as b/004.png"),
@@ -223,7 +221,7 @@ def test_an_image_that_was_away_for_an_epoch_comes_back(
     ],
 )
 def test_a_changed_data_set_is_noticed_at_resume(
-    tree: Path, train: Train, tmp_path: Path, change: str, told: str
+    tree: Path, train: Train, tmp_path: Path, change: str, said: str
 ) -> None:
     exp = train(tree)
     before = (exp / "checkpoint.pth.tar").read_bytes()
@@ -235,7 +233,7 @@ def test_a_changed_data_set_is_noticed_at_resume(
     else:
         shutil.copy(old, new)
     onward = ["--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2"]
-    with pytest.raises(InputError, match=re.escape(f"images.txt ({told}); give another --exp")):
+    with pytest.raises(InputError, match=re.escape(f"images.txt ({said}); give another --exp")):
         train(tree, *onward)
     assert (exp / "checkpoint.pth.tar").read_bytes() == before
     other = train(tree, *onward, exp="other")
@@ -244,9 +242,7 @@ def test_a_changed_data_set_is_noticed_at_resume(
     assert listed == find_images(tree).names
 
 
-def test_a_list_in_another_order_is_another_data_set(
-    tree: Path, train: Train, tmp_path: Path
-) -> None:
+def test_a_reordered_list_is_noticed_at_resume(tree: Path, train: Train, tmp_path: Path) -> None:
     paths = find_images(tree).names
     source = tmp_path / "list.txt"
     source.write_text(to_lines(f"images/{path}" for path in paths))
@@ -256,10 +252,10 @@ def test_a_list_in_another_order_is_another_data_set(
         train(source, "--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2")
 
 
-def test_two_extractions_into_one_folder_do_not_meet(
+def test_a_second_extraction_into_a_folder_is_an_error(
     tree: Path, train: Train, tmp_path: Path
 ) -> None:
-    exp = train(tree, "--no-report")
+    exp = train(tree)
     out = tmp_path / "features"
     command = [exp / "checkpoint.pth.tar", tree, "--out", out, "--device", "cpu", "--workers", 0]
     out.mkdir()
@@ -274,12 +270,14 @@ def test_two_extractions_into_one_folder_do_not_meet(
 def test_a_run_in_a_folder_whose_name_is_not_utf_8(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """torch's mapped files and safetensors take no such name."""
-    monkeypatch.setattr(logging.getLogger("deepcluster"), "propagate", False)  # nor does xdist
+    """torch's mmap and safetensors can't open such a name themselves."""
+    monkeypatch.setattr(
+        logging.getLogger("deepcluster"), "propagate", False
+    )  # nor can xdist print it
     cli.print_any_text()
-    exp = train(tree, "--no-report", exp=os.fsdecode(b"bad\xff"))
+    exp = train(tree, exp=os.fsdecode(b"bad\xff"))
     checkpoint = exp / "checkpoint.pth.tar"
-    train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name)
+    train(tree, "--epochs", "2", "--resume", "auto", exp=exp.name, report=True)
     assert [line["epoch"] for line in read_metrics(exp)] == [0, 1]
     assert "</html>" in (exp / "report.html").read_text()
     table, weights, rows = (exp / name for name in ("a.csv", "net.safetensors", "rows"))

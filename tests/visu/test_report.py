@@ -257,7 +257,7 @@ def test_a_name_that_is_not_utf_8_has_a_replacement_character(finished: Path) ->
 def test_main_writes_the_page_and_prints_its_path(
     tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exp = train(tree)
+    exp = train(tree, report=True)
     assert f"report                          {exp}/report.html" in capsys.readouterr().out
     content = content_of(exp)
     assert len(content["numbers"]) == 1 + 1
@@ -267,7 +267,7 @@ def test_main_writes_the_page_and_prints_its_path(
     assert page.count("data:image/png") == 16
     assert page.count("data:image/webp") == len(content["gallery"].pictures)
 
-    assert not (train(tree, "--no-report", exp="without") / "report.html").exists()
+    assert not (train(tree, exp="without") / "report.html").exists()
     assert "report" not in capsys.readouterr().out
 
 
@@ -280,7 +280,7 @@ def test_a_page_that_cannot_be_written_does_not_end_the_run(
     exp = tree.parent / "exp"
     (exp / "report.html").mkdir(parents=True)  # in the way
     with caplog.at_level(logging.WARNING):
-        train(tree)
+        train(tree, report=True)
     (warning,) = caplog.messages
     assert warning == f"no report: {exp}/report.html: cannot write it: Is a directory"
     assert capsys.readouterr().out.splitlines()[-1].startswith("  to continue")
