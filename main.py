@@ -196,7 +196,8 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours"
+    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours "
+    probe_help += "of the features, which are not whitened for it"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)
