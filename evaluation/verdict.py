@@ -43,6 +43,17 @@ def verdict(before: Samples, after: Samples) -> str:
     return BETTER if difference > 0 else WORSE
 
 
+def over_seeds(differences: np.ndarray) -> str:
+    """The verdict on a measure's differences `(S,)` between two settings, seed by seed: its mean is
+    above twice its standard error, and at least four fifths of the differences have its sign."""
+    mean = differences.mean()
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    alike = np.count_nonzero(np.sign(differences) == np.sign(mean))
+    if abs(mean) <= 2 * error or 5 * alike < 4 * len(differences):
+        return UNCLEAR
+    return BETTER if mean > 0 else WORSE
+
+
 def best_view(found: Measures, name: str) -> Samples:
     """The samples of a measure, in the view in which its mean is higher."""
     if name in found:

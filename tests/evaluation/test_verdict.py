@@ -10,6 +10,7 @@ from evaluation.verdict import (
     UNCLEAR,
     WORSE,
     best_view,
+    over_seeds,
     summary,
     table,
     to_plain,
@@ -69,6 +70,21 @@ def test_nmi_is_compared_by_its_standard_error(
 ) -> None:
     before = 0.5 + spread * SHAPE
     assert verdict(before, before + difference) == expected
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([0.01, 0.02, 0.03, 0.02, 0.02], BETTER),  # mean 0.02, error 0.0032
+        ([-0.01, -0.02, -0.03, -0.02, -0.02], WORSE),
+        ([0.02, 0.02, 0.03, 0.02, -0.001], BETTER),  # four of five
+        ([0.10, 0.10, 0.10, -0.001, -0.001], UNCLEAR),  # three of five
+        ([0.01, 0.20, 0.01, 0.01, 0.01], UNCLEAR),  # mean 0.048, error 0.038
+        ([0.0, 0.0, 0.0, 0.0, 0.0], UNCLEAR),
+    ],
+)
+def test_settings_are_compared_seed_by_seed(differences: list[float], expected: str) -> None:
+    assert over_seeds(np.array(differences)) == expected
 
 
 def found(linear: float, plain: float, whitened: float, nmi: float) -> dict[str, np.ndarray]:
