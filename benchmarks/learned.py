@@ -24,7 +24,7 @@ from checkpoints.checkpoint import load_model
 from data.images import find_images
 from evaluation.verdict import COUNT, over_seeds, to_plain
 from models import untrained
-from system import cli
+from system import flags as common
 from system.device import select_compute
 from system.errors import InputError
 from tools.eval_quick import embed_by, embed_pixels, judge
@@ -127,7 +127,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", type=Path, help="folder with train/ and val/, a folder per label")
     settings_help = "text file with a line for each setting, NAME: FLAGS of main.py"
     add("settings", metavar="SETTINGS.txt", type=Path, help=settings_help)
-    seeds = cli.whole_number(0)
-    add("--seeds", type=seeds, nargs="+", default=[1, 2, 3, 4, 5], help="seeds of each setting")
+    common.add_seeds(parser, "seeds of each setting")
+    parser.set_defaults(seeds=[1, 2, 3, 4, 5])
     out_help = "folder for the results and the run under way; the same command goes on there"
     add("--out", type=Path, required=True, help=out_help)

@@ -111,7 +111,7 @@ def read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
         InputError: it lacks them.
     """
     try:
-        with np.load(path) as content:
+        with np.load(path, allow_pickle=False) as content:
             rows, labels = content["rows"], content["labels"]
             if rows.ndim != 2 or len(rows) != len(labels) or len(rows) < 100:
                 raise ValueError(f"rows {rows.shape}, labels {labels.shape}")

@@ -52,7 +52,7 @@ def test_the_trained_network_is_compared_with_the_untrained_one(
     for split, count in (("train", 12), ("val", 6)):
         for seed, label in enumerate("abc"):
             write_images(tmp_path / "data" / split / label, count, seed + 10 * len(split))
-    folder = train(tmp_path / "data" / "train", "--epochs", "2")
+    folder = train(tmp_path / "data" / "train", "--epochs", "2", report=True)
     before = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     command = f"--data {tmp_path}/data --model {folder}/checkpoint.pth.tar --workers 0"
     eval_quick.main(eval_quick.parse_args([*command.split(), "--precision", "fp32"]))
