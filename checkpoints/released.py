@@ -59,7 +59,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
     """Translate the content of a file to the result of `checkpoint.read_checkpoint`.
 
     Raises:
-        InputError: it is no checkpoint of a known network.
+        InputError: it isn't a checkpoint of a known network.
     """
     content = _plain(content)
     alone = _is_state_dict(content)
@@ -176,8 +176,8 @@ def _plain(content: Any) -> Any:
 
 
 def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor of numbers with memory for each entry. (A few bytes of a file can
-    stand for terabytes of one repeated number, or for any number of empty rows.)"""
+    """Whether it is a tensor of numbers with memory for each entry. (A small file can claim
+    terabytes of one repeated number, or any number of empty rows.)"""
     return (
         type(weight) is Tensor
         and weight.layout == torch.strided

@@ -77,7 +77,7 @@ def is_intact(path: Path) -> bool:
 
 
 def load_mapped(path: str | Path) -> Any:
-    """The content of torch's zip archive, with tensors mapped from the disk, and no checksums
+    """The content of torch's zip archive, with tensors mapped from the disk. Checksums are not
     compared.
 
     Raises:

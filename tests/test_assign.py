@@ -89,7 +89,7 @@ def test_a_runs_own_images_go_to_the_finished_networks_clusters(
 
 
 def test_a_new_image_goes_to_the_nearest_centroid(tree: Path, train: Train, tmp_path: Path) -> None:
-    """Against all distances in float64, of features that were never in half precision."""
+    """The reference: distances in float64, of features that were never in half precision."""
     model = train(tree) / "checkpoint.pth.tar"
     new = [str(path) for path in write_images(tmp_path / "new", 15, seed=7)]
     run(model, tmp_path / "new", "--out", tmp_path / "new.csv")
@@ -351,7 +351,7 @@ def test_links_to_relative_paths_work_from_anywhere(
 
 
 def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_path: Path) -> None:
-    """Also in cluster_features.py, in the same processes to save time."""
+    """The same processes also run cluster_features.py, to save time."""
     (tree / "b" / "004.png").write_bytes(b"no image")
     (tree / "c" / "009.png").unlink()
     saved = tmp_path / "clusters.pth"
@@ -378,5 +378,5 @@ def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_pa
         assert (other["path"], other["cluster"]) == (row["path"], row["cluster"])
         assert float(other["distance"]) == pytest.approx(float(row["distance"]), abs=2e-3)
     assert adjusted_rand_score(truth, np.load(tmp_path / "assignment.npy")) == 1
-    refusal = f"{tmp_path}/broken.npy: row 470 is not finite (NaN, infinite or too large)"
-    assert [(tmp_path / f"refusal_{rank}.txt").read_text() for rank in range(2)] == [refusal] * 2
+    error = f"{tmp_path}/broken.npy: row 470 is not finite (NaN, infinite or too large)"
+    assert [(tmp_path / f"error_{rank}.txt").read_text() for rank in range(2)] == [error] * 2

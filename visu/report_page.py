@@ -188,7 +188,7 @@ def _overview(run: Run) -> list[tuple[str, str]]:
 
 
 def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
-    """The first layer's filters, or why they are not shown."""
+    """The first layer's filters, or the reason why they are not shown."""
     path = exp / "checkpoint.pth.tar"
     if not path.exists():
         return [], "There is no checkpoint.pth.tar."
@@ -199,7 +199,7 @@ def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
 
 
 def _describe_choice(run: Run, gallery: Gallery, images: int) -> str:
-    """Which clusters are shown, and what the search box can't find."""
+    """Sentences on the clusters that are shown, and on the limits of the search box."""
     pictures = gallery.pictures
     sentences = [
         f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured, the largest first: "

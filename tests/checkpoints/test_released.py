@@ -83,7 +83,7 @@ def test_a_file_of_2018_by_python_2_loads(tmp_path: Path, sobel: bool, rebuild: 
 
 
 def test_attributes_and_long_strings_by_python_2_load(tmp_path: Path) -> None:
-    """Such as the `_metadata` of a state dict by torch 0.4."""
+    """A state dict of torch 0.4 has an attribute, `_metadata`."""
     weights = of_2018(weights_of())
     weights._metadata = OrderedDict([("", {"version": 1})])  # type: ignore[attr-defined]
     note = "caf\xe9 " * 100
