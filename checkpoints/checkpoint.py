@@ -94,7 +94,7 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
-    """The untrained network that the run started from; `seed` is used if the checkpoint has none."""
+    """The untrained network that a run started from; `seed` is used if the checkpoint has none."""
     seed = state.get("settings", {}).get("seed", seed)
     return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 

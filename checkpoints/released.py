@@ -71,7 +71,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         plain = _plain(weight)
         if not isinstance(name, str) or not _is_dense(plain):
             shown = reprlib.repr(name)
-            raise InputError(f"{path}: its state_dict holds something else than weights: {shown}")
+            raise InputError(f"{path}: its state_dict holds something other than weights: {shown}")
         state["state_dict"][name] = plain
     settings = state.get("settings", {})
     if not isinstance(settings, dict) or not all(

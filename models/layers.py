@@ -29,9 +29,8 @@ def add_conv_flag(
 
 
 def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:
-    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer, from `POOLS`. If that has none, or one
-    larger than the maps, pools to the square grid with 9,000 to 10,000 dimensions, or as close as
-    possible.
+    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer, from `POOLS`. If it is not there, or
+    larger than the maps, the result is the square grid of `nearest_grid`.
 
     Args:
         maps: activations of the layer, for their shape.

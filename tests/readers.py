@@ -88,7 +88,7 @@ class Reader:
         Raises:
             AssertionError: the message has several lines, is too long, or doesn't name the file
                 or one beside it.
-            Exception: any other error is a finding of the tests.
+            Exception: any other error, which fails the test.
         """
         self.file.write_bytes(data)
         try:

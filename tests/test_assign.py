@@ -154,7 +154,7 @@ def test_without_an_output_csv_goes_to_stdout_and_the_rest_to_stderr(
     assert b"3 of 3 clusters not empty" in error
 
 
-def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
@@ -273,9 +273,9 @@ BAD = {
     "--clusters {}/none.pth": "{}/none.pth: cannot read this checkpoint: No such file",
     "--clusters {}/images/a/000.png": "000.png: not a checkpoint, or a damaged one",
     "--clusters {}/released.pth.tar": "released.pth.tar: holds no clusters",
-    "--clusters {}/wide.pth": "wide.pth: its clusters are of features of 64 dimensions, the",
-    "--clusters {}/another.pth": "another.pth: its clusters are of another network's features",
-    "--clusters {}/small.pth": "small.pth: its clusters are of --size 20, not 32",
+    "--clusters {}/wide.pth": "wide.pth: its clusters need features of 64 dimensions; the",
+    "--clusters {}/another.pth": "another.pth: its clusters were made with another network",
+    "--clusters {}/small.pth": "small.pth: its clusters were made with --size 20, not 32",
     "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
     "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
     "--recluster 3 --size 1": "--size 1: too small for tiny",

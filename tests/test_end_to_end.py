@@ -158,7 +158,7 @@ def test_a_run_cut_after_the_smaller_last_batch_of_an_epoch(tree: Path, train: T
     assert_same_weights(whole / "checkpoint.pth.tar", rest / "checkpoint.pth.tar")
 
 
-def test_going_back_in_place_removes_what_came_later_and_says_so(
+def test_going_back_in_place_removes_later_files_and_names_them(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the run stops again at once, `--resume auto` resumes from there."""

@@ -304,7 +304,7 @@ def test_two_processes_give_the_results_of_one(
                 assert second == pytest.approx(first, rel=1e-4), (name, layer)
 
 
-def test_the_network_stays_as_it_was(
+def test_the_network_stays_unchanged(
     probe_it: Probe, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(network)

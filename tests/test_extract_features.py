@@ -334,7 +334,7 @@ def test_other_settings_networks_or_images_are_bad_input(
         extract(tree)
 
 
-def test_a_cut_extraction_can_continue_with_another_batch_that_divides_its_shards(
+def test_an_extraction_continues_with_another_batch_that_divides_its_shards(
     tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extract(tree, cut=2)

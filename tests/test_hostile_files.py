@@ -135,7 +135,7 @@ STATE = b"}" + text("state_dict")
         (b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sb", "no 'state_dict'"),
         (b"ccollections\nOrderedDict\n)R}" + text("get") + b"K\x01sb", "no 'state_dict'"),
         (STATE + b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sbs", "fit none of"),
-        (STATE + b"}" + text("w") + b"K\x01ss", "something else than weig"),
+        (STATE + b"}" + text("w") + b"K\x01ss", "something other than weig"),
     ],
 )
 def test_attributes_of_a_dict_are_ignored(
@@ -177,7 +177,7 @@ def test_empty_weights_are_bad_input(
     state = torch.load(io.BytesIO(reader.samples[0]), weights_only=True)
     state["state_dict"]["top_layer.weight"] = torch.empty(shape)
     torch.save(state, reader.file)
-    with pytest.raises(InputError, match="something else than weights: 'top_layer"):
+    with pytest.raises(InputError, match="something other than weights: 'top_layer"):
         load_model(reader.file)
 
 

@@ -54,7 +54,7 @@ def write_report(
     also: Sequence[str] = (),
     data: Path | None = None,
 ) -> Path:
-    """Write the page of a run that is finished, under way or cut, and return its path.
+    """Write the page of a run (finished, running or interrupted) and return its path.
 
     Args:
         exp: the experiment folder.
@@ -122,7 +122,7 @@ def describe_progress(run: Run) -> str:
     last = time.localtime((run.folder / "metrics.jsonl").stat().st_mtime)
     return (
         f"{subject}not finished, {done} of {planned or '?'} epochs {took}, the last on "
-        f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is under way, or was cut."
+        f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is still running, or was interrupted."
     )
 
 

@@ -269,8 +269,8 @@ def test_messages_name_at_most_20_weights(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"module.features.0.bias": torch.zeros(8)}, "features.0.bias twice"),
-        ({"s": torch.zeros(2).to_sparse()}, "something else than weights: 's'"),
-        ({"s": torch.zeros(2, device="meta")}, "something else than weights: 's'"),
+        ({"s": torch.zeros(2).to_sparse()}, "something other than weights: 's'"),
+        ({"s": torch.zeros(2, device="meta")}, "something other than weights: 's'"),
         ({"top_layer.weight": torch.zeros(())}, "of another shape: top_layer.weight"),
     ],
 )

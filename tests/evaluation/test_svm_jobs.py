@@ -63,8 +63,8 @@ def test_a_result_with_other_settings_is_computed_again(
     assert found[1] == {"value": factor}
     assert done == ([3, 1, 2] if change == "setting" else [1])
     said = {
-        "about": "1 results are computed again; below/1.json: made with other settings (seed 2 → 1)",
-        "setting": "3 results are computed again; below/3.json: made with other settings (factor 0.5",
+        "about": "1 results are computed again; below/1.json: made with other settings (seed 2 →",
+        "setting": "3 results are computed again; below/3.json: made with other settings (factor",
     }
     assert said.get(change, "below/1.json: damaged") in capsys.readouterr().err
 

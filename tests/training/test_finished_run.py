@@ -122,7 +122,7 @@ def test_images_that_have_moved_are_named_and_can_be_given(exp: Path, tree: Path
         read_run(exp, tree.parent / "nowhere")
 
 
-def test_an_older_or_cut_run_is_read_as_far_as_it_goes(exp: Path, tree: Path) -> None:
+def test_an_older_or_interrupted_run_is_read_as_far_as_possible(exp: Path, tree: Path) -> None:
     (exp / "config.json").unlink()
     shutil.rmtree(exp / "assignments")
     with (exp / "metrics.jsonl").open("a") as file:

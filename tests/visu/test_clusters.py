@@ -133,7 +133,7 @@ def test_the_caption_lists_the_known_figures(train: Callable[..., Path], tree: P
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epoch", "9"], "--epoch 9: no clusters of it"),
+        (["--epoch", "9"], " has clusters of 0 to 1"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--count", "4", "--out", "{exp}/config.json"], "cannot write there"),
     ],

@@ -212,7 +212,7 @@ def test_the_defaults_and_the_authors_presets() -> None:
     ("flags", "message"),
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
-        ("--arch vgg16", "--arch vgg16: {model} is of tiny; leave --arch out"),
+        ("--arch vgg16", "--arch vgg16: {model} has --arch tiny; leave --arch out"),
         ("--filters 8", "--filters 8: conv1 of tiny has filters 0 to 7; give some of them, or "
          "ranges as in 0-31"),
         ("--filters 1 x-3", "--filters x-3: conv1 of tiny has filters 0 to 7; give some of them, "
