@@ -77,7 +77,7 @@ class Pieces:
         return list(found.values())
 
     def kept(self, name: str, settings: Key) -> tuple[Result, str]:
-        """Load a piece's result. Returns (result, "") or (None, the reason it can't be used)."""
+        """Load a piece's result. Returns (result, "") or (nothing, the reason it can't be used)."""
         if self.folder is None:
             return {}, ABSENT
         return load_result(self.folder / f"{name}.json", {**self.key, **settings})

@@ -65,7 +65,7 @@ def evaluate(data: Path, network: Path) -> Evaluate:
 
 
 def by_sklearn(network: Path, data: Path, k: int) -> float:
-    """Of the readable images."""
+    """The accuracy on the readable images."""
     model = load_model(network).eval()
 
     def embed(split: str) -> tuple[np.ndarray, list[str]]:

@@ -476,7 +476,7 @@ def test_the_binary_needs_the_classic_ground_truth(
             "000.jpg: at a long side of 4, it is 4 × 3 pixels, and the network takes 5 or more",
         ),
         ("--S 8", "000.jpg: at a long side of 8, the query's box is 4 × 4 pixels"),
-        ("--stage eval", "db_features.npz is not there; first run --stage db_features"),
+        ("--stage eval", "db_features.npz: missing; first run --stage db_features"),
     ],
 )
 def test_bad_input_is_named(

@@ -210,11 +210,11 @@ def test_residual_networks_of_the_model_zoos_load(
     torch.testing.assert_close(ours(x), theirs(seen))
 
 
-def test_a_few_bytes_that_stand_for_terabytes_raise(tmp_path: Path) -> None:
+def test_a_few_bytes_that_claim_terabytes_raise(tmp_path: Path) -> None:
     weights = weights_of()
     weights["top_layer.weight"] = torch.zeros(1).expand(2**40, 32)
     torch.save(weights, tmp_path / "c.pth")
-    with pytest.raises(InputError, match="else than weights: 'top_layer"):
+    with pytest.raises(InputError, match="other than weights: 'top_layer"):
         load_model(tmp_path / "c.pth")
 
 

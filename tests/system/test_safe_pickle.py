@@ -99,7 +99,7 @@ def test_texts_of_python_2_at_protocol_0(tmp_path: Path) -> None:
 
 
 class Call:
-    """Pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, *call: Any) -> None:
         self.call = call
