@@ -141,7 +141,7 @@ def test_bad_files_are_named(exp: Path, tree: Path) -> None:
         return str(error.value)
 
     run: Run = read_run(exp)
-    assert "those of: 0 to 1" in error_of(lambda: run.assignment(5))
+    assert "only of: 0 to 1" in error_of(lambda: run.assignment(5))
     np.save(exp / "assignments" / "epoch_0001.npy", np.zeros(7, np.int64))
     assert "(7,)" in error_of(lambda: run.assignment(1))
     (exp / "assignments" / "epoch_0001.npy").write_bytes(b"no array")
