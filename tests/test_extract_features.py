@@ -242,7 +242,7 @@ def test_an_image_whose_features_are_not_finite_has_no_row(
 
 
 @pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
-def test_a_cut_extraction_ends_with_the_same_bytes(
+def test_an_interrupted_extraction_ends_with_the_same_bytes(
     tree: Path, extract: Extract, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bad images are at the edges of batches of eight, before and after the cut."""

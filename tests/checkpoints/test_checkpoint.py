@@ -63,7 +63,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, state: dict[str, Any]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02", b"PK\x03\x04" + b"x" * 50])
-def test_bytes_that_are_no_checkpoint_raise(tmp_path: Path, content: bytes) -> None:
+def test_bytes_that_are_not_a_checkpoint_raise(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.pth.tar"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a checkpoint"):

@@ -47,7 +47,7 @@ def test_the_help_shows_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("Details: docs/distributed.md\n")
 
 
-def test_processes_that_end_well(tmp_path: Path) -> None:
+def test_processes_that_succeed(tmp_path: Path) -> None:
     source = (
         "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # in one write
     )

@@ -92,7 +92,7 @@ def test_an_earlier_epoch_has_no_distances(
     assert {row["mean_distance"] for row in table(tree.parent / "sheets").values()} == {None}
 
 
-def test_a_run_under_way_has_no_distances(
+def test_an_unfinished_run_has_no_distances(
     train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree)
