@@ -91,8 +91,8 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
 
 
 def check_readable(args: argparse.Namespace, present: np.ndarray) -> None:
-    """Check that enough images could be read. There is no limit of 1 % unreadable images, as there
-    is in training: each image is assigned on its own.
+    """Check that enough images could be read. The limit of 1 % unreadable images in training does
+    not apply here, because each image is assigned independently.
 
     Args:
         present: `(N,) bool`, whether an image has features.
@@ -122,7 +122,7 @@ def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> 
 
 
 def check_all_outputs(args: argparse.Namespace) -> None:
-    """Check that what the flags ask for can be written.
+    """Check that all outputs that the flags name can be written.
 
     Raises:
         InputError: naming the flag, its value, and what would be right.
@@ -142,7 +142,7 @@ def write_all(
     inputs: Applied,
     assigned: ImageList,
 ) -> None:
-    """Write what the flags ask for, and a summary to stderr.
+    """Write the outputs that the flags name, and a summary to stderr.
 
     Args:
         assigned: the images in the assignment.

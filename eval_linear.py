@@ -3,8 +3,8 @@
 
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
-to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid with the
-number of dimensions nearest to 9,000 to 10,000; avgpool: the last layer to one value for each
+to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid with
+9,000 to 10,000 dimensions, or as close as possible; avgpool: the last layer to one value for each
 channel). On them a linear classifier, with initial weights N(0, 0.01) and biases 0, is trained with
 SGD, momentum, weight decay and cross-entropy. Val images are resized to 256 on the short side, and
 the central 224 is classified; with ten crops, the softmax is averaged. The loss is that of the
@@ -158,7 +158,7 @@ def check_flags(args: argparse.Namespace) -> None:
         InputError: naming the flag, its value and what would be right.
     """
     if args.wd is not None and args.wd > 0:
-        raise InputError(f"--wd {args.wd:g}: give a power of ten, such as -4 for 1e-4")
+        raise InputError(f"--wd {args.wd:g}: give an exponent of ten, such as -4 for 1e-4")
     if args.protocol == "paper" and args.steps is not None:
         raise InputError(
             f"--steps {' '.join(map(str, args.steps))}: the paper's rate falls with every "
@@ -252,7 +252,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     steps_help = "epochs after which a zoo's rate is divided by ten; left out: the protocol's"
     add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
-    wd_help = "weight decay, as a power of ten"
+    wd_help = "weight decay, as an exponent of ten: -4 for 1e-4"
     add("--weight_decay", "--wd", type=cli.number, default=paper.wd, dest="wd", help=wd_help)
     flags.add_seed(parser, default=Settings.seed)
     flags.add_verbose(parser, "show progress and each epoch's accuracy")

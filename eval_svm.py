@@ -190,7 +190,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_conv_flag(parser, "all")
     costs_help = "costs C of the SVMs to choose from"
     add("--costs", nargs="+", type=cli.positive_number, default=COSTS, help=costs_help)
-    k_help = "numbers of positives of low-shot; --k alone: no low-shot"
+    k_help = "positives per class in low-shot training; --k without numbers skips it"
     add("--k", nargs="*", type=cli.whole_number(1), default=SHOTS, help=k_help)
     add("--samples", type=cli.whole_number(1), default=5, help="low-shot samples for each k")
     flags.add_seed(parser)

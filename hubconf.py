@@ -43,7 +43,7 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
         `each_conv_features(x, layers)`. Call `eval()` on it before you use it.
 
     Raises:
-        ValueError: the file is no checkpoint of such a network.
+        ValueError: the file isn't a checkpoint of such a network.
     """
     return load
 
@@ -73,8 +73,8 @@ def _check(path: _Path, name: str, found: object, wanted: object) -> None:
 
 @contextlib.contextmanager
 def _own_modules() -> collections.abc.Iterator[None]:
-    """Within the block, imports find this folder's modules; afterwards, the user's modules of the
-    same names are back, and this folder's are no longer in `sys.modules`."""
+    """Let imports in the block find this folder's modules. Afterwards `sys.modules` has the user's
+    modules of these names again, and none of this folder."""
     hidden = {name: module for name, module in sys.modules.items() if _is_in_the_way(name, module)}
     before = set(sys.modules) - set(hidden)
     for name in hidden:

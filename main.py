@@ -42,7 +42,7 @@ def train(method: Method, run: Run) -> None:
     """The loop of every method: new labels before each epoch, then training on them.
 
     Raises:
-        Stopped: a signal came; what was done is saved.
+        Stopped: a signal came, and a checkpoint was saved.
     """
     while run.epoch < run.epochs:
         if run.step == 0:
@@ -142,8 +142,8 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
     """
     if args.batch < 2 * world_size():
         raise InputError(
-            f"--batch {args.batch}: is the total of {world_size()} processes; give "
-            f"{2 * world_size()} or more"
+            f"--batch {args.batch}: too small for {world_size()} processes; give "
+            f"{2 * world_size()} or more (2 each)"
         )
     if args.resume in (None, AUTO) and args.start_epoch >= args.epochs:
         raise InputError(f"--start_epoch {args.start_epoch}: must be below --epochs {args.epochs}")
@@ -232,7 +232,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def named_method(argv: Sequence[str] | None) -> str | None:
-    """The method that `--method` names, if it exists: it has flags of its own."""
+    """The method that `--method` names, if it exists: each method has its own flags."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--method")
     name = parser.parse_known_args(argv)[0].method

@@ -216,5 +216,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="kind of PIC's graph",
     )
-    library_help = "largest N that the libraries are timed at too"
+    library_help = "largest N at which the libraries are timed, too"
     add("--library_up_to", metavar="N", type=cli.whole_number(0), default=60000, help=library_help)

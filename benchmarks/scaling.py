@@ -102,7 +102,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     workers_help = f"{flags.READERS}, in all; one run for each, with the most images"
     flags.add_workers(parser, [0, 1, 2], workers_help, nargs="+")
-    processes_help = "processes that train, one run for each above 1, with the most images"
+    processes_help = "numbers of processes; one run for each number above 1, with the most images"
     add("--processes", type=cli.whole_number(1), nargs="+", default=[1, 2], help=processes_help)
     add_arch_flag(parser)
     add("--k", type=cli.whole_number(2), default=20, help="number of clusters")

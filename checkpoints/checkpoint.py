@@ -33,7 +33,7 @@ log = logging.getLogger("deepcluster")
 def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | None = None) -> None:
     """Save a dict of tensors, numbers, strings, lists and dicts.
 
-    The file is read back, with its checksums, before it takes its name.
+    The file is read back, with its checksums, before it is renamed to `path`.
 
     Args:
         previous: new name for the file that it replaces.
@@ -61,14 +61,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if the file has none, it is recognised by the weights. `layout`, a `Layout`, is added.
 
     Raises:
-        InputError: the file is missing, damaged, or no checkpoint of a known network; names another
-            checkpoint of the run that is sound.
+        InputError: the file is missing, damaged, or not a checkpoint of a known network. Names the
+            last sound checkpoint of the run before it, if there is one.
     """
     try:
         return as_checkpoint(*load_torch_file(path), path)
     except InputError as error:
         if sound := sound_before(Path(path)):
-            raise InputError(f"{error}; {sound}, from before it, is sound") from error
+            raise InputError(f"{error}; the earlier checkpoint {sound} is sound") from error
         raise
 
 
@@ -83,7 +83,7 @@ def load_model(path: str | Path) -> ConvNet:
 
 
 def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
-    """The same from the result of `read_checkpoint`; `path` is for messages."""
+    """The network of a checkpoint that `read_checkpoint` returned; `path` is for messages."""
     arch, weights = state["arch"], state["state_dict"]
     with torch.device("meta"):  # fails early, without time and memory for weights
         check_weights(network_for(arch, weights), weights, path)
@@ -94,7 +94,7 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
-    """The network before the run of a checkpoint; `seed` counts if the checkpoint has none."""
+    """The untrained network that a run started from; `seed` is used if the checkpoint has none."""
     seed = state.get("settings", {}).get("seed", seed)
     return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 

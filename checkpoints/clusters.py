@@ -33,7 +33,7 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
         raise InputError(f"{path}: its clusters are malformed")
     if clusters.dim != dim:
         raise InputError(
-            f"{path}: its clusters are of features of {clusters.dim} dimensions, "
+            f"{path}: its clusters need features of {clusters.dim} dimensions; "
             f"the network's have {dim}"
         )
     return clusters
@@ -55,9 +55,11 @@ def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
     if state.get("clusters") is None:
         raise InputError(f"{path}: holds no clusters")
     if not isinstance(found := state.get("network"), str | None) or found not in (None, network):
-        raise InputError(f"{path}: its clusters are of another network's features")
+        raise InputError(f"{path}: its clusters were made with another network")
     if not isinstance(found := state.get("size"), int | None) or found not in (None, size):
-        raise InputError(f"{path}: its clusters are of --size {reprlib.repr(found)}, not {size}")
+        raise InputError(
+            f"{path}: its clusters were made with --size {reprlib.repr(found)}, not {size}"
+        )
     clusters = clusters_of(state, path, dim)
     assert clusters is not None
     return clusters

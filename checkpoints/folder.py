@@ -23,8 +23,8 @@ def folder_of(checkpoint: Path) -> Path:
 
 
 def place_of(path: str | Path) -> tuple[int, int] | None:
-    """The epoch and step at which a checkpoint was saved; None if the file is no checkpoint. The
-    weights are not read."""
+    """The epoch and step at which a checkpoint was saved; None if the file isn't a checkpoint.
+    The weights are not read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a damaged file
@@ -54,8 +54,8 @@ def is_sound(path: Path) -> bool:
 
 
 def sound_before(path: Path) -> Path | None:
-    """The last sound checkpoint that a run saved before a damaged one; None if there is none, or
-    `path` is no checkpoint of a run."""
+    """The last sound checkpoint that a run saved before a damaged one; None if there is none, or if
+    `path` is not in a run's folder."""
     saved = checkpoints_of(folder_of(path))
     if path not in saved:
         return None
@@ -95,7 +95,11 @@ def last_sound(folder: Path) -> Path | None:
     found = next(sound_checkpoints(folder), None)
     if found is None:
         if saved:
-            other = "there is no other" if len(saved) == 1 else "so are the others there"
+            other = (
+                "there is no other"
+                if len(saved) == 1
+                else "the other checkpoints there are damaged, too"
+            )
             raise InputError(f"{saved[0]}: not a checkpoint, or a damaged one; {other}")
         return None
     later = saved[: saved.index(found)]

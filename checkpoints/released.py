@@ -59,7 +59,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
     """Translate the content of a file to the result of `checkpoint.read_checkpoint`.
 
     Raises:
-        InputError: it is no checkpoint of a known network.
+        InputError: it isn't a checkpoint of a known network.
     """
     content = _plain(content)
     alone = _is_state_dict(content)
@@ -71,7 +71,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         plain = _plain(weight)
         if not isinstance(name, str) or not _is_dense(plain):
             shown = reprlib.repr(name)
-            raise InputError(f"{path}: its state_dict holds something else than weights: {shown}")
+            raise InputError(f"{path}: its state_dict holds something other than weights: {shown}")
         state["state_dict"][name] = plain
     settings = state.get("settings", {})
     if not isinstance(settings, dict) or not all(
@@ -176,8 +176,8 @@ def _plain(content: Any) -> Any:
 
 
 def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor of numbers with memory for each entry. (A few bytes of a file can
-    stand for terabytes of one repeated number, or for any number of empty rows.)"""
+    """Whether it is a tensor of numbers with memory for each entry. (A small file can claim
+    terabytes of one repeated number, or any number of empty rows.)"""
     return (
         type(weight) is Tensor
         and weight.layout == torch.strided

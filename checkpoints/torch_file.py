@@ -77,7 +77,7 @@ def is_intact(path: Path) -> bool:
 
 
 def load_mapped(path: str | Path) -> Any:
-    """The content of torch's zip archive, with tensors mapped from the disk, and no checksums
+    """The content of torch's zip archive, with tensors mapped from the disk. Checksums are not
     compared.
 
     Raises:
@@ -106,7 +106,7 @@ def _check_archive(file: IO[bytes], sums: bool = True) -> None:
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("it is compressed")
         if sum(member.file_size for member in members) > size:
-            raise ValueError("it has more in it than its bytes")
+            raise ValueError("its contents are larger than the file")
         with_sums = any(member.CRC for member in members)  # torch has an option to write none
         if with_sums and sums:
             _check_sums(archive)

@@ -171,8 +171,8 @@ class _Points:
         if self.advance is not None:
             with together():  # `advance` may raise Stopped in one process
                 self.advance(1)
-        # Faiss only counts the members and sums the distances, so it gets an assignment with the
-        # counts of all processes, and their sum
+        # Faiss only counts the members and sums the distances, so any assignment with the counts of
+        # all processes will do
         return np.repeat(np.arange(len(centroids)), counts), loss, all_reduce(sums)
 
     def placed(self, centroids: np.ndarray) -> np.ndarray:

@@ -185,8 +185,8 @@ def _search(
 def _self_first(
     rows: np.ndarray, distances: np.ndarray, neighbours: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put each point before its neighbours. Its duplicates have the same distance, so the search
-    may return them first, or even in its place."""
+    """Put each point before its neighbours. Duplicates have distance 0 as well, so Faiss may list
+    them before the point or omit the point."""
     missing = neighbours < 0
     neighbours = np.where(missing, rows[:, None], neighbours)
     itself = neighbours == rows[:, None]

@@ -55,7 +55,7 @@ def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator
 
 
 def released_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images as the released code does, where clusters come out unbalanced: it takes the
+    """Draw images as the released code does, which does not balance the clusters: it takes the
     sampler's image indices as positions in a list of images that is sorted by cluster.
 
     Arguments, result and errors as in `balanced_order`.

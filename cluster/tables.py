@@ -57,7 +57,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Check that what the flags ask for can be written.
+    """Check that the outputs that the flags name can be written.
 
     Raises:
         InputError: naming the flag, its value, and what would be right.
@@ -82,7 +82,7 @@ def check_table(flag: str, path: Path) -> None:
 
 
 def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path]:
-    """Write what the flags ask for, and return the paths written."""
+    """Write the outputs that the flags name, and return their paths."""
     if args.out is not None:
         write_table(args.out, assignment)
     if args.pickle is not None:
@@ -103,7 +103,7 @@ def write_table(path: Path, assignment: Assignment) -> None:
 
 
 def print_csv(assignment: Assignment) -> None:
-    """Print CSV. It is no error if the reader closes the pipe."""
+    """Print CSV. If the reader closes the pipe, the rest is dropped without an error."""
     sys.stdout.flush()
     try:
         _write_csv(sys.stdout.buffer, assignment)

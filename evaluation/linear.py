@@ -210,8 +210,8 @@ def validate(
 
 
 def _score(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits `(B, crops, classes)` → `(3,)`: how many images have the target first, how many among
-    the first five, and the sum of the central crop's losses."""
+    """Logits `(B, crops, classes)` → `(3,)`: the number of images with the target first, the number
+    with it among the first five, and the sum of the central crop's losses."""
     crops, classes = logits.shape[1:]
     # for a single crop compare logits: softmax rounds small scores to zero
     scores = logits.softmax(dim=2).mean(dim=1) if crops > 1 else logits[:, 0]

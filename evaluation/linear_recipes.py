@@ -12,15 +12,15 @@ from models.layers import AVGPOOL
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the protocols.
+    """A protocol of the linear probe.
 
     Attributes:
         view: makes the transform of training images, given the input's side in pixels.
         normalised: each classifier has batch norm without parameters before it.
         nesterov: use Nesterov's momentum.
-        conv, epochs, lr, wd, steps: defaults of the flags of these names. `wd` is a power of ten,
-            None for no decay. `steps` are the numbers of epochs after which the rate is divided by
-            ten, None for the paper's rate, which falls with every iteration.
+        conv, epochs, lr, wd, steps: defaults of the flags of these names. `wd` is an exponent of
+            ten, None for no decay. `steps` are the numbers of epochs after which the rate is
+            divided by ten, None for the paper's rate, which falls with every iteration.
     """
 
     view: Callable[[int], v2.Transform] = modelzoo_probe_crop

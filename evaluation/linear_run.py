@@ -136,7 +136,7 @@ def key_of(
     compute: Compute,
     settings: Settings,
 ) -> dict[str, Any]:
-    """What must be the same for a run to resume from a saved file."""
+    """The settings and digests that must be the same for a run to resume from a saved file."""
     kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
     digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
     key = {**kept, "layers": list(layers), "precision": compute.precision} | exif_key()

@@ -31,7 +31,7 @@ from system.progress import progress
 
 
 class Stages:
-    """Computes and stores the stages' outputs.
+    """Computes and stores the output of each stage.
 
     Args:
         folder: where the outputs are stored; made if missing.
@@ -85,10 +85,10 @@ class Stages:
             sys.stderr.write(f"{stage}: {path}, stored before\n")
             return found
         if self.only not in (None, stage):
-            raise InputError(f"{path} {why}; first run --stage {stage}, or all without --stage")
+            raise InputError(f"{path}: {why}; first run --stage {stage}, or all without --stage")
         made = self._makers[stage]()
         save_arrays(path, key, made)
-        sys.stderr.write(f"{stage}: {path} written, as it {why.replace('is', 'was', 1)}\n")
+        sys.stderr.write(f"{stage}: {path} written, as it was {why}\n")
         return made
 
     def _describe(self) -> dict[str, Key]:

@@ -195,9 +195,9 @@ def cross_validate(rows: Rows, number: int, cost: float, seed: int) -> dict[str,
     aps, short = [], 0
     for kept, left_out in StratifiedKFold(FOLDS).split(positive, positive):
         train, judged = rows.train[kept], rows.train[left_out]
-        scores, cut = learn(train, positive[kept], [cost], seed, judged)
+        scores, unfinished = learn(train, positive[kept], [cost], seed, judged)
         aps.append(interpolated_average_precision(scores[:, 0], positive[left_out]))
-        short += cut
+        short += unfinished
     return {"ap": float(np.mean(aps)), "not_converged": short}
 
 
@@ -252,7 +252,7 @@ def low_shot(
     validated = positive[drawn.left_out]
     if validated.any():
         train, judged = rows.train[drawn.part], rows.train[drawn.left_out]
-        scores, cut = learn(train, positive[drawn.part], costs, seed, judged)
+        scores, unfinished = learn(train, positive[drawn.part], costs, seed, judged)
         left_out_aps = [interpolated_average_precision(column, validated) for column in scores.T]
-        short += cut
+        short += unfinished
     return {"ap": aps, "left_out_ap": left_out_aps, "not_converged": short}

@@ -20,7 +20,7 @@ class Pieces:
     """Computes pieces in parallel and keeps their results.
 
     Attributes:
-        folder: for the results, made with the first one; None keeps nothing.
+        folder: for the results; made when the first one is saved. None keeps nothing.
         key: settings of all results. A result with other settings is computed again.
         jobs: number of processes.
         verbose: show progress.
@@ -34,7 +34,7 @@ class Pieces:
     name: str = ""
 
     def below(self, name: str, **settings: Any) -> "Pieces":
-        """The same for a subfolder, with more settings."""
+        """Pieces for a subfolder, with more settings."""
         folder = None if self.folder is None else self.folder / name
         return replace(self, folder=folder, key={**self.key, **settings}, name=name)
 
@@ -64,7 +64,7 @@ class Pieces:
         missing = [name for name in pieces if why[name]]
         if unusable := [name for name in missing if why[name] != ABSENT]:
             sys.stderr.write(
-                f"{self.folder}: {len(unusable)} results are computed again; {unusable[0]}.json "
+                f"{self.folder}: {len(unusable)} results are computed again; {unusable[0]}.json: "
                 f"{why[unusable[0]]}\n"
             )
         parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
@@ -77,7 +77,7 @@ class Pieces:
         return list(found.values())
 
     def kept(self, name: str, settings: Key) -> tuple[Result, str]:
-        """A piece's stored result, and the reason to compute it; one of the two is empty."""
+        """Load a piece's result. Returns (result, "") or (nothing, the reason it can't be used)."""
         if self.folder is None:
             return {}, ABSENT
         return load_result(self.folder / f"{name}.json", {**self.key, **settings})

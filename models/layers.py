@@ -29,8 +29,8 @@ def add_conv_flag(
 
 
 def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:
-    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer: that of `POOLS` or, if there is none
-    or it is larger than the maps, to the square grid with about 9,000 to 10,000 dimensions.
+    """The pooling `(N, C, h, w)` → `(N, C, p, q)` of a layer, from `POOLS`. If it is not there, or
+    larger than the maps, the result is the square grid of `nearest_grid`.
 
     Args:
         maps: activations of the layer, for their shape.
@@ -55,7 +55,7 @@ def name_of(layer: Layer) -> str:
 
 
 def nearest_grid(channels: int) -> int:
-    """The side of the square grid whose dimensions come nearest to `FEWEST` to `MOST`."""
+    """The side of the square grid with `FEWEST` to `MOST` dimensions, or as close as possible."""
 
     def distance(side: int) -> int:
         dims = channels * side**2
@@ -83,7 +83,7 @@ def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
 
 
 def layers_or_avgpool(model: ConvNet, words: Sequence[str]) -> list[Layer]:
-    """The same, and `AVGPOOL` at the end if it is named."""
+    """The layers that `--conv` names: as `layers_of`, then `AVGPOOL` if it is named."""
     numbers = [word for word in words if word != AVGPOOL]
     pools = [AVGPOOL] if len(numbers) < len(words) else []
     return [*(layers_of(model, numbers) if numbers else []), *pools]

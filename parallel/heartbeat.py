@@ -3,7 +3,8 @@
 Without this they might wait for hours: NCCL doesn't notice that a process on another machine is
 gone, and a launcher watches only its own machine. A thread of each process writes beats to
 torchrun's store, and watches two others: the next rank, and the next one on its machine. A process
-that finds one dead, or the launcher of the dead process, writes a verdict, which all read.
+that finds one dead, or the launcher of the dead process, records the death in the store; every
+process reads it and ends.
 """
 
 import contextlib
@@ -64,14 +65,14 @@ class Heartbeat(threading.Thread):
                 _end(verdict)
 
     def finish(self) -> None:
-        """Stop beating: the process ends well."""
+        """Stop beating, because the process ends without an error."""
         self._over.set()
         self.join()
         with contextlib.suppress(RuntimeError):  # the launcher may have ended, too
             self._store.set(str(self._rank), "done")
 
     def await_verdict(self) -> None:
-        """Wait for the verdict on a lost connection; it ends the process."""
+        """Wait until the heartbeat reports the dead process and ends this one."""
         self.join((PATIENCE + 2) * BEAT)
 
     def _beat(self) -> None:
@@ -129,7 +130,7 @@ def report_death(environment: Mapping[str, str], verdict: str) -> None:
     """Tell the processes on other machines that one has died.
 
     Args:
-        environment: the dead process's.
+        environment: the environment variables of the dead process.
     """
     with contextlib.suppress(RuntimeError):  # the store may be gone
         _open_store(environment).set(VERDICT, verdict)
@@ -157,7 +158,7 @@ def _has_ended(pid: str) -> bool:
 def _place() -> str:
     """The machine and the container, within which a process number is unique."""
     try:
-        container = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it is no path)
+        container = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (not a path)
     except OSError:
         container = str(os.getpid())  # without /proc, no two processes share a place
     return f"{socket.gethostname()}/{container}".replace(" ", "")

@@ -4,8 +4,8 @@
 of the process that failed first. After bad input there is only that process's own line. After any
 other failure there is torchrun's report, and a last line that names the process.
 
-Signals reach the processes, which take the time they need (see `signals.py`); if all end well, the
-exit status is 0. (torchrun's own `--signals-to-handle` fails even then.)
+Signals reach the processes, which take the time they need (see `signals.py`). If all exit with 0,
+so does the launcher. (With torchrun's own `--signals-to-handle` it would fail even then.)
 """
 
 import argparse

@@ -106,15 +106,15 @@ def stop_on_signals() -> Iterator[Stopping]:
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """Let a `DataLoader` worker ignore signals: terminals, launchers and Slurm send them to all
-    processes, and workers end with the one that started them."""
+    """Let a `DataLoader` worker ignore signals, which terminals, launchers and Slurm send to all
+    processes. The worker ends with the process that started it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _shield_fork_server() -> None:
-    """Start the server from which Python 3.14 forks workers, with signals blocked: the workers
-    would end with it. (`ignore_signals` protects workers that are forked from this process.)"""
+    """Start the server from which Python 3.14 forks workers, with signals blocked: if a signal
+    ended it, the workers would end, too. (`ignore_signals` protects only the workers.)"""
     if multiprocessing.get_start_method() == "forkserver":
         try:
             for helper in (resource_tracker, forkserver):  # the first unblocks some signals

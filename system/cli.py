@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from system.errors import InputError
 from system.names import printable
 
-LONGEST_SILENCE = 20  # seconds; on a busy machine, processes start that far apart
+LONGEST_SILENCE = 20  # seconds; on a busy machine, ranks may start that far apart
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -140,7 +140,7 @@ def _command() -> str:
 def _end_workers() -> None:
     """Kill the loaders' workers that an error has left behind. Python would send them a signal that
     they ignore (see `parallel.signals.ignore_signals`), and wait for ever."""
-    # not joblib's, which it ends itself and reuses
+    # joblib's workers are of another class: joblib reuses them, and ends them itself
     children = multiprocessing.active_children()
     workers = [child for child in children if isinstance(child, multiprocessing.Process)]
     if not workers or threading.current_thread() is not threading.main_thread():
@@ -159,8 +159,8 @@ def close_stdout() -> None:
 
 
 def complain(message: str) -> None:
-    """Say on stderr why the program ends. Of the processes that `torchrun` started, the first on
-    this machine says it and so ends the others; these speak only if it hasn't ended."""
+    """Print on stderr why the program ends. Under torchrun, local rank 0 prints and exits, which
+    ends the other ranks; they print only if that takes over `LONGEST_SILENCE`."""
     if not _is_first():
         time.sleep(LONGEST_SILENCE)
     sys.stderr.write(f"{printable(message)}\n")

@@ -25,14 +25,14 @@ def atomic_write(
     needed: Callable[[], int] | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> Iterator[IO[bytes]]:
-    """Open a file for binary writing. It takes its name only if the block ends without an error.
+    """Open a temporary file for binary writing. It is renamed to `path` if the block succeeds.
 
     Args:
         durable: flush data and name to the disk (`fsync`), so that even a crash of the machine
             leaves the old file or the new one. Without it, which is faster for many small files,
             such a crash may leave an empty file.
-        needed: returns the size in bytes for the message about a full disk; left out: more than
-            was written so far.
+        needed: returns the size in bytes for the message about a full disk; without it, the
+            message says "more than" the bytes written so far.
         finish: called with the finished file's temporary name; if it raises, the old file stays.
 
     Raises:
@@ -70,7 +70,7 @@ def atomic_write(
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append to a file, which is made if missing: all or nothing, unless the process is killed.
+    """Append to a file, all or nothing unless the process is killed. A missing file is made.
 
     Raises:
         OSError: the disk is full, for example; the file is unchanged.
@@ -100,10 +100,8 @@ def explained(path: Path, needed: Callable[[], str]) -> Iterator[None]:
     except OSError as error:
         named = os.fsdecode(error.filename) if error.filename else ""
         hidden = named.startswith(str(path.parent / _begun(path)))
-        if (
-            named and not hidden and named != str(path)
-        ):  # about another file, such as one that is read
-            raise
+        if named and not hidden and named != str(path):
+            raise  # about another file, such as an input
         reason = error.strerror or str(error)
         if error.errno in (None, *NO_ROOM):
             free = shutil.disk_usage(path.parent).free
@@ -119,8 +117,8 @@ def in_words(size: int) -> str:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder to fill. It takes its name, of nothing or of an empty folder, only if
-    the block ends without an error."""
+    """Make a temporary folder to fill. It is renamed to `path`, which must be missing or an empty
+    folder, if the block succeeds."""
     path = path.resolve()
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_begun(path), suffix=".tmpdir"))
     try:
@@ -139,7 +137,7 @@ def check_new_file(
 
     Args:
         endings: the allowed endings of its name.
-        read: files that the program reads, which it mustn't be.
+        read: input files, which must not be overwritten.
 
     Raises:
         InputError: it can't.

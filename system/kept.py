@@ -1,7 +1,8 @@
 """Work saved under a key, so that the same command continues it.
 
-A key is a dict of all settings and digests that the work depends on. With another key, a run isn't
-continued (`check_key`, `begin`), and a result is computed again (`load_result`, `load_arrays`).
+A key is a dict of all settings and digests that the work depends on. If the key differs, continuing
+a run is an error (`check_key`, `begin`), and a result is computed again (`load_result`,
+`load_arrays`).
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from system.files import atomic_write, remove_leftovers_of, write_text
 Key = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 KEY = "settings"  # the key's name among the arrays of a file
-ABSENT = "is not there"
+ABSENT, DAMAGED = "missing", "damaged"  # reasons why a file cannot be used
 
 
 def differences(before: Key, key: Key) -> str:
@@ -36,7 +37,7 @@ def check_key(path: Path, before: Key, key: Key, advice: str) -> None:
         advice: how to start over, `give another --exp` for example.
     """
     if changed := differences(before, key):
-        raise InputError(f"{path}: is of other settings ({changed}); {advice}")
+        raise InputError(f"{path}: was made with other settings ({changed}); {advice}")
 
 
 @contextlib.contextmanager
@@ -74,15 +75,16 @@ def save_result(path: Path, key: Key, result: Any) -> None:
 
 
 def load_result(path: Path, key: Key) -> tuple[Any, str]:
-    """The result in a file of `save_result`, and why it can't be used; one of the two is empty."""
+    """Load a file of `save_result`. Returns (result, "") or (None, the reason it can't be used),
+    such as "missing"."""
     if not path.exists():
         return None, ABSENT
     try:
         content = json.loads(path.read_text())
         changed, result = differences(content["about"], key), content["result"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None, "is damaged"
-    return (None, f"is of other settings ({changed})") if changed else (result, "")
+        return None, DAMAGED
+    return (None, f"made with other settings ({changed})") if changed else (result, "")
 
 
 def save_arrays(path: Path, key: Key, arrays: Arrays) -> None:
@@ -94,21 +96,21 @@ def save_arrays(path: Path, key: Key, arrays: Arrays) -> None:
 
 
 def load_arrays(path: Path, key: Key) -> tuple[Arrays, str]:
-    """The arrays in a file of `save_arrays`, and why they can't be used; one of them is empty."""
+    """Load a file of `save_arrays`. Returns (arrays, "") or ({}, the reason it can't be used)."""
     if not path.exists():
         return {}, ABSENT
     try:
         with zipfile.ZipFile(path) as members:
             if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
-                return {}, "is compressed"  # not by us, and might fill the memory
+                return {}, "compressed"  # not by us, and might fill the memory
             if members.testzip() is not None:
-                return {}, "is damaged"
+                return {}, DAMAGED
         with np.load(path, allow_pickle=False) as stored:
             if changed := differences(dict(json.loads(str(stored[KEY]))), key):
-                return {}, f"is of other settings ({changed})"
+                return {}, f"made with other settings ({changed})"
             return {name: stored[name] for name in stored.files if name != KEY}, ""
     except Exception:  # damaged bytes make np.load raise almost anything
-        return {}, "is damaged"
+        return {}, DAMAGED
 
 
 def _plain(key: Key) -> Key:

@@ -24,7 +24,7 @@ def sole_user(path: Path, busy: str) -> Iterator[None]:
         # open for writing: some network disks lock no other files
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # lockf, as workers that outlive a killed process for seconds don't inherit its locks
+            # lockf: child processes do not inherit it, so surviving workers hold no lock
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             os.close(handle)

@@ -86,7 +86,7 @@ class SafeUnpickler(pickle.Unpickler):
     ) -> None:
         super().__init__(file, encoding=encoding)
         self._allowed = allowed
-        copyreg.clear_extension_cache()  # its numbers stand for names, and skip `find_class`
+        copyreg.clear_extension_cache()  # names cached by number would skip `find_class`
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
@@ -95,8 +95,8 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """Stands for a `numpy.dtype`, in which a pickle could turn numbers into pointers: here it can
-    set only the byte order."""
+    """A substitute for `numpy.dtype`: a pickle can set only the byte order of this one, and so
+    can't turn numbers into pointers."""
 
     __slots__ = ("dtype",)
 

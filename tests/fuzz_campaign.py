@@ -33,14 +33,14 @@ def campaign(reader: Reader, name: str, folder: Path, first: int, count: int) ->
     """Let a reader read this many damaged files. Returns counts, seconds, MiB, and `findings`: by
     input number, a description of the error."""
     findings: dict[int, str] = {}
-    refused, slowest, began = 0, 0.0, time.monotonic()
+    bad, slowest, began = 0, 0.0, time.monotonic()
     files = len(list(FILES.iterdir()))
     for number in range(first, first + count):
         data = reader.damage(random.Random(f"{name} {number}"))
         memory, start = peak(), time.process_time()
         faulthandler.dump_traceback_later(HANG, exit=True, file=STDERR)
         try:
-            refused += reader.refusal(data) is not None
+            bad += reader.error_of(data) is not None
         except BaseException as error:
             findings[number] = _in_words(error)
         faulthandler.cancel_dump_traceback_later()
@@ -61,7 +61,7 @@ def campaign(reader: Reader, name: str, folder: Path, first: int, count: int) ->
     return {
         "reader": name,
         "inputs": number + 1 - first,
-        "refused": refused,
+        "bad input": bad,
         "seconds": round(time.monotonic() - began, 1),
         "slowest": round(slowest, 3),
         "peak_mib": round(peak()),
@@ -89,7 +89,7 @@ def main(name: str, folder: Path, first: int, count: int) -> None:
     with small_networks():
         reader = READERS[name](folder)
         for sample in reader.samples:
-            assert reader.refusal(sample) is None, "a valid file is refused"
+            assert reader.error_of(sample) is None, "a valid file is bad input"
         with Path("/proc/self/statm").open() as status:
             addresses = int(status.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, resource.RLIM_INFINITY))

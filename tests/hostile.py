@@ -54,7 +54,7 @@ def extension() -> Iterator[None]:
 
 
 class Call:
-    """Pickled as a call, which a careless loader makes."""
+    """An object that is pickled as a call; a careless loader runs it."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self.call = function, args

@@ -82,13 +82,13 @@ class Reader:
             return damaged_member(rng, rng.choice(archives), self.pieces)
         return damaged(rng, self.samples, self.pieces)
 
-    def refusal(self, data: bytes) -> str | None:
+    def error_of(self, data: bytes) -> str | None:
         """The message if these bytes are bad input, or None if they can be read.
 
         Raises:
             AssertionError: the message has several lines, is too long, or doesn't name the file
                 or one beside it.
-            Exception: any other error is a finding of the tests.
+            Exception: any other error, which fails the test.
         """
         self.file.write_bytes(data)
         try:
@@ -420,7 +420,7 @@ def _file_of_a_run(folder: Path, name: str) -> Reader:
 
 
 def stored_stage(folder: Path) -> Reader:
-    """A damaged one is made again; there is no message."""
+    """A damaged stage is computed again, without an error."""
     path, key = folder / "features.npz", {"size": 32}
     save_arrays(path, key, {"rows": np.arange(6.0).reshape(2, 3)})
     return Reader(path, lambda: load_arrays(path, key), [path.read_bytes()], zipped=True)

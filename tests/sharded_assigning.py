@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
         try:
             cluster_features.main(cluster_features.parse_args([str(folder / name), *flags]))
         except InputError as error:
-            (folder / f"refusal_{rank()}.txt").write_text(str(error))
+            (folder / f"error_{rank()}.txt").write_text(str(error))
 
 
 if __name__ == "__main__":

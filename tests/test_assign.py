@@ -90,7 +90,7 @@ def test_a_runs_own_images_go_to_the_finished_networks_clusters(
 
 
 def test_a_new_image_goes_to_the_nearest_centroid(tree: Path, train: Train, tmp_path: Path) -> None:
-    """Against all distances in float64, of features that were never in half precision."""
+    """The reference: distances in float64, of features that were never in half precision."""
     model = train(tree) / "checkpoint.pth.tar"
     new = [str(path) for path in write_images(tmp_path / "new", 15, seed=7)]
     run(model, tmp_path / "new", "--out", tmp_path / "new.csv")
@@ -155,7 +155,7 @@ def test_without_an_output_csv_goes_to_stdout_and_the_rest_to_stderr(
     assert b"3 of 3 clusters not empty" in error
 
 
-def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
@@ -289,9 +289,9 @@ BAD = {
     "--clusters {}/none.pth": "{}/none.pth: cannot read this checkpoint: No such file",
     "--clusters {}/images/a/000.png": "000.png: not a checkpoint, or a damaged one",
     "--clusters {}/released.pth.tar": "released.pth.tar: holds no clusters",
-    "--clusters {}/wide.pth": "wide.pth: its clusters are of features of 64 dimensions, the",
-    "--clusters {}/another.pth": "another.pth: its clusters are of another network's features",
-    "--clusters {}/small.pth": "small.pth: its clusters are of --size 20, not 32",
+    "--clusters {}/wide.pth": "wide.pth: its clusters need features of 64 dimensions; the",
+    "--clusters {}/another.pth": "another.pth: its clusters were made with another network",
+    "--clusters {}/small.pth": "small.pth: its clusters were made with --size 20, not 32",
     "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
     "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
     "--recluster 3 --size 1": "--size 1: too small for tiny",
@@ -367,7 +367,7 @@ def test_links_to_relative_paths_work_from_anywhere(
 
 
 def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_path: Path) -> None:
-    """Also in cluster_features.py, in the same processes to save time."""
+    """The same processes also run cluster_features.py, to save time."""
     (tree / "b" / "004.png").write_bytes(b"no image")
     (tree / "c" / "009.png").unlink()
     saved = tmp_path / "clusters.pth"
@@ -394,5 +394,5 @@ def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_pa
         assert (other["path"], other["cluster"]) == (row["path"], row["cluster"])
         assert float(other["distance"]) == pytest.approx(float(row["distance"]), abs=2e-3)
     assert adjusted_rand_score(truth, np.load(tmp_path / "assignment.npy")) == 1
-    refusal = f"{tmp_path}/broken.npy: row 470 is not finite (NaN, infinite or too large)"
-    assert [(tmp_path / f"refusal_{rank}.txt").read_text() for rank in range(2)] == [refusal] * 2
+    error = f"{tmp_path}/broken.npy: row 470 is not finite (NaN, infinite or too large)"
+    assert [(tmp_path / f"error_{rank}.txt").read_text() for rank in range(2)] == [error] * 2

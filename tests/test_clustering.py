@@ -99,7 +99,7 @@ def test_without_a_pca_rows_are_clustered_as_they_are(clustering: Kmeans | PIC) 
 
 
 def test_new_rows_go_to_the_nearest_centroid() -> None:
-    """Against all distances in float64; other centroids may be as near, up to 1e-5."""
+    """The reference: distances in float64. Another centroid may be as near, up to 1e-5."""
     kmeans = Kmeans(9)
     features = correlated(400, 60).astype(np.float16)
     kmeans.cluster(features[:300])

@@ -100,7 +100,7 @@ def test_every_page_is_in_the_index(index: str) -> None:
 
 
 def test_pages_that_the_code_names_exist() -> None:
-    """In comments, docstrings, messages and the texts of `--help`."""
+    """The code names pages in comments, docstrings, messages and the texts of `--help`."""
     found = 0
     for source in SOURCES:
         for target in re.findall(r"\bdocs/[\w/.-]*\.\w+(?:#[\w-]+)?", source.read_text()):
@@ -154,7 +154,7 @@ def test_tests_that_pages_name_exist(page: Path) -> None:
 
 
 def test_the_readmes_tree_names_every_room_and_script() -> None:
-    """And every name in it exists. A file is listed below its room, or in the room's own line."""
+    """Every name in it exists, too. A file is listed below its room, or in the room's own line."""
     (tree,) = (
         code for _, code in FENCE.findall((ROOT / "README.md").read_text()) if "__init__" in code
     )

@@ -175,7 +175,7 @@ def test_both_networks_arrive_with_their_checksums(
 
 
 @CLIENTS
-def test_a_cut_transfer_resumes(
+def test_an_interrupted_transfer_resumes(
     root: Path, server: Server, download: Callable, variables: dict[str, str]
 ) -> None:
     server.cuts = [150_000]

@@ -99,7 +99,7 @@ def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
 def test_every_step_is_sgd_at_one_rate_with_weight_decay_and_momentum(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compared with v ← m·v + g + wd·w, w ← w − lr·v. lr is the same in every epoch; the top layer
+    """The reference: v ← m·v + g + wd·w, w ← w − lr·v. lr is the same in every epoch; the top layer
     has no momentum."""
     step = torch.optim.SGD.step
     velocity: dict[nn.Parameter, torch.Tensor] = {}
@@ -158,7 +158,7 @@ def test_a_run_cut_after_the_smaller_last_batch_of_an_epoch(tree: Path, train: T
     assert_same_weights(whole / "checkpoint.pth.tar", rest / "checkpoint.pth.tar")
 
 
-def test_going_back_in_place_removes_what_came_later_and_says_so(
+def test_going_back_in_place_removes_later_files_and_names_them(
     tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the run stops again at once, `--resume auto` resumes from there."""
@@ -286,7 +286,7 @@ def test_a_checkpoint_does_not_lift_the_limit_of_an_images_size(tree: Path, trai
 def test_a_run_that_lacks_only_its_last_clustering_finishes_in_another_folder(
     tree: Path, trained: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No epoch is left, so there are no metrics."""
+    """No epoch is left, so it writes no metrics."""
     previous = trained / "checkpoint.previous.pth.tar"
     other = train(tree, "--resume", str(previous), "--epochs", "2", exp="other")
     assert not (other / "metrics.jsonl").exists()
@@ -597,7 +597,7 @@ def test_without_verbose_only_the_summary_is_printed(
 
 
 def test_a_checkpoint_without_a_method_resumes(tree: Path, trained: Path, train: Train) -> None:
-    """Checkpoints from before there were several methods are DeepCluster's."""
+    """A checkpoint saved before there were several methods is DeepCluster's."""
     cut = shutil.copytree(trained, trained.with_name("cut"))
     path = cut / "checkpoints" / "checkpoint_1.pth.tar"
     saved = torch.load(path, weights_only=True)

@@ -65,7 +65,7 @@ def evaluate(data: Path, network: Path) -> Evaluate:
 
 
 def by_sklearn(network: Path, data: Path, k: int) -> float:
-    """Of the readable images."""
+    """The accuracy on the readable images."""
     model = load_model(network).eval()
 
     def embed(split: str) -> tuple[np.ndarray, list[str]]:
@@ -85,15 +85,15 @@ def by_sklearn(network: Path, data: Path, k: int) -> float:
 def test_accuracies_equal_scikit_learns(
     evaluate: Evaluate, data: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = evaluate("--untrained")
-    trained = told["results"]["trained"]
+    report = evaluate("--untrained")
+    trained = report["results"]["trained"]
     for k in (1, 5):
         assert trained[str(k)] == pytest.approx(by_sklearn(network, data, k)), k
     assert trained["100"] == pytest.approx(by_sklearn(network, data, 60)), "all there are"
     assert 1 / 3 < trained["5"] < 1, "neither chance nor trivial"
-    assert told["results"]["untrained"] != trained
-    assert told["protocol"].startswith("Classification of val images by their nearest neighbours")
-    settings = told["settings"]
+    assert report["results"]["untrained"] != trained
+    assert report["protocol"].startswith("Classification of val images by their nearest neighbours")
+    settings = report["settings"]
     assert (settings["k"], settings["size"], settings["arch"]) == ([1, 5, 100], 32, "tiny")
     assert (settings["classes"], settings["train"], settings["val"]) == (3, 60, 27)
     out = capsys.readouterr().out

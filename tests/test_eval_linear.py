@@ -64,15 +64,15 @@ def probe_it(data: Path, network: Path) -> Probe:
 def test_the_result_file_has_protocol_settings_and_all_epochs(
     probe_it: Probe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = probe_it("--verbose", "--untrained")
-    assert told["protocol"].startswith("Logistic regression on the activations of frozen conv")
-    settings = told["settings"]
+    report = probe_it("--verbose", "--untrained")
+    assert report["protocol"].startswith("Logistic regression on the activations of frozen conv")
+    settings = report["settings"]
     assert (settings["lr"], settings["wd"], settings["conv"]) == (0.001, -4, [1, 2])
     assert (settings["device"], settings["precision"], settings["arch"]) == ("cpu", "fp32", "tiny")
     assert (settings["classes"], settings["train"], settings["val"]) == (3, 36, 15)
-    assert set(told["versions"]) >= {"torch", "python"}
-    assert set(told["results"]) == {"trained", "untrained"}
-    for by_layer in told["results"].values():
+    assert set(report["versions"]) >= {"torch", "python"}
+    assert set(report["results"]) == {"trained", "untrained"}
+    for by_layer in report["results"].values():
         assert set(by_layer) == {"conv1", "conv2"}
         for found in by_layer.values():
             first, second = found["epochs"]
@@ -81,17 +81,17 @@ def test_the_result_file_has_protocol_settings_and_all_epochs(
             assert best["top1"] == max(first["top1"], second["top1"])
             assert found["epochs"][best["epoch"]]["top1"] == best["top1"]
             assert best["top5"] == 1, "of three classes"
-    assert told["results"]["trained"] != told["results"]["untrained"]
+    assert report["results"]["trained"] != report["results"]["untrained"]
     out = capsys.readouterr().out
     assert "conv2: 9216 dimensions" in out
     assert "epoch 1, conv1: train loss" in out
-    trained = told["results"]["trained"]["conv1"]["best"]
+    trained = report["results"]["trained"]["conv1"]["best"]
     assert f"conv1   trained     {100 * trained['top1']:11.2f}" in out
 
 
 def test_the_paper_protocol_learns_the_classes(probe_it: Probe) -> None:
-    told = probe_it("--epochs", "8", "--conv", "1")
-    epochs = told["results"]["trained"]["conv1"]["epochs"]
+    report = probe_it("--epochs", "8", "--conv", "1")
+    epochs = report["results"]["trained"]["conv1"]["epochs"]
     assert epochs[-1]["train_loss"] < 0.5 * epochs[0]["train_loss"]
     assert epochs[-1]["top1"] > 0.9
 
@@ -125,14 +125,14 @@ def test_an_interrupted_probe_resumes_with_the_same_bits(
 def test_the_result_file_of_a_model_zoo_protocol(
     probe_it: Probe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = probe_it("--protocol", "modelzoo", "--conv", "2", "avgpool")
-    assert "\n" not in told["protocol"]
-    assert "modelzoo: before each classifier, batch norm" in told["protocol"]
-    assert "paper: " not in told["protocol"]
-    settings = told["settings"]
+    report = probe_it("--protocol", "modelzoo", "--conv", "2", "avgpool")
+    assert "\n" not in report["protocol"]
+    assert "modelzoo: before each classifier, batch norm" in report["protocol"]
+    assert "paper: " not in report["protocol"]
+    settings = report["settings"]
     assert (settings["protocol"], settings["conv"]) == ("modelzoo", [2, "avgpool"])
     assert (settings["lr"], settings["wd"], settings["steps"]) == (0.001, -4, [30, 60, 90])
-    assert set(told["results"]["trained"]) == {"conv2", "avgpool"}
+    assert set(report["results"]["trained"]) == {"conv2", "avgpool"}
     out = capsys.readouterr().out
     assert "avgpool: 16 dimensions, AdaptiveAvgPool2d" in out
     assert "\navgpool trained " in out
@@ -186,8 +186,8 @@ def test_an_unreadable_image_is_named_once_and_counts_as_an_error(
         probe_it()
     monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.6)
     capsys.readouterr()
-    told = probe_it()
-    best = told["results"]["trained"]["conv1"]["best"]
+    report = probe_it()
+    best = report["results"]["trained"]["conv1"]["best"]
     assert best["top5"] == pytest.approx(2 / 5)
     named = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert len(named) == 4
@@ -201,7 +201,7 @@ def test_an_unreadable_image_is_named_once_and_counts_as_an_error(
         ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
-        ("--wd 400", "--wd 400: give a power of ten, such as -4 for 1e-4"),
+        ("--wd 400", "--wd 400: give an exponent of ten, such as -4 for 1e-4"),
         ("--conv avgpool 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
         ("--steps 3 4", "--steps 3 4: the paper's rate falls with every iteration; give --prot"),
         ("--protocol modelzoo --steps 0", "argument --steps: '0' is not a whole number of 1 or"),
@@ -226,12 +226,14 @@ def test_a_folder_with_other_settings_is_an_error(
     command = ["--data", str(data), "--model", str(network), *FLAGS.split(), "--lr", "0.2"]
     command += ["--exp", str(network.parent / "linear")]
     error = error_line(eval_linear, *command)
-    assert "is of other settings (lr 0.001 → 0.2); give another --exp" in error
+    assert "was made with other settings (lr 0.001 → 0.2); give another --exp" in error
     assert (network.parent / "linear" / "linear.json").read_text() == before
 
     kept = sorted((data / "train" / "a").iterdir())
     kept[0].rename(data / "train" / "b" / "new.png")
-    assert "is of other settings (train " in error_line(eval_linear, *command, "--lr", "0.001")
+    assert "was made with other settings (train " in error_line(
+        eval_linear, *command, "--lr", "0.001"
+    )
 
     saved = network.parent / "linear" / "linear_trained.pth.tar"
     saved.write_bytes(b"no checkpoint")
@@ -265,8 +267,8 @@ def test_the_results_folder_is_named_by_epoch_and_protocol(
 def test_two_processes_give_the_results_of_one(
     probe_it: Probe, data: Path, network: Path, tmp_path: Path
 ) -> None:
-    """With a last batch of one image, and an odd number of val images, by the paper's protocol and
-    the model zoos', whose batch norm is over the whole batch."""
+    """The last batch has one image, and the number of val images is odd. The protocols are the
+    paper's, and the model zoos', whose batch norm is over the whole batch."""
     shutil.rmtree(data / "train" / "c")
     shutil.rmtree(data / "val" / "c")
     for number in range(7):
@@ -297,12 +299,12 @@ def test_two_processes_give_the_results_of_one(
     for name, one in ones.items():
         two = json.loads((tmp_path / "two" / name / "linear.json").read_text())["results"]
         for layer in ("conv1", "conv2"):
-            epochs = (told["trained"][layer]["epochs"] for told in (one, two))
+            epochs = (report["trained"][layer]["epochs"] for report in (one, two))
             for first, second in zip(*epochs, strict=True):
                 assert second == pytest.approx(first, rel=1e-4), (name, layer)
 
 
-def test_the_network_stays_as_it_was(
+def test_the_network_stays_unchanged(
     probe_it: Probe, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(network)

@@ -245,13 +245,13 @@ def test_a_stage_runs_again_only_if_its_settings_change(
     assert run() == everything
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == list(eval_retrieval.STAGES[:-1])
-    assert lines[0].endswith("extract_train.npz written, as it was not there")
+    assert lines[0].endswith("extract_train.npz written, as it was missing")
     assert run() == []
     assert "q_features.npz, stored before" in capsys.readouterr().err
     assert run(aqe=1, dbe=2) == []
     assert run(n_pca=5) == vectors
     assert (
-        "db_features.npz written, as it was of other settings (n_pca 6 → 5)"
+        "db_features.npz written, as it was made with other settings (n_pca 6 → 5)"
         in capsys.readouterr().err
     )
     assert run(n_pca=5, L=1) == everything
@@ -293,9 +293,7 @@ def test_a_single_stage_uses_the_stages_before_it(
         ("db_features", "train_pca"),
         ("eval", "db_features"),
     ):
-        with pytest.raises(
-            InputError, match=rf"{before}.npz is not there; first run --stage {before}"
-        ):
+        with pytest.raises(InputError, match=rf"{before}.npz: missing; first run --stage {before}"):
             run(stage)
     assert list(out.iterdir()) == [], "nothing half-written"
     for count, stage in enumerate(eval_retrieval.STAGES[:-1], 1):
@@ -305,7 +303,7 @@ def test_a_single_stage_uses_the_stages_before_it(
     whole = evaluate(model, data, tmp_path / "other", **SETTINGS)
     assert run("eval") == whole
     with pytest.raises(
-        InputError, match=r"extract_train.npz is of other settings \(L 2 → 1\); first run"
+        InputError, match=r"extract_train.npz: made with other settings \(L 2 → 1\); first run"
     ):
         run("train_pca", L=1)
 
@@ -366,12 +364,12 @@ def test_the_table_and_the_result_file(
 ) -> None:
     write_revisited(both / "Oxford")
     command("--aqe", "2")
-    told = json.loads((tmp_path / "out" / "retrieval.json").read_text())
-    assert set(told) == {"protocol", "settings", "versions", "results"}
-    assert "trapezoid" in told["protocol"]
-    settings = told["settings"]
+    report = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert set(report) == {"protocol", "settings", "versions", "results"}
+    assert "trapezoid" in report["protocol"]
+    settings = report["settings"]
     assert (settings["aqe"], settings["L"], settings["dataset_name"]) == (2, 3, "Oxford")
-    classic = told["results"]["Oxford5k"]
+    classic = report["results"]["Oxford5k"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Oxford5k, 14 images (the whole of it has 5,063)"
     assert lines[1].split() == ["query", "AP"]
@@ -405,8 +403,8 @@ def test_paris_is_whitened_on_oxford(
 ) -> None:
     command(name="Paris")
     assert passes == [14, 10, 2]
-    told = json.loads((tmp_path / "out" / "retrieval.json").read_text())
-    assert list(told["results"]) == ["Paris6k"]
+    report = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert list(report["results"]) == ["Paris6k"]
 
 
 COMPUTE_AP = """#!{python}
@@ -478,7 +476,7 @@ def test_the_binary_needs_the_classic_ground_truth(
             "000.jpg: at a long side of 4, it is 4 × 3 pixels, and the network takes 5 or more",
         ),
         ("--S 8", "000.jpg: at a long side of 8, the query's box is 4 × 4 pixels"),
-        ("--stage eval", "db_features.npz is not there; first run --stage db_features"),
+        ("--stage eval", "db_features.npz: missing; first run --stage db_features"),
     ],
 )
 def test_bad_input_is_named(

@@ -161,7 +161,7 @@ def test_an_interrupted_run_resumes(place: Place, monkeypatch: pytest.MonkeyPatc
         run(place, *flags)
     assert not (place[1].parent / "e" / "svm.json").exists()
     assert run(place, *flags)["results"] == uncut
-    assert len(written) - 150 == 202 - 149, "what was there is not done again"
+    assert len(written) - 150 == 202 - 149, "existing results are kept"
     assert sorted((place[1].parent / "e").rglob("*.json")) == files
 
     monkeypatch.setattr(eval_svm, "layer_rows", None)  # all is there: images are not even read

@@ -156,7 +156,7 @@ def test_flags_choose_the_trained_parameters(
 
 
 def test_fine_tuning_equals_plain_torch(model: ConvNet, splits: tuple[VocSplit, VocSplit]) -> None:
-    """With all weights trained, and some gradients large enough to be clipped."""
+    """All weights are trained, and some gradients are large enough to be clipped."""
     for module in model.classifier:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -338,9 +338,9 @@ def test_a_finished_seed_is_not_run_again(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("lr", r"is of other settings \(lr 0.05 → 0.1\); give another --exp"),
-        ("weights", r"is of other settings \(weights of SHA-256 "),
-        ("labels", r"is of other settings \(images and labels of SHA-256 "),
+        ("lr", r"was made with other settings \(lr 0.05 → 0.1\); give another --exp"),
+        ("weights", r"was made with other settings \(weights of SHA-256 "),
+        ("labels", r"was made with other settings \(images and labels of SHA-256 "),
     ],
 )
 def test_a_folder_with_another_run_is_an_error(
@@ -592,6 +592,6 @@ def test_the_scripts_pass_their_settings_on(tmp_path: Path, part: str, settings:
         f"--batch 16 --workers 4 --exp {elsewhere}/e --seeds 1 2"
     ), done.stderr
     for missing in ({"VOCDIR": "voc"}, {"MODEL": "m"}):
-        refused = start(**missing)
-        assert refused.returncode == 2
-        assert refused.stderr.count("\n") == 1
+        done = start(**missing)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1

@@ -159,7 +159,7 @@ def test_alexnets_conv_layers_have_the_linear_probes_dimensions() -> None:
 def test_whitening_is_scikit_learns_up_to_sign(
     tmp_path: Path, extract: Extract, checkpoint: Path, count: int
 ) -> None:
-    """With fewer images than dimensions, and with more."""
+    """There are fewer images than dimensions in one case, and more in the other."""
     data = tmp_path / "some"
     write_images(data, count)
     folder = extract(data, "--whiten", "6", "--dtype", "float32")
@@ -278,10 +278,10 @@ def test_an_image_whose_features_are_not_finite_has_no_row(
 
 
 @pytest.mark.parametrize("flags", ["", "--whiten 5", "--format safetensors"])
-def test_a_cut_extraction_ends_with_the_same_bytes(
+def test_an_interrupted_extraction_ends_with_the_same_bytes(
     tree: Path, extract: Extract, flags: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With bad images at the edges of batches of eight, before and after the cut."""
+    """Bad images are at the edges of batches of eight, before and after the cut."""
     flag = ["--dtype", "float32", *flags.split()]
     paths = sorted(map(str, tree.rglob("*.png")))
     for index in (7, 15, 16, 23, 30):
@@ -302,7 +302,7 @@ def test_a_cut_extraction_ends_with_the_same_bytes(
 @pytest.mark.parametrize(
     "step", ["join", "write_text", "save_results", "the last name", "shutil.rmtree"]
 )
-def test_an_extraction_that_is_cut_while_its_files_get_their_names_can_continue(
+def test_extraction_killed_during_the_final_renames_continues(
     tree: Path, extract: Extract, step: str
 ) -> None:
     flags = ["--whiten", "5", "--dtype", "float32"]
@@ -348,7 +348,9 @@ def test_other_settings_networks_or_images_are_bad_input(
     other = tmp_path / "other.pth.tar"
     save_checkpoint(other, {"arch": "tiny", "state_dict": tiny(sobel=True).state_dict()})
     if finished:  # the shards are not whitened
-        with pytest.raises(InputError, match=r"is of other settings .whiten None → 3.; give"):
+        with pytest.raises(
+            InputError, match=r"was made with other settings .whiten None → 3.; give"
+        ):
             extract(tree, "--whiten", "3")
     for flags, message in [
         (["--size", "40"], r"size 32 → 40"),
@@ -357,7 +359,9 @@ def test_other_settings_networks_or_images_are_bad_input(
         (["--format", "safetensors"], r"format npy → safetensors"),
         (["--precision", "bf16"], r"precision fp32 → bf16"),
     ]:
-        with pytest.raises(InputError, match=f"is of other settings .{message}.; give another"):
+        with pytest.raises(
+            InputError, match=f"was made with other settings .{message}.; give another"
+        ):
             extract(tree, *flags)
     with pytest.raises(InputError, match=r"settings \(network "):
         extract(tree, model=other)
@@ -366,7 +370,7 @@ def test_other_settings_networks_or_images_are_bad_input(
         extract(tree)
 
 
-def test_a_cut_extraction_can_continue_with_another_batch_that_divides_its_shards(
+def test_an_extraction_continues_with_another_batch_that_divides_its_shards(
     tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extract(tree, cut=2)
@@ -489,7 +493,7 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_many_processes_write_the_same_file_as_one(
     tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
 ) -> None:
-    """One process begins and is cut, two finish, with bad images in each part; then both fit a
+    """One process begins and is interrupted, two finish; each part has bad images. Then both fit a
     whitening."""
     paths = sorted(map(str, tree.rglob("*.png")))
     for index in (3, 21, 39):

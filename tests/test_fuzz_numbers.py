@@ -239,7 +239,7 @@ def test_regions_lie_in_the_map_and_cover_it(height: int, width: int, scales: in
 @same
 @given(st.integers(8, 60), st.integers(8, 60))
 def test_neighbouring_regions_overlap_by_about_two_fifths(height: int, width: int) -> None:
-    """Compared with every possible number of regions."""
+    """No other number of regions has an overlap closer to that."""
     assume(height != width)
     shorter, longer = min(height, width), max(height, width)
     errors = []

@@ -48,25 +48,25 @@ def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_valid_files_are_read(reader: Reader) -> None:
     for sample in reader.samples:
-        assert reader.refusal(sample) is None
+        assert reader.error_of(sample) is None
 
 
 @FEW
 @given(random=st.randoms(use_true_random=True))
 def test_a_damaged_file_is_read_or_one_line(reader: Reader, random) -> None:  # type: ignore[no-untyped-def]
-    reader.refusal(reader.damage(random))
+    reader.error_of(reader.damage(random))
 
 
 @FEW
 @given(content=st.binary(max_size=200))
 def test_random_bytes_are_read_or_one_line(reader: Reader, content: bytes) -> None:
-    reader.refusal(content)
+    reader.error_of(content)
 
 
 def test_every_truncated_file_is_read_or_one_line(reader: Reader) -> None:
     sample = reader.samples[0]
     for end in range(0, len(sample), max(len(sample) // 20, 1)):
-        reader.refusal(sample[:end])
+        reader.error_of(sample[:end])
 
 
 ODD: tuple[Any, ...] = (
@@ -86,7 +86,7 @@ def places_in(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, 
 def test_a_checkpoint_with_an_odd_value_resumes_or_is_one_line(tmp_path: Path) -> None:
     reader = READERS["resumed"](tmp_path)
     rng = random.Random(0)
-    refused = 0
+    bad = 0
     for sample in reader.samples:
         whole = torch.load(io.BytesIO(sample), weights_only=True)
         for *path, last in places_in(whole):
@@ -96,8 +96,8 @@ def test_a_checkpoint_with_an_odd_value_resumes_or_is_one_line(tmp_path: Path) -
                 for key in path:
                     within = within[key]
                 within[last] = odd
-                refused += reader.refusal(saved(damaged)) is not None
-    assert refused > 100
+                bad += reader.error_of(saved(damaged)) is not None
+    assert bad > 100
 
 
 def archive_of(name: str) -> bytes:
@@ -119,19 +119,19 @@ FOUND = {
     "a bracket that stays open": ("feature_rows", b"(7, 3)", b"(7, 3 "),
     "a number without end": ("feature_rows", b"(7, 3)", b"(7" + b"0" * 60 + b", 3)"),
     "an image of two lines": ("tiny_archive", b"val_0.JPEG", b"v\nl_0.JPEG"),
-    "a name that is no text": ("tiny_archive", b"", archive_of("ü").replace(b"\xbc", b"(")),
+    "a name that is not text": ("tiny_archive", b"", archive_of("ü").replace(b"\xbc", b"(")),
     "a tensor of two lines": ("feature_tensors", b'},"features":', b'},"fea\xe2\x80\xa8es":'),
-    "bytes that are no text": ("metrics", b'"epoch": 1', b'"epoch\xff": 1'),
-    "an epoch that is none": ("metrics", b'"epoch": 1', b'"epoch": "1"'),
+    "bytes that are not text": ("metrics", b'"epoch": 1', b'"epoch\xff": 1'),
+    "an epoch that is a text": ("metrics", b'"epoch": 1', b'"epoch": "1"'),
     "an epoch that is a list": ("metrics", b'"epoch": 1', b'"epoch": []'),
-    "seconds that are none": ("metrics", b'"features": 1.25', b'"features": "x"'),
-    "clusters that are no number": ("metrics", b'"clusters": 4', b'"clusters": "4"'),
+    "seconds that are a text": ("metrics", b'"features": 1.25', b'"features": "x"'),
+    "a number of clusters that is a text": ("metrics", b'"clusters": 4', b'"clusters": "4"'),
     "lists in lists": ("metrics", b'"epoch"', b'"x": ' + b"[" * 400 + b"]" * 400 + b', "epoch"'),
     "lists in lists without end": ("configuration", b'"epochs"', b"[" * 3000),
-    "epochs that are no number": ("configuration", b'"epochs": 2', b'"epochs": "2"'),
+    "epochs that are a text": ("configuration", b'"epochs": 2', b'"epochs": "2"'),
     "clusters that are a text": ("configuration", b'"nmb_cluster": 4', b'"nmb_cluster": "4"'),
     "data that is a number": ("configuration", b'"data": "', b'"data": 5, "x": "'),
-    "data that is no file name": ("configuration", b'"data": "', b'"data": "\\u0000'),
+    "data that is not a file name": ("configuration", b'"data": "', b'"data": "\\u0000'),
     "data whose name is too long": ("configuration", b'"data": "', b'"data": "' + b"9" * 300),
     "cluster 2^40": ("epoch_assignment", b"\x03\0\0\0\0\0\0\0", b"\x03\0\0\0\0\1\0\0"),
     "a layer called without end": ("prototxt", b"'conv0'", b"'" + b"c" * 5000 + b"'"),
@@ -145,7 +145,7 @@ def test_earlier_findings_stay_fixed(tmp_path: Path, case: str) -> None:
     sample = next((sample for sample in reader.samples if old in sample), None)
     assert sample is not None
     damaged = sample.replace(old, new) if old else new
-    reader.refusal(damaged)
+    reader.error_of(damaged)
 
 
 @pytest.mark.long

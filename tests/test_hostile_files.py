@@ -85,9 +85,9 @@ def test_the_corpus_harms_careless_loaders(tmp_path: Path, canary: Canary) -> No
 def test_no_reader_is_harmed_by_the_corpus(tmp_path: Path, canary: Canary, name: str) -> None:
     reader = READERS[name](folder_in(tmp_path))
     for kind, content in corpus(canary).items():
-        refused = reader.refusal(content) is not None
+        is_bad = reader.error_of(content) is not None
         assert not canary.is_touched(), kind
-        assert refused or name not in BINARY, kind
+        assert is_bad or name not in BINARY, kind
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ STATE = b"}" + text("state_dict")
         (b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sb", "no 'state_dict'"),
         (b"ccollections\nOrderedDict\n)R}" + text("get") + b"K\x01sb", "no 'state_dict'"),
         (STATE + b"ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sbs", "fit none of"),
-        (STATE + b"}" + text("w") + b"K\x01ss", "something else than weig"),
+        (STATE + b"}" + text("w") + b"K\x01ss", "something other than weig"),
     ],
 )
 def test_attributes_of_a_dict_are_ignored(
@@ -177,7 +177,7 @@ def test_empty_weights_are_bad_input(
     state = torch.load(io.BytesIO(reader.samples[0]), weights_only=True)
     state["state_dict"]["top_layer.weight"] = torch.empty(shape)
     torch.save(state, reader.file)
-    with pytest.raises(InputError, match="something else than weights: 'top_layer"):
+    with pytest.raises(InputError, match="something other than weights: 'top_layer"):
         load_model(reader.file)
 
 

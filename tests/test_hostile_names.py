@@ -102,7 +102,7 @@ def test_names_reach_a_program_unchanged(tmp_path: Path, script: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_download_uses_its_folder_unchanged(tmp_path: Path, name: str) -> None:
-    """It fails, as there is no server, but makes its folder."""
+    """It fails, because no server answers, but makes its folder."""
     root = tmp_path / name
     shutil.copy(ROOT / "download_model.sh", tmp_path)
     (tmp_path / "bin").mkdir()

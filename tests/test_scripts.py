@@ -77,7 +77,7 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given(clone: Path) -> Non
 
 
 def test_the_training_has_the_process_id_of_the_script(clone: Path) -> None:
-    """So that a signal to the script stops the training."""
+    """So a signal to the script stops the training."""
     (clone / "main.py").write_text("import os; print('pid', os.getpid())")
     done = bash("./main.sh & echo script $!; wait", clone, PYTHON=sys.executable, DIR="images")
     said = dict(line.split() for line in done.stdout.splitlines())
@@ -204,7 +204,7 @@ def test_the_environment_is_made_once_and_updated_when_pins_change(
 
 
 def test_a_failed_installation_starts_over(clone: Path, packages: dict[str, str]) -> None:
-    """The second time without uv, where pip takes over."""
+    """The second time, uv is missing and pip installs."""
     (clone / "requirements.txt").write_text("./no-such-package\n")
     failed = bash(SOURCE, clone, **packages)
     assert failed.returncode == 2

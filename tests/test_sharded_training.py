@@ -103,7 +103,7 @@ def test_a_nan_loss_stops_all_processes(server: Server, tree: Path, tmp_path: Pa
 
 def test_bad_input_stops_all_processes(server: Server, tree: Path, tmp_path: Path) -> None:
     error = error_of_both(server, tree, tmp_path / "run", "--arch tiny --k 4 --batch 3")
-    assert "--batch 3: is the total of 2 processes; give 4 or more" in error
+    assert "--batch 3: too small for 2 processes; give 4 or more (2 each)" in error
 
 
 def test_bad_input_under_the_launcher_is_one_line(tree: Path) -> None:

@@ -55,15 +55,13 @@ def median(history: list[Usage], name: str) -> float:
     return float(np.median([line[name] for line in history]))
 
 
-def test_six_epochs_close_what_they_open(
-    tree: Path, train: Train, after_epochs: list[Usage]
-) -> None:
+def test_six_epochs_leave_nothing_open(tree: Path, train: Train, after_epochs: list[Usage]) -> None:
     train(tree, "--epochs", "6", "--checkpoints", "3", "--keep", "2")
     for name in COUNTED:
         assert after_epochs[-1][name] <= after_epochs[1][name], name
 
 
-def test_three_runs_in_a_row_close_what_they_open(
+def test_three_runs_in_a_row_leave_nothing_open(
     tree: Path, train: Train, after_epochs: list[Usage]
 ) -> None:
     at_first, before = usage(), []  # other tests may have left processes

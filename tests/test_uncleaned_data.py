@@ -259,10 +259,10 @@ def test_a_second_extraction_into_a_folder_is_an_error(
     out = tmp_path / "features"
     command = [exp / "checkpoint.pth.tar", tree, "--out", out, "--device", "cpu", "--workers", 0]
     out.mkdir()
-    with held_elsewhere(out / extract_features.LOCK), pytest.raises(InputError) as refused:
+    with held_elsewhere(out / extract_features.LOCK), pytest.raises(InputError) as error:
         run(extract_features, *command)
     said = f"--out {out}: another process writes there; wait for it, or give another"
-    assert str(refused.value) == said
+    assert str(error.value) == said
     run(extract_features, *command)
     assert len(np.load(out / "features.npy")) == 40
 

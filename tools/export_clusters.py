@@ -77,7 +77,7 @@ def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, 
         raise InputError(f"--epoch {epoch}: {path} has the epochs 0 to {len(epochs) - 1}")
     sizes = [len(members) for members in epochs[epoch]]
     members = np.array([image for members in epochs[epoch] for image in members], np.int64)
-    # the original code leaves no image out, so that a smaller number means other images
+    # the original code leaves no image out, so a smaller number means other images
     incomplete = len(members) < len(images) and not (path.parent / "images.txt").is_file()
     if incomplete or len(members) > len(images) or not all(0 <= i < len(images) for i in members):
         raise InputError(

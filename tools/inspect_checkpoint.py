@@ -1,7 +1,7 @@
 """Prints a card for each checkpoint, without running code from the file.
 
-If the weights don't fit the architecture that the file names, the card says what is known, and the
-program ends with the reason and exit status 2.
+If the weights don't fit the architecture that the file names, the card is shorter, and the program
+ends with the reason and exit status 2.
 """
 
 import argparse

@@ -188,7 +188,7 @@ def _check_no_results(folder: Path) -> None:
 
 
 class Bystander:
-    """Stands for an `Experiment` in the processes that write nothing: all but the first."""
+    """An `Experiment` for the processes that write nothing: all but the first."""
 
     def __init__(self) -> None:
         self.unreadable = UnreadableElsewhere()

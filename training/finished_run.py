@@ -54,7 +54,7 @@ class Run:
         path = assignment_path(self.folder, epoch)
         if epoch not in self.epochs:
             have = f"{self.epochs[0]} to {self.epochs[-1]}" if self.epochs else "none yet"
-            raise InputError(f"{path}: no clusters of epoch {epoch}; there are those of: {have}")
+            raise InputError(f"{path}: no clusters of epoch {epoch}, only of: {have}")
         return read_assignment(path, len(self.images))
 
     def epoch_before(self, epoch: int) -> int | None:

@@ -15,8 +15,8 @@ from training.experiment import Bystander, Experiment
 from training.state import State
 
 STEPS_BETWEEN_LOOKS = 20  # on a GPU, where each look waits for the device; 1 on a CPU
-# In fp16 a step overflows if the loss scale is too large; it is skipped and the scale halved. After
-# so many in a row, the scale isn't the cause.
+# In fp16 a step overflows if the loss scale is too large: the step is skipped and the scale is
+# halved. After so many skipped steps in a row, the scale isn't the cause.
 MOST_SKIPPED = 20
 
 
@@ -25,7 +25,7 @@ class PendingLosses:
 
     Args:
         parameters: the trained ones, whose gradients are checked.
-        folder: knows the last good checkpoint.
+        folder: has the path of the last good checkpoint, for messages.
 
     Attributes:
         steps: for each pending step its number in the epoch, the number of images, and `(2,)
@@ -60,7 +60,7 @@ class PendingLosses:
         Raises:
             InputError: a loss or a gradient is NaN or infinite; names the step.
         """
-        if not self.steps:  # nor in any other process
+        if not self.steps:  # all processes have the same number of pending steps
             return
         numbers, sizes, values = zip(*self.steps, strict=True)
         self.steps = []

@@ -44,8 +44,8 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
 
 
 def _check_logs(folder: Path, images: int, checkpoint: dict[str, Any]) -> None:
-    """Check that each epoch before the checkpoint has its metrics and its assignment, from which
-    `clusters` is made again, and that the last assignment is the checkpoint's."""
+    """Check that each epoch before the checkpoint has its metrics and its assignment (`clusters` is
+    rebuilt from these), and that the last assignment is the checkpoint's."""
     epoch = checkpoint["epoch"]
     logged = [line["epoch"] for line in read_metrics(folder) if line["epoch"] < epoch]
     assigned = _assigned_before(folder, epoch)
@@ -69,11 +69,10 @@ def _check_logs(folder: Path, images: int, checkpoint: dict[str, Any]) -> None:
 
 
 def check_may_begin_again(folder: Path) -> None:
-    """Check that a folder without checkpoints holds one epoch at most: a run saves a checkpoint
-    after each epoch.
+    """Check that a folder without checkpoints never had any: it holds one epoch at most.
 
     Raises:
-        InputError: there are more epochs, or a log is damaged.
+        InputError: there are more epochs, so the checkpoints were removed; or a log is damaged.
     """
     clusters = folder / "clusters"
     logs: dict[str, Sized] = {
@@ -120,8 +119,8 @@ def remove_logs(folder: Path) -> None:
 
 
 def _clusters(folder: Path, images: int, end: int) -> Iterator[list[list[int]]]:
-    """The items of `clusters` before an epoch. The metrics know how many clusters there were, with
-    the empty ones."""
+    """The items of `clusters` before an epoch. The metrics have the number of clusters, the empty
+    ones included."""
     counts = {line["epoch"]: int(line.get("clusters") or 0) for line in read_metrics(folder)}
     for epoch in _assigned_before(folder, end):
         assignment = read_assignment(assignment_path(folder, epoch), images)
@@ -133,8 +132,8 @@ def _assigned_before(folder: Path, end: int) -> list[int]:
 
 
 def _later_checkpoints(folder: Path, resume: Path, place: tuple[int, int]) -> list[Path]:
-    """The checkpoints after a place of the run, from the last one on, and the newest if it is
-    damaged: the next save would put it in place of the sound one before it."""
+    """The checkpoints after a place of the run, the latest first; also the newest if it is damaged,
+    because the next save would replace the sound one before it by this one."""
     return [
         path
         for path in checkpoints_of(folder)

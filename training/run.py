@@ -148,9 +148,8 @@ class Run:
         """
         self._begin_epoch()
         self._draws.start_epoch(self.epoch, order, first_batch=self.step)
-        self._drawn = max(
-            len(order) - self.step * self.args.batch, 0
-        )  # the last batch may be small
+        done = self.step * self.args.batch  # the last batch may be smaller
+        self._drawn = max(len(order) - done, 0)
         with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
             for batch in self.augmented:
                 self.folder.unreadable.report(batch.unreadable)
@@ -166,7 +165,7 @@ class Run:
     def update(self, losses: Tensor) -> None:
         """Backward and SGD on the losses `(B,)` of the last batch."""
         optimizers, scaler = (self.optimizer, *self._head_optimizers), self.state.scaler
-        size = len(self._index)  # 0 for a blank image, which doesn't count
+        size = len(self._index)  # 0 for a placeholder
         for optimizer in optimizers:
             optimizer.zero_grad()
         scaler.scale(weighted(losses.mean(), size)).backward()
@@ -282,7 +281,7 @@ class Run:
 
 
 def blank_batch(size: int) -> Batch:
-    """A black image of number −1, which doesn't count: for a process without images in a batch."""
+    """A placeholder batch for a process without images: one black image, number −1, of weight 0."""
     return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})
 
 

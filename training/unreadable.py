@@ -30,7 +30,7 @@ class Unreadable:
         self._named = self._listed() if continues else {}
 
     def leave_out(self, indices: set[int]) -> None:
-        """Resume mid-epoch, without the images that the epoch left out."""
+        """Mark the images that the epoch left out as unreadable, for a mid-epoch resume."""
         self.now = {index: reason for index, reason in self._named.items() if index in indices}
 
     def begin_pass(self) -> None:
@@ -38,8 +38,8 @@ class Unreadable:
         self.now = {}
 
     def report(self, unreadable: dict[int, str]) -> None:
-        """Name unreadable images in the log and in `bad_images.txt`: once, as long as they stay
-        unreadable.
+        """Name unreadable images in the log and in `bad_images.txt`, each only once until it can be
+        read again.
 
         Args:
             unreadable: the reason, by image index.
@@ -96,7 +96,7 @@ class Unreadable:
 
 
 class UnreadableElsewhere:
-    """Stands for `Unreadable` in the processes that write nothing: all but the first."""
+    """`Unreadable` for the processes that write nothing: all but the first."""
 
     def __init__(self) -> None:
         self.now: dict[int, str] = {}

@@ -22,7 +22,7 @@ class Chart:
 
     Attributes:
         title: the label of the y-axis.
-        note: what the values mean, in a line.
+        note: a line that explains the values.
         scale: of the y-axis; "zero" is linear from 0.
         series: one for each curve.
     """

@@ -75,7 +75,7 @@ def chosen_epoch(run: Run, epoch: int | None) -> int:
         raise InputError(f"{run.folder}: no clusters yet: no file in {run.folder / 'assignments'}")
     if epoch is not None and epoch not in run.epochs:
         numbers = f"{run.epochs[0]} to {run.epochs[-1]}"
-        raise InputError(f"--epoch {epoch}: no clusters of it in {run.folder}, but of {numbers}")
+        raise InputError(f"--epoch {epoch}: {run.folder} has clusters of {numbers}")
     return run.epochs[-1] if epoch is None else epoch
 
 

@@ -24,7 +24,7 @@ class FilterView:
 
     Attributes:
         title: a few words.
-        note: one or two sentences on what the pictures show.
+        note: one or two sentences that explain the pictures.
         pictures: one for each filter, with a pixel for each weight.
         pairs: whether a picture shows two channels side by side.
     """

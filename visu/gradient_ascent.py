@@ -45,7 +45,9 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     model = load_model(args.model)
     if args.arch not in (None, model.arch):
-        raise InputError(f"--arch {args.arch}: {args.model} is of {model.arch}; leave --arch out")
+        raise InputError(
+            f"--arch {args.arch}: {args.model} has --arch {model.arch}; leave --arch out"
+        )
     ascent = Ascent(args.lr, args.wd, args.sig, args.step, args.niter, args.idim)
     wanted = {
         layer: wanted_filters(model, layer, args.filters) for layer in layers_of(model, args.conv)

@@ -1,5 +1,5 @@
 """Write `EXP/report.html`, a run on one self-contained page: curves, first filters, clusters,
-settings. The run may be finished, under way or cut.
+settings. The run may be finished, running or interrupted.
 """
 
 import argparse

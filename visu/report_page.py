@@ -56,7 +56,7 @@ def write_report(
     also: Sequence[str] = (),
     data: Path | None = None,
 ) -> Path:
-    """Write the page of a run that is finished, under way or cut, and return its path.
+    """Write the page of a run (finished, running or interrupted) and return its path.
 
     Args:
         exp: the experiment folder.
@@ -125,7 +125,7 @@ def describe_progress(run: Run) -> str:
     last = time.localtime((run.folder / "metrics.jsonl").stat().st_mtime)
     return (
         f"{subject}not finished, {done} of {planned or '?'} epochs {took}, the last on "
-        f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is under way, or was cut."
+        f"{time.strftime('%Y-%m-%d at %H:%M', last)}; the run is still running, or was interrupted."
     )
 
 
@@ -218,7 +218,7 @@ def _learned(exp: Path) -> dict[str, Any] | None:
 
 
 def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
-    """The first layer's filters, or why they are not shown."""
+    """The first layer's filters, or the reason why they are not shown."""
     path = exp / "checkpoint.pth.tar"
     if not path.exists():
         return [], "There is no checkpoint.pth.tar."
@@ -229,7 +229,7 @@ def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
 
 
 def _describe_choice(run: Run, gallery: Gallery, images: int) -> str:
-    """Which clusters are shown, and what the search box can't find."""
+    """Sentences on the clusters that are shown, and on the limits of the search box."""
     pictures = gallery.pictures
     sentences = [
         f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured, the largest first: "

@@ -42,8 +42,8 @@ class TopImages:
     def with_more(self, images: np.ndarray, means: np.ndarray, peaks: np.ndarray) -> "TopImages":
         """The best of these images and of more.
 
-        A mean of 0 is no response. Equal means are ranked by the images' numbers, so that the
-        result does not depend on the order of the images.
+        A mean of 0 does not count as a response. Equal means are ranked by the images' numbers, so
+        the result does not depend on the order of the images.
 
         Args:
             images: `(B,)`, the numbers of new images.

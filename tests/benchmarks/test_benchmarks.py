@@ -125,9 +125,9 @@ def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixt
 def test_a_bad_json_path_is_an_error_before_anything_is_measured(
     tmp_path: Path, flags: str, message: str
 ) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as error:
         benchmark.main(benchmark.parse_args(flags.format(tmp_path).split()))
-    assert str(refused.value).startswith(message.format(tmp_path))
+    assert str(error.value).startswith(message.format(tmp_path))
 
 
 def test_nan_becomes_null_in_json() -> None:

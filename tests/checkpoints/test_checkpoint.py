@@ -63,7 +63,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, state: dict[str, Any]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02", b"PK\x03\x04" + b"x" * 50])
-def test_bytes_that_are_no_checkpoint_raise(tmp_path: Path, content: bytes) -> None:
+def test_bytes_that_are_not_a_checkpoint_raise(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.pth.tar"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a checkpoint"):
@@ -95,8 +95,8 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"arch": ["alexnet"]}, r"its architecture is \['alexnet'\], not one of"),
-        ({"state_dict": {3: torch.zeros(2)}}, "something else than weights: 3"),
-        ({"state_dict": {"features.0.bias": [0.0]}}, "else than weights: 'features.0.bias'"),
+        ({"state_dict": {3: torch.zeros(2)}}, "something other than weights: 3"),
+        ({"state_dict": {"features.0.bias": [0.0]}}, "other than weights: 'features.0.bias'"),
         ({"settings": [1]}, "its settings are not a table"),
         ({"settings": {1: 2}}, "its settings are not a table"),
     ],

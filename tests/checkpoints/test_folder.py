@@ -155,12 +155,12 @@ def test_the_last_numbered_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_the_previous_checkpoint_is_kept_without_hard_links_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise PermissionError
 
     for links in (True, False):
         if not links:
-            monkeypatch.setattr(Path, "hardlink_to", refuse)
+            monkeypatch.setattr(Path, "hardlink_to", fail)
         for epoch in range(3):
             save_checkpoint(tmp_path / NEWEST, {"epoch": epoch}, tmp_path / PREVIOUS)
         assert torch.load(tmp_path / NEWEST)["epoch"] == 2
@@ -179,7 +179,9 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
     cut = train(tree, *flags, "2", exp="cut")
     newest = cut / NEWEST
     damage(newest)
-    with pytest.raises(InputError, match=rf"{newest}: .*; {cut / PREVIOUS}, from before it, is "):
+    with pytest.raises(
+        InputError, match=rf"{newest}: .*; the earlier checkpoint {cut / PREVIOUS} is "
+    ):
         load_model(newest)
     capsys.readouterr()
     train(tree, *flags, "3", "--resume", str(newest), exp="cut")

@@ -83,7 +83,7 @@ def test_a_file_of_2018_by_python_2_loads(tmp_path: Path, sobel: bool, rebuild: 
 
 
 def test_attributes_and_long_strings_by_python_2_load(tmp_path: Path) -> None:
-    """Such as the `_metadata` of a state dict by torch 0.4."""
+    """A state dict of torch 0.4 has an attribute, `_metadata`."""
     weights = of_2018(weights_of())
     weights._metadata = OrderedDict([("", {"version": 1})])  # type: ignore[attr-defined]
     note = "caf\xe9 " * 100
@@ -210,11 +210,11 @@ def test_residual_networks_of_the_model_zoos_load(
     torch.testing.assert_close(ours(x), theirs(seen))
 
 
-def test_a_few_bytes_that_stand_for_terabytes_raise(tmp_path: Path) -> None:
+def test_a_few_bytes_that_claim_terabytes_raise(tmp_path: Path) -> None:
     weights = weights_of()
     weights["top_layer.weight"] = torch.zeros(1).expand(2**40, 32)
     torch.save(weights, tmp_path / "c.pth")
-    with pytest.raises(InputError, match="else than weights: 'top_layer"):
+    with pytest.raises(InputError, match="other than weights: 'top_layer"):
         load_model(tmp_path / "c.pth")
 
 
@@ -269,8 +269,8 @@ def test_messages_name_at_most_20_weights(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"module.features.0.bias": torch.zeros(8)}, "features.0.bias twice"),
-        ({"s": torch.zeros(2).to_sparse()}, "something else than weights: 's'"),
-        ({"s": torch.zeros(2, device="meta")}, "something else than weights: 's'"),
+        ({"s": torch.zeros(2).to_sparse()}, "something other than weights: 's'"),
+        ({"s": torch.zeros(2, device="meta")}, "something other than weights: 's'"),
         ({"top_layer.weight": torch.zeros(())}, "of another shape: top_layer.weight"),
     ],
 )

@@ -83,7 +83,7 @@ def test_seeds_give_different_and_repeatable_clusters() -> None:
 
 @pytest.mark.parametrize("init", ["kmeans++", "afkmc2"])
 def test_better_first_centroids_find_clear_clusters_at_once(init: str) -> None:
-    """From random points, k-means nearly always misses some of 12 far clusters."""
+    """From random points, k-means nearly always misses some of these 12 clear clusters."""
     x, truth = make_blobs(1200, 20, centers=12, cluster_std=0.1, random_state=3)
     scores = {
         name: [

@@ -27,7 +27,7 @@ def test_every_cluster_is_drawn_equally_often() -> None:
     assert counts.max() <= 101
 
 
-def test_the_released_order_follows_the_cluster_sizes_instead() -> None:
+def test_the_released_order_follows_the_cluster_sizes() -> None:
     """The image ids of each cluster are spread over all positions, so that each cluster is drawn
     in proportion to its size."""
     assignment = skewed_assignment()

@@ -204,5 +204,5 @@ def test_a_copy_is_turned_if_asked_for(tmp_path: Path) -> None:
         prepare_data.main(prepare_data.parse_args(flags))
         with Image.open(target / "photo.png") as copy:
             assert copy.size == size
-    with pytest.raises(InputError, match=r"is of other settings \(exif apply → None\)"):
+    with pytest.raises(InputError, match=r"was made with other settings \(exif apply → None\)"):
         prepare_data.main(prepare_data.parse_args([*flags[:4], "--exif", "ignore"]))

@@ -106,7 +106,7 @@ def test_a_binary_file_is_not_a_list(tmp_path: Path) -> None:
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
-    """Otherwise two of them in each folder would make 2^40 paths."""
+    """Followed each time, two of them in each folder would make 2^40 paths."""
     for folder in ("a", "b/deeper"):
         write_images(tmp_path / folder, 2)
     paths = find_images(tmp_path).names

@@ -213,32 +213,34 @@ def test_a_malformed_box(both: Path, line: str) -> None:
 def test_missing_ground_truth_is_named(both: Path) -> None:
     lab = both / "Oxford" / "lab"
 
-    def refused(message: str, dataset: Path = both, name: str = "Oxford") -> None:
+    def check_error(message: str, dataset: Path = both, name: str = "Oxford") -> None:
         with pytest.raises(InputError, match=message):
             find_retrieval(dataset, name)
 
     none = both / "none"
-    refused(
+    check_error(
         f"{none}: no ground truth of Oxford: neither lab/ nor gnd_roxford5k.pkl in it, "
         "nor in a folder Oxford, oxford, oxford5k, roxford5k below it",
         none,
     )
-    refused("nor in a folder Paris, paris, paris6k, rparis6k below it", none, "Paris")
+    check_error("nor in a folder Paris, paris, paris6k, rparis6k below it", none, "Paris")
     (both / "Paris").rename(both / "Rome")
-    refused("no folder of Paris's images, to fit the whitening on .*name one with --train_dataset")
+    check_error(
+        "no folder of Paris's images, to fit the whitening on .*name one with --train_dataset"
+    )
     (both / "Rome").rename(both / "Paris")
 
     (both / "Oxford" / "jpg" / "keble_000001.jpg").unlink()
-    refused("keble_1_ok.txt: names keble_000001, but there is no such image$")
+    check_error("keble_1_ok.txt: names keble_000001, but there is no such image$")
     (lab / "keble_1_ok.txt").write_text("a b keble_000000")
-    refused(r"keble_1_ok.txt: names a, but there is no such image \(nor 1 others\)")
+    check_error(r"keble_1_ok.txt: names a, but there is no such image \(nor 1 others\)")
     (lab / "keble_1_ok.txt").unlink()
-    refused("keble_1_ok.txt: cannot read this ground truth: No such file")
+    check_error("keble_1_ok.txt: cannot read this ground truth: No such file")
     (lab / "keble_1_query.txt").write_text("keble_000009 1 2 3 4")
-    refused("keble_1_query.txt: names keble_000009, but there is no such image")
+    check_error("keble_1_query.txt: names keble_000009, but there is no such image")
     for path in lab.glob("*_query.txt"):
         path.unlink()
-    refused(r"lab: no ground truth: looked for \*_query.txt")
+    check_error(r"lab: no ground truth: looked for \*_query.txt")
 
 
 def test_a_query_that_has_no_positive(both: Path) -> None:

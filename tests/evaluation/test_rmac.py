@@ -125,7 +125,7 @@ def test_rmac_equals_the_sum_of_the_regions_maxima(
 
 
 def test_whitened_rmac_against_scikit_learn() -> None:
-    """Up to the axes' signs, which do not change scores."""
+    """The signs of the axes may differ, which does not change scores."""
     torch.manual_seed(0)
     others = torch.randn(30, 6, 8, 11).relu()
     other_regions = regional_vectors(others, 2).flatten(0, 1).numpy()

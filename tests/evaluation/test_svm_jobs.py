@@ -63,10 +63,10 @@ def test_a_result_with_other_settings_is_computed_again(
     assert found[1] == {"value": factor}
     assert done == ([3, 1, 2] if change == "setting" else [1])
     said = {
-        "about": "1 results are computed again; below/1.json is of other settings (seed 2 → 1)",
-        "setting": "3 results are computed again; below/3.json is of other settings (factor 0.5 →",
+        "about": "1 results are computed again; below/1.json: made with other settings (seed 2 →",
+        "setting": "3 results are computed again; below/3.json: made with other settings (factor",
     }
-    assert said.get(change, "below/1.json is damaged") in capsys.readouterr().err
+    assert said.get(change, "below/1.json: damaged") in capsys.readouterr().err
 
 
 def test_results_before_an_interruption_are_kept(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_below_adds_settings_to_the_key(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "conv1" / "all.json").read_text())
     assert saved["about"] == {"seed": 1, "layer": 1, "costs": [1, 2]}
     assert below.kept("all", {"costs": (1, 2)}) == ({"x": 1}, "")
-    other = "is of other settings (costs [1, 2] → [1, 3])"
+    other = "made with other settings (costs [1, 2] → [1, 3])"
     assert below.kept("all", {"costs": (1, 3)}) == (None, other)
 
 

@@ -147,8 +147,8 @@ def test_a_value_beyond_half_precision_stays_finite(
 def test_half_precision_keeps_the_assignments_of_a_trained_network(
     tmp_path: Path, train: Callable[..., Path]
 ) -> None:
-    """With given centroids: without clear clusters, k-means ends in others after a change in the
-    last digit of float32."""
+    """The centroids are given: without clear clusters, k-means amplifies a change in the last
+    digit."""
     write_digits(tmp_path / "digits")
     data = tmp_path / "digits" / "train"
     folder = train(data, "--k", "20", "--batch", "64", "--epochs", "2", "--lr", "0.02")

@@ -87,7 +87,7 @@ def test_it_trains_and_resumes_within_an_epoch(
     assert torch.equal(read_checkpoint(cut / "checkpoint.pth.tar")["memory"], saved["memory"])
 
 
-def test_a_method_has_flags_of_its_own(
+def test_a_method_has_its_own_flags(
     second: type[Method], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.parse_args(["x", "--method", "remembering", "--slowness", "3"]).slowness == 3

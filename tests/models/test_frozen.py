@@ -9,7 +9,7 @@ from models.frozen import frozen
 X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_frozen_network_is_in_eval_mode_without_gradients_and_restored_afterwards() -> None:
+def test_a_frozen_network_needs_no_gradients_and_is_restored() -> None:
     model = tiny(sobel=True)
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     model.classifier.eval()

@@ -40,7 +40,7 @@ with process_group("cpu"):
 def test_a_process_that_is_killed_ends_the_others(
     server: Server, tree: Path, tmp_path: Path, stuck_in: str | None
 ) -> None:
-    """During training, and during a computation of the other process that takes hours."""
+    """It ends them in training, and in a computation that would take hours."""
     pause = None if stuck_in else ["training", 2]
     processes = server.start(tree, tmp_path, ranks=2, stuck_in=stuck_in, pause_in=pause)
     if stuck_in:
@@ -58,7 +58,7 @@ def test_a_process_that_is_killed_ends_the_others(
 def test_a_process_that_stays_silent_counts_as_dead(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
-    """Such as one whose machine has lost its power."""
+    """Its machine may have lost its power, for example."""
     processes = server.start(tree, tmp_path, ranks=2, beat=0.1, pause_in=["training", 2])
     send(tmp_path, processes[1], signal.SIGSTOP)
     assert server.wait(processes[:1]) == [OTHER_DIED]

@@ -47,7 +47,7 @@ def test_the_help_shows_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("Details: docs/distributed.md\n")
 
 
-def test_processes_that_end_well(tmp_path: Path) -> None:
+def test_processes_that_succeed(tmp_path: Path) -> None:
     source = (
         "os.write(1, (sys.argv[1] + os.environ['WORLD_SIZE'] + '\\n').encode())"  # in one write
     )
@@ -56,7 +56,7 @@ def test_processes_that_end_well(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
-    """From the first process, even if the other one fails long before."""
+    """The first process prints it, even if the other one fails long before."""
     source = f"sys.path.insert(0, {str(ROOT)!r})\nfrom system import cli\n"
     source += "time.sleep(1 - rank)\ncli.Parser(prog='script').error('--k 1: too few')"
     done = launch(tmp_path / "script.py", source)
@@ -85,7 +85,7 @@ def test_other_failures_are_reported_with_the_process(
 
 
 def test_a_killed_process_counts_as_the_cause_of_later_failures(tmp_path: Path) -> None:
-    """Such as a lost connection in the same second."""
+    """Another process may lose its connection, and fail, in the same second."""
     source = f"""
 died = {str(tmp_path / "died")!r}
 if rank:

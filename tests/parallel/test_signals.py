@@ -43,7 +43,7 @@ def place(folder: Path) -> tuple[int, int]:
 def test_a_signal_ends_a_run_that_can_be_resumed(
     server: Server, tree: Path, tmp_path: Path, number: int, stage: str
 ) -> None:
-    """At the next step of the stage, without losing earlier work."""
+    """The run ends at the next step of its stage, and keeps its earlier work."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     processes = server.start(tree, cut, pause_in=[stage, 2])
     send(cut, processes[0], number)
@@ -94,7 +94,7 @@ def test_workers_ignore_signals(server: Server, tree: Path, tmp_path: Path) -> N
 
 
 def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_path: Path) -> None:
-    """Even in a computation that takes hours."""
+    """It also ends a computation that would take hours."""
     processes = server.start(tree, tmp_path / "run", stuck_in="clustering")
     wait_for(tmp_path / "run", "clustering")
     os.kill(processes[0], signal.SIGTERM)
@@ -125,7 +125,7 @@ def test_two_runs_cannot_share_a_folder(server: Server, tree: Path, tmp_path: Pa
 
 
 def test_a_signal_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By Slurm and the launcher, for example."""
+    """Slurm and the launcher may both send it, for example."""
     ended: list[int] = []
     monkeypatch.setattr(preemption.os, "_exit", ended.append)
     stopping = Stopping()
@@ -185,7 +185,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_workers_forked_by_a_server_ignore_signals() -> None:
-    """The default of Python 3.14. torchrun sends SIGTERM to the server as well."""
+    """Python 3.14 forks workers from a server by default. torchrun signals the server, too."""
     source = (
         "import multiprocessing, os, signal, time\n"
         "from parallel import signals as preemption\n"
@@ -225,7 +225,7 @@ def test_auto_skips_damaged_checkpoints_unless_all_are_damaged(
     assert main.parse_args(auto).resume == exp / "checkpoints" / "checkpoint_2.pth.tar"
     for path in (exp / "checkpoints").iterdir():
         path.write_bytes(b"cut off")
-    with pytest.raises(InputError, match="a damaged one; so are the others there"):
+    with pytest.raises(InputError, match="a damaged one; the other checkpoints there are damaged"):
         main.parse_args(auto)
     shutil.rmtree(exp / "checkpoints")
     (exp / "checkpoint.previous.pth.tar").unlink()

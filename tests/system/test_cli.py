@@ -240,7 +240,7 @@ def test_a_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_help_ends_with_the_example_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """However narrow the terminal is. Other text is wrapped, paragraph by paragraph."""
+    """The example stays in one line on a narrow terminal; other paragraphs are wrapped."""
     example = "python x.py " + " ".join(f"--flag-{number} value" for number in range(20))
     about = "One. " * 40 + "\n\nTwo."
     parser = cli.Parser(prog="x.py", description=about, example=example, details="docs/using.md")

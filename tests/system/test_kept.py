@@ -35,14 +35,18 @@ def test_tuples_in_a_key_equal_the_lists_that_json_makes_of_them() -> None:
 def test_another_key_is_named_with_its_differences(before: dict[str, object], changed: str) -> None:
     with pytest.raises(InputError) as error:
         check_key(Path("there"), before, KEY, "give another --exp")
-    assert str(error.value) == f"there: is of other settings ({changed}); give another --exp"
+    assert (
+        str(error.value) == f"there: was made with other settings ({changed}); give another --exp"
+    )
 
 
 def test_work_is_continued_only_with_its_key(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     assert not begin(record, KEY, "give another --out")
     assert begin(record, KEY, "give another --out")
-    with pytest.raises(InputError, match=r"record\.json: is of other settings \(lr 0.1 → 5\)"):
+    with pytest.raises(
+        InputError, match=r"record\.json: was made with other settings \(lr 0.1 → 5\)"
+    ):
         begin(record, {**KEY, "lr": 5}, "give another --out")
 
 
@@ -66,35 +70,35 @@ def test_any_error_of_damaged_content_is_one_line() -> None:
 
 def test_a_result_is_found_only_under_its_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "result.json"
-    assert load_result(path, KEY) == (None, "is not there")
+    assert load_result(path, KEY) == (None, "missing")
     save_result(path, KEY, {"ap": 0.1 + 0.2})
     assert load_result(path, KEY) == ({"ap": 0.1 + 0.2}, "")
-    other = "is of other settings (lr 0.1 → 0.2)"
+    other = "made with other settings (lr 0.1 → 0.2)"
     assert load_result(path, {**KEY, "lr": 0.2}) == (None, other)
     path.write_bytes(b"\xff")
-    assert load_result(path, KEY) == (None, "is damaged")
+    assert load_result(path, KEY) == (None, "damaged")
 
 
 def test_arrays_are_found_only_under_their_key(tmp_path: Path) -> None:
     path, rows = tmp_path / "rows.npz", np.arange(6, dtype=np.float16).reshape(2, 3)
-    assert load_arrays(path, KEY) == ({}, "is not there")
+    assert load_arrays(path, KEY) == ({}, "missing")
     save_arrays(path, KEY, {"rows": rows})
     found, why = load_arrays(path, KEY)
     assert (list(found), why) == (["rows"], "")
     assert found["rows"].dtype == np.float16
     np.testing.assert_array_equal(found["rows"], rows)
-    other = "is of other settings (weights ab12 → cd34)"
+    other = "made with other settings (weights ab12 → cd34)"
     assert load_arrays(path, {**KEY, "weights": "cd34"}) == ({}, other)
 
 
 def test_arrays_that_are_compressed_pickled_or_damaged_are_not_loaded(tmp_path: Path) -> None:
     path, key = tmp_path / "rows.npz", np.array(json.dumps(KEY))
     np.savez_compressed(path, rows=np.zeros(1000), settings=key)
-    assert load_arrays(path, KEY) == ({}, "is compressed")
+    assert load_arrays(path, KEY) == ({}, "compressed")
     np.savez(path, rows=np.array([print], dtype=object), settings=key)
-    assert load_arrays(path, KEY) == ({}, "is damaged")
+    assert load_arrays(path, KEY) == ({}, "damaged")
     save_arrays(path, KEY, {"rows": np.zeros(1000)})
     damaged = bytearray(path.read_bytes())
     damaged[500] ^= 1
     path.write_bytes(damaged)
-    assert load_arrays(path, KEY) == ({}, "is damaged")
+    assert load_arrays(path, KEY) == ({}, "damaged")

@@ -27,7 +27,7 @@ def test_a_second_process_fails_until_the_first_is_done(tmp_path: Path) -> None:
 
 
 def test_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -> None:
-    """Such as the workers that read images, which outlive it for seconds."""
+    """Workers that read images outlive their parent for seconds, for example."""
     lock = tmp_path / "lock"
     forking = HOLD.replace("print(", "import os, time; os.fork() or time.sleep(5); print(")
     with held_elsewhere(lock, forking) as other:
@@ -52,7 +52,7 @@ def test_a_killed_process_does_not_hold_its_lock(tmp_path: Path) -> None:
 def test_a_lock_file_that_is_removed_meanwhile_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file that was opened is another than the one there now."""
+    """The file opened is not the one there now, so locking it would exclude nobody."""
     lock, lockf = tmp_path / "lock", fcntl.lockf
     taken: list[int] = []
 

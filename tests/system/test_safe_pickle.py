@@ -51,7 +51,7 @@ def test_plain_data_comes_back(tmp_path: Path, protocol: int) -> None:
 @pytest.mark.parametrize("encoding", ["latin1", "bytes"])
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_come_back(tmp_path: Path, protocol: int, encoding: str) -> None:
-    """As from `pickle.load`, also those of NumPy 1."""
+    """They are equal to those of `pickle.load`, also if NumPy 1 wrote them."""
     content = pickle.dumps(ARRAYS, protocol)
     for data in (content, content.replace(*ON_NUMPY_1)) if protocol < 4 else (content,):
         loaded = read_plain(written(tmp_path, data), "thing", encoding)
@@ -92,13 +92,14 @@ def test_a_pickle_of_python_2(tmp_path: Path, encoding: str, name: str | bytes) 
 
 
 def test_texts_of_python_2_at_protocol_0(tmp_path: Path) -> None:
-    """Its default: bytes beyond ASCII as escapes, and references to earlier objects."""
+    """Protocol 0, Python 2's default, has bytes beyond ASCII as escapes, and references to earlier
+    objects."""
     content = b"(lp0\nS'caf\\xe9'\np1\na" + b"g1\na" * 100 + b"."
     assert read_plain(written(tmp_path, content), "thing") == ["caf\xe9"] * 101
 
 
 class Call:
-    """Pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, *call: Any) -> None:
         self.call = call
@@ -196,7 +197,7 @@ def test_hostile_opcodes_end_in_one_line(
 
 
 def test_a_dtype_cannot_turn_numbers_into_objects(tmp_path: Path) -> None:
-    """By flags in its state, NumPy itself would follow the numbers as pointers."""
+    """Flags in a dtype's state could make NumPy follow the numbers as pointers."""
     array = array_of_python_2(b"i8", FLAGS_OF_OBJECTS, b"K\x01\x85", text(b"\x01" * 8))
     found = read_plain(written(tmp_path, b"\x80\x02" + array + b"."), "thing")
     assert not found.dtype.hasobject
@@ -204,7 +205,7 @@ def test_a_dtype_cannot_turn_numbers_into_objects(tmp_path: Path) -> None:
 
 
 def test_an_array_is_filled_once(tmp_path: Path) -> None:
-    """A second time would free memory that a view may still use."""
+    """Filling it again would free memory that a view may still use."""
     array = array_of_python_2(b"i8", NATIVE, b"K\x01\x85", text(b"\x01" * 8))
     again = b"(K\x01K\x01\x85" + INT64 + b"\x89" + text(b"\x02" * 8) + b"tb"
     with pytest.raises(InputError, match="type and content do not fit"):
@@ -213,7 +214,7 @@ def test_an_array_is_filled_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_numbers_of_copyreg_are_resolved_by_the_list_too(tmp_path: Path, cached: bool) -> None:
-    """Even if cached: then an unpickler isn't asked for the name."""
+    """If such a number is cached, Python does not ask an unpickler for its name."""
     module = os.system.__module__
     copyreg.add_extension(module, "system", 200)
     try:

@@ -164,7 +164,7 @@ def test_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_a_mean_in_a_padded_convolution_differs_at_the_edges_with_a_warning(
+def test_padding_with_a_mean_warns_about_the_edges(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, by_opencv: ByOpenCV
 ) -> None:
     model = randomised(tiny())

@@ -117,7 +117,7 @@ def test_a_process_keeps_only_its_share_of_a_pickle(
 
 
 def test_a_repeated_row_does_not_fill_the_memory(tmp_path: Path) -> None:
-    """A file of 32 kB that would take 128 MB."""
+    """The file has 32 kB, and its array would take 128 MB."""
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps([np.zeros(2000)] * 8000))
     assert path.stat().st_size < 40_000

@@ -72,7 +72,7 @@ def test_the_trained_network_is_compared_with_the_untrained_one(
 
 @pytest.mark.parametrize("by_colour", [True, False])
 def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colour: bool) -> None:
-    """Red and blue squares, labelled by colour or at random."""
+    """The images are red and blue squares, labelled by colour or at random."""
     for split, count in (("train", 40), ("val", 20)):
         for number in range(count):
             red = number % 2 == 0

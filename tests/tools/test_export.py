@@ -69,7 +69,7 @@ def metadata(path: Path) -> dict[str, str]:
 def test_onnx_outputs_equal_torchs(
     checkpoint: Path, tmp_path: Path, flags: str, output: str, size: int
 ) -> None:
-    """With any number of images, and with maps that the classifier's grid does not divide."""
+    """The number of images varies, and the classifier's grid does not divide the maps."""
     run(checkpoint, tmp_path / "net.onnx", *flags.split())
     model = load_model(checkpoint).eval()
     images = torch.randn(5, 3, size, size)
@@ -112,7 +112,7 @@ def test_onnx_metadata_describe_the_network(checkpoint: Path, tmp_path: Path) ->
 def test_onnx_with_wrong_outputs_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if a single value is wrong, for the last image of the larger batch."""
+    """A single wrong value is enough, here for the last image of the larger batch."""
     real = onnxruntime.InferenceSession
 
     class Session:

@@ -117,7 +117,7 @@ def test_a_checkpoint_within_an_epoch_has_its_step(
     assert rows(capsys.readouterr().out)["epoch"] == "3, 20 batches done"
 
 
-def test_unusable_files_have_a_card_and_the_program_ends_with_the_reasons(
+def test_unusable_files_are_listed_with_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tiny(sobel=True, out=6).state_dict()

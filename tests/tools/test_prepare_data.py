@@ -143,7 +143,7 @@ def test_another_source_is_bad_input(source: Path, tmp_path: Path, error_line: E
     before = contents(tmp_path / "target")
     error = error_line(prepare_data, *words(source / "b", tmp_path / "target"))
     changed = f"source {source / 'a'} → {source / 'b'}"
-    assert f"is of other settings ({changed}); give another TARGET" in error
+    assert f"was made with other settings ({changed}); give another TARGET" in error
     assert contents(tmp_path / "target") == before
 
 
@@ -197,7 +197,7 @@ def test_source_and_target_must_be_apart(
     ("flags", "message"),
     [
         (["--quality", "101"], "--quality 101: give a number from 1 to 100"),
-        (["--size", "32"], "prepare_data.json: is of other settings (size 64 → 32); give"),
+        (["--size", "32"], "prepare_data.json: was made with other settings (size 64 → 32); give"),
     ],
 )
 def test_bad_settings_are_one_line(

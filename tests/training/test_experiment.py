@@ -110,7 +110,7 @@ def test_a_run_is_not_continued_without_its_assignments(tmp_path: Path, images: 
 def test_clusters_are_rebuilt_from_the_assignments(
     tmp_path: Path, images: ImageList, content: bytes | None
 ) -> None:
-    """With the same bytes, empty clusters included."""
+    """They have the same bytes, empty clusters included."""
     clusters = tmp_path / "clusters"
     with Experiment(tmp_path, images, SETTINGS) as experiment:
         for number in range(3):
@@ -167,7 +167,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
 def test_a_run_whose_checkpoints_are_gone_does_not_start_over(
     tmp_path: Path, images: ImageList, name: str
 ) -> None:
-    """A run saves after each epoch, so that somebody has removed the checkpoints."""
+    """A run saves after each epoch, so somebody has removed the checkpoints."""
     run_epochs(tmp_path / "whole", images, 2)
     folder = tmp_path / "exp"
     folder.mkdir()

@@ -122,7 +122,7 @@ def test_images_that_have_moved_are_named_and_can_be_given(exp: Path, tree: Path
         read_run(exp, tree.parent / "nowhere")
 
 
-def test_an_older_or_cut_run_is_read_as_far_as_it_goes(exp: Path, tree: Path) -> None:
+def test_an_older_or_interrupted_run_is_read_as_far_as_possible(exp: Path, tree: Path) -> None:
     (exp / "config.json").unlink()
     shutil.rmtree(exp / "assignments")
     with (exp / "metrics.jsonl").open("a") as file:
@@ -141,7 +141,7 @@ def test_bad_files_are_named(exp: Path, tree: Path) -> None:
         return str(error.value)
 
     run: Run = read_run(exp)
-    assert "those of: 0 to 1" in error_of(lambda: run.assignment(5))
+    assert "only of: 0 to 1" in error_of(lambda: run.assignment(5))
     np.save(exp / "assignments" / "epoch_0001.npy", np.zeros(7, np.int64))
     assert "(7,)" in error_of(lambda: run.assignment(1))
     (exp / "assignments" / "epoch_0001.npy").write_bytes(b"no array")

@@ -169,7 +169,7 @@ def test_in_fp16_a_step_may_overflow_but_not_many_in_a_row() -> None:
 def test_of_steps_checked_together_the_first_bad_one_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on a GPU. The steps before it count in the mean."""
+    """On a GPU, steps are checked together. Those before the bad one count in the mean."""
     losses, _ = pending()
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
     for step in range(STEPS_BETWEEN_LOOKS - 1):

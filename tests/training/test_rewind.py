@@ -35,10 +35,8 @@ def test_damaged_metrics_are_not_continued(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_checkpoint_of_before_clusters_were_made_again_is_continued(
-    tree: Path, train: Train
-) -> None:
-    """It says where `clusters` ended, which isn't needed."""
+def test_resume_from_a_checkpoint_with_clusters_end(tree: Path, train: Train) -> None:
+    """Older checkpoints say where `clusters` ended, which isn't needed."""
     whole = train(tree, "--epochs", "2", exp="whole")
     cut = train(tree, exp="cut")
     newest = cut / "checkpoint.pth.tar"

@@ -176,8 +176,8 @@ def vgg_like() -> list[nn.Module]:
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("sobel", [True, False])
-def test_the_receptive_field_is_where_a_place_has_a_slope(layer: int, sobel: bool) -> None:
-    """Layer 0 stands for VGG's."""
+def test_the_receptive_field_is_where_the_gradient_is_not_zero(layer: int, sobel: bool) -> None:
+    """Layer 0 means VGG's."""
     modules = alexnet_features(sobel).modules_before_relu(layer) if layer else vgg_like()
     field, side = receptive_field(modules), 160
     x = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)

@@ -92,7 +92,7 @@ def test_an_earlier_epoch_has_no_distances(
     assert {row["mean_distance"] for row in table(tree.parent / "sheets").values()} == {None}
 
 
-def test_a_run_under_way_has_no_distances(
+def test_an_unfinished_run_has_no_distances(
     train: Callable[..., Path], tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree)
@@ -133,7 +133,7 @@ def test_the_caption_lists_the_known_figures(train: Callable[..., Path], tree: P
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epoch", "9"], "--epoch 9: no clusters of it"),
+        (["--epoch", "9"], " has clusters of 0 to 1"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--count", "4", "--out", "{exp}/config.json"], "cannot write there"),
     ],

@@ -134,7 +134,7 @@ def test_a_picture_has_mean_half_and_standard_deviation_a_tenth() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_picture_does_not_depend_on_the_others_in_its_batch(precision: str) -> None:
-    """Not to the last bit for one small picture alone, for which torch may use another kernel."""
+    """The last bit may differ for one small picture alone: torch may use another kernel for it."""
     model, compute, filters = network(), select_compute("cpu", precision), [0, 1, 2, 3, 9]
     ascent = Ascent(niter=10, idim=SIDE)
     together = ascend(model, 2, filters, ascent, compute)
@@ -212,7 +212,7 @@ def test_the_defaults_and_the_authors_presets() -> None:
     ("flags", "message"),
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
-        ("--arch vgg16", "--arch vgg16: {model} is of tiny; leave --arch out"),
+        ("--arch vgg16", "--arch vgg16: {model} has --arch tiny; leave --arch out"),
         ("--filters 8", "--filters 8: conv1 of tiny has filters 0 to 7; give some of them, or "
          "ranges as in 0-31"),
         ("--filters 1 x-3", "--filters x-3: conv1 of tiny has filters 0 to 7; give some of them, "

@@ -197,7 +197,7 @@ def test_filters_are_shown_around_middle_grey() -> None:
     assert [(p.mode, p.size) for p in colours.pictures] == [("RGB", (11, 11))] * 4
 
 
-def test_a_run_under_way_has_a_page(finished: Path) -> None:
+def test_an_unfinished_run_has_a_page(finished: Path) -> None:
     lines = (finished / "metrics.jsonl").read_text()
     cut = lines[: lines.rindex('{"epoch": 2') + 40]
     (finished / "metrics.jsonl").write_text(cut)
@@ -212,7 +212,7 @@ def test_a_run_under_way_has_a_page(finished: Path) -> None:
     assert "not a checkpoint, or a damaged one" in content["no_filters"]
 
 
-def test_clusters_of_an_epoch_that_was_cut_are_shown(finished: Path) -> None:
+def test_clusters_of_an_interrupted_epoch_are_shown(finished: Path) -> None:
     """An epoch saves its clusters before its line of metrics.jsonl."""
     lines = (finished / "metrics.jsonl").read_text()
     (finished / "metrics.jsonl").write_text(lines[: lines.rindex('{"epoch": 2')])

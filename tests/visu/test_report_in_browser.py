@@ -124,7 +124,7 @@ def test_a_search_shows_up_to_a_hundred_clusters_also_those_without_pictures(
 def test_a_run_that_has_just_begun_is_shown(
     tmp_path: Path, browser: "Browser", epochs: int
 ) -> None:
-    """Without labels, without images, without a checkpoint."""
+    """The run has no labels, no images and no checkpoint."""
     paths = [f"{number}.png" for number in range(10)]
     exp = make_run(tmp_path / "exp", tmp_path, paths, epochs=epochs, labelled=False)
     with open_page(browser, write_report(exp), 400) as page:
