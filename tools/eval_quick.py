@@ -11,6 +11,7 @@ This takes seconds on small data, and is not a protocol of the paper: see docs/u
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
@@ -26,13 +27,14 @@ from checkpoints.checkpoint import model_of, read_checkpoint
 from cluster.quality import nmi
 from cluster.whitening import fit_whitening
 from clustering import run_kmeans
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import (
     ImageDataset,
     add_exif_flag,
     add_max_pixels_flag,
+    chosen_exif,
     load_in_order,
-    set_decoding,
 )
 from data.transforms import central_crop
 from features.forward import compute_features
@@ -105,7 +107,9 @@ def main(args: argparse.Namespace) -> None:
             raise InputError(f"{images.root}: needs one folder of images per label, at least 2")
     checkpoint = read_checkpoint(args.model)
     protocol = protocol_of(checkpoint, args.model)
-    set_decoding(args, checkpoint["settings"])
+    limit_pixels(args.max_pixels)
+    exif = chosen_exif(args.exif, checkpoint["settings"], args.model)
+    train, val = (dataclasses.replace(images, exif=exif) for images in (train, val))
     trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, protocol["seed"])
     judge = functools.partial(

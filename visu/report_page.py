@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from checkpoints.checkpoint import read_checkpoint
-from data.decode import orient_by_exif
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -67,7 +66,6 @@ def write_report(
     """
     try:
         run = read_run(exp, data)
-        orient_by_exif(run.settings.get("exif", "ignore"))
         page = fill_template(NAME, describe_run(run, clusters, images, also))
     except RecursionError as error:
         raise InputError(
