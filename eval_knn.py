@@ -19,15 +19,15 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.decode import exif_choice
+from data.decode import limit_pixels
 from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import (
     ImageDataset,
     add_exif_flag,
     add_max_pixels_flag,
+    chosen_exif,
     load_in_order,
-    set_decoding,
 )
 from data.transforms import central_crop
 from evaluation.knn import NEIGHBOURS, knn_accuracy
@@ -108,8 +108,9 @@ def main(args: argparse.Namespace) -> None:
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
-        set_decoding(args, checkpoint.get("settings", {}))
-        train, val = find_train_and_val(args.data)
+        limit_pixels(args.max_pixels)
+        exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
+        train, val = find_train_and_val(args.data, exif)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
     if args.untrained:
@@ -125,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": arch, "size": size, "k": neighbours, "processes": world_size()}
-        used["exif"] = exif_choice()
+        used["exif"] = exif
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")

@@ -43,9 +43,9 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
-from data.decode import exif_choice
+from data.decode import limit_pixels
 from data.labelled import Labelled, find_train_and_val
-from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
+from data.loading import add_exif_flag, add_max_pixels_flag, chosen_exif
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES
 from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
@@ -122,8 +122,9 @@ def main(args: argparse.Namespace) -> None:
         model = model_of(checkpoint, args.model)
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
-        set_decoding(args, checkpoint.get("settings", {}))
-        train, val = find_train_and_val(args.data)
+        limit_pixels(args.max_pixels)
+        exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
+        train, val = find_train_and_val(args.data, exif)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
@@ -142,8 +143,7 @@ def main(args: argparse.Namespace) -> None:
         )
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": model.arch, "conv": layers, "processes": world_size()}
-        used["exif"] = exif_choice()
+        used |= {"arch": model.arch, "conv": layers, "processes": world_size(), "exif": exif}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
         words = in_words(args.protocol)

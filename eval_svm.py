@@ -33,8 +33,8 @@ import torch
 
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import exif_choice, exif_key
-from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
+from data.decode import limit_pixels
+from data.loading import add_exif_flag, add_max_pixels_flag, chosen_exif
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
@@ -129,16 +129,17 @@ def describe(
     annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
     return {
         "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision,
-        **exif_key(),
+        **splits["trainval"].images.exif_key,
     }  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    splits = {name: find_voc(args.vocdir, name) for name in ("trainval", "test")}
+    limit_pixels(args.max_pixels)
     checkpoint = read_checkpoint(args.model)
     model = model_of(checkpoint, args.model)
-    set_decoding(args, checkpoint.get("settings", {}))
+    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
+    splits = {name: find_voc(args.vocdir, name, exif) for name in ("trainval", "test")}
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)
     folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
@@ -150,7 +151,7 @@ def main(args: argparse.Namespace) -> None:
         jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
     )  # fmt: skip
     computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
-    computed["exif"] = exif_choice()
+    computed["exif"] = exif
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")

@@ -19,21 +19,21 @@ from torch import Tensor
 
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
-from data.decode import exif_choice, exif_key
-from data.images import RefuseUnreadable
+from data.decode import limit_pixels
+from data.images import RaiseUnreadable
 from data.loading import (
     ImageDataset,
     add_exif_flag,
     add_max_pixels_flag,
+    chosen_exif,
     load_in_order,
-    set_decoding,
 )
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.metrics import average_precision
 from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
-from features.forward import forward_pass, refuse_infinite
+from features.forward import forward_pass, raise_on_infinite
 from models import ConvNet, check_size
 from models.frozen import check_unchanged
 from system import cli, device, flags
@@ -100,7 +100,7 @@ def _run(
 ) -> dict[str, Any]:
     """Fine-tune with one seed, and test; resumes from the folder's file."""
     identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
-    identity |= exif_key()
+    identity |= train.images.exif_key
     identity["weights of SHA-256"] = digest_of(model)[:12]
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
@@ -163,8 +163,8 @@ def score_images(
     network.eval()
     scores = np.empty((len(voc.images), len(CLASSES)), np.float32)
     for index, found, _ in forward_pass(
-        loader, forward, compute, RefuseUnreadable(voc.images), advance, torch.float32,
-        refuse_infinite(voc.images),
+        loader, forward, compute, RaiseUnreadable(voc.images), advance, torch.float32,
+        raise_on_infinite(voc.images),
     ):  # fmt: skip
         scores[index] = found
     return scores
@@ -214,11 +214,11 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     if len(set(args.seeds)) < len(args.seeds):
         raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one is given twice")
-    train = find_voc(args.vocdir, args.split)
-    test = find_voc(args.vocdir, TESTED_ON[args.split])
+    limit_pixels(args.max_pixels)
     checkpoint = read_checkpoint(args.model)
     model = model_of(checkpoint, args.model)
-    set_decoding(args, checkpoint.get("settings", {}))
+    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
+    train, test = (find_voc(args.vocdir, s, exif) for s in (args.split, TESTED_ON[args.split]))
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
@@ -229,7 +229,7 @@ def main(args: argparse.Namespace) -> None:
         compute=compute, workers=args.workers, folder=folder, verbose=True,
     )  # fmt: skip
     used = {"exp": folder, "device": str(compute.device), "precision": compute.precision}
-    used["exif"] = exif_choice()
+    used["exif"] = exif
     out = folder / "voc_classif.json"
     save_results(out, in_words(settings, args.split), {**vars(args), **used}, results)
     sys.stdout.write(table(results, args.split) + f"\nwritten to {out}\n")

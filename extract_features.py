@@ -29,7 +29,7 @@ from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
 from cluster.components import AUTO, auto_dim, components, is_noisy, noise, why
 from cluster.whitening import PCA, Preparation, Whitening
-from data.decode import MAX_PIXELS, exif_choice, exif_key
+from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from features import network
 from features.extraction import dimensions, extract, features_of, fit
@@ -144,7 +144,7 @@ def key_of(
         "whiten": by,
         "max_pixels": None if args.max_pixels == MAX_PIXELS else args.max_pixels,
         **{name: getattr(args, name) for name in ("conv", "format", "dtype", "decode")},
-        **exif_key(),
+        **inputs.images.exif_key,
     }
 
 
@@ -217,7 +217,7 @@ def finish(
     settings = vars(args) | {
         "data": [str(each) for each in args.data], "device": str(inputs.compute.device),
         "precision": inputs.compute.precision, "size": inputs.size, "arch": inputs.model.arch,
-        "exif": exif_choice(), "processes": world_size(), "key": key,
+        "exif": inputs.images.exif, "processes": world_size(), "key": key,
     }  # fmt: skip
     results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
     results |= {"whitened to": whitening and whitening.components}

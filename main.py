@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
+from data.decode import limit_pixels
 from data.images import ImageList, find_images
-from data.loading import add_decode_flag, add_exif_flag, add_max_pixels_flag, set_decoding
+from data.loading import add_decode_flag, add_exif_flag, add_max_pixels_flag
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
@@ -59,9 +60,9 @@ def main(args: argparse.Namespace) -> None:
     """Join the other processes, check everything, then train."""
     with stop_on_signals() as stopping, process_group(args.device):
         with together():
-            set_decoding(args, {})
+            limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
-            images = find_images(args.data)
+            images = find_images(args.data, args.exif)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)
         check_same_place(args, checkpoint)

@@ -14,18 +14,15 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from system.errors import InputError, shorten
-
 MAX_PIXELS = 178_956_970  # of an image: 0.5 GB of RGB, and Pillow's own limit
-EXIF = ("ignore", "apply")
+EXIF = ("ignore", "apply")  # an image's orientation; the first is the default
 
-# Formats that Pillow cannot decode, and EPS, a program that it would have Ghostscript run
+# Formats that Pillow cannot decode, and EPS, which Pillow passes to Ghostscript as a program
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 EMPTY = "the file is empty"
-
-_exif = EXIF[0]  # this process's choice
+SHORTEST_EXIF = 16  # bytes; an EXIF segment with an orientation is longer
 
 
 def _jpeg_decoder() -> Callable[..., Any]:
@@ -57,31 +54,6 @@ def pixel_limit() -> int:
     return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else int(2 * Image.MAX_IMAGE_PIXELS)
 
 
-def orient_by_exif(choice: str) -> None:
-    """Choose one of `EXIF` for this process; the default is "ignore".
-
-    With "apply", images are turned and mirrored as their EXIF orientation says.
-
-    Raises:
-        InputError: another choice, as a checkpoint may have it.
-    """
-    global _exif
-    if choice not in EXIF:
-        raise InputError(f"exif is {shorten(choice)}; give --exif {' or --exif '.join(EXIF)}")
-    _exif = choice
-
-
-def exif_choice() -> str:
-    """The choice of `EXIF` in this process."""
-    return _exif
-
-
-def exif_key() -> dict[str, str]:
-    """The choice as part of the key of kept work. "ignore" adds nothing, so that older work can be
-    continued."""
-    return {} if _exif == "ignore" else {"exif": _exif}
-
-
 @contextlib.contextmanager
 def name_failure() -> Iterator[None]:
     """Turn any exception in the block into an `UnreadableImageError` with a one-line reason."""
@@ -94,24 +66,25 @@ def name_failure() -> Iterator[None]:
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
 
 
-def read_image(file: BinaryIO) -> Image.Image:
+def read_image(file: BinaryIO, exif: str = EXIF[0]) -> Image.Image:
     """Decode any image that Pillow reads to RGB; of several pictures in a file, the first.
 
-    As in torchvision's loader, an alpha channel is dropped, and the EXIF orientation is ignored
-    unless `orient_by_exif` says otherwise. Grey of 12 or 16 bits keeps its upper eight (Pillow's
-    own conversion would clip it to white).
+    As in torchvision's loader, an alpha channel is dropped. Grey of 12 or 16 bits keeps its upper
+    eight (Pillow's own conversion would clip it to white).
 
     Args:
         file: the image's bytes, seekable; it stays open.
+        exif: "ignore" for the stored pixels, as in torchvision's loader; "apply" to turn and mirror
+            the image by its EXIF orientation.
 
     Raises:
         UnreadableImageError: the file is empty, damaged, too large, or of an unknown format.
     """
     with _open(file) as image:
-        return _decode(image)
+        return _decode(image, exif)
 
 
-def read_pixels(file: BinaryIO) -> Tensor:
+def read_pixels(file: BinaryIO, exif: str = EXIF[0]) -> Tensor:
     """The same pixels as `(3, H, W) uint8`, in less time if the file is a JPEG.
 
     Pillow reads the header and detects the format. TorchCodec, or else torchvision, decodes grey
@@ -124,10 +97,10 @@ def read_pixels(file: BinaryIO) -> Tensor:
         UnreadableImageError: as for `read_image`.
     """
     with _open(file) as image:
-        if _is_plain_jpeg(image) and not _is_to_be_turned(image):
+        if _is_plain_jpeg(image) and not _is_to_be_turned(image, exif):
             with contextlib.suppress(RuntimeError):
                 return _stored_pixels(file, image)
-        return torch.from_numpy(np.array(_decode(image))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(_decode(image, exif))).permute(2, 0, 1)
 
 
 def image_extensions() -> frozenset[str]:
@@ -170,9 +143,9 @@ def _stored_pixels(file: BinaryIO, image: Image.Image) -> Tensor:
     content = file.read()
     # TorchCodec turns the picture by whatever looks like EXIF in an APP1 segment: cut those out
     for name, segment in getattr(image, "applist", []):
-        if name == "APP1":
+        if name == "APP1" and len(segment) >= SHORTEST_EXIF:  # others' bytes may occur elsewhere
             length = (len(segment) + 2).to_bytes(2, "big")
-            content = content.replace(b"\xff\xe1" + length + segment, b"")
+            content = content.replace(b"\xff\xe1" + length + segment, b"", 1)
     pixels: Tensor = decode_jpeg(
         torch.frombuffer(bytearray(content), dtype=torch.uint8), mode="RGB"
     )
@@ -183,8 +156,8 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
     return image.format == "JPEG" and image.mode in ("L", "RGB")
 
 
-def _is_to_be_turned(image: Image.Image) -> bool:
-    if _exif == "ignore":
+def _is_to_be_turned(image: Image.Image, exif: str) -> bool:
+    if exif == "ignore":
         return False
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -192,9 +165,9 @@ def _is_to_be_turned(image: Image.Image) -> bool:
         return False
 
 
-def _decode(image: Image.Image) -> Image.Image:
+def _decode(image: Image.Image, exif: str) -> Image.Image:
     image.load()  # Pillow turns a TIFF here and removes its orientation
-    if _is_to_be_turned(image):
+    if _is_to_be_turned(image, exif):
         with contextlib.suppress(Exception):  # other damaged EXIF tags raise after the turn
             ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)

@@ -114,7 +114,7 @@ def read_list(source: Path) -> Files:
 
 def listed(root: Path, names: list[str]) -> Files:
     """The images of a list in the folder `root`, from their names alone."""
-    # normalised, so that a folder is one label however the list spells it
+    # normalised, so that `a/b` and `a/./b` are the same label
     above = os.path.abspath(root)  # noqa: PTH100
     folders = [os.path.dirname(os.path.normpath(os.path.join(above, name))) for name in names]  # noqa: PTH118, PTH120
     return Files(root, names, folders)
@@ -131,7 +131,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
-        _refuse(error)
+        _raise_unlistable(error)
     folders = {entry.name for entry in entries if _is_folder(entry)}
     for entry in entries:
         if is_image(entry.name) and entry.name not in folders:
@@ -152,7 +152,7 @@ def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]
         above: the identities of the folders that contain `top`.
     """
     lies_in = {top: frozenset(above)}
-    for folder, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
+    for folder, folders, names in os.walk(top, onerror=_raise_unlistable, followlinks=True):
         chain = lies_in.pop(folder)
         here = _identity(folder)
         if here in chain:
@@ -168,7 +168,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     try:
         status = os.stat(folder)  # noqa: PTH116 (hot)
     except OSError as error:
-        _refuse(error)
+        _raise_unlistable(error)
     return status.st_dev, status.st_ino
 
 
@@ -179,5 +179,5 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _raise_unlistable(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error

@@ -4,14 +4,16 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
-from data.decode import name_failure
+from data.decode import EXIF, name_failure, read_image, read_pixels
 from data.folder import below_again, find_below, listed, read_list
 from data.source import Source, join, where
 from system.errors import InputError
@@ -22,15 +24,20 @@ MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images of a data set; an image's index is its position in the source."""
+    """The images of a data set; an image's index is its position in the source.
+
+    Attributes:
+        exif: "ignore" or "apply", see `data.decode.read_image`.
+    """
 
     source: Source
+    exif: str = EXIF[0]
 
     def __len__(self) -> int:
         return len(self.source.names)
 
     def open(self, index: int) -> BinaryIO:
-        """An image's bytes as an open file, for `data.decode`.
+        """An image's bytes as an open file.
 
         Raises:
             UnreadableImageError: it cannot be opened.
@@ -38,13 +45,31 @@ class ImageList:
         with name_failure():
             return self.source.open(index)
 
+    def read_image(self, index: int) -> Image.Image:
+        """Decode an image with Pillow, to RGB.
+
+        Raises:
+            UnreadableImageError: it cannot be opened or decoded.
+        """
+        with self.open(index) as file:
+            return read_image(file, self.exif)
+
+    def read_pixels(self, index: int) -> Tensor:
+        """Decode an image to `(3, H, W) uint8` with the fastest decoder.
+
+        Raises:
+            UnreadableImageError: it cannot be opened or decoded.
+        """
+        with self.open(index) as file:
+            return read_pixels(file, self.exif)
+
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
         return where(self.source, index)
 
     def take(self, indices: Sequence[int]) -> "ImageList":
         """Some of the images, in that order."""
-        return ImageList(self.source.take(indices))
+        return replace(self, source=self.source.take(indices))
 
     @property
     def root(self) -> Path:
@@ -60,6 +85,12 @@ class ImageList:
     def folders(self) -> list[str]:
         """The label of each image, as text."""
         return self.source.folders
+
+    @property
+    def exif_key(self) -> dict[str, str]:
+        """`exif` as part of the key of kept work. "ignore" adds nothing, so that older work can be
+        continued."""
+        return {} if self.exif == EXIF[0] else {"exif": self.exif}
 
     @cached_property
     def digest(self) -> str:
@@ -90,7 +121,7 @@ class NameUnreadable:
         self.named |= set(unreadable)
 
 
-class RefuseUnreadable:
+class RaiseUnreadable:
     """Ends an evaluation whose results over fewer images could not be compared."""
 
     def __init__(self, images: ImageList) -> None:
@@ -106,13 +137,13 @@ class RefuseUnreadable:
             raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
 
 
-def find_images(source: str | Path) -> ImageList:
+def find_images(source: str | Path, exif: str = EXIF[0]) -> ImageList:
     """List the images of a folder (nested or flat) or of a list file, without opening them.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
     """
-    return ImageList(find_source(Path(source)))
+    return ImageList(find_source(Path(source)), exif)
 
 
 def find_all_images(sources: Sequence[str | Path]) -> ImageList:
@@ -152,10 +183,10 @@ def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
     old, new = set(before), set(now)
     added = [name for name in now if name not in old]
     removed = [name for name in before if name not in new]
-    told = [
+    changes = [
         f"{len(names):,} {how}, such as {printable(names[0])}"
         for names, how in ((added, "added"), (removed, "removed"))
         if names
     ]
     counts = f"{len(before):,} there, {len(now):,} now"
-    return f"{counts}: {', '.join(told) or 'the same names in another order'}"
+    return f"{counts}: {', '.join(changes) or 'the same names in another order'}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.decode import EXIF
 from data.folder import Files, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from system.errors import InputError, shorten
@@ -39,7 +40,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
@@ -48,7 +49,8 @@ def find_train_and_val(data: str | Path) -> tuple[Labelled, Labelled]:
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
-    train, val = (_find_split(Path(data), split) for split in ("train", "val"))
+    found = (_find_split(Path(data), split) for split in ("train", "val"))
+    train, val = (replace(images, exif=exif) for images in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
@@ -76,8 +78,8 @@ def check_readable(unreadable: int, images: int, use: str) -> None:
     """
     if unreadable > MOST_UNREADABLE * images:
         raise InputError(
-            f"--data: {unreadable} of {images} images to {use} cannot be read, more than "
-            f"{MOST_UNREADABLE:.0%}, see above; mend or remove them"
+            f"--data: more than {MOST_UNREADABLE:.0%} of the images to {use} are unreadable "
+            f"({unreadable} of {images}, named above); repair or remove them"
         )
 
 
@@ -94,8 +96,8 @@ def _find_split(data: Path, split: str) -> ImageList:
     if (data / f"{split}.txt").is_file():
         return _from_list(data / f"{split}.txt")
     raise InputError(
-        f"{data}: neither a folder {split}/, with one of images for each class in it, nor a list "
-        f"{split}.txt of images and their classes"
+        f"{data}: needs {split}/ with a folder per class, or {split}.txt with an image and its "
+        "class on each line"
     )
 
 

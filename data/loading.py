@@ -9,6 +9,7 @@ import argparse
 import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,17 +23,14 @@ from data.decode import (
     EXIF,
     MAX_PIXELS,
     UnreadableImageError,
-    exif_choice,
     limit_pixels,
-    orient_by_exif,
     pixel_limit,
-    read_image,
-    read_pixels,
 )
 from data.images import ImageList
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
 from system import cli
+from system.errors import InputError, shorten
 from system.seeding import derive_seed
 
 DECODE = ("auto", "pil")
@@ -47,31 +45,34 @@ def add_decode_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
     """`--max-pixels`, which `data.decode.limit_pixels` takes."""
-    max_help = "an image of more pixels counts as unreadable: a few bytes may claim any number"
+    max_help = "images with more pixels are left out (a small file can claim a huge size)"
     add = parser.add_argument
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
 
 
 def add_exif_flag(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """`--exif`, which `set_decoding` takes; None for the choice of the network's training."""
+    """`--exif`, the `exif` of an `ImageList`. With None as default, `chosen_exif` takes it."""
     exif_help = "apply: turn images as their EXIF orientation says"
     if default is None:
         exif_help += f"; left out: as in training, or {EXIF[0]}"
     parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
 
 
-def set_decoding(args: argparse.Namespace, settings: Mapping[str, Any], worker: int = 0) -> None:
-    """Make `--max-pixels` and `--exif` hold in this process and in the workers of `make_loader`.
+def chosen_exif(flag: str | None, settings: Mapping[str, Any], file: Path) -> str:
+    """`--exif`, or else the choice of a training.
 
     Args:
-        settings: of the network's training; their `exif` holds if the flag is not given.
-        worker: the worker's number, if this is a `worker_init_fn`.
+        settings: of the training.
+        file: contains these settings.
 
     Raises:
         InputError: the settings have an unknown choice.
     """
-    limit_pixels(args.max_pixels)
-    orient_by_exif(args.exif or settings.get("exif", EXIF[0]))
+    choice = flag or settings.get("exif", EXIF[0])
+    if choice not in EXIF:
+        choices = " or --exif ".join(EXIF)
+        raise InputError(f"{file}: its exif is {shorten(choice)}; give --exif {choices}")
+    return choice
 
 
 class Draw(NamedTuple):
@@ -100,10 +101,9 @@ class ImageDataset(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
-        read = read_image if self.decode == "pil" else read_pixels
+        read = self.images.read_image if self.decode == "pil" else self.images.read_pixels
         try:
-            with self.images.open(draw.image) as file:
-                image = read(file)
+            image = read(draw.image)
         except UnreadableImageError as error:
             return draw.image, str(error)
         return draw.image, apply_seeded(self.transform, image, seed)
@@ -148,16 +148,15 @@ def make_loader(
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
-        "worker_init_fn": functools.partial(_start_worker, pixel_limit(), exif_choice()),
+        "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
         "generator": torch.Generator(),  # instead of draws from the global one
     }
     return DataLoader(dataset, collate_fn=collate, **options)
 
 
-def _start_worker(most_pixels: int, exif: str, worker: int) -> None:
+def _start_worker(most_pixels: int, worker: int) -> None:
     ignore_signals()
     limit_pixels(most_pixels)
-    orient_by_exif(exif)
 
 
 def load_in_order(

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, read_pixels
+from data.decode import UnreadableImageError
 from data.images import ImageList
 from data.loading import Batch, Draw, ImageDataset, load_in_order
 
@@ -33,8 +33,7 @@ class ResizedImages(ImageDataset):
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
         try:
-            with self.images.open(draw.image) as file:
-                pixels = read_pixels(file)
+            pixels = self.images.read_pixels(draw.image)
         except UnreadableImageError as error:
             return draw.image, f"cannot read this image: {error}"
         scale = self.size / max(pixels.shape[1:])

@@ -141,7 +141,7 @@ def content_digest(images: ImageList) -> str:
     Raises:
         InputError: one is missing.
     """
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for index, name in enumerate(images.names):
         try:
             size = Path(images.where(index)).stat().st_size
@@ -149,8 +149,8 @@ def content_digest(images: ImageList) -> str:
             raise InputError(
                 f"{images.where(index)}: cannot read this image: {error.strerror}"
             ) from error
-        told.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
-    return told.hexdigest()
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _root(dataset: Path, name: str) -> Path:
@@ -196,15 +196,15 @@ def _read_classic(lab: Path, name: str, names: list[str]) -> Benchmark:
         stem = path.name.removesuffix("_query.txt")
         queries.append(_read_query(path, stem))
         _check_names(path, [queries[-1].image], names)
-        told = {}
+        listed = {}
         for kind in ("good", "ok", "junk"):
             file = lab / f"{stem}_{kind}.txt"
-            told[kind] = frozenset(_read_text(file).split())
-            _check_names(file, told[kind], names)
-        if not told["good"] | told["ok"]:
+            listed[kind] = frozenset(_read_text(file).split())
+            _check_names(file, listed[kind], names)
+        if not listed["good"] | listed["ok"]:
             raise InputError(f"{lab / stem}_good.txt, _ok.txt: no image is good or ok")
-        good.append(told["good"] | told["ok"])
-        junk.append(told["junk"])
+        good.append(listed["good"] | listed["ok"])
+        junk.append(listed["junk"])
     return Benchmark(name, names, queries, good, junk, lab)
 
 

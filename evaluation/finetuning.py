@@ -20,7 +20,7 @@ from torch.amp import GradScaler
 
 from checkpoints.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from data.batch import Batch
-from data.images import RefuseUnreadable
+from data.images import RaiseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crop, to_input
 from data.voc import CLASSES, VocSplit
@@ -143,9 +143,9 @@ def fine_tune(
     network.classifier.train()
     pending: list[Tensor] = []
     last_save = time.monotonic()
-    refuse_unreadable = RefuseUnreadable(voc.images)
+    raise_unreadable = RaiseUnreadable(voc.images)
     for batch in loader:
-        refuse_unreadable(batch.unreadable)
+        raise_unreadable(batch.unreadable)
         torch.manual_seed(derive_seed(seed, "dropout", run.iteration))
         wanted = targets[batch.index.to(compute.device, non_blocking=True)]
         pending.append(_step(run, batch, wanted, settings, compute))

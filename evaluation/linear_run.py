@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import digest_of, save_checkpoint
-from data.decode import exif_key
 from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
@@ -139,7 +138,7 @@ def key_of(
     """The settings and digests that must be the same for a run to resume from a saved file."""
     kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
     digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
-    key = {**kept, "layers": list(layers), "precision": compute.precision} | exif_key()
+    key = {**kept, "layers": list(layers), "precision": compute.precision, **train.images.exif_key}
     return key | {name: digest[:12] for name, digest in digests.items()}
 
 

@@ -21,7 +21,7 @@ from data.resized import Box, ResizedImages, load_one_by_one
 from data.retrieval import RetrievalData, content_digest, image_names
 from evaluation.retrieval_ranking import unit_rows
 from evaluation.rmac import aggregate, regional_vectors
-from features.forward import forward_pass, refuse_infinite
+from features.forward import forward_pass, raise_on_infinite
 from models import MODELS, ConvNet
 from system.device import Compute
 from system.errors import InputError
@@ -172,7 +172,7 @@ class Stages:
         with progress(f"{label} at {size} pixels", len(images), "images") as advance:
             for index, regions, _ in forward_pass(
                 loader, forward, self.compute, refuse, advance,
-                on_infinite=refuse_infinite(images),
+                on_infinite=raise_on_infinite(images),
             ):  # fmt: skip
                 yield int(index[0]), regions[0]
 

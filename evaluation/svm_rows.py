@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.images import ImageList, RefuseUnreadable
+from data.images import ImageList, RaiseUnreadable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
-from features.forward import forward_pass, refuse_infinite
+from features.forward import forward_pass, raise_on_infinite
 from models import ConvNet
 from models.layers import probe_pool
 from system.device import Compute
@@ -45,8 +45,8 @@ def layer_rows(
     loader = load_in_order(ImageDataset(images, warped(size)), BATCH, workers, compute.device)
     with progress(f"features of {label}", len(images), "images", verbose) as advance:
         steps = forward_pass(
-            loader, forward, compute, RefuseUnreadable(images), advance, torch.float32,
-            refuse_infinite(images),
+            loader, forward, compute, RaiseUnreadable(images), advance, torch.float32,
+            raise_on_infinite(images),
         )  # fmt: skip
         for index, rows, _ in steps:
             for whole, part in zip(found, np.split(rows, np.cumsum(dims)[:-1], 1), strict=True):

@@ -114,8 +114,8 @@ def forward_pass(
             be decoded, and those whose results are NaN or infinite.
         advance: called with the number of images done in each step.
         dtype: of the results; half precision is enough for features.
-        on_infinite: called before that with the number of a batch and the indices `(b,)` of its
-            images with NaN or infinite results; `refuse_infinite` raises instead.
+        on_infinite: called first, with the batch number and the indices `(b,)` of the images with
+            NaN or infinite results; may raise, as `raise_on_infinite` does.
 
     Yields for each batch the images' indices `(B,)`, and their results as an array and on the
     device. A batch is yielded after the next one has started, so that the host handles one while
@@ -151,13 +151,13 @@ def forward_pass(
     yield from itertools.starmap(arrived, before)
 
 
-def refuse_infinite(images: ImageList) -> OnInfinite:
+def raise_on_infinite(images: ImageList) -> OnInfinite:
     """An `on_infinite` for evaluations that need every image: it raises InputError."""
 
-    def refuse(_: int, index: np.ndarray) -> None:
+    def raise_error(_: int, index: np.ndarray) -> None:
         raise InputError(f"{images.where(int(index[0]))}: {NOT_FINITE}")
 
-    return refuse
+    return raise_error
 
 
 def _compact(rows: np.ndarray, kept: np.ndarray) -> np.ndarray:

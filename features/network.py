@@ -3,7 +3,7 @@ checked inputs that they give."""
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_all_images
 from data.loading import (
     Batch,
@@ -20,8 +21,8 @@ from data.loading import (
     add_decode_flag,
     add_exif_flag,
     add_max_pixels_flag,
+    chosen_exif,
     load_in_order,
-    set_decoding,
 )
 from data.transforms import central_crop
 from features.forward import Features, compute_features
@@ -110,7 +111,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     """Read the checkpoint and list the images.
 
     Args:
-        images: used in place of `args.data`.
+        images: used in place of `args.data`, with the `exif` of the flag or the checkpoint.
 
     Raises:
         InputError: naming the flag or file that is wrong.
@@ -120,8 +121,9 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
-    set_decoding(args, checkpoint.get("settings", {}))
-    images = find_all_images(args.data) if images is None else images
+    limit_pixels(args.max_pixels)
+    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
+    images = replace(find_all_images(args.data) if images is None else images, exif=exif)
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)

@@ -22,8 +22,8 @@ LENGTH = 1024  # images of a shard, rounded down to whole batches
 
 
 def shard_length(batch: int) -> int:
-    """Images of a shard: whole batches, so that batches, and with them every bit of a row, are the
-    same for any number of processes and after an interruption."""
+    """Images of a shard. It holds whole batches, so rows have the same bits with any number of
+    processes and after an interruption."""
     return batch * max(LENGTH // batch, 1)
 
 
@@ -61,7 +61,10 @@ class Shards:
         remove_leftovers(self.folder)
         if not record.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise InputError(f"{self.folder}: has files of other origin; give another --out")
+                raise InputError(
+                    f"{self.folder}: holds files that extract_features.py did not write; "
+                    "give another --out"
+                )
             free = shutil.disk_usage(self.folder.parent).free
             needed = copies * self.images * self.none.shape[1] * self.none.dtype.itemsize
             if free < needed:

@@ -16,7 +16,7 @@ from runs import server
 from torch import nn
 
 import main
-from data.decode import EXIF, MAX_PIXELS, limit_pixels, orient_by_exif
+from data.decode import MAX_PIXELS, limit_pixels
 from data.folder import Files
 from data.images import ImageList
 from models import MODELS
@@ -56,8 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_teardown() -> None:
-    limit_pixels(MAX_PIXELS)  # a test's `--max-pixels` and `--exif` end with the test
-    orient_by_exif(EXIF[0])
+    limit_pixels(MAX_PIXELS)  # a test's `--max-pixels` ends with the test
 
 
 def write_images(folder: Path, count: int, seed: int = 0, side: int = 40) -> list[Path]:

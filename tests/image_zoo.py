@@ -1,6 +1,5 @@
 """Image files of every kind that an uncleaned data set may have, and their pixels."""
 
-import importlib.util
 import io
 import struct
 import zlib
@@ -10,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torchvision.io import decode_jpeg
 
+import data.decode
+
+# By package: the one that the product uses, and torchvision's, which it falls back to
 JPEG_DECODERS: dict[str, Callable[..., Any]] = {
-    room: importlib.import_module(room + module).decode_jpeg
-    for room, module in (("torchcodec", ".decoders"), ("torchvision", ".io"))
-    if importlib.util.find_spec(room)
+    decode.__module__.split(".")[0]: decode for decode in (data.decode.decode_jpeg, decode_jpeg)
 }
 HEIGHT, WIDTH = 24, 36
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

@@ -115,10 +115,10 @@ def test_an_unreadable_image_is_an_error_in_val_and_ignored_in_train(
     damaged = [data / "train" / "a" / "003.png", data / "val" / "b" / "001.png"]
     for path in damaged:
         path.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"--data: 1 of 60 images to compare with cannot be read"):
+    with pytest.raises(InputError, match=r"images to compare with are unreadable \(1 of 60,"):
         evaluate()
     monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.02)
-    with pytest.raises(InputError, match=r"--data: 1 of 27 images to classify cannot be read"):
+    with pytest.raises(InputError, match=r"images to classify are unreadable \(1 of 27,"):
         evaluate()
     monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.1)
     found = evaluate()["results"]["trained"]["5"]
@@ -160,7 +160,7 @@ def test_two_processes_give_the_results_of_one(
     [
         ("--k 0", "argument --k: '0' is not a whole number of 1 or more"),
         ("--size 1", "--size 1: too small for tiny; give "),
-        ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
+        ("--data {}/nowhere", "{}/nowhere: needs train/ with a folder per class"),
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
     ],

@@ -178,11 +178,11 @@ def test_an_unreadable_image_is_named_once_and_counts_as_an_error(
         path.write_bytes(b"no image")
     (data / "train" / "b" / "000.png").write_bytes(b"no image")
     with pytest.raises(
-        InputError, match=r"1 of 36 images to train on cannot be read, more than 1%"
+        InputError, match=r"more than 1% of the images to train on are unreadable \(1 of 36,"
     ):
         probe_it()
     monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.05)
-    with pytest.raises(InputError, match=r"3 of 5 images to validate on cannot be read"):
+    with pytest.raises(InputError, match=r"images to validate on are unreadable \(3 of 5,"):
         probe_it()
     monkeypatch.setattr("data.labelled.MOST_UNREADABLE", 0.6)
     capsys.readouterr()
@@ -198,7 +198,7 @@ def test_an_unreadable_image_is_named_once_and_counts_as_an_error(
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
         ("--size 1", "--size 1: too small for tiny; give "),
-        ("--data {}/nowhere", "{}/nowhere: neither a folder train/, with one"),
+        ("--data {}/nowhere", "{}/nowhere: needs train/ with a folder per class"),
         ("--model {}/none", "{}/none: cannot read this checkpoint: No such file or directory"),
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
         ("--wd 400", "--wd 400: give an exponent of ten, such as -4 for 1e-4"),

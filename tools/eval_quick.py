@@ -10,6 +10,7 @@ protocol of the paper: see docs/using.md.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -21,18 +22,19 @@ import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint
 from cluster.components import auto_dim
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import (
     ImageDataset,
     add_exif_flag,
     add_max_pixels_flag,
+    chosen_exif,
     load_in_order,
-    set_decoding,
 )
 from data.transforms import central_crop
 from evaluation.learned import measures, raw_pixels
 from evaluation.verdict import summary, table, to_plain, to_text, verdict
-from features.forward import compute_features, refuse_infinite
+from features.forward import compute_features, raise_on_infinite
 from models import ConvNet, untrained
 from system import cli, device, flags
 from system.device import Compute, select_compute
@@ -56,7 +58,9 @@ def main(args: argparse.Namespace) -> None:
             raise InputError(f"{images.root}: needs one folder of images per label, at least 2")
     checkpoint = read_checkpoint(args.model)
     protocol = protocol_of(checkpoint, args.model)
-    set_decoding(args, checkpoint["settings"])
+    limit_pixels(args.max_pixels)
+    exif = chosen_exif(args.exif, checkpoint["settings"], args.model)
+    train, val = (dataclasses.replace(images, exif=exif) for images in (train, val))
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, seed)
@@ -72,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     said = summary(results)
     before, after = results["untrained"], results["trained"]
     content = {
-        "protocol": {"data": str(args.data), **protocol, "whitened to": components},
+        "protocol": {"data": str(args.data), **protocol, "exif": exif, "whitened to": components},
         "results": {name: to_plain(found) for name, found in results.items()},
         "verdicts": {name: verdict(before[name], after[name]) for name in after},
         "table": rows,
@@ -112,9 +116,9 @@ def embed_by(model: ConvNet, size: int, compute: Compute, args: argparse.Namespa
         dataset, count = ImageDataset(images, central_crop(size)), len(images)
         loader = load_in_order(dataset, BATCH, args.workers, compute.device)
         with progress(f"features of {split}", count, "images", args.verbose) as advance:
-            unreadable, refuse = NameUnreadable(images), refuse_infinite(images)
+            unreadable, infinite = NameUnreadable(images), raise_on_infinite(images)
             found = compute_features(
-                loader, model, range(count), compute, unreadable, advance, refuse
+                loader, model, range(count), compute, unreadable, advance, infinite
             )
         return found.rows, found.present
 

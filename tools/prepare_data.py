@@ -23,9 +23,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, exif_key, read_pixels
+from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from data.loading import add_exif_flag, add_max_pixels_flag, set_decoding
+from data.loading import add_exif_flag, add_max_pixels_flag
 from system import cli, flags, kept
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers
@@ -66,7 +66,7 @@ class Copies(Dataset[Copied]):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
             with self.images.open(index) as file:
-                pixels = read_pixels(file)
+                pixels = read_pixels(file, self.images.exif)
                 file.seek(0)
                 content = file.read()
         except (UnreadableImageError, OSError) as error:
@@ -101,18 +101,21 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
     if args.source.is_file():
         raise InputError(f"{args.source}: is a file; give the folder of the images")
-    decode_as_asked = functools.partial(set_decoding, args, {})
-    decode_as_asked()
-    images = find_images(args.source)
+    limit_pixels(args.max_pixels)
+    images = find_images(args.source, args.exif)
     if args.target.resolve().is_relative_to(images.root.resolve()):
         raise InputError(f"{args.target}: is in the source; give a folder outside {args.source}")
     source = str(args.source.resolve())
-    settings = {"source": source, "size": args.size, "quality": args.quality, **exif_key()}
+    settings = {"source": source, "size": args.size, "quality": args.quality, **images.exif_key}
     with begin(args.target, settings):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
         loader = DataLoader(
-            copies, BATCH, num_workers=workers, collate_fn=list, worker_init_fn=decode_as_asked
+            copies,
+            BATCH,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=functools.partial(_start_worker, args.max_pixels),
         )
         sums = Counter[str]()
         with progress("copying", len(images), "images") as advance:
@@ -127,6 +130,10 @@ def main(args: argparse.Namespace) -> None:
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
             "above; repair or remove them, and start again"
         )
+
+
+def _start_worker(most_pixels: int, worker: int) -> None:
+    limit_pixels(most_pixels)
 
 
 @contextlib.contextmanager

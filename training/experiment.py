@@ -14,6 +14,7 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
+from data.decode import EXIF
 from data.images import ImageList
 from parallel.collectives import rank, world_size
 from system.errors import InputError
@@ -162,7 +163,9 @@ class Experiment:
         return "the same command, which starts over: nothing was saved yet"
 
     def _log_changed_settings(self) -> None:
-        before = (self.checkpoint or {}).get("settings", {})
+        if self.checkpoint is None:
+            return
+        before = {"exif": EXIF[0], **self.checkpoint.get("settings", {})}  # older ones lack it
         changed = [
             f"{name} {before[name]} → {value}"
             for name, value in self.settings.items()
@@ -171,7 +174,7 @@ class Experiment:
         data = before.get("data")
         if data is not None and data != self.settings.get("data"):
             changed.insert(0, f"images of {data} → {self.settings['data']}")
-        digest = (self.checkpoint or {}).get("images_digest")
+        digest = self.checkpoint.get("images_digest")
         if digest not in (None, self.images.digest):
             changed.insert(0, "other images, by name or order")
         if changed:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
 from data.images import ImageList, images_of_listing
+from data.loading import chosen_exif
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
@@ -106,12 +107,13 @@ class ClusterView:
         return len(self.members)
 
 
-def read_run(exp: Path, data: Path | None = None) -> Run:
+def read_run(exp: Path, data: Path | None = None, exif: str | None = None) -> Run:
     """Read an experiment folder.
 
     Args:
         data: the run's images, a folder or list, if they have moved. By default they are looked
             for where the settings say, from the current folder and from each folder above `exp`.
+        exif: of the images; by default, that of the settings.
 
     Raises:
         InputError: the folder isn't a run's, or `data` doesn't exist.
@@ -126,6 +128,7 @@ def read_run(exp: Path, data: Path | None = None) -> Run:
     images = images_of_listing(data or _find_data(exp, settings), names)
     if not len(images):
         raise InputError(f"{listing}: names no image")
+    images = replace(images, exif=chosen_exif(exif, settings, exp / "config.json"))
     return Run(exp, images, settings, read_metrics(exp))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
 
-from data.decode import UnreadableImageError, read_image
+from data.decode import UnreadableImageError
 from data.images import ImageList, NameUnreadable
 from data.transforms import central_crop
 from features import network
@@ -120,8 +120,7 @@ class Places:
         """The view of an image with the box of a place, counted row by row, and the content of the
         box, both in the size of a sheet's pictures. The box may reach beyond the view."""
         try:
-            with images.open(index) as file:
-                pixels = central_crop(self.size)(read_image(file))
+            pixels = central_crop(self.size)(images.read_image(index))
         except UnreadableImageError:  # since the pass over the data
             grey = Image.new("RGB", (SIDE, SIDE), MISSING)
             return grey, grey

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # `python visu/clusters.py` puts only visu/ on the i
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.quality import group_by_cluster, nmi
-from data.loading import set_decoding
+from data.decode import limit_pixels
 from features import network
 from features.network import open_inputs
 from system import cli, flags
@@ -33,8 +33,8 @@ COLUMNS = 10
 
 
 def main(args: argparse.Namespace) -> None:
-    run = read_run(args.exp, args.data)
-    set_decoding(args, run.settings)
+    limit_pixels(args.max_pixels)
+    run = read_run(args.exp, args.data, args.exif)
     run.require_images()
     epoch = chosen_epoch(run, args.epoch)
     views = clusters_at(run, epoch)

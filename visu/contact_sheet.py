@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from data.decode import UnreadableImageError, read_image
+from data.decode import UnreadableImageError
 from data.images import ImageList
 from system.errors import InputError
 
@@ -47,8 +47,7 @@ class Thumbnails(Sequence[Image.Image]):
 def thumbnail(images: ImageList, index: int, side: int) -> Image.Image:
     """The central square of an image, `side` × `side` pixels, RGB; grey if it can't be read."""
     try:
-        with images.open(index) as file:
-            return ImageOps.fit(read_image(file), (side, side))
+        return ImageOps.fit(images.read_image(index), (side, side))
     except UnreadableImageError:
         return Image.new("RGB", (side, side), MISSING)
 

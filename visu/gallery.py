@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageOps
 
-from data.decode import UnreadableImageError, read_image
+from data.decode import UnreadableImageError
 from data.images import ImageList
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -146,8 +146,7 @@ def _share(view: ClusterView) -> float | None:
 def encode(images: ImageList, index: int) -> str | None:
     """The central square of an image as WebP in base64; None if it can't be read."""
     try:
-        with images.open(index) as file:
-            return to_webp(ImageOps.fit(read_image(file), (SIDE, SIDE)))
+        return to_webp(ImageOps.fit(images.read_image(index), (SIDE, SIDE)))
     except UnreadableImageError:
         return None
 

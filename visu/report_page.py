@@ -14,7 +14,6 @@ import numpy as np
 
 from checkpoints.checkpoint import read_checkpoint
 from cluster.quality import nmi, purity, size_metrics
-from data.decode import orient_by_exif
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -69,7 +68,6 @@ def write_report(
     """
     try:
         run = read_run(exp, data)
-        orient_by_exif(run.settings.get("exif", "ignore"))
         page = fill_template(NAME, describe_run(run, clusters, images, also))
     except RecursionError as error:
         raise InputError(

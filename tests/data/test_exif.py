@@ -1,10 +1,10 @@
 """`--exif`: whether images are turned as their EXIF says, and where the choice is kept."""
 
-import argparse
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,21 @@ from image_zoo import JPEG_DECODERS
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.datasets.folder import pil_loader
+from torchvision.io import decode_jpeg
 
+import assign
 import data.decode
 import main
 from checkpoints.checkpoint import read_checkpoint
 from checkpoints.safetensors_file import read_weights
-from data.decode import MAX_PIXELS, exif_choice, orient_by_exif, read_image, read_pixels
+from data.decode import read_image, read_pixels
 from data.images import find_images
-from data.loading import EpochBatches, ImageDataset, make_loader, set_decoding
+from data.loading import Draw, ImageDataset, chosen_exif
 from data.transforms import warped
+from features.network import open_inputs
 from system.errors import InputError
 from tools import export, prepare_data
+from training.finished_run import read_run
 
 ORIENTATIONS = range(1, 9)
 Train = Callable[..., Path]
@@ -52,9 +56,9 @@ def encoded(orientation: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
 ON_ITS_SIDE = encoded(6)
 
 
-def both(content: bytes) -> tuple[Tensor, Tensor]:
+def both(content: bytes, exif: str = "ignore") -> tuple[Tensor, Tensor]:
     """The pixels of `--decode pil` and of `--decode auto`."""
-    return as_tensor(read_image(io.BytesIO(content))), read_pixels(io.BytesIO(content))
+    return as_tensor(read_image(io.BytesIO(content), exif)), read_pixels(io.BytesIO(content), exif)
 
 
 def as_tensor(image: Image.Image) -> Tensor:
@@ -86,69 +90,102 @@ def test_ignore_keeps_the_stored_pixels(
 )  # fmt: skip
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_apply_turns_as_pillow_does(decoder: str, orientation: int, kind: str, mode: str) -> None:
-    orient_by_exif("apply")
     content = encoded(orientation, kind, mode)
     expected = upright(content)
     assert expected.shape == ((3, 24, 40) if orientation < 5 else (3, 40, 24))
-    for pixels in both(content):
+    for pixels in both(content, "apply"):
         assert torch.equal(pixels, expected)
 
 
 @pytest.mark.parametrize("choice", data.decode.EXIF)
 def test_a_tiff_is_turned_once_with_either_choice(choice: str) -> None:
     """Pillow turns it while it loads."""
-    orient_by_exif(choice)
-    for pixels in both(encoded(6, "TIFF")):
+    for pixels in both(encoded(6, "TIFF"), choice):
         assert torch.equal(pixels, upright(encoded(6, "TIFF")))
 
 
 @pytest.mark.parametrize("choice", data.decode.EXIF)
-def test_damaged_exif_turns_nothing_that_pillow_would_not(decoder: str, choice: str) -> None:
+def test_damaged_exif_gives_pillows_pixels(decoder: str, choice: str) -> None:
     """TorchCodec looks for an orientation where Pillow sees no EXIF."""
-    orient_by_exif(choice)
     rng = np.random.default_rng(0)
     for number in range(300):
         content = bytearray(encoded(2 + number % 7))
         exif = content.index(b"Exif")
         for place in rng.integers(exif, exif + 28, size=2):
             content[place] = rng.choice([0, 1, 2, 3, 6, 18, 255])
-        slow, quick = both(bytes(content))
+        slow, quick = both(bytes(content), choice)
         assert torch.equal(slow, quick), bytes(content[: exif + 28])
+
+
+def test_an_empty_segment_leaves_the_rest_of_the_file_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bytes of an empty APP1 segment may also occur in a comment."""
+    empty, comment = b"\xff\xe1\x00\x02", b"\xff\xfe\x00\x08ab\xff\xe1\x00\x02"
+    jpeg = encoded(1)
+    content = jpeg[:2] + empty + comment + jpeg[2:]
+    decoded: list[bytes] = []
+
+    def decode(encoded: Tensor, mode: str) -> Tensor:
+        decoded.append(encoded.numpy().tobytes())
+        return torch.zeros(3, 1, 1)
+
+    monkeypatch.setattr(data.decode, "decode_jpeg", decode)
+    read_pixels(io.BytesIO(content))
+    assert decoded[0].startswith(jpeg[:2] + empty + comment)
+    assert b"Exif" not in decoded[0]
 
 
 def test_exif_that_cannot_be_rewritten_does_not_make_an_image_unreadable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    orient_by_exif("apply")
     expected = upright(ON_ITS_SIDE)
 
     def fail(exif: Image.Exif, offset: int = 8) -> bytes:
         raise ValueError("damaged")
 
     monkeypatch.setattr(Image.Exif, "tobytes", fail)
-    for pixels in both(ON_ITS_SIDE):
+    for pixels in both(ON_ITS_SIDE, "apply"):
         assert torch.equal(pixels, expected)
     monkeypatch.setattr(Image.Image, "getexif", fail)
-    for pixels in both(ON_ITS_SIDE):
+    for pixels in both(ON_ITS_SIDE, "apply"):
         assert pixels.shape == (3, 24, 40)
 
 
-def test_torchvision_decodes_if_there_is_no_torchcodec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    assert data.decode._jpeg_decoder() is JPEG_DECODERS["torchvision"]
+class Failing(ModuleType):
+    """A TorchCodec that raises when its decoder is imported."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("torchcodec.decoders")
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self.error if name == "decode_jpeg" else AttributeError(name)
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
-def test_the_choice_holds_in_workers(tmp_path: Path, start: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    [None, ModuleType("torchcodec.decoders"), Failing(RuntimeError("another torch")),
+     Failing(OSError("a library is missing"))],
+    ids=["missing", "older than 0.16", "RuntimeError", "OSError"],
+)  # fmt: skip
+def test_torchvision_decodes_if_torchcodec_cannot(
+    module: ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    assert data.decode._jpeg_decoder() is decode_jpeg
+
+
+@pytest.mark.parametrize(("decode", "read"), [("auto", read_pixels), ("pil", read_image)])
+@pytest.mark.parametrize("choice", data.decode.EXIF)
+def test_a_data_set_is_read_with_its_choice(
+    tmp_path: Path, choice: str, decode: str, read: Callable[..., Tensor | Image.Image]
+) -> None:
     (tmp_path / "photo.jpg").write_bytes(ON_ITS_SIDE)
-    orient_by_exif("apply")
-    batches = EpochBatches(1)
-    batches.start_epoch(0, np.arange(1))
-    dataset = ImageDataset(find_images(tmp_path), warped(8))
-    loader = make_loader(dataset, batches, 1, torch.device("cpu"))
-    loader.multiprocessing_context = start
-    (batch,) = loader
-    assert torch.equal(batch.pixels[0], warped(8)(upright(ON_ITS_SIDE)))
+    images = find_images(tmp_path, choice).take([0])
+    _, pixels = ImageDataset(images, warped(8), decode=decode)[Draw(0, 0, 0)]
+    assert isinstance(pixels, Tensor)
+    assert torch.equal(pixels, warped(8)(read(io.BytesIO(ON_ITS_SIDE), choice)))
 
 
 @pytest.mark.parametrize(
@@ -162,37 +199,41 @@ def test_the_choice_holds_in_workers(tmp_path: Path, start: str) -> None:
 def test_the_flag_wins_over_the_checkpoint(
     flag: str | None, settings: dict[str, Any], choice: str
 ) -> None:
-    set_decoding(argparse.Namespace(max_pixels=MAX_PIXELS, exif=flag), settings)
-    assert exif_choice() == choice
+    assert chosen_exif(flag, settings, Path("network")) == choice
 
 
 def test_a_checkpoint_with_an_unknown_choice() -> None:
-    flags = argparse.Namespace(max_pixels=MAX_PIXELS, exif=None)
-    with pytest.raises(InputError, match=r"^exif is 7; give --exif ignore or --exif apply$"):
-        set_decoding(flags, {"exif": 7})
+    message = "^network: its exif is 7; give --exif ignore or --exif apply$"
+    with pytest.raises(InputError, match=message):
+        chosen_exif(None, {"exif": 7}, Path("network"))
 
 
-def test_a_run_keeps_the_choice_for_its_resume_and_for_its_checkpoint(
-    tree: Path, train: Train, tmp_path: Path
-) -> None:
-    file = train(tree, "--exif", "apply") / "checkpoint.pth.tar"
+def test_resume_and_export_keep_exif(tree: Path, train: Train, tmp_path: Path) -> None:
+    exp = train(tree, "--exif", "apply")
+    file = exp / "checkpoint.pth.tar"
     assert read_checkpoint(file)["settings"]["exif"] == "apply"
     resume = [str(tree), "--resume", str(file)]
     assert main.parse_args(resume).exif == "apply"
     assert main.parse_args([*resume, "--exif", "ignore"]).exif == "ignore"
+    assert read_run(exp).images.exif == "apply"
+    assert read_run(exp, exif="ignore").images.exif == "ignore"
+    flags = [str(file), str(tree), "--device", "cpu"]
+    assert open_inputs(assign.parse_args(flags)).images.exif == "apply"
+    assert open_inputs(assign.parse_args([*flags, "--exif", "ignore"])).images.exif == "ignore"
     out = tmp_path / "network.safetensors"
     export.main(export.parse_args([str(file), str(out)]))
     assert read_weights(out)["settings"] == {"size": 32, "exif": "apply"}
 
 
-def test_a_checkpoint_from_before_there_was_a_choice_resumes_with_ignore(
-    tree: Path, train: Train
-) -> None:
-    file = train(tree) / "checkpoint.pth.tar"
+def test_resume_without_a_saved_exif_ignores_it(tree: Path, train: Train) -> None:
+    exp = train(tree)
+    file = exp / "checkpoint.pth.tar"
     state = read_checkpoint(file)
     del state["settings"]["exif"]
     torch.save(state, file)
     assert main.parse_args([str(tree), "--resume", str(file)]).exif == "ignore"
+    train(tree, "--resume", str(file), "--epochs", "2", "--exif", "apply")
+    assert "exif ignore → apply" in (exp / "log.txt").read_text()
 
 
 def test_a_copy_is_turned_if_asked_for(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_the_limit_holds_in_forked_and_spawned_workers(tmp_path: Path, start: st
     batches.start_epoch(0, np.arange(2))
     dataset = ImageDataset(find_images(tmp_path), central_crop(32))
     loader = make_loader(dataset, batches, 1, torch.device("cpu"))
+    limit_pixels(MAX_PIXELS)  # so that a forked worker does not inherit the limit
     loader.multiprocessing_context = start
     (batch,) = loader
     assert batch.index.tolist() == [0]

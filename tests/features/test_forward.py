@@ -18,7 +18,7 @@ from data.decode import read_image
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import central_crop, to_input
-from features.forward import NOT_FINITE, Features, OnInfinite, compute_features, refuse_infinite
+from features.forward import NOT_FINITE, Features, OnInfinite, compute_features, raise_on_infinite
 from models import ConvNet
 from system.device import select_compute
 from system.errors import InputError
@@ -133,7 +133,7 @@ def test_an_evaluation_of_all_images_stops_at_infinite_features(
     monkeypatch.setattr(ConvNet, "embedding", spoil)
     images = find_images(tree)
     with pytest.raises(InputError, match=f"{images.where(3)}: {NOT_FINITE}"):
-        extract(tree, tiny(), on_infinite=refuse_infinite(images))
+        extract(tree, tiny(), on_infinite=raise_on_infinite(images))
 
 
 def test_a_value_beyond_half_precision_stays_finite(
