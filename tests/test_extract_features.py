@@ -206,10 +206,12 @@ def test_a_folder_of_as_many_dimensions_by_number_counts_as_done(
     extract(tree, "--whiten", "3")
     extract(tree, "--whiten")
     assert "features.npy: is there already" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"is of other settings .whiten 3 → 4.; give another"):
+    with pytest.raises(InputError, match=r"made with other settings .whiten 3 → 4.; give another"):
         extract(tree, "--whiten", "4")
     extract(tree, "--whiten", "2", out="other")
-    with pytest.raises(InputError, match=r"is of other settings .whiten 2 → auto.; give another"):
+    with pytest.raises(
+        InputError, match=r"made with other settings .whiten 2 → auto.; give another"
+    ):
         extract(tree, "--whiten", out="other")
 
 
