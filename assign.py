@@ -14,8 +14,10 @@ import numpy as np
 
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
+from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
+from cluster.components import AUTO
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
@@ -68,6 +70,8 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
                 f"--recluster {args.recluster}: more clusters than the {len(inputs.images)} images"
             )
         return None
+    if args.dim_pca is not None:
+        raise InputError(f"--dim_pca {args.dim_pca}: only --recluster whitens anew; add it")
     dim = inputs.model.embedding_dim
     if args.clusters is not None:
         return load_clusters(args.clusters, dim, digest_of(inputs.model), inputs.size)
@@ -107,9 +111,12 @@ def check_readable(args: argparse.Namespace, present: np.ndarray) -> None:
 
 def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> Clusters:
     """k-means of these images."""
-    kmeans = Kmeans(args.recluster, args.seed, device=inputs.compute.device)
+    pca = AUTO if args.dim_pca is None else args.dim_pca
+    kmeans = Kmeans(args.recluster, args.seed, device=inputs.compute.device, pca=pca)
     with progress("clustering", ITERATIONS, "iterations", rank() == 0) as advance:
         kmeans.cluster(features.rows, moments=features.moments, advance=advance)
+    if rank() == 0 and (remark := kmeans.remark()):
+        sys.stderr.write(f"note: {remark}\n")
     epoch = inputs.checkpoint.get("epoch")
     return Clusters.of(kmeans, epoch if isinstance(epoch, int) else 0)
 
@@ -198,6 +205,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
+    dim_help = "dimensions that --recluster whitens features to; auto: as many as suit the number "
+    components.add_flag(parser, None, dim_help + "of images; 0: no whitening; left out: auto")
     flags.add_seed(parser, "of --recluster's first centroids")
     flags.add_save_clusters(parser)
     return parser.parse_args(argv)

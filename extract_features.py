@@ -7,7 +7,8 @@ ReLU, which is what is clustered; or with --conv the activations of a conv layer
 average-pooled as for the linear probe (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions;
 other networks: to the square grid that comes nearest to 9,000 to 10,000), or with --pool average
 over the whole map. With --whiten rows are PCA-whitened and L2-normalised, as for clustering, by a
-PCA fitted on these images, or by the checkpoint's. Images that cannot be read, or whose features
+PCA fitted on these images (of as many dimensions as suit their number, if none is given), or by the
+checkpoint's. Images that cannot be read, or whose features
 are not finite, have no row.
 """
 
@@ -20,13 +21,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
-from cluster.whitening import PCA, Whitening
+from cluster.components import AUTO, auto_dim, components, is_noisy, noise, why
+from cluster.whitening import PCA, Preparation, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from features import network
@@ -68,13 +70,13 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
         shards = Shards(args.out / PARTIAL, len(images), dim, DTYPES[args.dtype], length)
         whitening = own_whitening(args, inputs, dim)
         key = key_of(args, inputs, whitening)
-        if args.whiten not in (None, "checkpoint") and len(images) < 2:
+        if args.whiten not in (None, 0, "checkpoint") and len(images) < 2:
             raise InputError(f"--whiten {args.whiten}: needs 2 images or more; there is 1")
         make_folder(args.out, "--out")
         if rank() == 0:
             busy = f"--out {args.out}: another process writes there; wait for it, or give another"
             until_done.enter_context(sole_user(args.out / LOCK, busy))
-        done = is_done(file, key)
+        done = is_done(file, key, dim)
         if not done and rank() == 0:
             of_rows = {name: value for name, value in key.items() if name != "whiten"}
             copies = 2 if args.format == "npy" else 3
@@ -101,20 +103,19 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
             raise InputError(f"{args.data[0]}: none of the images can be read")
         if whitening is None and args.whiten is not None:
             whitening = fit(shards, count, args.whiten, compute.device)
-            if (found := whitening.matrix.shape[1]) < args.whiten:
-                say(f"--whiten {args.whiten}: the rows have only {found} directions")
+            describe_whitening(args.whiten, whitening, count, dim)
         if rank() == 0:
             finish(args, inputs, shards, key, whitening, bad)
 
 
-def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whitening | None:
+def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Preparation | None:
     """With `--whiten checkpoint`, the PCA in which the checkpoint's centroids are given.
 
     Raises:
         InputError: the checkpoint has none, or --whiten is larger than `dim`.
     """
     if args.whiten != "checkpoint":
-        if args.whiten is not None and args.whiten > dim:
+        if isinstance(args.whiten, int) and args.whiten > dim:
             raise InputError(f"--whiten {args.whiten}: more than the features' {dim} dimensions")
         return None
     if args.conv is not None:
@@ -126,13 +127,14 @@ def own_whitening(args: argparse.Namespace, inputs: Applied, dim: int) -> Whiten
 
 
 def key_of(
-    args: argparse.Namespace, inputs: Applied, whitening: Whitening | None
+    args: argparse.Namespace, inputs: Applied, whitening: Preparation | None
 ) -> dict[str, Any]:
     """All settings that the features depend on. The rows in the shards depend on all but `whiten`,
     which comes last."""
     by = args.whiten
     if whitening is not None:  # the same network may have been clustered twice
-        by = f"checkpoint, {hashlib.sha256(whitening.matrix.tobytes()).hexdigest()[:12]}"
+        matrix = whitening.matrix.tobytes() if isinstance(whitening, Whitening) else b""
+        by = f"checkpoint, {hashlib.sha256(matrix).hexdigest()[:12]}"
     return {
         "network": digest_of(inputs.model)[:12],
         "images": inputs.images.digest[:12],
@@ -146,8 +148,25 @@ def key_of(
     }
 
 
-def is_done(file: Path, key: dict[str, Any]) -> bool:
+def describe_whitening(
+    wanted: int | Literal["auto"], whitening: Preparation, count: int, dim: int
+) -> None:
+    """Say how many of the features' D dimensions are left, and why, if that is worth a line."""
+    found = whitening.components
+    given = auto_dim(count, dim) if wanted == AUTO else wanted
+    if found < given:
+        say(f"--whiten {wanted}: the rows have only {found} directions")
+    elif wanted == AUTO and found != PCA:
+        say(f"--whiten: {why(found, count, dim)}")
+    elif is_noisy(count, found):
+        say(f"--whiten {wanted}: {noise(count, found)}")
+
+
+def is_done(file: Path, key: dict[str, Any], dim: int) -> bool:
     """Whether the file has these features already.
+
+    Args:
+        dim: of the features before the whitening.
 
     Raises:
         InputError: the folder has other features, or files of another program that would be
@@ -157,8 +176,11 @@ def is_done(file: Path, key: dict[str, Any]) -> bool:
     results, cut = out / RESULTS, (out / PARTIAL).exists()
     if results.exists() and (finished or not cut):
         with continuing(results, "give another --out"):
-            before = json.loads(results.read_text())["settings"]["key"]
-            check_key(results, dict(before), key, "give another --out")
+            told = json.loads(results.read_text())
+            before, rows = dict(told["settings"]["key"]), told["results"]["shape"][0]
+            if {before["whiten"], key["whiten"]} == {AUTO, auto_dim(rows, dim)}:
+                before["whiten"] = key["whiten"]  # by another name
+            check_key(results, before, key, "give another --out")
         return finished
     features = [f"features.{kind}" for kind in FORMATS]
     for name in (*features, "images.txt", "bad_images.txt", "whitening.npz"):
@@ -172,7 +194,7 @@ def finish(
     inputs: Applied,
     shards: Shards,
     key: dict[str, Any],
-    whitening: Whitening | None,
+    whitening: Preparation | None,
     bad: dict[int, str],
 ) -> None:
     """Join the shards and write all files, the features last."""
@@ -181,7 +203,7 @@ def finish(
     blocks, dim = shards.blocks(range(len(shards))), shards.none.shape[1]
     if whitening is not None:
         blocks = (whitening.apply(block, inputs.compute.device) for block in blocks)
-        dim = whitening.matrix.shape[1]
+        dim = whitening.components or dim
     shape = len(paths) - len(bad), dim
     joined = shards.folder / final.name
     join(joined, args.format, DTYPES[args.dtype], shape, blocks)
@@ -189,7 +211,7 @@ def finish(
     write_text(out / "images.txt", to_lines(present))
     if bad:
         write_text(out / "bad_images.txt", to_reasons(paths, bad))
-    if whitening is not None:
+    if isinstance(whitening, Whitening):
         with atomic_write(out / "whitening.npz") as file:
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)
     settings = vars(args) | {
@@ -198,6 +220,7 @@ def finish(
         "exif": inputs.images.exif, "processes": world_size(), "key": key,
     }  # fmt: skip
     results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
+    results |= {"whitened to": whitening and whitening.components}
     save_results(out / RESULTS, __doc__ or "", settings, results)
     joined.replace(final)
     shutil.rmtree(shards.folder)
@@ -214,10 +237,10 @@ def say(line: str) -> None:
         sys.stdout.flush()
 
 
-def components(text: str) -> int | str:
+def whiten_by(text: str) -> int | str:
     """The type of `--whiten`."""
     try:
-        return text if text == "checkpoint" else cli.whole_number(1)(text)
+        return text if text == "checkpoint" else components(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, nor 'checkpoint'") from error
 
@@ -240,9 +263,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     pool_help += "channel"
     add("--pool", choices=("probe", "average"), help=pool_help)
-    whiten_help = "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images "
-    whiten_help += f"(D left out: {PCA}); or the word checkpoint, for the checkpoint's PCA"
-    add("--whiten", type=components, nargs="?", const=PCA, metavar="D", help=whiten_help)
+    whiten_help = (
+        "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images (left out "
+        "or auto: as many as suit their number; 0: only normalise); checkpoint: with its PCA"
+    )
+    add("--whiten", type=whiten_by, nargs="?", const=AUTO, metavar="D", help=whiten_help)
     add("--format", choices=FORMATS, default="npy", help="of the features file")
     dtype_help = "of the rows; clustering takes half precision"
     add("--dtype", choices=tuple(DTYPES), default="float16", help=dtype_help)

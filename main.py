@@ -93,7 +93,7 @@ def start(
                 folder = run.folder.folder
                 report = None if args.no_report else make_report(folder)
                 history = run.folder.read_metrics()
-                sys.stdout.write(summarise(history, args.epochs, folder, report) + "\n")
+                sys.stdout.write(summarise(history, run.result, args.epochs, folder, report) + "\n")
     except Stopped as stopped:
         if isinstance(run.folder, Experiment):
             sys.stdout.write(f"stopped by {stopped}; to resume: {run.folder.how_to_resume()}\n")
@@ -197,7 +197,8 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours"
+    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours "
+    probe_help += "of the features, which are not whitened for it"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)

@@ -8,6 +8,8 @@ compared with a well-known library and with the hardware's limit. Imports any ro
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
     probe.py        linear probes, each layer alone and all at once
+    learned.py      what settings of main.py learn, over seeds
+    whitening.py    clusters of few images, by the dimensions of their whitening
     visu.py         gradient ascent on filters
     photos.py       the photographs
     timing.py       time, memory, the speed of a matrix product

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clustering, probe, scaling, training, visu
+from benchmarks import clustering, learned, probe, scaling, training, visu, whitening
 from system import cli
 from system.device import add_device_flag
 from system.errors import InputError
@@ -24,6 +24,8 @@ BENCHMARKS = {
     "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
     "visu": (visu, "pictures of filters by gradient ascent, many at once and one at a time"),
     "scaling": (scaling, "whole epochs, by number of images, workers and processes"),
+    "learned": (learned, "what settings of main.py learn, over seeds"),
+    "whitening": (whitening, "clusters of few images, by the dimensions of their whitening"),
 }
 
 

@@ -21,8 +21,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.timing import Timed, matmul_rate, memory, number, timed
 from cluster.kmeans import ITERATIONS, train_kmeans
+from cluster.moments import Moments
 from cluster.pic import join_singletons, make_graph, run_pic
-from cluster.whitening import Moments, fit_whitening
+from cluster.whitening import fit_whitening
 from system import cli
 from system.device import select_compute
 from system.errors import InputError

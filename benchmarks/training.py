@@ -26,7 +26,7 @@ import main
 from benchmarks.clustering import arriving, store
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import add_rounds_flag, matmul_rate, number, timed
-from cluster.whitening import Moments
+from cluster.moments import Moments
 from clustering import Kmeans
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader

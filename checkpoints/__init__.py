@@ -27,7 +27,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `grad_scaler` | dict | the loss scale in fp16; else empty |
 | `assignment` | (N,) int64 | pseudo-labels of the epoch, −1 for an image left out |
 | `previous` | (N,) int64 | pseudo-labels of the epoch before; empty in the first |
-| `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d), `centroids` (k, d), all float32 |
+| `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32 |
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |

@@ -31,9 +31,9 @@ def clusters_of(state: dict[str, Any], path: Path, dim: int) -> Clusters | None:
         sound = False
     if not sound:
         raise InputError(f"{path}: its clusters are malformed")
-    if len(clusters.whitening.mean) != dim:
+    if clusters.dim != dim:
         raise InputError(
-            f"{path}: its clusters need features of {len(clusters.whitening.mean)} dimensions; "
+            f"{path}: its clusters need features of {clusters.dim} dimensions; "
             f"the network's have {dim}"
         )
     return clusters

@@ -5,12 +5,14 @@ PCA and centroids that assign new features. clustering.py at the top builds `Kme
 these parts. Works on arrays only. Imports system/ and parallel/.
 
     base.py        Clustering, the base class of Kmeans and PIC
+    components.py  to how many dimensions: `--dim_pca`, and the rule for few rows
     whitening.py   PCA-whitening and L2 normalisation, over all processes
+    moments.py     the mean and covariance of rows that arrive in blocks
     kmeans.py      k-means: Faiss's loop over the rows of all processes
     nearest.py     the nearest centroid of each row, by Faiss or torch, on CPU or GPU
     pic.py         Power Iteration Clustering on a nearest-neighbour graph
     sampler.py     which images an epoch trains on, in which order; weights of clusters
-    quality.py     NMI, purity, sizes, the members of each cluster
+    quality.py     NMI, ARI, purity, sizes, the members of each cluster
     clusters.py    Clusters: the PCA and centroids that a checkpoint keeps
     pickles.py     the original's `clusters` file, and the released assignments
     tables.py      the cluster of each image as CSV, Parquet, pickle or folders of links

@@ -8,9 +8,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from cluster.components import AUTO, PCA, Components, is_noisy, noise, why
 from cluster.kmeans import Advance
+from cluster.moments import Moments
 from cluster.quality import group_by_cluster
-from cluster.whitening import Moments, Whitening, fit_whitening
+from cluster.whitening import Preparation, Whitening, prepare
 from system.device import select_compute
 
 
@@ -19,7 +21,8 @@ class Clustering(ABC):
 
     Args:
         device: where to compute; None takes a GPU if there is one.
-        pca: components of the PCA; None skips whitening and normalisation.
+        pca: components of the PCA, as `prepare` takes them: "auto" suits the number of rows,
+            0 skips whitening; None skips normalisation, too.
 
     Attributes:
         has_loss: whether `cluster` returns a loss.
@@ -28,15 +31,15 @@ class Clustering(ABC):
         assignments: `(N,) int64`, the cluster of each row; with several processes, the rows of
             all, in the order of the ranks.
         images_lists: the row numbers of each cluster.
-        whitening: the fitted `Whitening`; None without a PCA.
-        centroids: `(C, pca) float32`, in the whitened space.
+        whitening: the fitted `Whitening`, or `Normalisation`; None for raw rows.
+        centroids: `(C, pca) float32`, in the whitened space; `(C, D)` without a PCA.
     """
 
     has_loss: ClassVar[bool]
-    whitening: Whitening | None
+    whitening: Preparation | None
     centroids: np.ndarray
 
-    def __init__(self, device: torch.device | None, pca: int | None) -> None:
+    def __init__(self, device: torch.device | None, pca: Components | None) -> None:
         self.device, self.pca = device or select_compute().device, pca
         self.assignments = np.empty(0, np.int64)
 
@@ -66,11 +69,20 @@ class Clustering(ABC):
             self.whitening, x = None, np.ascontiguousarray(features, np.float32)
         else:
             known = features if moments is None else moments
-            self.whitening = fit_whitening(known, self.pca, self.device)
+            self.whitening = prepare(known, self.pca, self.device)
             x = self.whitening.apply(features, self.device)
         self.assignments, self.centroids, loss = self.group(x, verbose, advance)
         self.__dict__.pop("images_lists", None)
         return loss
+
+    def remark(self) -> str | None:
+        """On the components, where `cluster` chose them or they are too many; else None."""
+        if not isinstance(self.whitening, Whitening):
+            return None
+        rows, components = len(self.assignments), self.whitening.components
+        if self.pca == AUTO and components != PCA:
+            return why(components, rows, len(self.whitening.mean))
+        return noise(rows, components) if is_noisy(rows, components) else None
 
     @abstractmethod
     def group(
@@ -90,7 +102,7 @@ class Clustering(ABC):
     @classmethod
     @abstractmethod
     def from_args(
-        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: int | None
+        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: Components | None
     ) -> "Clustering":
         """A clustering with the settings of the command line.
 

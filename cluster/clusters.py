@@ -9,7 +9,7 @@ import torch
 from cluster.base import Clustering
 from cluster.kmeans import BLOCK
 from cluster.nearest import NearestCentroid
-from cluster.whitening import CPU, Whitening
+from cluster.whitening import CPU, Normalisation, Preparation, Whitening
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,30 @@ class Clusters:
         algorithm: name of the clustering's class, such as `Kmeans`.
         epoch: the features came from the network at the beginning of this epoch.
         whitening: of the features.
-        centroids: `(k, d) float32`, in the whitened space.
+        centroids: `(k, d) float32`, among the whitened (or only normalised)
+            features.
     """
 
     algorithm: str
     epoch: int
-    whitening: Whitening
+    whitening: Preparation
     centroids: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """D, the dimensions of the features that `assign` takes."""
+        whitening = self.whitening
+        return len(whitening.mean if isinstance(whitening, Whitening) else self.centroids[0])
 
     @classmethod
     def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
         """The clusters of a finished clustering.
 
         Raises:
-            ValueError: it has no PCA.
+            ValueError: its rows were not normalised.
         """
         if clustering.whitening is None:
-            raise ValueError("clusters of rows without a PCA are not kept")
+            raise ValueError("clusters of raw rows are not kept; give pca=0 or more")
         return cls(type(clustering).__name__, epoch, clustering.whitening, clustering.centroids)
 
     def assign(
@@ -52,6 +59,8 @@ class Clusters:
         Raises:
             ValueError: the features do not have D dimensions, or a row is not finite.
         """
+        if features.shape[1:] != (self.dim,):
+            raise ValueError(f"features of shape {features.shape}; give (M, {self.dim})")
         x = self.whitening.apply(features, device)
         nearest, _ = NearestCentroid(x, device)(self.centroids)
         # computed anew: the search returns squares, where rounding loses small distances
@@ -63,30 +72,37 @@ class Clusters:
 
     def is_sound(self) -> bool:
         """Whether the values that `from_plain` took from a file fit each other."""
-        mean, matrix = self.whitening.mean, self.whitening.matrix
-        arrays = mean, matrix, self.centroids
+        arrays, matrix = [self.centroids], None
+        if isinstance(self.whitening, Whitening):
+            matrix = self.whitening.matrix
+            arrays += [self.whitening.mean[None], matrix]
         return (
             isinstance(self.algorithm, str)
             and self.algorithm.isidentifier()
             and type(self.epoch) is int
-            and [array.ndim for array in arrays] == [1, 2, 2]
+            and all(array.ndim == 2 and array.size > 0 for array in arrays)
             and all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
-            and matrix.shape == (len(mean), self.centroids.shape[1])
-            and self.centroids.size > 0
+            and (matrix is None or matrix.shape == (self.dim, self.centroids.shape[1]))
         )
 
     def to_plain(self) -> dict[str, Any]:
         """A dict of texts, numbers and tensors for a checkpoint."""
+        mean = matrix = None
+        if isinstance(self.whitening, Whitening):
+            mean, matrix = map(torch.from_numpy, (self.whitening.mean, self.whitening.matrix))
         return {
             "algorithm": self.algorithm,
             "epoch": self.epoch,
-            "pca_mean": torch.from_numpy(self.whitening.mean),
-            "pca_matrix": torch.from_numpy(self.whitening.matrix),
+            "pca_mean": mean,
+            "pca_matrix": matrix,
             "centroids": torch.from_numpy(self.centroids),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Clusters":
         """The inverse of `to_plain`. On anything else it may raise any exception."""
-        whitening = Whitening(plain["pca_mean"].numpy(), plain["pca_matrix"].numpy())
+        mean, matrix = plain["pca_mean"], plain["pca_matrix"]
+        whitening: Preparation = Normalisation()
+        if mean is not None or matrix is not None:
+            whitening = Whitening(mean.numpy(), matrix.numpy())
         return cls(plain["algorithm"], plain["epoch"], whitening, plain["centroids"].numpy())

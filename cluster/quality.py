@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 
@@ -20,6 +20,13 @@ def nmi(a: np.ndarray, b: np.ndarray) -> float:
     epoch's assignment and with labels."""
     both = (a >= 0) & (b >= 0)
     return float(normalized_mutual_info_score(a[both], b[both], average_method="geometric"))
+
+
+def ari(assignment: np.ndarray, labels: np.ndarray) -> float:
+    """Adjusted Rand index of two assignments `(N,) int64`, over the images that both assign (≥ 0):
+    1 for the same clusters, 0 for what chance gives (Hubert and Arabie, 1985)."""
+    both = (assignment >= 0) & (labels >= 0)
+    return float(adjusted_rand_score(labels[both], assignment[both]))
 
 
 def purity(assignment: np.ndarray, labels: np.ndarray) -> float:

@@ -4,7 +4,7 @@ The covariance is summed block by block, so that features can be kept in half pr
 all processes, so that each process keeps its own features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,30 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from parallel.collectives import all_reduce, gather_rows, world_size
+from cluster.components import PAPER, PCA, Components, auto_dim, check_components, resolve
+from cluster.moments import CPU, Moments, add_gram, blocks, check_shape, not_finite, raise_together
+from parallel.collectives import all_reduce, gather_rows
 from system.device import full_float32
 
-PCA = 256  # components
-BLOCK = 4096  # rows converted to float32 at a time
+__all__ = ["CPU", "PCA", "Whitening", "auto_dim", "fit_whitening", "preprocess_features"]
+
 LARGEST_RATIO = 3e3  # of eigenvalues: beyond it, float32 can't tell the small ones apart
-CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """L2 normalisation of the rows, without a PCA."""
+
+    components = 0
+
+    def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
+        """`(N, D)` features → `(N, D) float32` rows of unit length (zero rows stay zero).
+
+        Raises:
+            ValueError: a row is not finite.
+        """
+        check_shape(features.shape)
+        return _by_blocks(F.normalize, features, features.shape[1], device)
 
 
 @dataclass(frozen=True)
@@ -35,163 +52,123 @@ class Whitening:
     mean: np.ndarray
     matrix: np.ndarray
 
+    @property
+    def components(self) -> int:
+        """d."""
+        return self.matrix.shape[1]
+
     def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
         """`(N, D)` features → `(N, d) float32` rows of unit length (zero rows stay zero).
 
         Raises:
             ValueError: the features don't have D dimensions, or a row is not finite.
         """
-        _check_shape(features.shape, len(self.mean))
-        reduced = np.empty((len(features), self.matrix.shape[1]), np.float32)
+        check_shape(features.shape, len(self.mean))
         mean = torch.from_numpy(self.mean).to(device)
         matrix = torch.from_numpy(self.matrix).to(device)
-        for start, rows in _blocks(features, device):
-            rows -= mean
+
+        def whiten(rows: torch.Tensor) -> torch.Tensor:
             with full_float32():
-                white = F.normalize(rows @ matrix)
-            if error := _not_finite(white, start):
-                raise error
-            reduced[start : start + len(rows)] = white.cpu().numpy()
-        return reduced
+                return F.normalize((rows - mean) @ matrix)
+
+        return _by_blocks(whiten, features, self.components, device)
 
 
-class Moments:
-    """The mean and covariance of feature rows that arrive in blocks.
+Preparation = Whitening | Normalisation
 
-    Products are in float32, sums in float64. To keep precision where the mean is large, the mean of
-    the first block is subtracted from all rows.
 
-    Args:
-        dim: D.
-        device: where to compute.
-    """
-
-    def __init__(self, dim: int, device: torch.device = CPU) -> None:
-        self._device = CPU if device.type == "mps" else device  # MPS has no float64
-        self._count = 0
-        self._shift = torch.zeros(dim, device=self._device)
-        self._sum = torch.zeros(dim, dtype=torch.float64, device=self._device)
-        self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=self._device)
-        self._block = torch.empty(BLOCK, dim, device=self._device)
-        self._waiting = 0  # rows in the block
-        self._error: ValueError | None = None
-
-    @torch.inference_mode()
-    def add(self, rows: torch.Tensor) -> None:
-        """Add `(n, D)` rows of any floating type.
-
-        Raises:
-            ValueError: the rows don't have D dimensions.
-        """
-        _check_shape(rows.shape, len(self._sum))
-        for part in rows.split(BLOCK):
-            if self._waiting + len(part) > BLOCK:
-                self._flush()
-            self._block[self._waiting : self._waiting + len(part)] = part
-            self._waiting += len(part)
-
-    @torch.inference_mode()
-    def reduce(self) -> tuple[int, torch.Tensor, torch.Tensor]:
-        """The number of rows, their mean `(D,) float64` and covariance `(D, D) float64`, over all
-        processes. Call it once only: it works in place.
-
-        Raises:
-            ValueError: a row of any process is not finite.
-        """
-        self._flush()
-        if all_reduce(np.array([self._error is not None], np.int64))[0]:
-            raise self._error or ValueError("features: a row of another process is not finite")
-        count = int(all_reduce(np.array([self._count]))[0])
-        offset = self._sum / max(self._count, 1)
-        own_mean = self._shift.double() + offset
-        mean = torch.from_numpy(all_reduce((self._count * own_mean).cpu().numpy())) / max(count, 1)
-        mean = mean.to(self._device)
-        self._scatter.addr_(offset, offset, alpha=-self._count)
-        if world_size() > 1:
-            self._scatter.addr_(own_mean - mean, own_mean - mean, alpha=self._count)
-            total = torch.from_numpy(all_reduce(self._scatter.cpu().numpy()))
-            self._scatter = total.to(self._device)
-        return count, mean, self._scatter.div_(max(count, 1))
-
-    def _flush(self) -> None:
-        if self._waiting == 0:
-            return
-        rows = self._block[: self._waiting]
-        self._waiting = 0
-        if self._count == 0:
-            mean = rows.mean(dim=0)
-            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # keeps the good rows finite
-        rows -= self._shift
-        sums = rows.sum(dim=0)
-        if not torch.isfinite(sums).all() and self._error is None:
-            # raised in `reduce`, by all processes together
-            self._error = _not_finite(rows, self._count)
-        _add_gram(self._scatter, rows)
-        self._sum += sums
-        self._count += len(rows)
+def prepare(
+    features: np.ndarray | Moments, pca: Components, device: torch.device = CPU
+) -> Preparation:
+    """What `pca` asks for: the whitening of the features of all processes, or for 0 their
+    normalisation. Arguments and errors as in `fit_whitening`."""
+    check_components(pca)
+    if pca != 0:
+        return fit_whitening(features, pca, device)
+    if isinstance(features, Moments):
+        features.reduce()
+    else:
+        check_shape(features.shape)
+        errors = (not_finite(rows, start) for start, rows in blocks(features, device))
+        raise_together(next(filter(None, errors), None))
+    return Normalisation()
 
 
 def fit_whitening(
-    features: np.ndarray | Moments, pca: int = PCA, device: torch.device = CPU
+    features: np.ndarray | Moments, pca: Components = PCA, device: torch.device = CPU
 ) -> Whitening:
     """Fit the PCA-whitening of the features of all processes.
 
     Args:
         features: `(N, D)` of any floating type, or their moments.
-        pca: number of components. If the centred features have fewer directions (above the rounding
-            error of the covariance), the last components are zero.
+        pca: number of components; "auto": that of `auto_dim`. If the centred features have fewer
+            directions (above the rounding error of the covariance), the last components are zero.
         device: where to compute.
 
     Raises:
         ValueError: fewer than 2 rows, not two-dimensional, a row is not finite, or pca is below 1.
     """
-    if pca < 1:
-        raise ValueError(f"PCA needs at least 1 component, not pca = {pca}")
+    check_components(pca, least=1)
     if isinstance(features, Moments):
         return _fit_from_moments(features, pca)
-    _check_shape(features.shape)
+    check_shape(features.shape)
     if int(all_reduce(np.array([len(features)]))[0]) <= features.shape[1]:
         return _fit_from_few(gather_rows(features), pca)
     moments = Moments(features.shape[1], device)
-    for _, rows in _blocks(features, device):
+    for _, rows in blocks(features, device):
         moments.add(rows)
     return _fit_from_moments(moments, pca)
 
 
 def preprocess_features(
-    features: np.ndarray, pca: int = PCA, device: torch.device = CPU
+    features: np.ndarray, pca: Components = PAPER, device: torch.device = CPU
 ) -> np.ndarray:
     """PCA-reduce, whiten and L2-normalise (paper, section 4, "Implementation details").
 
-    Arguments and errors as in `fit_whitening`.
+    Arguments and errors as in `fit_whitening`, but for `pca=0`: only normalise. Warns if `pca` is
+    left out and rows are few.
 
     Returns:
         `(N, pca) float32` rows of unit length; a row equal to the mean becomes zero.
     """
-    return fit_whitening(features, pca, device).apply(features, device)
+    return prepare(features, pca, device).apply(features, device)
 
 
-def _fit_from_moments(moments: Moments, pca: int) -> Whitening:
+def _by_blocks(
+    change: Callable[[torch.Tensor], torch.Tensor],
+    features: np.ndarray,
+    width: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Features `(N, D)` changed block by block: `(N, width) float32`."""
+    changed = np.empty((len(features), width), np.float32)
+    for start, rows in blocks(features, device):
+        found = change(rows)
+        if error := not_finite(found, start):
+            raise error
+        changed[start : start + len(rows)] = found.cpu().numpy()
+    return changed
+
+
+def _fit_from_moments(moments: Moments, pca: Components) -> Whitening:
     count, mean, covariance = moments.reduce()
-    if count < 2:
-        raise ValueError(f"PCA needs at least 2 rows, not {count}")
+    pca = resolve(pca, count, len(mean))
     variances, axes = _largest_eigenpairs(covariance, pca, mean)
     return _whitening(mean, axes, variances, pca)
 
 
-def _fit_from_few(features: np.ndarray, pca: int) -> Whitening:
+def _fit_from_few(features: np.ndarray, pca: Components) -> Whitening:
     """For N ≤ D: the Gram matrix `(N, N)` is smaller than the covariance and has the same non-zero
     eigenvalues."""
     n = len(features)
-    if n < 2:
-        raise ValueError(f"PCA needs at least 2 rows, not {n}")
+    pca = resolve(pca, n, features.shape[1])
     rows = torch.from_numpy(features).float()
-    if error := _not_finite(rows, 0):
+    if error := not_finite(rows, 0):
         raise error
     mean = rows.double().mean(dim=0)
     centred = rows - mean.float()
     gram = torch.zeros(n, n, dtype=torch.float64)
-    _add_gram(gram, centred.T)
+    add_gram(gram, centred.T)
     variances, vectors = _largest_eigenpairs(gram / n, pca, mean)
     axes = centred.numpy().T @ (vectors / np.sqrt(n * variances)).astype(np.float32)
     return _whitening(mean, axes, variances, pca)
@@ -247,39 +224,3 @@ def _lapack_eigh(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
         return scipy.linalg.eigh(
             matrix.T, subset_by_index=[n - count, n - 1], overwrite_a=True, check_finite=False
         )
-
-
-def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add `rows.T @ rows`, `(D, D) float32`, to a float64 total. On a CPU, NumPy uses the product's
-    symmetry (half the work) and adds without a float64 copy."""
-    if rows.device.type == "cpu":
-        sums, factor = total.numpy(), rows.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # checked later
-            sums += factor.T @ factor
-    else:
-        with full_float32():
-            total += rows.T @ rows
-
-
-def _blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
-    """Blocks of rows in float32 on the device, each with the number of its first row. All blocks
-    share the same memory."""
-    block = torch.empty(min(BLOCK, len(features)), features.shape[1], device=device)
-    for start in range(0, len(features), BLOCK):
-        part = torch.from_numpy(features[start : start + BLOCK])
-        yield start, block[: len(part)].copy_(part)
-
-
-def _check_shape(shape: tuple[int, ...], dim: int | None = None) -> None:
-    if len(shape) != 2 or shape[1] < 1 or (dim is not None and shape[1] != dim):
-        wanted = "D" if dim is None else dim
-        raise ValueError(f"PCA needs an (N, {wanted}) array, not one of shape {tuple(shape)}")
-
-
-def _not_finite(rows: torch.Tensor, start: int) -> ValueError | None:
-    """The error that names the first row with NaN or infinity, counting from `start`, if any."""
-    finite = torch.isfinite(rows.sum(dim=1))
-    if finite.all():
-        return None
-    first = start + int(torch.nonzero(~finite)[0, 0])
-    return ValueError(f"features: row {first} is not finite (NaN, infinite or too large)")

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cluster.whitening import Moments, Whitening, fit_whitening
+from cluster.components import Components
+from cluster.moments import Moments
+from cluster.whitening import Normalisation, Preparation, Whitening, fit_whitening
 from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features.forward import forward_pass
@@ -113,13 +115,15 @@ def by_shard(
         parts = [shards.none]
 
 
-def fit(shards: Shards, count: int, components: int, device: torch.device) -> Whitening:
+def fit(shards: Shards, count: int, components: Components, device: torch.device) -> Preparation:
     """The whitening of all `count` rows, with `components`, or with fewer if the rows have fewer
     directions.
 
     Raises:
         InputError: they cannot be whitened.
     """
+    if components == 0:
+        return Normalisation()
     own, dim = shards.blocks(shard_of(len(shards))), shards.none.shape[1]
     try:
         if count <= dim:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cluster.whitening import Moments
+from cluster.moments import Moments
 from data.images import ImageList
 from data.loading import Batch
 from data.transforms import to_input

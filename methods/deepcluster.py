@@ -7,6 +7,7 @@ each cluster is drawn equally often (`draw`).
 """
 
 import argparse
+import logging
 import math
 from typing import Any, ClassVar
 
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from cluster import components
 from cluster.clusters import Clusters
+from cluster.components import AUTO, PCA, Components
 from cluster.quality import nmi, purity, size_metrics
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import (
@@ -38,7 +41,14 @@ from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
 
+log = logging.getLogger("deepcluster")
+
 MOST_DRAWN = 2**31  # images an epoch; their order is kept in memory
+DIM_PCA_HELP = (
+    "dimensions that features are whitened to for the pseudo-labels; auto: as many as suit the "
+    "number of images; 0: no whitening"
+)
+FINAL_DIM_PCA_HELP = "the same for the finished network's clusters, which are the run's result"
 
 
 class DeepCluster:
@@ -74,7 +84,10 @@ class DeepCluster:
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """Flags for clustering, sampling and the loss."""
         add_clustering_flags(parser)
-        add = parser.add_argument_group("DeepCluster").add_argument
+        group = parser.add_argument_group("DeepCluster")
+        components.add_flag(group, PCA, DIM_PCA_HELP)
+        components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")
+        add = group.add_argument
         reassign_help = "epochs of training between two reassignments of clusters"
         add("--reassign", type=cli.positive_number, default=1.0, help=reassign_help)
         sampler_help = (
@@ -99,7 +112,7 @@ class DeepCluster:
                 f"--reassign {args.reassign:g}: of {images:,} images that would be more than "
                 f"{MOST_DRAWN:,} an epoch; give less, and more --epochs"
             )
-        make_clustering(args, 0, device)  # fail early on bad clustering flags
+        make_clustering(args, 0, device, args.dim_pca)  # fail early on bad clustering flags
 
     @property
     def trained(self) -> nn.Module:
@@ -124,7 +137,11 @@ class DeepCluster:
         """Features → whitening → clusters → pseudo-labels, and a new top layer, as cluster numbers
         change from epoch to epoch."""
         self.previous = self.assignment
-        self.assignment, self.clustering_loss, self.clusters = self._cluster(run)
+        pca = self.args.dim_pca
+        # 256 is the default, however few the images
+        quiet = self.clusters is not None or pca == PCA
+        self.assignment, self.clustering_loss, self.clusters = self._cluster(run, pca, quiet)
+        self.args.dim_pca = self.clusters.whitening.components  # of later epochs, too, if "auto"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
             self.network.top_layer = self._new_top_layer().to(self.compute.device)
@@ -147,7 +164,7 @@ class DeepCluster:
     def after_step(self, batch: Batch) -> None: ...
 
     def finish(self, run: Running) -> np.ndarray:
-        assignment, _, self.clusters = self._cluster(run)
+        assignment, _, self.clusters = self._cluster(run, self.args.final_dim_pca)
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
@@ -196,7 +213,9 @@ class DeepCluster:
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
 
-    def _cluster(self, run: Running) -> tuple[np.ndarray, float, Clusters]:
+    def _cluster(
+        self, run: Running, pca: Components, quiet: bool = False
+    ) -> tuple[np.ndarray, float, Clusters]:
         """Pseudo-labels `(N,) int64` (−1 for an unreadable image), the loss, and the clusters."""
         features = frozen_features(run, self.network, self.compute)
         total, unit = cluster_steps(self.args, run.image_count, "images")
@@ -204,8 +223,10 @@ class DeepCluster:
             present = gather_rows(features.present)
             check_clustering(self.args, int(present.sum()), "images with features")
             seed = derive_seed(self.args.seed, "k-means", run.epoch)
-            clustering = make_clustering(self.args, seed, self.compute.device)
+            clustering = make_clustering(self.args, seed, self.compute.device, pca)
             loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
+        if not quiet and (remark := clustering.remark()):
+            log.info(remark)
         assignment = np.full(len(present), -1, np.int64)
         assignment[present] = clustering.assignments
         return assignment, loss, Clusters.of(clustering, run.epoch)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cluster.kmeans import train_kmeans
+from cluster.whitening import Whitening
 from clustering import PIC, Kmeans, KmeansOptions
 from parallel.collectives import gather_rows, process_group, rank, world_size
 
@@ -43,7 +44,11 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
     whitened, spread = Kmeans(K, SEED), Kmeans(K, SEED, KmeansOptions("kmeans++"))
     loss = whitened.cluster(features)
     spread.cluster(features)
-    assert whitened.whitening is not None
+    chosen, normalised = Kmeans(K, SEED, pca="auto"), Kmeans(K, SEED, pca=0)
+    chosen.cluster(features)
+    normalised.cluster(features)
+    assert isinstance(whitened.whitening, Whitening)
+    assert chosen.whitening is not None
     matrix = whitened.whitening.matrix.astype(np.float64)
     return {
         "k-means": given.assignment,
@@ -54,6 +59,9 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
         "k-means, whitened": whitened.assignments,
         "loss, whitened": np.array([loss]),
         "k-means++, whitened": spread.assignments,
+        "components": np.array(chosen.whitening.components),
+        "k-means, auto": chosen.assignments,
+        "k-means, normalised": normalised.assignments,
     }
 
 

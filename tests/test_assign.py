@@ -22,6 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import assign
 from checkpoints.checkpoint import load_model, save_checkpoint
+from cluster.components import Components
 from cluster.tables import Assignment, print_csv, write_folders, write_table
 from clustering import Kmeans
 from data.decode import read_image
@@ -204,17 +205,30 @@ def test_unreadable_images_are_left_out_and_the_others_assigned(
     assert not (tmp_path / "b.csv").exists()
 
 
-def test_recluster_runs_k_means_on_these_images(tree: Path, released: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "components"), [("", "auto"), ("--dim_pca 5", 5), ("--dim_pca 0", 0)]
+)
+def test_recluster_runs_k_means_on_these_images(
+    tree: Path,
+    released: Path,
+    tmp_path: Path,
+    given: str,
+    components: Components,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     saved = tmp_path / "clusters.pth"
-    run(released, tree, "--recluster", 5, "--out", tmp_path / "a.csv", "--save-clusters", saved)
+    recluster = ["--recluster", 5, *given.split(), "--out"]
+    run(released, tree, *recluster, tmp_path / "a.csv", "--save-clusters", saved)
+    note = "note: whitened to 3 dimensions: 40 images are too few for the paper's 256"
+    assert (note in capsys.readouterr().err) == (components == "auto")
     inputs = assign.open_inputs(assign.parse_args([str(released), str(tree), *FLAGS.split()]))
-    kmeans = Kmeans(5, seed=31, device=torch.device("cpu"))
+    kmeans = Kmeans(5, seed=31, device=torch.device("cpu"), pca=components)
     kmeans.cluster(inputs.features(lambda done: None).rows)
     assert clusters_in(tmp_path / "a.csv") == kmeans.assignments.tolist()
 
     run(released, tree, "--clusters", saved, "--out", tmp_path / "b.csv")
     assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
-    run(released, tree, "--recluster", 5, "--seed", 8, "--out", tmp_path / "c.csv")
+    run(released, tree, "--seed", 8, *recluster, tmp_path / "c.csv")
     assert clusters_in(tmp_path / "c.csv") != clusters_in(tmp_path / "a.csv")
 
 
@@ -261,6 +275,8 @@ def test_malformed_clusters_end_in_one_line(
 
 BAD = {
     "": "{}/released.pth.tar: holds no clusters; give --recluster K to find K among these images",
+    "--dim_pca 5": "--dim_pca 5: only --recluster whitens anew; add it",
+    "--recluster 3 --dim_pca x": "argument --dim_pca: 'x' is not a whole number of 0 or more, nor",
     "--recluster 41": "--recluster 41: more clusters than the 40 images",
     "--recluster 1": "argument --recluster: '1' is not a whole number of 2 or more",
     "--recluster 3 --out {}/a.txt": "--out {}/a.txt: give a name that ends in .csv or .parquet",

@@ -12,8 +12,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from cluster.clusters import Clusters
+from cluster.moments import Moments
 from cluster.quality import group_by_cluster
-from cluster.whitening import Moments
 from clustering import (
     CLUSTERINGS,
     PIC,
@@ -94,7 +94,7 @@ def test_without_a_pca_rows_are_clustered_as_they_are(clustering: Kmeans | PIC) 
     clustering.cluster(x.astype(np.float64))
     np.testing.assert_array_equal(clustering.assignments, whitened.assignments)
     assert clustering.whitening is None
-    with pytest.raises(ValueError, match="without a PCA"):
+    with pytest.raises(ValueError, match="raw rows"):
         Clusters.of(clustering, 0)
 
 

@@ -68,7 +68,7 @@ def test_a_run_writes_its_files(tree: Path, train: Train) -> None:
     numbered = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert numbered == ["checkpoint_1.pth.tar", "checkpoint_2.pth.tar"]
     assert load_model(folder / "checkpoint.pth.tar").sobel is not None
-    assert checkpoint["clusters"]["centroids"].shape == (4, 256)
+    assert checkpoint["clusters"]["centroids"].shape == (4, 3), "40 images"
 
     (events,) = (folder / "tensorboard").iterdir()
     accumulator = EventAccumulator(str(events)).Reload()
@@ -290,7 +290,7 @@ def test_a_run_that_lacks_only_its_last_clustering_finishes_in_another_folder(
     previous = trained / "checkpoint.previous.pth.tar"
     other = train(tree, "--resume", str(previous), "--epochs", "2", exp="other")
     assert not (other / "metrics.jsonl").exists()
-    assert capsys.readouterr().out.startswith("Done.\n  files")
+    assert capsys.readouterr().out.startswith("Done.\n  finished network  4 of 4")
     assert (other / "assignments" / "epoch_0002.npy").exists()
     assert_same_weights(trained / "checkpoint.pth.tar", other / "checkpoint.pth.tar")
     clusters, again = (

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -175,6 +175,44 @@ def test_whitening_is_scikit_learns_up_to_sign(
         again = (truth - found["mean"]) @ found["matrix"]
     again /= np.linalg.norm(again, axis=1, keepdims=True)
     np.testing.assert_allclose(again, rows, atol=1e-4)
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "features.json").read_text()))
+
+
+def test_whitening_to_as_many_dimensions_as_suit_the_images(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = extract(tree, "--whiten")
+    assert rows_of(folder).shape == (40, 3)
+    assert "--whiten: whitened to 3 dimensions: 40 images are too few" in capsys.readouterr().out
+    told = results_of(folder)
+    assert told["settings"]["key"]["whiten"] == "auto"
+    assert told["results"]["whitened to"] == 3
+
+
+def test_whitening_to_0_dimensions_only_normalises(tree: Path, extract: Extract) -> None:
+    raw = rows_of(extract(tree, "--dtype", "float32", out="raw"))
+    folder = extract(tree, "--whiten", "0", "--dtype", "float32")
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows_of(folder), expected, atol=1e-5)
+    assert not (folder / "whitening.npz").exists()
+
+
+def test_a_folder_of_as_many_dimensions_by_number_counts_as_done(
+    tree: Path, extract: Extract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(tree, "--whiten", "3")
+    extract(tree, "--whiten")
+    assert "features.npy: is there already" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"made with other settings .whiten 3 → 4.; give another"):
+        extract(tree, "--whiten", "4")
+    extract(tree, "--whiten", "2", out="other")
+    with pytest.raises(
+        InputError, match=r"made with other settings .whiten 2 → auto.; give another"
+    ):
+        extract(tree, "--whiten", out="other")
 
 
 def test_whitening_has_no_more_dimensions_than_the_rows_have_directions(
@@ -444,12 +482,14 @@ def test_no_readable_image_is_bad_input(tmp_path: Path, extract: Extract) -> Non
         extract(tmp_path / "images")
 
 
-@pytest.mark.parametrize("text", ["0", "all", "2.5"])
+@pytest.mark.parametrize("text", ["-1", "all", "2.5"])
 def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as status:
         extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
     assert status.value.code == 2
-    assert "is not a whole number of 1 or more, nor 'checkpoint'" in capsys.readouterr().err
+    assert (
+        "is not a whole number of 0 or more, nor auto, nor 'checkpoint'" in capsys.readouterr().err
+    )
 
 
 def test_many_processes_write_the_same_file_as_one(

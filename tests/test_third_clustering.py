@@ -11,6 +11,7 @@ from arrays import correlated
 from runs import load_clusters, load_metrics
 
 from checkpoints.clusters import load_clusters as load_centroids
+from cluster.components import Components
 from cluster.kmeans import Advance
 from clustering import CLUSTERINGS, Clustering
 from system.errors import InputError
@@ -22,7 +23,7 @@ class Bands(Clustering):
 
     has_loss = False
 
-    def __init__(self, bands: int, device: torch.device | None, pca: int | None) -> None:
+    def __init__(self, bands: int, device: torch.device | None, pca: Components | None) -> None:
         if bands == 13:
             raise ValueError("13 bands bring no luck")
         super().__init__(device, pca)
@@ -43,7 +44,7 @@ class Bands(Clustering):
 
     @classmethod
     def from_args(
-        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: int | None
+        cls, args: argparse.Namespace, seed: int, device: torch.device, pca: Components | None
     ) -> "Bands":
         return cls(args.bands, device, pca)
 

@@ -17,9 +17,10 @@ from safetensors import safe_open
 
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
+from cluster.components import AUTO, add_flag
+from cluster.moments import BLOCK
 from cluster.quality import describe_sizes, size_metrics
 from cluster.tables import TABLES, Assignment, check_table, write_table
-from cluster.whitening import BLOCK, PCA
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from features.rows import TENSOR
 from parallel import script
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         count, rows = read_rows(args.features)
         check_clustering(args, count, f"rows of {args.features}")
         names = read_names(args.names, count)
-        clustering = make_clustering(args, args.seed, on, args.pca)
+        clustering = make_clustering(args, args.seed, on, args.dim_pca)
         check_finite(args.features, rows, shard_of(count).start)
     start = time.perf_counter()
     total, unit = cluster_steps(args, count, "rows")
@@ -56,6 +57,8 @@ def main(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     with together():
         if rank() == 0:
+            if remark := clustering.remark():
+                sys.stdout.write(f"{remark}\n")
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
             shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
@@ -192,10 +195,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         )
     if args.save_clusters is not None:
         check_new_file("--save-clusters", args.save_clusters, (".pth",))
-        if args.pca is None:
+        if args.dim_pca is None:
             raise InputError(
-                f"--save-clusters {args.save_clusters}: assign.py needs clusters of whitened "
-                "features; leave out --no-pca"
+                f"--save-clusters {args.save_clusters}: assign.py needs clusters of whitened or "
+                "normalised features; leave out --no-pca"
             )
 
 
@@ -238,9 +241,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     features_help += ".pkl or .pickle with an array or a list of rows"
     add("features", metavar="FEATURES", type=Path, help=features_help)
     add_clustering_flags(parser)
-    add("--pca", type=cli.whole_number(1), default=PCA, help="components to whiten and keep")
-    add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="pca",
-        help="cluster the rows without whitening and normalisation")  # fmt: skip
+    pca_help = "dimensions that rows are whitened to; auto: as many as suit the number of rows; 0: "
+    pca_help += "only normalise them"
+    add_flag(parser, AUTO, pca_help, "--dim_pca", "--pca")
+    add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="dim_pca",
+        help="cluster raw rows, neither whitened nor normalised")  # fmt: skip
     flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)

@@ -1,32 +1,27 @@
-"""A quick look at what a network has learned, compared with the same network untrained.
+"""What a network has learned, compared with the same network untrained and with raw pixels.
 
-Protocol. The network's embeddings of `--data`/train are PCA-whitened to 256 and L2-normalised, as
-for clustering; those of `--data`/val go through the same whitening. NMI: k-means (k as in the run)
-of the train features against the folder labels, mean over five seeds; normalised by the geometric
-mean of the entropies, as in the paper. Linear probe: scikit-learn's logistic regression with its
-default settings on the train features, accuracy on the val features. The untrained network is the
-one that the run started from.
+Protocol. Features of `--data`/train and `--data`/val, folders as labels: `evaluation/learned.py`
+says how they are measured, with the run's k, and `evaluation/verdict.py` how they are compared. The
+untrained network is the one that the run started from. Raw pixels: the network's own central crop,
+resized to 32 pixels at most.
 
-This takes seconds on small data, and is not a protocol of the paper: see docs/using.md.
+It takes seconds on some thousand images, and writes `quick.json` beside the checkpoint. It is not a
+protocol of the paper: see docs/using.md.
 """
 
 import argparse
 import dataclasses
-import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from checkpoints.checkpoint import model_of, read_checkpoint
-from cluster.quality import nmi
-from cluster.whitening import fit_whitening
-from clustering import run_kmeans
+from cluster.components import auto_dim
 from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import (
@@ -37,66 +32,22 @@ from data.loading import (
     load_in_order,
 )
 from data.transforms import central_crop
-from features.forward import compute_features
+from evaluation.learned import measures, raw_pixels
+from evaluation.verdict import summary, table, to_plain, to_text, verdict
+from features.forward import compute_features, raise_on_infinite
 from models import ConvNet, untrained
 from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import write_text
 from system.progress import progress
+from visu.report_page import NAME, write_report
 
-KMEANS_SEEDS = range(5)
 BATCH = 256  # images at a time
+QUICK = "quick.json"
 
-
-def evaluate(
-    model: ConvNet,
-    train: ImageList,
-    val: ImageList,
-    *,
-    k: int,
-    size: int,
-    compute: Compute,
-    workers: int,
-    verbose: bool = False,
-) -> dict[str, float]:
-    """A network's NMI to the labels and linear probe accuracy (fractions of 1).
-
-    Args:
-        train, val: labelled images, with the same folder names.
-        k: number of clusters for the NMI.
-        size: side of the input in pixels.
-
-    Raises:
-        InputError: train has fewer readable images than clusters.
-    """
-
-    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
-        dataset = ImageDataset(images, central_crop(size))
-        loader = load_in_order(dataset, BATCH, workers, compute.device)
-        with progress(f"features of {split}", len(images), "images", verbose) as advance:
-            features = compute_features(
-                loader, model, range(len(images)), compute, NameUnreadable(images), advance
-            )
-        return features.rows, np.array(images.folders)[features.present]
-
-    model.to(compute.device).to(memory_format=torch.channels_last)
-    train_features, train_labels = embed(train, "train")
-    if k > len(train_features):
-        raise InputError(
-            f"{train.root}: {len(train_features)} readable images, fewer than the run's {k} "
-            "clusters; give --data with more"
-        )
-    val_features, val_labels = embed(val, "val")
-    whitening = fit_whitening(train_features)
-    x = whitening.apply(train_features)
-    labels = np.unique(train_labels, return_inverse=True)[1]
-    nmis = [nmi(run_kmeans(x, k, seed=seed)[0], labels) for seed in KMEANS_SEEDS]
-    probe = LogisticRegression(max_iter=1000).fit(x, train_labels)
-    return {
-        "nmi_labels": float(np.mean(nmis)),
-        "probe_accuracy": float(probe.score(whitening.apply(val_features), val_labels)),
-    }
+# Images and their split's name → their rows `(M, D)`, and which can be read, `(N,) bool`
+Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -110,47 +61,112 @@ def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
     exif = chosen_exif(args.exif, checkpoint["settings"], args.model)
     train, val = (dataclasses.replace(images, exif=exif) for images in (train, val))
+    size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
-    start = untrained(trained.arch, trained.sobel is not None, 2, protocol["seed"])
-    judge = functools.partial(
-        evaluate, train=train, val=val, k=protocol["k"], size=protocol["size"], compute=compute,
-        workers=args.workers, verbose=args.verbose,
-    )  # fmt: skip
-    results = {"untrained": judge(start), "trained": judge(trained)}
-    out = args.model.parent / "quick.json"
-    content = {"protocol": {"data": str(args.data), **protocol}, "results": results}
+    start = untrained(trained.arch, trained.sobel is not None, 2, seed)
+    embeddings = {
+        "pixels": embed_pixels(size, args),
+        "untrained": embed_by(start, size, compute, args),
+        "trained": embed_by(trained, size, compute, args),
+    }
+    results = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
+    labels = len(set(train.folders))
+    components = auto_dim(len(train), trained.embedding_dim)
+    rows = table(results, k, labels, components)
+    said = summary(results)
+    before, after = results["untrained"], results["trained"]
+    content = {
+        "protocol": {"data": str(args.data), **protocol, "exif": exif, "whitened to": components},
+        "results": {name: to_plain(found) for name, found in results.items()},
+        "verdicts": {name: verdict(before[name], after[name]) for name in after},
+        "table": rows,
+        "summary": said,
+    }
+    out = args.model.parent / QUICK
     write_text(out, json.dumps(content, indent=2) + "\n")
-    sys.stdout.write(table(results) + f"\nwritten to {out}\n")
+    sys.stdout.write("\n".join([to_text(rows), "", *said, f"written to {out}\n"]))
+    if (out.parent / NAME).exists():
+        write_report(out.parent)
+
+
+def judge(
+    embed: Embed, train: ImageList, val: ImageList, k: int, seed: int
+) -> dict[str, np.ndarray]:
+    """The `measures` of an embedding of labelled images.
+
+    Raises:
+        InputError: train has fewer readable images than clusters.
+    """
+    train_rows, readable = embed(train, "train")
+    train_labels = np.array(train.folders)[readable]
+    if k > len(train_rows):
+        raise InputError(
+            f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
+            "give --data with more"
+        )
+    val_rows, readable = embed(val, "val")
+    return measures(train_rows, train_labels, val_rows, np.array(val.folders)[readable], k, seed)
+
+
+def embed_by(model: ConvNet, size: int, compute: Compute, args: argparse.Namespace) -> Embed:
+    """By a network; raises InputError where its features are not finite."""
+    model.to(compute.device).to(memory_format=torch.channels_last)
+
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+        dataset, count = ImageDataset(images, central_crop(size)), len(images)
+        loader = load_in_order(dataset, BATCH, args.workers, compute.device)
+        with progress(f"features of {split}", count, "images", args.verbose) as advance:
+            unreadable, infinite = NameUnreadable(images), raise_on_infinite(images)
+            found = compute_features(
+                loader, model, range(count), compute, unreadable, advance, infinite
+            )
+        return found.rows, found.present
+
+    return embed
+
+
+def embed_pixels(size: int, args: argparse.Namespace) -> Embed:
+    """By raw pixels: what the data give without a network."""
+
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+        dataset, readable = ImageDataset(images, central_crop(size)), np.zeros(len(images), bool)
+        loader = load_in_order(dataset, BATCH, args.workers, torch.device("cpu"))
+        rows = []
+        with progress(f"pixels of {split}", len(images), "images", args.verbose) as advance:
+            for batch in loader:
+                if len(batch.index) > 0:
+                    readable[batch.index.numpy()] = True
+                    rows.append(raw_pixels(batch.pixels.numpy()))
+                advance(len(batch.index) + len(batch.unreadable))
+        return np.concatenate(rows), readable
+
+    return embed
 
 
 def protocol_of(checkpoint: dict[str, Any], path: Path) -> dict[str, int]:
-    """The number of clusters `k`, the `seed` and the input `size` of a checkpoint's run.
+    """The number of clusters `k`, the `seed`, the input `size` and the `epoch` of a checkpoint.
 
     Raises:
         InputError: `main.py` did not write the checkpoint.
     """
     try:
         settings, clusters = checkpoint["settings"], checkpoint["clusters"]
-        k = len(clusters["centroids"])
-        return {"k": k, "seed": int(settings["seed"]), "size": int(settings["size"])}
+        return {
+            "k": len(clusters["centroids"]),
+            "seed": int(settings["seed"]),
+            "size": int(settings["size"]),
+            "epoch": int(checkpoint["epoch"]),
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: has no k, seed or input size; give a checkpoint of main.py"
         ) from error
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """The results of each network as text."""
-    lines = [f"{'network':12}{'NMI to labels':>16}{'linear probe':>16}"]
-    for name, result in results.items():
-        lines.append(f"{name:12}{result['nmi_labels']:16.3f}{result['probe_accuracy']:16.3f}")
-    return "\n".join(lines)
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
-        description="NMI to the labels and a quick linear probe, of the trained and the untrained "
-        "network.",
+        description="Linear probe, nearest neighbours and clusters against labels: the trained "
+        "network, the untrained one, and raw pixels.",
         example="python -m tools.eval_quick --data datasets/digits "
         "--model exp/001/checkpoint.pth.tar",
         details="docs/own-images.md",

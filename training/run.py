@@ -40,7 +40,7 @@ from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
 from training.optimizers import sgd
 from training.resume import set_up
-from training.summary import describe_clusters, describe_epoch, epoch_metrics
+from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 
 log = logging.getLogger("deepcluster")
 
@@ -79,6 +79,7 @@ class Run:
         self.compute, self.stopping, self.probe = compute, stopping, probe
         self.state, self.optimizer = set_up(args, method, compute, checkpoint)
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.result = ""  # the finished network's clusters in words
         self.shard = shard_of(len(images))
         self.central, self.augmented, self._draws = self._make_loaders()
         self.folder = open_experiment(args, images, checkpoint)
@@ -190,7 +191,11 @@ class Run:
     def finish(self, assignment: np.ndarray) -> None:
         """Save the finished network's clusters, `(N,) int64`."""
         before, labels = self.method.assignment, self.images.labels
-        log.info(describe_clusters(assignment, before, labels, self.state.knn_top1))
+        clusters = self.method.clusters
+        assert clusters is not None
+        self.result = describe_clusters(assignment, clusters, before, labels)
+        knn = self.state.knn_top1
+        log.info("clusters of the finished network: %s%s", self.result, describe_neighbours(knn))
         self.folder.save_assignment(self.epoch, assignment)
         self.save(NEWEST)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.quality import describe_sizes, nmi
+from cluster.clusters import Clusters
+from cluster.quality import describe_sizes, nmi, size_metrics
 from training.logs import NUMBERS
 from training.state import State
 
@@ -40,23 +41,27 @@ def epoch_metrics(
 
 
 def describe_clusters(
-    assignment: np.ndarray,
-    before: np.ndarray,
-    labels: np.ndarray | None,
-    knn_top1: dict[str, float] | None,
+    assignment: np.ndarray, clusters: Clusters, before: np.ndarray, labels: np.ndarray | None
 ) -> str:
     """One line about the finished network's clusters.
 
     Args:
         assignment: `(N,) int64`, −1 for an image that was left out.
-        before: `(N,) int64`, the last epoch's.
+        clusters: the clusters themselves.
+        before: `(N,) int64`, the last epoch's assignment.
         labels: `(N,) int64` folder labels, if there are any.
-        knn_top1: see `State`.
     """
+    sizes = size_metrics(assignment[assignment >= 0], len(clusters.centroids))
+    known = "" if labels is None else f"NMI to the folder labels {nmi(assignment, labels):.3f}, "
     still = f"{nmi(assignment, before):.3f}" if len(assignment) == len(before) else "–"
-    known = "" if labels is None else f", to the folder labels {nmi(assignment, labels):.3f}"
-    knn = "" if knn_top1 is None else f"; nearest neighbours: {_by_number(knn_top1)}"
-    return f"clusters of the finished network: NMI to the last epoch's {still}{known}{knn}"
+    dimensions = clusters.whitening.components
+    whitened = f"whitened to {dimensions} dimensions" if dimensions else "not whitened"
+    return f"{describe_sizes(sizes)}; {known}NMI to the last epoch's {still}; {whitened}"
+
+
+def describe_neighbours(knn_top1: dict[str, float] | None) -> str:
+    """The nearest-neighbour probe at the end of a line, if it was run."""
+    return "" if knn_top1 is None else f"; nearest neighbours: {_by_number(knn_top1)}"
 
 
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
@@ -81,17 +86,23 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
 
 
 def summarise(
-    history: list[dict[str, Any]], epochs: int, folder: Path, report: Path | None = None
+    history: list[dict[str, Any]],
+    result: str,
+    epochs: int,
+    folder: Path,
+    report: Path | None = None,
 ) -> str:
     """The summary at the end of a run: the change from the first epoch to the last, its files, and
     how to continue.
 
     Args:
         history: the metrics of each epoch, as far as the folder has them.
+        result: the finished network's clusters in words.
         report: the page of the run, if there is one.
     """
     rows = [
         *(_course(history) if history else []),
+        ("finished network", result),
         ("files", f"{folder}/ (weights: checkpoint.pth.tar, clusters: clusters, curves: below)"),
         *([("report", f"{report} (open it in a browser)")] if report else []),
         ("curves", f"{_python()} -m tensorboard.main --logdir {folder}"),
@@ -119,7 +130,6 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         ("NMI to the folder labels", change("nmi_labels")),
-        ("clusters not empty", f"{last['nonempty_clusters']} of {last['clusters']}"),
     ]
 
 

@@ -19,8 +19,9 @@ from sklearn.manifold import TSNE
 if __name__ == "__main__":  # `python visu/feature_map.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cluster import whitening
 from cluster.clusters import Clusters
+from cluster.components import AUTO, Components, add_flag
+from cluster.whitening import prepare
 from data.images import ImageList, find_all_images
 from features import network
 from features.network import open_inputs
@@ -37,10 +38,11 @@ NAME = "feature_map.html"
 SIDE = 64  # of a thumbnail, in pixels
 LEAST = 10  # images on a map
 PERPLEXITY = 30  # of t-SNE: about how many neighbours an image has
-ROWS_A_COMPONENT = 8
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.dim_pca is not None and args.method == "pca":
+        raise InputError(f"--dim_pca {args.dim_pca}: whitens only for --method tsne; leave it out")
     is_run = args.source.is_dir()
     if not args.source.exists():
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
@@ -66,7 +68,10 @@ def main(args: argparse.Namespace) -> None:
     if len(present) < LEAST:
         raise InputError(f"{len(present)} images with features: a map needs {LEAST} or more")
     found = network.own_clusters
-    xy = place(features.rows, found, args.method, args.seed)
+    rows = features.rows
+    if args.method == "tsne":
+        rows = whiten(rows, found, args.dim_pca)
+    xy = place(rows, args.method, args.seed)
     clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
     about = describe(args, len(present), len(images), epoch)
     points = columns(images, chosen[present], xy, clusters)
@@ -81,25 +86,33 @@ def sample(images: int, points: int, seed: int) -> np.ndarray:
     return np.sort(rng.permutation(images)[:points])
 
 
-def place(rows: np.ndarray, clusters: Clusters | None, method: str, seed: int) -> np.ndarray:
-    """Features `(P, D)` → their places on the map `(P, 2)`, from 0 to 1."""
+def place(rows: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """Rows `(P, d)` → their places on the map `(P, 2)`, from 0 to 1."""
     if method == "pca":
         xy = PCA(2, random_state=seed).fit_transform(rows.astype(np.float32))
     else:
         perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
         layout = TSNE(2, init="pca", perplexity=perplexity, random_state=seed)
-        xy = layout.fit_transform(whiten(rows, clusters))
+        xy = layout.fit_transform(rows)
     xy = xy - xy.min(axis=0)
     return xy / max(float(xy.max()), np.finfo(np.float32).tiny)
 
 
-def whiten(rows: np.ndarray, clusters: Clusters | None) -> np.ndarray:
-    """Whiten features with the whitening of their clusters, or else one fitted on them."""
-    if clusters is not None:
+def whiten(rows: np.ndarray, clusters: Clusters | None, pca: Components | None) -> np.ndarray:
+    """Whiten features as their clusters are, or anew.
+
+    Args:
+        clusters: of these features, if there are any.
+        pca: components; None takes the clusters' whitening, or without clusters "auto".
+
+    Raises:
+        InputError: there are more components than dimensions.
+    """
+    if clusters is not None and pca is None:
         return clusters.whitening.apply(rows)
-    # with as many components as rows, all whitened rows would be equally far apart
-    components = min(whitening.PCA, max(len(rows) // ROWS_A_COMPONENT, 2))
-    return whitening.fit_whitening(rows, components).apply(rows)
+    if isinstance(pca, int) and pca > rows.shape[1]:
+        raise InputError(f"--dim_pca {pca}: more than the features' {rows.shape[1]} dimensions")
+    return prepare(rows, AUTO if pca is None else pca).apply(rows)
 
 
 def cluster_of_each(
@@ -168,6 +181,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)
     method_help = "tsne keeps neighbours together; pca is faster and simpler"
     add("--method", choices=("tsne", "pca"), default="tsne", help=method_help)
+    dim_help = (
+        "dimensions that tsne's features are whitened to; auto: as many as suit the number of "
+    )
+    dim_help += "images; 0: no whitening; left out: as the run's clusters, or auto"
+    add_flag(parser, None, dim_help)
     flags.add_seed(parser, "random seed of the choice of images and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
     add("--out", metavar="FILE", type=Path, help=out_help)

@@ -3,6 +3,7 @@
 The page is the template `report.html`, with `report.css` and `report.js` in it.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.checkpoint import read_checkpoint
+from cluster.quality import nmi, purity, size_metrics
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -88,6 +90,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         "charts": _draw_charts(run.metrics),
         "numbers": list_numbers(run.metrics),
         "settings": [(name, _word(value)) for name, value in run.settings.items()],
+        "learned": _learned(run.folder),
         "histograms": [],
         "gallery": None,
         "chosen": "There are no clusters yet.",
@@ -174,7 +177,7 @@ def _draw_histograms(run: Run) -> list[dict[str, Any]]:
 
 def _overview(run: Run) -> list[tuple[str, str]]:
     """The numbers of the last epoch, each with its meaning."""
-    last = run.metrics[-1] if run.metrics else {}
+    last = (run.metrics[-1] if run.metrics else {}) | _finished_clusters(run)
     words = {name: _short(number(last, name)) for name in ("ln_k", "clusters")}
     known = [(number(last, name), meaning.format(**words)) for name, meaning in OVERVIEW]
     left_out = int((run.assignment(run.epochs[-1]) < 0).sum()) if run.epochs else 0
@@ -183,6 +186,33 @@ def _overview(run: Run) -> list[tuple[str, str]]:
         *((_short(value), meaning) for value, meaning in known if value is not None),
         (_short(len(run.images)), images),
     ]
+
+
+def _finished_clusters(run: Run) -> dict[str, Any]:
+    """The numbers of the finished network's clusters, which no epoch was trained on; none before
+    the end."""
+    if not run.metrics or not run.epochs or run.epochs[-1] <= run.metrics[-1]["epoch"]:
+        return {}
+    assignment, labels = run.assignment(run.epochs[-1]), run.images.labels
+    found = size_metrics(assignment[assignment >= 0], run.metrics[-1].get("clusters", 0))
+    before = run.assignment(run.epochs[-2]) if len(run.epochs) > 1 else None
+    found["nmi_previous"] = None if before is None else nmi(assignment, before)
+    if labels is not None:
+        found |= {"nmi_labels": nmi(assignment, labels), "purity": purity(assignment, labels)}
+    return found
+
+
+def _learned(exp: Path) -> dict[str, Any] | None:
+    """The table and summary of `tools.eval_quick`; None if it was not run."""
+    try:
+        found = json.loads((exp / "quick.json").read_text(encoding="utf-8"))
+        return {
+            "epoch": int(found["protocol"]["epoch"]),
+            "table": [[str(word) for word in row] for row in found["table"]],
+            "summary": [str(line) for line in found["summary"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of an earlier version
+        return None
 
 
 def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:

@@ -107,12 +107,12 @@ def test_alexnets_operations_by_hand() -> None:
 
 
 def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "scaling --images 20 --workers 0 --processes 2 --k 2 --batch 8 --device cpu"
+    flags = "scaling --images 20 --workers 0 --processes 1 --k 2 --batch 8 --device cpu"
     results = scaling.run(benchmark.parse_args(flags.split()))
     rows = [(r["images"], r["workers"], r["processes"]) for r in results["runs"]]
-    assert rows == [(20, 0, 1), (20, 0, 2)]
+    assert rows == [(20, 0, 1)]
     assert all(r["metrics"]["seconds"]["training"] > 0 for r in results["runs"])
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,72 @@ def test_a_malformed_state_is_noticed(
     method = DeepCluster(settings(), compute)
     method.relabel(run)
     assert not DeepCluster.is_sound({**method.state_dict(), **change}, step=1)
+
+
+def dimensions(method: DeepCluster) -> int:
+    assert method.clusters is not None
+    return method.clusters.whitening.components
+
+
+def test_pseudo_labels_have_the_papers_dimensions_and_the_result_those_that_fit(
+    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
+) -> None:
+    write_images(tmp_path / "images", 40)
+    method, run = DeepCluster(settings(), compute), FakeRun(tmp_path / "images")
+    method.relabel(run)
+    assert dimensions(method) == 256
+    method.finish(run)
+    assert dimensions(method) == 3, "40 images, 12 for each"
+
+
+def test_auto_becomes_the_number_of_the_first_clustering(
+    tmp_path: Path,
+    settings: Callable[..., argparse.Namespace],
+    compute: Compute,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_images(tmp_path / "images", 40)
+    args = settings("--dim_pca", "auto", "--final_dim_pca", "2")
+    method, run = DeepCluster(args, compute), FakeRun(tmp_path / "images")
+    with caplog.at_level("INFO", "deepcluster"):
+        for run.epoch in (0, 1):
+            method.relabel(run)
+            assert (args.dim_pca, dimensions(method)) == (3, 3)
+    assert caplog.messages == [
+        "whitened to 3 dimensions: 40 images are too few for the paper's 256"
+    ]
+    method.finish(run)
+    assert dimensions(method) == 2
+
+
+def test_too_many_dimensions_are_warned_of_once(
+    tmp_path: Path,
+    settings: Callable[..., argparse.Namespace],
+    compute: Compute,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_images(tmp_path / "images", 40)
+    method = DeepCluster(settings("--dim_pca", "20"), compute)
+    run = FakeRun(tmp_path / "images")
+    with caplog.at_level("INFO", "deepcluster"):
+        method.relabel(run)
+        method.relabel(run)
+    assert caplog.messages == ["clusters of 40 rows whitened to 20 dimensions tend to noise"]
+
+
+def test_clusters_that_are_only_normalised_are_kept_and_read_again(
+    tmp_path: Path, settings: Callable[..., argparse.Namespace], compute: Compute
+) -> None:
+    write_images(tmp_path / "images", 40)
+    args = settings("--dim_pca", "0", "--final_dim_pca", "0")
+    method, run = DeepCluster(args, compute), FakeRun(tmp_path / "images")
+    method.relabel(run)
+    plain = method.state_dict()["clusters"]
+    assert plain["pca_mean"] is None
+    assert plain["pca_matrix"] is None
+    assert plain["centroids"].shape == (4, 32)
+    assert DeepCluster.is_sound(method.state_dict(), step=1)
+    other = DeepCluster(args, compute)
+    other.load_state_dict(method.state_dict(), with_heads=True)
+    assert other.clusters is not None
+    np.testing.assert_array_equal(other.clusters.assign(run.seen[0].rows)[0], method.assignment)

@@ -55,6 +55,9 @@ def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
     for results in sharded:
         equals_kmeans_in_float64(none, results["none, k-means"], results["none, loss"])
         assert adjusted_rand_score(results["clear, k-means++, whitened"], truth) == 1
+        assert results["clear, components"] == results["none, components"] == 16, "of all 600 rows"
+        for name in ("clear, k-means, auto", "clear, k-means, normalised"):
+            assert adjusted_rand_score(results[name], sharded[0][name]) == 1
     for name in ("clear", "none"):
         are_the_same_clusters_of_pic([results[f"{name}, PIC"] for results in sharded])
         for what in ("mean", "inverse covariance"):

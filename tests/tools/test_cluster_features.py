@@ -24,6 +24,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
 from checkpoints.clusters import load_clusters
+from cluster.whitening import Whitening
 from clustering import Kmeans
 from system.errors import InputError
 from system.names import to_lines
@@ -80,7 +81,7 @@ def test_every_file_format_gives_the_clusters_of_the_array(
     x: np.ndarray = correlated(200, 30).astype(dtype)
     (tmp_path / name).write_bytes(FILES[name](x))
     run(tmp_path / name, "--k", 7, "--seed", 3, "--out", tmp_path / "out.npy")
-    kmeans = Kmeans(7, seed=3, device=torch.device("cpu"))
+    kmeans = Kmeans(7, seed=3, device=torch.device("cpu"), pca="auto")
     kmeans.cluster(x)
     found = np.load(tmp_path / "out.npy", allow_pickle=False)
     assert found.dtype == np.int64
@@ -159,11 +160,36 @@ def test_the_loss_equals_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFix
     assert shown[1:] == [f"written to {tmp_path}/out.npy", f"written to {saved}"]
 
     clusters = load_clusters(saved, 40, "", 32)
+    assert isinstance(clusters.whitening, Whitening)
     nearest, distances = clusters.assign(x)
     np.testing.assert_array_equal(nearest, found)
     own = (x - clusters.whitening.mean) @ clusters.whitening.matrix.astype(np.float64)
     every = cdist(normalize(own), clusters.centroids)
     np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "components", "remark"),
+    [
+        ([], 16, "whitened to 16 dimensions: 600 images are too few for the paper's 256"),
+        (["--dim_pca", "20"], 20, ""),
+        (["--pca", "31"], 31, "clusters of 600 rows whitened to 31 dimensions tend to noise"),
+        (["--dim_pca", "0"], 0, ""),
+    ],
+)
+def test_the_dimensions_suit_the_number_of_rows_or_are_given(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    components: int,
+    remark: str,
+) -> None:
+    np.save(tmp_path / "x.npy", correlated(600, 40))
+    saved = tmp_path / "clusters.pth"
+    run(tmp_path / "x.npy", "--k", 6, *flags, "--out", tmp_path / "a.npy", "--save-clusters", saved)
+    shown = capsys.readouterr().out
+    assert (remark in shown) if remark else shown.startswith("6 of 6 clusters")
+    assert load_clusters(saved, 40, "", 32).whitening.components == components
 
 
 def test_without_a_pca_the_rows_are_clustered_unchanged(blobs: np.ndarray, tmp_path: Path) -> None:
@@ -230,7 +256,7 @@ BAD = {
     "nan.pkl --k 2": "{}/nan.pkl: row 13 is not finite (NaN, infinite or too large)",
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
-    "x.npy --k 2 --pca 0": "argument --pca: '0' is not a whole number of 1 or more",
+    "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1' is not a whole number of 0",
     "x.npy --k 2 --out {}/a.csv": "--out {}/a.csv: --names and a table (.csv or .parquet) go",
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
     "x.npy --k 2 --out {}/a.csv --names {}/short.txt": "short.txt: has 2 lines for 20 rows",

@@ -1,5 +1,6 @@
 """The quick look at a network, and scikit-learn's digits."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,15 +52,20 @@ def test_the_trained_network_is_compared_with_the_untrained_one(
     for split, count in (("train", 12), ("val", 6)):
         for seed, label in enumerate("abc"):
             write_images(tmp_path / "data" / split / label, count, seed + 10 * len(split))
-    folder = train(tmp_path / "data" / "train", "--epochs", "2")
+    folder = train(tmp_path / "data" / "train", "--epochs", "2", report=True)
     before = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     command = f"--data {tmp_path}/data --model {folder}/checkpoint.pth.tar --workers 0"
     eval_quick.main(eval_quick.parse_args([*command.split(), "--precision", "fp32"]))
     written = json.loads((folder / "quick.json").read_text())
     assert written["protocol"]["k"] == 4
-    assert set(written["results"]) == {"untrained", "trained"}
+    assert written["protocol"]["epoch"] == 2
+    assert list(written["results"]) == ["pixels", "untrained", "trained"]
     assert written["results"]["untrained"] != written["results"]["trained"]
-    assert "linear probe" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for line in written["summary"]:
+        assert line in shown
+    assert written["table"][1][0] == "linear probe"
+    assert "linear probe" in (folder / "report.html").read_text()
     after = read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"]
     assert all(before[name].equal(after[name]) for name in before)
 
@@ -75,17 +81,19 @@ def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colo
             folder.mkdir(parents=True, exist_ok=True)
             colour = (200, 0, 0) if red else (0, 0, 200)
             Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
-    images = (find_images(tmp_path / split) for split in ("train", "val"))
+    train, val = (find_images(tmp_path / split) for split in ("train", "val"))
     torch.manual_seed(0)
-    result = eval_quick.evaluate(
-        tiny(), *images, k=2, size=32, compute=select_compute("cpu", "fp32"), workers=0
-    )
-    if by_colour:
-        assert result["nmi_labels"] >= 0.4, "1, except for seeds that begin with one colour twice"
-        assert result["probe_accuracy"] == 1
-    else:
-        assert result["nmi_labels"] < 0.1
-        assert 0.3 <= result["probe_accuracy"] <= 0.7
+    args = argparse.Namespace(workers=0, verbose=False)
+    by_network = eval_quick.embed_by(tiny(), 32, select_compute("cpu", "fp32"), args)
+    for embed in (by_network, eval_quick.embed_pixels(32, args)):
+        found = eval_quick.judge(embed, train, val, k=2, seed=0)
+        if by_colour:
+            assert found["linear"].all()
+            assert found["plain_1nn"].all()
+            assert found["plain_nmi"].max() == pytest.approx(1)
+        else:
+            assert 0.3 <= found["linear"].mean() <= 0.7
+            assert found["plain_nmi"].mean() < 0.1
 
 
 def test_fewer_images_than_clusters_are_bad_input(

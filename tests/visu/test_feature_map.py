@@ -14,6 +14,9 @@ from browser import open_page
 from conftest import ErrorLine, write_images
 from PIL import Image
 
+from cluster.clusters import Clusters
+from cluster.components import Components
+from clustering import Kmeans
 from system import cli
 from system.files import write_text
 from training.finished_run import read_run
@@ -126,7 +129,7 @@ def test_pca_matches_the_svd_of_the_centred_features() -> None:
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     expected = left[:, :2] * values[:2]
-    xy = feature_map.place(rows, None, "pca", seed=0)
+    xy = feature_map.place(rows, "pca", seed=0)
     assert (xy.min(), xy.max()) == (0, 1)
     for axis in (0, 1):  # except for the sign, the origin and the common scale
         assert abs(np.corrcoef(xy[:, axis], expected[:, axis])[0, 1]) > 0.9999
@@ -139,10 +142,23 @@ def test_tsne_keeps_groups_apart() -> None:
     rng = np.random.default_rng(0)
     group = np.arange(160) // 20
     rows = (10 * rng.normal(size=(8, 20))[group] + rng.normal(size=(160, 20))).astype(np.float16)
-    xy = feature_map.place(rows, None, "tsne", seed=0)
+    xy = feature_map.place(feature_map.whiten(rows, None, None), "tsne", seed=0)
     apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (group[apart.argmin(axis=1)] == group).mean() > 0.95
+
+
+def test_the_map_shows_the_space_that_was_clustered_or_another_one() -> None:
+    rows = np.random.default_rng(0).normal(size=(100, 30)).astype(np.float16)
+    kmeans = Kmeans(3, pca=5)
+    kmeans.cluster(rows)
+    clusters = Clusters.of(kmeans, 0)
+    cases: list[tuple[Clusters | None, Components | None, int]] = [
+        (clusters, None, 5), (clusters, 7, 7), (clusters, "auto", 8),
+        (None, None, 8), (None, 0, 30),
+    ]  # fmt: skip
+    for found, pca, dimensions in cases:
+        assert feature_map.whiten(rows, found, pca).shape == (100, dimensions)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +169,8 @@ def test_tsne_keeps_groups_apart() -> None:
         (["{exp}", "nowhere"], "nowhere: no such folder"),
         (["{exp}", "{few}"], "3 images with features: a map needs 10 or more"),
         (["{tree}"], "no images.txt"),
+        (["{exp}", "--dim_pca", "9", "--method", "pca"], "--dim_pca 9: whitens only for --method"),
+        (["{exp}", "--dim_pca", "33"], "--dim_pca 33: more than the features' 32 dimensions"),
     ],
 )
 def test_bad_input_is_reported_in_one_line(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from conftest import tiny
 from run_folder import epoch_line, make_run
 
+from cluster.quality import nmi, purity
 from data.images import find_images
 from system.errors import InputError
 from training.finished_run import ClusterView, read_run
@@ -41,14 +42,46 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
         assert shown["seconds training"] == str(line["seconds"]["training"])
         assert shown["cluster size largest"] == "30"
     assert rows[0][names.index("nmi previous")] == "–"
+    run = read_run(finished)
+    assert run.images.labels is not None
+    before, result = run.assignment(2), run.assignment(3)
     assert content["overview"] == [
-        ("1.100", "convnet loss; ln k is 1.386"), ("0.520", "NMI to the epoch before"),
-        ("0.440", "NMI to the folder labels"), ("0.670", "purity"),
-        ("3", "of 4 clusters not empty"), ("40", "images"),
-    ]  # fmt: skip
+        ("1.100", "convnet loss; ln k is 1.386"),
+        (f"{nmi(result, before):.3f}", "NMI to the epoch before"),
+        (f"{nmi(result, run.images.labels):.3f}", "NMI to the folder labels"),
+        (f"{purity(result, run.images.labels):.3f}", "purity"),
+        ("3", "of 4 clusters not empty"),
+        ("40", "images"),
+    ], "of the finished network's clusters"
     assert "finished, 3 of 3 epochs" in content["status"]
     assert ("nmb_cluster", "4") in content["settings"]
     assert ("resume", "–") in content["settings"]
+
+
+def test_an_unfinished_runs_page_has_the_numbers_of_its_last_epoch(finished: Path) -> None:
+    (finished / "assignments" / "epoch_0003.npy").unlink()
+    assert ("0.440", "NMI to the folder labels") in content_of(finished)["overview"]
+
+
+QUICK = {
+    "protocol": {"epoch": 3},
+    "table": [["", "pixels", "trained", ""], ["linear probe", "0.500", "0.600", "better <b>"]],
+    "summary": ["This is one run."],
+}
+
+
+def test_the_page_has_the_table_of_eval_quick(finished: Path) -> None:
+    (finished / "quick.json").write_text(json.dumps(QUICK))
+    page = write_report(finished).read_text()
+    assert "of the network after 3 epochs" in page
+    assert "<td>linear probe</td><td>0.500</td><td>0.600</td><td>better &lt;b&gt;</td>" in page
+    assert "<p>This is one run.</p>" in page
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"protocol": {"epoch": 3}, "table": 5}'])
+def test_a_table_of_an_earlier_version_is_left_out(finished: Path, content: str) -> None:
+    (finished / "quick.json").write_text(content)
+    assert content_of(finished)["learned"] is None
 
 
 def test_the_page_has_the_clusters_of_the_run(finished: Path) -> None:

@@ -1,0 +1,103 @@
+"""To how many dimensions features are whitened: `--dim_pca`.
+
+The paper whitens 1.28 million rows to 256 dimensions. As the number of rows comes near that of the
+dimensions, whitened rows become orthogonal to each other, each as far from every other, and their
+clusters noise. `auto_dim` is the number of dimensions that so many rows carry.
+"""
+
+import argparse
+import warnings
+from typing import Any, Literal
+
+from system import cli
+
+PCA = 256  # components, the paper's
+AUTO: Literal["auto"] = "auto"
+ENOUGH = 20  # rows for each component; with fewer, clusters tend to noise
+
+# Components that are wanted: a number, as many as `auto_dim` gives, or 0: L2 normalisation only
+Components = int | Literal["auto"]
+
+
+class _Unchosen(int):
+    """The paper's number of components, where the caller gives none."""
+
+
+PAPER = _Unchosen(PCA)
+
+
+def auto_dim(rows: int, dim: int) -> int:
+    """The number of components for so many rows: 50 rows for each of them; below 800 rows 16, but
+    12 rows for each of them; 256, the paper's, at most.
+
+    Args:
+        rows: N, those that the PCA is fitted on, over all processes.
+        dim: D, dimensions of a row.
+    """
+    return min(PCA, dim, max(rows // 50, min(16, rows // 12), 2))
+
+
+def check_components(pca: Components, least: int = 0) -> None:
+    """Raises ValueError if `pca` is neither "auto" nor a whole number from `least` on."""
+    if pca != AUTO and (not isinstance(pca, int) or pca < least):
+        raise ValueError(f'pca is {pca!r}; give {least} or more components, or "auto"')
+
+
+def resolve(pca: Components, rows: int, dim: int) -> int:
+    """The number of components for so many rows of D dimensions. Warns if nobody chose it and there
+    are few rows.
+
+    Raises:
+        ValueError: fewer than 2 rows.
+    """
+    if rows < 2:
+        raise ValueError(f"PCA needs at least 2 rows, not {rows}")
+    if pca == AUTO:
+        return auto_dim(rows, dim)
+    if isinstance(pca, _Unchosen) and is_noisy(rows, min(pca, dim)):
+        warnings.warn(f'{noise(rows, pca)}; pca="auto" whitens to fewer', stacklevel=2)
+    return int(pca)
+
+
+def is_noisy(rows: int, components: int) -> bool:
+    """Whether clusters of so many rows, whitened to so many components, tend to noise."""
+    return rows < ENOUGH * components
+
+
+def noise(rows: int, components: int) -> str:
+    """The warning where `is_noisy`."""
+    return f"clusters of {rows:,} rows whitened to {components} dimensions tend to noise"
+
+
+Container = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def why(components: int, rows: int, dim: int) -> str:
+    """Why `auto_dim` gives so many components for so many rows of D dimensions."""
+    if components == dim:
+        return f"whitened to {components} dimensions: the features have no more"
+    return f"whitened to {components} dimensions: {rows:,} images are too few for the paper's {PCA}"
+
+
+def add_flag(
+    parser: Container, default: Components | None, help: str, *names: str, **options: Any
+) -> None:
+    """`--dim_pca`, or a flag like it.
+
+    Args:
+        names: of the flag, if others than `--dim_pca`.
+        options: further ones, as argparse takes them.
+    """
+    names = names or ("--dim_pca",)
+    add = parser.add_argument
+    add(*names, metavar="{auto,D,0}", type=components, default=default, help=help, **options)
+
+
+def components(text: str) -> Components:
+    """The type of `--dim_pca`."""
+    if text == AUTO:
+        return AUTO
+    try:
+        return cli.whole_number(0)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from error

@@ -1,0 +1,128 @@
+"""What a network has learned: measures of its embedding against labels.
+
+Protocol. The embedding is seen in two views: L2-normalised only ("plain"), and PCA-whitened to the
+`auto_dim` of the train rows, on which the PCA is fitted, and L2-normalised ("whitened"). In each
+view: the 1 and the 20 nearest neighbours of the val rows among the train rows (cosine similarity,
+majority vote); k-means of the train rows, five seeds, against their labels, with k = number of
+labels (NMI and ARI) and with the run's k (NMI). A linear probe once, on rows that are standardised
+and not whitened: logistic regression, with the regularisation that is best on a fifth of the train
+rows.
+
+No single one of these measures tells all: clusters can get better where neighbours get worse.
+`verdict.py` compares two networks.
+"""
+
+import warnings
+
+import numpy as np
+from PIL import Image
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from cluster.components import AUTO, Components
+from cluster.kmeans import run_kmeans
+from cluster.quality import ari, nmi
+from cluster.whitening import prepare
+
+VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
+SEEDS = 5  # of k-means
+NEIGHBOURS = (1, 20)
+REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the strongest first
+PIXELS = 32  # largest side of an image whose raw pixels are measured
+BLOCK = 1024  # val rows that are compared at a time
+
+Samples = np.ndarray
+
+
+def measures(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    val: np.ndarray,
+    val_labels: np.ndarray,
+    k: int,
+    seed: int = 0,
+) -> dict[str, Samples]:
+    """All measures of an embedding.
+
+    Args:
+        train, val: `(N, D)` and `(M, D)` rows of any floating type, as the network gives them.
+        train_labels, val_labels: `(N,)` and `(M,)`, numbers or names.
+        k: number of clusters in the run, at most N.
+        seed: of the first of the five k-means; the next ones follow it.
+
+    Returns:
+        The samples whose mean is the figure: of an accuracy `(M,) bool`, whether each val row is
+        right; of NMI and ARI `(5,) float64`, one for each seed. Keys: `linear`, and for the views
+        `plain` and `whitened` `<view>_1nn`, `_20nn`, `_nmi`, `_ari`, `_nmi_k`.
+
+    Raises:
+        ValueError: there are fewer train rows than clusters, or a row is not finite.
+    """
+    names, truth = np.unique(train_labels, return_inverse=True)
+    found = {"linear": linear_probe(train, train_labels, val) == val_labels}
+    for view, components in VIEWS.items():
+        whitening = prepare(train, components)
+        x, queries = whitening.apply(train), whitening.apply(val)
+        for count in NEIGHBOURS:
+            found[f"{view}_{count}nn"] = names[nearest(x, truth, queries, count)] == val_labels
+        seeds = range(seed, seed + SEEDS)
+        by_label = [run_kmeans(x, len(names), seed=each)[0] for each in seeds]
+        found[f"{view}_nmi"] = np.array([nmi(clusters, truth) for clusters in by_label])
+        found[f"{view}_ari"] = np.array([ari(clusters, truth) for clusters in by_label])
+        by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
+        found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])
+    return found
+
+
+def linear_probe(train: np.ndarray, labels: np.ndarray, val: np.ndarray) -> np.ndarray:
+    """The labels `(M,)` that logistic regression on the standardised train rows `(N, D)` predicts
+    for the val rows `(M, D)`."""
+    scaler = StandardScaler().fit(train.astype(np.float32))
+    x, queries = (scaler.transform(rows.astype(np.float32)) for rows in (train, val))
+    once = np.unique(labels, return_counts=True)[1].min() == 1  # a label that can't be split
+    own, held_out, own_labels, held_out_labels = train_test_split(
+        x, labels, test_size=0.2, random_state=0, stratify=None if once else labels
+    )
+    probe = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scores = [
+            probe.set_params(C=c).fit(own, own_labels).score(held_out, held_out_labels)
+            for c in REGULARISATION
+        ]
+        best = REGULARISATION[int(np.argmax(scores))]
+        probe = LogisticRegression(C=best, max_iter=200, tol=1e-3)
+        return probe.fit(x, labels).predict(queries)
+
+
+def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    """The most frequent label `(M,) int64` among the nearest rows of each query. Of labels that are
+    equally frequent, the one with the nearest row wins.
+
+    Args:
+        rows, queries: `(N, d)` and `(M, d) float32`, of unit length.
+        labels: `(N,) int64`.
+        count: number of neighbours; with fewer rows, all of them.
+    """
+    count = min(count, len(rows))
+    found = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), BLOCK):
+        similarity = queries[start : start + BLOCK] @ rows.T
+        near = np.argpartition(-similarity, count - 1)[:, :count]
+        order = np.argsort(-np.take_along_axis(similarity, near, 1), kind="stable")
+        votes = labels[np.take_along_axis(near, order, 1)]  # (b, count), the nearest first
+        frequency = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+        winner = frequency.argmax(axis=1)  # the first of the most frequent
+        found[start : start + BLOCK] = votes[np.arange(len(votes)), winner]
+    return found
+
+
+def raw_pixels(pixels: np.ndarray) -> np.ndarray:
+    """What the data give for nothing: images `(B, 3, S, S) uint8`, resized with a box filter to
+    `PIXELS` at most, as rows `(B, 3·s·s) float32`."""
+    side = min(pixels.shape[-1], PIXELS)
+    images = [Image.fromarray(image) for image in pixels.transpose(0, 2, 3, 1)]
+    small = [np.asarray(image.resize((side, side), Image.Resampling.BOX)) for image in images]
+    return np.stack(small).reshape(len(small), -1).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Settings of main.py over seeds: trained once, measured, compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import tiny, write_images
+
+from benchmarks import __main__ as benchmark
+from benchmarks import learned
+from models import MODELS
+from system.errors import InputError
+
+FLAGS = "--arch tiny --k 4 --batch 8 --size 32 --epochs 1 --workers 0 --device cpu"
+
+
+def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    for split, seed in (("train", 0), ("val", 7)):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 12, seed + ord(label))
+    settings = tmp_path / "settings.txt"
+    settings.write_text(f"slow: {FLAGS} --lr 0.001\n\nquick: {FLAGS} --lr 0.01\n")
+    command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
+    command += ["--seeds", "1", "2"]
+    benchmark.main(benchmark.parse_args(command))
+    lines = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    names = ["pixels", "untrained", "slow", "quick"]
+    assert [line[:2] for line in lines] == [[name, seed] for seed in (1, 2) for name in names]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.jsonl"]
+    shown = capsys.readouterr().out
+    for name in names:
+        assert f"\n| {name} | 0." in shown
+    monkeypatch.setattr(learned, "measure", lambda *_: pytest.fail("measured again"))
+    benchmark.main(benchmark.parse_args(command))
+    assert capsys.readouterr().out == shown[shown.index("| |") :]
+
+
+@pytest.mark.parametrize("content", ["", "lr 0.1\n", "name:\n"])
+def test_settings_without_a_name_or_flags_are_bad_input(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "settings.txt"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"settings.txt: give a line for each setting, NAME: FLAG"):
+        learned.read_settings(path)

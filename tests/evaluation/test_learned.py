@@ -1,0 +1,106 @@
+"""Measures of an embedding, against scikit-learn and cases counted by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
+
+from cluster.quality import ari
+from evaluation.learned import SEEDS, linear_probe, measures, nearest, raw_pixels
+
+LABELS = np.repeat(["cat", "dog", "owl"], 40)
+
+
+def blobs(seed: int, spread: float = 0.1, dim: int = 4) -> np.ndarray:
+    """Three groups of 40 rows, in three directions."""
+    rng = np.random.default_rng(seed)
+    return np.repeat(np.eye(3, dim), 40, axis=0) + spread * rng.standard_normal((120, dim))
+
+
+def test_well_separated_groups_are_found_by_every_measure() -> None:
+    found = measures(blobs(0), LABELS, blobs(1), LABELS, k=3)
+    accuracies = {name: samples.mean() for name, samples in found.items() if samples.dtype == bool}
+    assert accuracies == dict.fromkeys(accuracies, 1.0)
+    best = {name: samples.max() for name, samples in found.items() if samples.dtype != bool}
+    assert best == pytest.approx(dict.fromkeys(best, 1.0)), "some seeds start in two of the groups"
+    assert set(found) == {"linear"} | {
+        f"{view}_{name}"
+        for view in ("plain", "whitened")
+        for name in ("1nn", "20nn", "nmi", "ari", "nmi_k")
+    }
+
+
+def test_labels_without_meaning_are_at_chance() -> None:
+    labels = np.random.default_rng(2).permutation(LABELS)
+    found = measures(blobs(0), labels, blobs(1), labels[::-1], k=10)
+    for name in ("linear", "plain_1nn", "whitened_1nn", "plain_20nn"):
+        assert found[name].mean() < 0.55, name
+    for name in ("plain_ari", "whitened_ari"):
+        assert abs(found[name].mean()) < 0.1, name
+
+
+def test_there_is_a_sample_for_each_image_or_seed() -> None:
+    found = measures(blobs(0), LABELS, blobs(1)[:50], LABELS[:50], k=7)
+    for name, samples in found.items():
+        accuracy = name == "linear" or name.endswith("nn")
+        assert (samples.dtype, len(samples)) == ((bool, 50) if accuracy else (np.float64, SEEDS))
+
+
+def test_a_label_that_train_lacks_is_never_right() -> None:
+    val_labels = np.where(LABELS == "owl", "yak", LABELS)
+    found = measures(blobs(0), LABELS, blobs(1), val_labels, k=3)
+    for name in ("linear", "plain_1nn", "whitened_20nn"):
+        assert found[name].mean() == pytest.approx(2 / 3, abs=0.01), name
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_neighbours_are_scikit_learns(count: int) -> None:
+    rows, queries = normalize(blobs(0, 0.6)), normalize(blobs(1, 0.6))
+    labels = np.repeat(np.arange(3), 40)
+    reference = KNeighborsClassifier(count, metric="cosine").fit(rows, labels)
+    near = reference.kneighbors(queries, return_distance=False)
+    votes = np.stack([np.bincount(row, minlength=3) for row in labels[near]])
+    without_tie = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    assert without_tie.sum() > 80
+    found = nearest(rows, labels, queries, count)
+    np.testing.assert_array_equal(found[without_tie], reference.predict(queries)[without_tie])
+
+
+def test_of_equally_frequent_labels_the_nearest_wins() -> None:
+    angles = np.radians([50.0, 10.0, 20.0, 40.0, 90.0])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    query = np.array([[1.0, 0.0]])
+    labels = np.array([1, 7, 3, 3, 7])
+    assert nearest(rows, labels, query, 1) == [7]
+    assert nearest(rows, labels, query, 3) == [3], "3, 3 against 7"
+    assert nearest(rows, labels, query, 5) == [7], "3, 3 against 7, 7: the nearest row is a 7"
+    assert nearest(rows, labels, query, 99) == [7], "more than there are rows"
+
+
+def test_the_probe_takes_labels_that_occur_once() -> None:
+    labels = np.array([*LABELS[:-1], "yak"])
+    assert (linear_probe(blobs(0), labels, blobs(1)) == LABELS).mean() > 0.9
+
+
+def test_pixels_are_box_resized() -> None:
+    image = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64) % 250
+    pixels = np.stack([image, image[::-1], image.T]).astype(np.uint8)
+    means = pixels.reshape(3, 32, 2, 32, 2).mean(axis=(2, 4)).transpose(1, 2, 0)
+    found = raw_pixels(np.stack([pixels, pixels]))
+    assert found.shape == (2, 32 * 32 * 3)
+    np.testing.assert_allclose(found[1].reshape(32, 32, 3), means, atol=0.51)
+
+
+def test_small_images_keep_their_size() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), np.uint8)
+    np.testing.assert_array_equal(raw_pixels(pixels)[0], pixels[0].transpose(1, 2, 0).ravel())
+
+
+def test_ari_leaves_out_images_without_a_cluster() -> None:
+    assignment, labels = np.array([0, 0, 1, -1, 1, 2]), np.array([5, 5, 5, 5, 6, 6])
+    kept = assignment >= 0
+    assert ari(assignment, labels) == pytest.approx(
+        adjusted_rand_score(labels[kept], assignment[kept])
+    )
+    assert ari(labels, labels) == 1

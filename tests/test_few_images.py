@@ -1,0 +1,88 @@
+"""The dimensions of the whitening, from the flags of a run to every reader of its clusters."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same_weights
+
+import assign
+import extract_features
+from training.finished_run import read_run
+from visu import clusters, feature_map
+
+Train = Callable[..., Path]
+CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    return dict(torch.load(folder / "checkpoint.pth.tar", weights_only=True))
+
+
+@pytest.mark.parametrize("flags", ["", "--dim_pca auto", "--dim_pca 5 --final_dim_pca 7"])
+def test_a_finished_run_that_goes_on_trains_as_if_it_had_not_been_finished(
+    tree: Path, train: Train, flags: str
+) -> None:
+    """Its last clusters have other dimensions than those it trains on."""
+    whole = train(tree, "--epochs", "3", *flags.split(), exp="whole")
+    train(tree, "--epochs", "2", *flags.split())
+    resumed = train(tree, "--epochs", "3", "--resume", str(whole.parent / "exp/checkpoint.pth.tar"))
+    assert_same_weights(resumed / "checkpoint.pth.tar", whole / "checkpoint.pth.tar")
+    for epoch in range(4):
+        name = f"assignments/epoch_{epoch:04d}.npy"
+        np.testing.assert_array_equal(np.load(resumed / name), np.load(whole / name))
+
+
+def test_the_checkpoint_keeps_the_number_that_auto_chose(tree: Path, train: Train) -> None:
+    folder = train(tree, "--dim_pca", "auto")
+    settings = checkpoint_of(folder)["settings"]
+    assert (settings["dim_pca"], settings["final_dim_pca"]) == (3, "auto")
+
+
+def test_a_flag_of_a_resume_holds_from_the_next_clustering_on(tree: Path, train: Train) -> None:
+    folder = train(tree)
+    resume = ["--resume", str(folder / "checkpoint.pth.tar"), "--epochs", "2"]
+    train(tree, *resume, "--dim_pca", "6", "--final_dim_pca", "6")
+    assert checkpoint_of(folder)["clusters"]["centroids"].shape == (4, 6)
+    assert checkpoint_of(folder)["settings"]["dim_pca"] == 6
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_trains_on_256(
+    tree: Path, train: Train
+) -> None:
+    folder = train(tree)
+    checkpoint = checkpoint_of(folder)
+    for name in ("dim_pca", "final_dim_pca"):
+        del checkpoint["settings"][name]
+    torch.save(checkpoint, folder / "old.pth.tar")
+    train(tree, "--resume", str(folder / "old.pth.tar"), "--epochs", "2", exp="resumed")
+    whole = train(tree, "--epochs", "2", exp="whole")
+    found = whole.parent / "resumed" / "checkpoint.pth.tar"
+    assert_same_weights(found, whole / "checkpoint.pth.tar")
+
+
+def test_every_reader_takes_clusters_without_a_pca(tree: Path, train: Train) -> None:
+    folder = train(tree, "--final_dim_pca", "0")
+    model, out = str(folder / "checkpoint.pth.tar"), folder.parent
+    expected = read_run(folder).assignment(1)
+    assert checkpoint_of(folder)["clusters"]["pca_matrix"] is None
+
+    assign.main(assign.parse_args([model, str(tree), "--out", str(out / "own.csv"), *CPU]))
+    lines = (out / "own.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[1]) for line in lines] == expected.tolist()
+
+    to = ["--out", str(out / "features"), "--whiten", "checkpoint"]
+    extract_features.main(extract_features.parse_args([model, str(tree), *to, *CPU]))
+    rows = np.load(out / "features" / "features.npy").astype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+    centroids = checkpoint_of(folder)["clusters"]["centroids"].numpy()
+    nearest = ((rows[:, None] - centroids) ** 2).sum(axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, expected)
+
+    feature_map.main(feature_map.parse_args([str(folder), *CPU]))
+    assert (folder / "feature_map.html").exists()
+    clusters.main(clusters.parse_args([str(folder), *CPU]))
+    assert list(folder.glob("clusters_*"))
