@@ -26,7 +26,7 @@ from readers import READERS, Reader, saved, small_networks
 
 INPUTS, CHUNK = 100_000, 10_000  # of the campaign, and of a process
 FEW = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     database=None,
@@ -65,7 +65,7 @@ def test_random_bytes_are_read_or_one_line(reader: Reader, content: bytes) -> No
 
 def test_every_truncated_file_is_read_or_one_line(reader: Reader) -> None:
     sample = reader.samples[0]
-    for end in range(0, len(sample), max(len(sample) // 20, 1)):
+    for end in range(0, len(sample), max(len(sample) // 12, 1)):
         reader.error_of(sample[:end])
 
 
