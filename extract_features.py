@@ -27,8 +27,8 @@ import numpy as np
 
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of
-from cluster.components import AUTO, auto_dim, components, is_noisy, noise, why
-from cluster.whitening import PCA, Preparation, Whitening
+from cluster.components import AUTO, auto_dim, components, remark
+from cluster.whitening import Preparation, Whitening
 from data.decode import MAX_PIXELS
 from data.loading import load_in_order
 from features import network
@@ -153,13 +153,10 @@ def describe_whitening(
 ) -> None:
     """Say how many of the features' D dimensions are left, and why, if that is worth a line."""
     found = whitening.components
-    given = auto_dim(count, dim) if wanted == AUTO else wanted
-    if found < given:
+    if found < (auto_dim(count, dim) if wanted == AUTO else wanted):
         say(f"--whiten {wanted}: the rows have only {found} directions")
-    elif wanted == AUTO and found != PCA:
-        say(f"--whiten: {why(found, count, dim)}")
-    elif is_noisy(count, found):
-        say(f"--whiten {wanted}: {noise(count, found)}")
+    elif words := remark(wanted, found, count, dim):
+        say(f"--whiten: {words}")
 
 
 def is_done(file: Path, key: dict[str, Any], dim: int) -> bool:
@@ -265,7 +262,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--pool", choices=("probe", "average"), help=pool_help)
     whiten_help = (
         "PCA-whiten to D dimensions and L2-normalise, with a PCA fitted on these images (left out "
-        "or auto: as many as suit their number; 0: only normalise); checkpoint: with its PCA"
+        "or auto: as many as suit their number; 0: only normalise); or checkpoint: its own PCA"
     )
     add("--whiten", type=whiten_by, nargs="?", const=AUTO, metavar="D", help=whiten_help)
     add("--format", choices=FORMATS, default="npy", help="of the features file")

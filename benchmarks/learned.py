@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import main
-from checkpoints.checkpoint import load_model
+from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import find_images
 from evaluation.verdict import COUNT, over_seeds, to_plain
 from models import untrained
@@ -28,6 +28,7 @@ from system import flags as common
 from system.device import select_compute
 from system.errors import InputError
 from tools.eval_quick import embed_by, embed_pixels, judge
+from training.resume import is_finished
 
 UNTRAINED, PIXELS = "untrained", "pixels"
 
@@ -38,26 +39,72 @@ Results = dict[tuple[str, int], Figures]  # by setting and seed
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a Markdown table of the settings; the same as a dict."""
     settings = read_settings(args.settings)
+    first = next(iter(settings.values()))
+    check_same_network(args, settings)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    results: Results = {(name, seed): found for name, seed, found in map(json.loads, lines)}
+    done = read_results(path)
+    results: Results = {}
     for seed in args.seeds:
         for name in (PIXELS, UNTRAINED, *settings):
-            if (name, seed) not in results:
-                flags = settings.get(name) or next(iter(settings.values()))
-                results[name, seed] = measure(args, name, flags, seed)
+            flags = settings.get(name, first)
+            key = [str(args.data.resolve()), name, flags, seed]
+            exp = args.out / f"{name}_{seed}".replace(" ", "_").replace("/", "_")
+            if json.dumps(key) not in done:
+                found = measure(args, name, flags, seed, exp)
                 with path.open("a") as file:
-                    file.write(json.dumps([name, seed, results[name, seed]]) + "\n")
+                    file.write(json.dumps([key, found]) + "\n")
+                done[json.dumps(key)] = found
+            shutil.rmtree(exp, ignore_errors=True)
+            results[name, seed] = done[json.dumps(key)]
     sys.stdout.write(table(results, list(settings), args.seeds) + "\n")
     return {"results": [[*key, found] for key, found in results.items()]}
 
 
-def measure(args: argparse.Namespace, name: str, flags: str, seed: int) -> Figures:
-    """Train with these flags, unless it is the untrained network or raw pixels; and measure."""
-    exp = args.out / f"{name}_{seed}".replace(" ", "_")
+def read_results(path: Path) -> dict[str, Figures]:
+    """The figures of finished networks by their key: data, name, flags and seed, as JSON.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        return {json.dumps(key): found for key, found in map(json.loads, lines)}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({error}); remove its broken line") from error
+
+
+def run_args_of(args: argparse.Namespace, flags: str, *more: str) -> argparse.Namespace:
+    """The arguments of main.py for a setting."""
+    return main.parse_args([str(args.data / "train"), *flags.split(), *more])
+
+
+def check_same_network(args: argparse.Namespace, settings: dict[str, str]) -> None:
+    """Check that the settings train one kind of network, which the untrained one stands for.
+
+    Raises:
+        InputError: they differ in --arch, --sobel or --size.
+    """
+    kinds = {
+        name: (given.arch, given.sobel, given.size)
+        for name, flags in settings.items()
+        for given in [run_args_of(args, flags)]
+    }
+    if len(set(kinds.values())) > 1:
+        raise InputError(
+            f"{args.settings}: its settings differ in --arch, --sobel or --size; give one file for "
+            "each kind of network"
+        )
+
+
+def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Path) -> Figures:
+    """Train with these flags, unless it is the untrained network or raw pixels; and measure.
+
+    Raises:
+        InputError: a signal stopped the training, which can be resumed.
+    """
     own = ["--seed", str(seed), "--exp", str(exp), "--resume", "auto", "--no-report"]
-    run_args = main.parse_args([str(args.data / "train"), *flags.split(), *own])
+    run_args = run_args_of(args, flags, *own)
     compute = select_compute(run_args.device, run_args.precision)
     of_pass = argparse.Namespace(workers=run_args.workers, verbose=False)
     if name == PIXELS:
@@ -67,12 +114,13 @@ def measure(args: argparse.Namespace, name: str, flags: str, seed: int) -> Figur
         embed = embed_by(network, run_args.size, compute, of_pass)
     else:
         main.main(run_args)
-        network = load_model(exp / "checkpoint.pth.tar")
-        embed = embed_by(network, run_args.size, compute, of_pass)
+        checkpoint = exp / "checkpoint.pth.tar"
+        if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
+            raise InputError(f"{exp}: the run was stopped; the same command resumes it")
+        embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
     train, val = (find_images(args.data / split) for split in ("train", "val"))
-    found = to_plain(judge(embed, train, val, run_args.nmb_cluster, seed))
-    shutil.rmtree(exp, ignore_errors=True)
-    return found
+    found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
+    return to_plain(found)
 
 
 def table(results: Results, settings: list[str], seeds: list[int]) -> str:
@@ -97,7 +145,7 @@ def table(results: Results, settings: list[str], seeds: list[int]) -> str:
 
 
 def best_mean(found: Figures, measured: str) -> float:
-    """A figure, in the view in which it is higher."""
+    """A figure of one network, in the view in which it is higher."""
     return max(
         figure["mean"]
         for name, figure in found.items()

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from cluster.components import AUTO, PCA, Components, is_noisy, noise, why
+from cluster.components import Components, remark
 from cluster.kmeans import Advance
 from cluster.moments import Moments
 from cluster.quality import group_by_cluster
@@ -77,12 +77,10 @@ class Clustering(ABC):
 
     def remark(self) -> str | None:
         """On the components, where `cluster` chose them or they are too many; else None."""
-        if not isinstance(self.whitening, Whitening):
+        if self.pca is None or not isinstance(self.whitening, Whitening):
             return None
-        rows, components = len(self.assignments), self.whitening.components
-        if self.pca == AUTO and components != PCA:
-            return why(components, rows, len(self.whitening.mean))
-        return noise(rows, components) if is_noisy(rows, components) else None
+        rows, dim = len(self.assignments), len(self.whitening.mean)
+        return remark(self.pca, self.whitening.components, rows, dim)
 
     @abstractmethod
     def group(

@@ -6,6 +6,7 @@ clusters noise. `auto_dim` is the number of dimensions that so many rows carry.
 """
 
 import argparse
+import numbers
 import warnings
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ PAPER = _Unchosen(PCA)
 
 def auto_dim(rows: int, dim: int) -> int:
     """The number of components for so many rows: 50 rows for each of them; below 800 rows 16, but
-    12 rows for each of them; 256, the paper's, at most.
+    12 rows for each of them; 2 at least, and 256, the paper's, at most.
 
     Args:
         rows: N, those that the PCA is fitted on, over all processes.
@@ -39,23 +40,26 @@ def auto_dim(rows: int, dim: int) -> int:
 
 def check_components(pca: Components, least: int = 0) -> None:
     """Raises ValueError if `pca` is neither "auto" nor a whole number from `least` on."""
-    if pca != AUTO and (not isinstance(pca, int) or pca < least):
+    whole = isinstance(pca, numbers.Integral) and not isinstance(pca, bool)
+    if pca != AUTO and not (whole and pca >= least):
         raise ValueError(f'pca is {pca!r}; give {least} or more components, or "auto"')
 
 
 def resolve(pca: Components, rows: int, dim: int) -> int:
     """The number of components for so many rows of D dimensions. Warns if nobody chose it and there
-    are few rows.
+    are too few rows.
 
     Raises:
         ValueError: fewer than 2 rows.
     """
     if rows < 2:
         raise ValueError(f"PCA needs at least 2 rows, not {rows}")
+    fitting = auto_dim(rows, dim)
     if pca == AUTO:
-        return auto_dim(rows, dim)
-    if isinstance(pca, _Unchosen) and is_noisy(rows, min(pca, dim)):
-        warnings.warn(f'{noise(rows, pca)}; pca="auto" whitens to fewer', stacklevel=2)
+        return fitting
+    given = min(int(pca), dim)
+    if isinstance(pca, _Unchosen) and is_noisy(rows, given) and given > fitting:
+        warnings.warn(f'{noise(rows, given)}; pca="auto" takes {fitting}', stacklevel=2)
     return int(pca)
 
 
@@ -69,6 +73,24 @@ def noise(rows: int, components: int) -> str:
     return f"clusters of {rows:,} rows whitened to {components} dimensions tend to noise"
 
 
+def remark(pca: Components, components: int, rows: int, dim: int) -> str | None:
+    """A sentence on the components of a whitening, if "auto" took others than the paper's, or a
+    given number is too large; None otherwise.
+
+    Args:
+        pca: what was asked for.
+        components: what the whitening has.
+        rows, dim: N and D of the features that it was fitted on.
+    """
+    if pca != AUTO:
+        return noise(rows, components) if is_noisy(rows, components) else None
+    if components == PCA:
+        return None
+    if components == dim:
+        return f"whitened to {components} dimensions: the features have no more"
+    return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
+
+
 Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
@@ -76,7 +98,7 @@ def why(components: int, rows: int, dim: int) -> str:
     """Why `auto_dim` gives so many components for so many rows of D dimensions."""
     if components == dim:
         return f"whitened to {components} dimensions: the features have no more"
-    return f"whitened to {components} dimensions: {rows:,} images are too few for the paper's {PCA}"
+    return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
 
 
 def add_flag(

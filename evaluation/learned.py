@@ -12,6 +12,7 @@ No single one of these measures tells all: clusters can get better where neighbo
 `verdict.py` compares two networks.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -78,23 +79,31 @@ def measures(
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, val: np.ndarray) -> np.ndarray:
     """The labels `(M,)` that logistic regression on the standardised train rows `(N, D)` predicts
-    for the val rows `(M, D)`."""
+    for the val rows `(M, D)`. There have to be two labels or more."""
     scaler = StandardScaler().fit(train.astype(np.float32))
     x, queries = (scaler.transform(rows.astype(np.float32)) for rows in (train, val))
-    once = np.unique(labels, return_counts=True)[1].min() == 1  # a label that can't be split
-    own, held_out, own_labels, held_out_labels = train_test_split(
-        x, labels, test_size=0.2, random_state=0, stratify=None if once else labels
-    )
-    probe = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = [
-            probe.set_params(C=c).fit(own, own_labels).score(held_out, held_out_labels)
-            for c in REGULARISATION
-        ]
-        best = REGULARISATION[int(np.argmax(scores))]
-        probe = LogisticRegression(C=best, max_iter=200, tol=1e-3)
-        return probe.fit(x, labels).predict(queries)
+        c = _best_regularisation(x, labels)
+        return LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x, labels).predict(queries)
+
+
+def _best_regularisation(x: np.ndarray, labels: np.ndarray) -> float:
+    """The C with which a probe of four fifths of the rows `(N, D)` is best on the others; the
+    middle one if a label has too few rows to be on both sides."""
+    counts = np.unique(labels, return_counts=True)[1]
+    held_out = max(math.ceil(0.2 * len(x)), len(counts))
+    if counts.min() == 1 or len(x) - held_out < len(counts):
+        return REGULARISATION[len(REGULARISATION) // 2]
+    own, others, own_labels, other_labels = train_test_split(
+        x, labels, test_size=held_out, random_state=0, stratify=labels
+    )
+    probe = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
+    scores = [
+        probe.set_params(C=c).fit(own, own_labels).score(others, other_labels)
+        for c in REGULARISATION
+    ]
+    return REGULARISATION[int(np.argmax(scores))]
 
 
 def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:

@@ -79,6 +79,7 @@ class DeepCluster:
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self.clustering_loss = 0.0
+        self._described: Components | None = None  # the dimensions that were logged
 
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -138,10 +139,9 @@ class DeepCluster:
         change from epoch to epoch."""
         self.previous = self.assignment
         pca = self.args.dim_pca
-        # 256 is the default, however few the images
-        quiet = self.clusters is not None or pca == PCA
+        quiet = pca in (PCA, self._described)  # 256 is the default, however few the images
         self.assignment, self.clustering_loss, self.clusters = self._cluster(run, pca, quiet)
-        self.args.dim_pca = self.clusters.whitening.components  # of later epochs, too, if "auto"
+        self.args.dim_pca = self._described = self.clusters.whitening.components  # if "auto"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
             self.network.top_layer = self._new_top_layer().to(self.compute.device)
@@ -226,7 +226,7 @@ class DeepCluster:
             clustering = make_clustering(self.args, seed, self.compute.device, pca)
             loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
         if not quiet and (remark := clustering.remark()):
-            log.info(remark)
+            log.log(logging.INFO if pca == AUTO else logging.WARNING, remark)
         assignment = np.full(len(present), -1, np.int64)
         assignment[present] = clustering.assignments
         return assignment, loss, Clusters.of(clustering, run.epoch)

@@ -186,7 +186,7 @@ def test_whitening_to_as_many_dimensions_as_suit_the_images(
 ) -> None:
     folder = extract(tree, "--whiten")
     assert rows_of(folder).shape == (40, 3)
-    assert "--whiten: whitened to 3 dimensions: 40 images are too few" in capsys.readouterr().out
+    assert "--whiten: whitened to 3 dimensions: 40 rows are too few" in capsys.readouterr().out
     told = results_of(folder)
     assert told["settings"]["key"]["whiten"] == "auto"
     assert told["results"]["whitened to"] == 3

@@ -243,9 +243,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_clustering_flags(parser)
     pca_help = "dimensions that rows are whitened to; auto: as many as suit the number of rows; 0: "
     pca_help += "only normalise them"
-    add_flag(parser, AUTO, pca_help, "--dim_pca", "--pca")
-    add("--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="dim_pca",
-        help="cluster raw rows, neither whitened nor normalised")  # fmt: skip
+    whitening = parser.add_mutually_exclusive_group()
+    add_flag(whitening, AUTO, pca_help, "--dim_pca", "--pca")
+    whitening.add_argument(
+        "--no-pca", action="store_const", const=None, default=argparse.SUPPRESS, dest="dim_pca",
+        help="cluster raw rows, neither whitened nor normalised",
+    )  # fmt: skip
     flags.add_seed(parser, "of the first centroids")
     out_help = "(N,) int64 as .npy, or with --names a table, .csv or .parquet"
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)

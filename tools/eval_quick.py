@@ -69,9 +69,10 @@ def main(args: argparse.Namespace) -> None:
         "untrained": embed_by(start, size, compute, args),
         "trained": embed_by(trained, size, compute, args),
     }
-    results = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
-    labels = len(set(train.folders))
-    components = auto_dim(len(train), trained.embedding_dim)
+    judged = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
+    results = {name: found for name, (found, _) in judged.items()}
+    labels, readable = len(set(train.folders)), judged["trained"][1]
+    components = auto_dim(readable, trained.embedding_dim)
     rows = table(results, k, labels, components)
     said = summary(results)
     before, after = results["untrained"], results["trained"]
@@ -91,21 +92,24 @@ def main(args: argparse.Namespace) -> None:
 
 def judge(
     embed: Embed, train: ImageList, val: ImageList, k: int, seed: int
-) -> dict[str, np.ndarray]:
-    """The `measures` of an embedding of labelled images.
+) -> tuple[dict[str, np.ndarray], int]:
+    """The `measures` of an embedding of labelled images, and the number of readable train images.
 
     Raises:
-        InputError: train has fewer readable images than clusters.
+        InputError: train has fewer readable images than clusters, or val has none.
     """
     train_rows, readable = embed(train, "train")
     train_labels = np.array(train.folders)[readable]
-    if k > len(train_rows):
+    if len(train_rows) < max(k, 2):
         raise InputError(
             f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
             "give --data with more"
         )
     val_rows, readable = embed(val, "val")
-    return measures(train_rows, train_labels, val_rows, np.array(val.folders)[readable], k, seed)
+    if len(val_rows) == 0:
+        raise InputError(f"{val.root}: no readable image; give --data with some")
+    val_labels = np.array(val.folders)[readable]
+    return measures(train_rows, train_labels, val_rows, val_labels, k, seed), len(train_rows)
 
 
 def embed_by(model: ConvNet, size: int, compute: Compute, args: argparse.Namespace) -> Embed:
@@ -138,7 +142,7 @@ def embed_pixels(size: int, args: argparse.Namespace) -> Embed:
                     readable[batch.index.numpy()] = True
                     rows.append(raw_pixels(batch.pixels.numpy()))
                 advance(len(batch.index) + len(batch.unreadable))
-        return np.concatenate(rows), readable
+        return np.concatenate(rows) if rows else np.empty((0, 3), np.float32), readable
 
     return embed
 

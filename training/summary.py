@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cluster.clusters import Clusters
+from cluster.components import AUTO, Components, auto_dim, remark
 from cluster.quality import describe_sizes, nmi, size_metrics
 from training.logs import NUMBERS
 from training.state import State
@@ -54,9 +55,18 @@ def describe_clusters(
     sizes = size_metrics(assignment[assignment >= 0], len(clusters.centroids))
     known = "" if labels is None else f"NMI to the folder labels {nmi(assignment, labels):.3f}, "
     still = f"{nmi(assignment, before):.3f}" if len(assignment) == len(before) else "–"
-    dimensions = clusters.whitening.components
-    whitened = f"whitened to {dimensions} dimensions" if dimensions else "not whitened"
-    return f"{describe_sizes(sizes)}; {known}NMI to the last epoch's {still}; {whitened}"
+    return (
+        f"{describe_sizes(sizes)}; {known}NMI to the last epoch's {still}; "
+        f"{_describe_dimensions(clusters, int((assignment >= 0).sum()))}"
+    )
+
+
+def _describe_dimensions(clusters: Clusters, images: int) -> str:
+    found, dim = clusters.whitening.components, clusters.dim
+    if found == 0:
+        return "not whitened"
+    pca: Components = AUTO if found == auto_dim(images, dim) else found
+    return remark(pca, found, images, dim) or f"whitened to {found} dimensions"
 
 
 def describe_neighbours(knn_top1: dict[str, float] | None) -> str:

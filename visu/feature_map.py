@@ -20,7 +20,7 @@ if __name__ == "__main__":  # `python visu/feature_map.py` puts only visu/ on th
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.clusters import Clusters
-from cluster.components import AUTO, Components, add_flag
+from cluster.components import AUTO, Components, add_flag, remark
 from cluster.whitening import prepare
 from data.images import ImageList, find_all_images
 from features import network
@@ -70,7 +70,9 @@ def main(args: argparse.Namespace) -> None:
     found = network.own_clusters
     rows = features.rows
     if args.method == "tsne":
-        rows = whiten(rows, found, args.dim_pca)
+        rows, words = whiten(rows, found, args.dim_pca)
+        if words:
+            sys.stdout.write(f"{words}\n")
     xy = place(rows, args.method, args.seed)
     clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
     about = describe(args, len(present), len(images), epoch)
@@ -98,8 +100,11 @@ def place(rows: np.ndarray, method: str, seed: int) -> np.ndarray:
     return xy / max(float(xy.max()), np.finfo(np.float32).tiny)
 
 
-def whiten(rows: np.ndarray, clusters: Clusters | None, pca: Components | None) -> np.ndarray:
-    """Whiten features as their clusters are, or anew.
+def whiten(
+    rows: np.ndarray, clusters: Clusters | None, pca: Components | None
+) -> tuple[np.ndarray, str | None]:
+    """Features `(P, D)` whitened as their clusters are, or anew: `(P, d) float32`; and a remark on
+    d, if there is one.
 
     Args:
         clusters: of these features, if there are any.
@@ -109,10 +114,12 @@ def whiten(rows: np.ndarray, clusters: Clusters | None, pca: Components | None) 
         InputError: there are more components than dimensions.
     """
     if clusters is not None and pca is None:
-        return clusters.whitening.apply(rows)
+        return clusters.whitening.apply(rows), None
     if isinstance(pca, int) and pca > rows.shape[1]:
         raise InputError(f"--dim_pca {pca}: more than the features' {rows.shape[1]} dimensions")
-    return prepare(rows, AUTO if pca is None else pca).apply(rows)
+    pca = AUTO if pca is None else pca
+    whitening = prepare(rows, pca)
+    return whitening.apply(rows), remark(pca, whitening.components, *rows.shape)
 
 
 def cluster_of_each(

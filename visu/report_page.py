@@ -194,7 +194,12 @@ def _finished_clusters(run: Run) -> dict[str, Any]:
     if not run.metrics or not run.epochs or run.epochs[-1] <= run.metrics[-1]["epoch"]:
         return {}
     assignment, labels = run.assignment(run.epochs[-1]), run.images.labels
-    found = size_metrics(assignment[assignment >= 0], run.metrics[-1].get("clusters", 0))
+    kept = assignment[assignment >= 0]
+    # PIC finds another number of clusters each time, none of them empty
+    pic = run.settings.get("clustering") == "PIC"
+    found = size_metrics(kept, 0 if pic else run.metrics[-1].get("clusters", 0))
+    if pic:
+        found["clusters"] = found["nonempty_clusters"]
     before = run.assignment(run.epochs[-2]) if len(run.epochs) > 1 else None
     found["nmi_previous"] = None if before is None else nmi(assignment, before)
     if labels is not None:

@@ -1,5 +1,6 @@
 """Settings of main.py over seeds: trained once, measured, compared."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -26,9 +27,10 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
     command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
     command += ["--seeds", "1", "2"]
     benchmark.main(benchmark.parse_args(command))
-    lines = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    keys = [json.loads(line)[0] for line in lines]
     names = ["pixels", "untrained", "slow", "quick"]
-    assert [line[:2] for line in lines] == [[name, seed] for seed in (1, 2) for name in names]
+    assert [(key[1], key[3]) for key in keys] == [(name, n) for n in (1, 2) for name in names]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.jsonl"]
     shown = capsys.readouterr().out
     for name in names:
@@ -36,6 +38,32 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
     monkeypatch.setattr(learned, "measure", lambda *_: pytest.fail("measured again"))
     benchmark.main(benchmark.parse_args(command))
     assert capsys.readouterr().out == shown[shown.index("| |") :]
+    settings.write_text(f"slow: {FLAGS} --lr 0.001\nquick: {FLAGS} --lr 0.02\n")
+    with pytest.raises(pytest.fail.Exception, match="measured again"):  # other flags
+        benchmark.main(benchmark.parse_args(command))
+
+
+def test_a_stopped_run_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    for split in ("train", "val"):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 12, ord(label))
+    args = argparse.Namespace(data=tmp_path / "data")
+    whole = learned.main.main
+
+    def stopped(run_args: argparse.Namespace) -> None:
+        whole(argparse.Namespace(**{**vars(run_args), "epochs": 1}))
+
+    monkeypatch.setattr(learned.main, "main", stopped)
+    with pytest.raises(InputError, match="the run was stopped; the same command resumes it"):
+        learned.measure(args, "name", f"{FLAGS} --epochs 2", 1, tmp_path / "exp")
+    assert (tmp_path / "exp" / "checkpoint.pth.tar").exists()
+
+
+def test_settings_of_several_networks_are_bad_input(tmp_path: Path) -> None:
+    args = argparse.Namespace(data=tmp_path, settings=tmp_path / "settings.txt")
+    with pytest.raises(InputError, match="its settings differ in --arch, --sobel or --size"):
+        learned.check_same_network(args, {"a": "--size 32", "b": "--size 64"})
 
 
 @pytest.mark.parametrize("content", ["", "lr 0.1\n", "name:\n"])

@@ -74,7 +74,7 @@ def test_auto_whitens_as_the_number_itself_does() -> None:
 @pytest.mark.parametrize("call", [preprocess_features, Kmeans(3).cluster, PIC().cluster])
 def test_functions_warn_of_few_rows_for_a_default_that_nobody_chose(call) -> None:  # type: ignore[no-untyped-def]
     x, _ = gaussians(400, 3, dim=64)
-    with pytest.warns(UserWarning, match="400 rows whitened to 256 dimensions tend to noise"):
+    with pytest.warns(UserWarning, match="400 rows whitened to 64 dimensions tend to noise"):
         call(x)
 
 
@@ -84,6 +84,18 @@ def test_a_number_that_was_chosen_is_not_warned_of(pca: int | str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         preprocess_features(x, pca)  # type: ignore[arg-type]
+
+
+def test_few_dimensions_are_not_warned_of() -> None:
+    x, _ = gaussians(300, 3, dim=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        preprocess_features(x)  # "auto" takes all 16, too
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    x, _ = gaussians(300, 3)
+    np.testing.assert_array_equal(preprocess_features(x, np.int64(8)), preprocess_features(x, 8))  # type: ignore[arg-type]
 
 
 def test_many_rows_are_not_warned_of() -> None:
@@ -98,7 +110,7 @@ def test_twenty_rows_a_dimension_are_enough() -> None:
     assert not is_noisy(2000, 100)
 
 
-@pytest.mark.parametrize("pca", [-1, 1.5, "many"])
+@pytest.mark.parametrize("pca", [-1, 1.5, "many", True])
 def test_an_odd_number_of_dimensions_is_an_error(pca: object) -> None:
     with pytest.raises(ValueError, match="auto"):
         preprocess_features(np.ones((4, 3), np.float32), pca)  # type: ignore[arg-type]

@@ -78,9 +78,16 @@ def test_of_equally_frequent_labels_the_nearest_wins() -> None:
     assert nearest(rows, labels, query, 99) == [7], "more than there are rows"
 
 
-def test_the_probe_takes_labels_that_occur_once() -> None:
-    labels = np.array([*LABELS[:-1], "yak"])
-    assert (linear_probe(blobs(0), labels, blobs(1)) == LABELS).mean() > 0.9
+@pytest.mark.parametrize("few", [[1], [2, 2], [3, 1, 2, 4]])
+def test_the_probe_takes_labels_of_few_rows(few: list[int]) -> None:
+    rare = np.repeat([f"rare {n}" for n in range(len(few))], few)
+    labels = np.array([*LABELS[: len(LABELS) - len(rare)], *rare])
+    assert (linear_probe(blobs(0), labels, blobs(1)) == LABELS).mean() > 0.8
+
+
+def test_the_probe_takes_few_rows_of_many_labels() -> None:
+    labels = np.arange(120) // 4
+    assert linear_probe(blobs(0), labels, blobs(1)).shape == (120,)
 
 
 def test_pixels_are_box_resized() -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from evaluation.learned import measures
 from evaluation.verdict import (
     BETTER,
     UNCLEAR,
@@ -101,6 +102,19 @@ RESULTS = {
     "untrained": found(0.6, 0.7, 0.75, 0.2),
     "trained": found(0.8, 0.6, 0.7, 0.2),
 }
+
+
+def test_a_network_made_worse_is_called_worse_and_the_same_one_unchanged() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    centres = 3 * rng.standard_normal((4, 12))
+    rows = centres[labels] + rng.standard_normal((400, 12))
+    worse = rows + 12 * rng.standard_normal(rows.shape)
+    good, bad = (
+        measures(each[:200], labels[:200], each[200:], labels[200:], k=8) for each in (rows, worse)
+    )
+    assert {name: verdict(good[name], bad[name]) for name in good} == dict.fromkeys(good, WORSE)
+    assert {verdict(good[name], good[name]) for name in good} == {UNCLEAR}
 
 
 def test_each_network_is_seen_in_its_better_view() -> None:

@@ -171,7 +171,7 @@ def test_the_loss_equals_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("flags", "components", "remark"),
     [
-        ([], 16, "whitened to 16 dimensions: 600 images are too few for the paper's 256"),
+        ([], 16, "whitened to 16 dimensions: 600 rows are too few for the paper's 256"),
         (["--dim_pca", "20"], 20, ""),
         (["--pca", "31"], 31, "clusters of 600 rows whitened to 31 dimensions tend to noise"),
         (["--dim_pca", "0"], 0, ""),
@@ -257,6 +257,7 @@ BAD = {
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
     "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1' is not a whole number of 0",
+    "x.npy --k 2 --pca 5 --no-pca": "argument --no-pca: not allowed with argument --dim_pca/--pca",
     "x.npy --k 2 --out {}/a.csv": "--out {}/a.csv: --names and a table (.csv or .parquet) go",
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
     "x.npy --k 2 --out {}/a.csv --names {}/short.txt": "short.txt: has 2 lines for 20 rows",

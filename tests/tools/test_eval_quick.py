@@ -86,7 +86,8 @@ def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colo
     args = argparse.Namespace(workers=0, verbose=False)
     by_network = eval_quick.embed_by(tiny(), 32, select_compute("cpu", "fp32"), args)
     for embed in (by_network, eval_quick.embed_pixels(32, args)):
-        found = eval_quick.judge(embed, train, val, k=2, seed=0)
+        found, readable = eval_quick.judge(embed, train, val, k=2, seed=0)
+        assert readable == 40
         if by_colour:
             assert found["linear"].all()
             assert found["plain_1nn"].all()
@@ -107,6 +108,21 @@ def test_fewer_images_than_clusters_are_bad_input(
         path.unlink()
     command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
     with pytest.raises(InputError, match=r"8 readable images, fewer than the run's 9 clusters"):
+        eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_readable_images_is_bad_input(
+    tmp_path: Path, train: Callable[..., Path], split: str
+) -> None:
+    for each in ("train", "val"):
+        for label in "ab":
+            write_images(tmp_path / "data" / each / label, 6)
+    folder = train(tmp_path / "data" / "train")
+    for path in (tmp_path / "data" / split).rglob("*.png"):
+        path.write_bytes(b"no image")
+    command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
+    with pytest.raises(InputError, match=f"{split}: .*readable image"):
         eval_quick.main(eval_quick.parse_args([*command, "--workers", "0"]))
 
 

@@ -142,7 +142,7 @@ def test_tsne_keeps_groups_apart() -> None:
     rng = np.random.default_rng(0)
     group = np.arange(160) // 20
     rows = (10 * rng.normal(size=(8, 20))[group] + rng.normal(size=(160, 20))).astype(np.float16)
-    xy = feature_map.place(feature_map.whiten(rows, None, None), "tsne", seed=0)
+    xy = feature_map.place(feature_map.whiten(rows, None, None)[0], "tsne", seed=0)
     apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (group[apart.argmin(axis=1)] == group).mean() > 0.95
@@ -158,7 +158,7 @@ def test_the_map_shows_the_space_that_was_clustered_or_another_one() -> None:
         (None, None, 8), (None, 0, 30),
     ]  # fmt: skip
     for found, pca, dimensions in cases:
-        assert feature_map.whiten(rows, found, pca).shape == (100, dimensions)
+        assert feature_map.whiten(rows, found, pca)[0].shape == (100, dimensions)
 
 
 @pytest.mark.parametrize(
