@@ -54,7 +54,7 @@ def test_given_moments_lead_to_the_same_clusters() -> None:
 
 def test_pic_finds_clear_clusters_and_their_number() -> None:
     features, truth = blobs()
-    clustering = PIC(sigma=1)
+    clustering = PIC(sigma=1, pca=256)
     assert clustering.cluster(features) == 0
     found = clustering.assignments
     assert found.shape == (300,)
@@ -68,7 +68,7 @@ def test_pic_finds_clear_clusters_and_their_number() -> None:
 
 def test_pic_centroids_are_the_means_of_the_clusters() -> None:
     features, _ = blobs()
-    clustering = PIC(sigma=1)
+    clustering = PIC(sigma=1, pca=256)
     clustering.cluster(features)
     x = preprocess_features(features)
     means = [x[members].mean(axis=0) for members in clustering.images_lists]
@@ -78,7 +78,7 @@ def test_pic_centroids_are_the_means_of_the_clusters() -> None:
 def test_pic_joins_points_without_affinity_to_their_nearest_neighbours() -> None:
     features, _ = blobs()
     features[:3] += [[0, 90, 0, 0], [0, 0, 90, 0], [0, 0, 0, 90]]  # exp(−d/σ²) underflows to 0
-    alone, joined = (PIC(sigma=0.02, distribute_singletons=join) for join in (False, True))
+    alone, joined = (PIC(sigma=0.02, distribute_singletons=join, pca=256) for join in (False, True))
     for clustering in (alone, joined):
         clustering.cluster(features)
     assert [len(c) for c in alone.images_lists].count(1) == 3
@@ -89,7 +89,7 @@ def test_pic_joins_points_without_affinity_to_their_nearest_neighbours() -> None
 @pytest.mark.parametrize("clustering", [Kmeans(6, pca=None), PIC(sigma=1, pca=None)])
 def test_without_a_pca_rows_are_clustered_as_they_are(clustering: Kmeans | PIC) -> None:
     x = preprocess_features(blobs()[0])
-    whitened = Kmeans(6) if isinstance(clustering, Kmeans) else PIC(sigma=1)
+    whitened = Kmeans(6, pca=256) if isinstance(clustering, Kmeans) else PIC(sigma=1, pca=256)
     whitened.cluster(blobs()[0])
     clustering.cluster(x.astype(np.float64))
     np.testing.assert_array_equal(clustering.assignments, whitened.assignments)
@@ -130,7 +130,7 @@ def test_new_rows_go_to_the_nearest_centroid() -> None:
 )
 def test_pic_settings_out_of_range_raise(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PIC(**settings).cluster(blobs()[0])  # type: ignore[arg-type]
+        PIC(**settings, pca=256).cluster(blobs()[0])  # type: ignore[arg-type]
 
 
 def test_kmeans_finds_clear_clusters() -> None:
