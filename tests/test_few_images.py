@@ -13,6 +13,7 @@ import assign
 import extract_features
 from training.finished_run import read_run
 from visu import clusters, feature_map
+from visu.report_page import describe_run
 
 Train = Callable[..., Path]
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
@@ -22,7 +23,10 @@ def checkpoint_of(folder: Path) -> dict[str, Any]:
     return dict(torch.load(folder / "checkpoint.pth.tar", weights_only=True))
 
 
-@pytest.mark.parametrize("flags", ["", "--dim_pca auto", "--dim_pca 5 --final_dim_pca 7"])
+@pytest.mark.parametrize(
+    "flags",
+    ["", "--dim_pca auto", "--dim_pca 5 --final_dim_pca 7", "--clustering PIC --sigma 1"],
+)
 def test_a_finished_run_that_goes_on_trains_as_if_it_had_not_been_finished(
     tree: Path, train: Train, flags: str
 ) -> None:
@@ -34,6 +38,26 @@ def test_a_finished_run_that_goes_on_trains_as_if_it_had_not_been_finished(
     for epoch in range(4):
         name = f"assignments/epoch_{epoch:04d}.npy"
         np.testing.assert_array_equal(np.load(resumed / name), np.load(whole / name))
+
+
+@pytest.mark.parametrize("flags", ["--dim_pca auto", "--dim_pca 0"])
+def test_a_run_resumed_within_an_epoch_ends_with_the_same_weights(
+    tree: Path, train: Train, flags: str
+) -> None:
+    whole = train(tree, "--epochs", "2", "--checkpoints", "7", *flags.split(), exp="whole")
+    midway = whole / "checkpoints" / "checkpoint_1.pth.tar"
+    assert torch.load(midway, weights_only=True)["step"] == 2
+    rest = train(tree, "--epochs", "2", "--resume", str(midway), exp="rest")
+    assert_same_weights(rest / "checkpoint.pth.tar", whole / "checkpoint.pth.tar")
+
+
+def test_the_report_counts_the_clusters_that_pic_found_for_the_finished_network(
+    tree: Path, train: Train
+) -> None:
+    folder = train(tree, "--clustering", "PIC", "--sigma", "1")
+    found = len(set(read_run(folder).assignment(1).tolist()))
+    content = describe_run(read_run(folder), 10, 2, ())
+    assert (str(found), f"of {found} clusters not empty") in content["overview"]
 
 
 def test_the_checkpoint_keeps_the_number_that_auto_chose(tree: Path, train: Train) -> None:
