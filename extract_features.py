@@ -155,7 +155,7 @@ def describe_whitening(
     found = whitening.components
     if found < (auto_dim(count, dim) if wanted == AUTO else wanted):
         say(f"--whiten {wanted}: the rows have only {found} directions")
-    elif words := remark(wanted, found, count, dim):
+    if words := remark(wanted, found, count, dim):
         say(f"--whiten: {words}")
 
 
@@ -239,7 +239,8 @@ def whiten_by(text: str) -> int | str:
     try:
         return text if text == "checkpoint" else components(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, nor 'checkpoint'") from error
+        message = f"{error}, or checkpoint (without a value: as the last argument)"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

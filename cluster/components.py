@@ -59,7 +59,7 @@ def resolve(pca: Components, rows: int, dim: int) -> int:
         return fitting
     given = min(int(pca), dim)
     if isinstance(pca, _Unchosen) and is_noisy(rows, given) and given > fitting:
-        warnings.warn(f'{noise(rows, given)}; pca="auto" takes {fitting}', stacklevel=2)
+        warnings.warn(noise(rows, given, dim), stacklevel=2)
     return int(pca)
 
 
@@ -68,9 +68,12 @@ def is_noisy(rows: int, components: int) -> bool:
     return rows < ENOUGH * components
 
 
-def noise(rows: int, components: int) -> str:
-    """The warning where `is_noisy`."""
-    return f"clusters of {rows:,} rows whitened to {components} dimensions tend to noise"
+def noise(rows: int, components: int, dim: int) -> str:
+    """The warning where `is_noisy`, of rows of D dimensions."""
+    return (
+        f"clusters of {rows:,} rows whitened to {min(components, dim)} dimensions tend to noise; "
+        f"auto takes {auto_dim(rows, dim)}"
+    )
 
 
 def remark(pca: Components, components: int, rows: int, dim: int) -> str | None:
@@ -83,11 +86,11 @@ def remark(pca: Components, components: int, rows: int, dim: int) -> str | None:
         rows, dim: N and D of the features that it was fitted on.
     """
     if pca != AUTO:
-        return noise(rows, components) if is_noisy(rows, components) else None
+        return noise(rows, components, dim) if is_noisy(rows, components) else None
     if components == PCA:
         return None
     if components == dim:
-        return f"whitened to {components} dimensions: the features have no more"
+        return f"whitened to all {components} dimensions that the features have"
     return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
 
 
@@ -122,4 +125,5 @@ def components(text: str) -> Components:
     try:
         return cli.whole_number(0)(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, nor auto") from error
+        message = f"{text!r}: give auto, 0 or a number of dimensions"
+        raise argparse.ArgumentTypeError(message) from error

@@ -18,7 +18,7 @@ NAMES = {
     "1nn": "nearest neighbour",
     "nmi": "NMI, k = {labels} labels",
     "ari": "ARI, k = {labels} labels",
-    "nmi_k": "NMI, k = {k} of the run",
+    "nmi_k": "NMI, k = {k} as in the run",
 }  # of the lines of a table, in this order
 
 Measures = Mapping[str, Samples]
@@ -112,8 +112,10 @@ def summary(results: Mapping[str, Measures]) -> list[str]:
         for network, found in results.items()
     }
     return [
-        "Trained against untrained: " + _in_words(best["untrained"], best["trained"]),
-        "Trained against raw pixels: " + _in_words(best["pixels"], best["trained"]),
+        "Trained against untrained, each in its better view: "
+        + _in_words(best["untrained"], best["trained"]),
+        "Trained against raw pixels, each in its better view: "
+        + _in_words(best["pixels"], best["trained"]),
         "This is one run: another seed may give another result.",
     ]
 

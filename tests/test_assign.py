@@ -276,7 +276,7 @@ def test_malformed_clusters_end_in_one_line(
 BAD = {
     "": "{}/released.pth.tar: holds no clusters; give --recluster K to find K among these images",
     "--dim_pca 5": "--dim_pca 5: only --recluster whitens anew; add it",
-    "--recluster 3 --dim_pca x": "argument --dim_pca: 'x' is not a whole number of 0 or more, nor",
+    "--recluster 3 --dim_pca x": "argument --dim_pca: 'x': give auto, 0 or a number of",
     "--recluster 41": "--recluster 41: more clusters than the 40 images",
     "--recluster 1": "argument --recluster: '1' is not a whole number of 2 or more",
     "--recluster 3 --out {}/a.txt": "--out {}/a.txt: give a name that ends in .csv or .parquet",

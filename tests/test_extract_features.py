@@ -488,7 +488,7 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
         extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
     assert status.value.code == 2
     assert (
-        "is not a whole number of 0 or more, nor auto, nor 'checkpoint'" in capsys.readouterr().err
+        "give auto, 0 or a number of dimensions, or checkpoint (without a value" in capsys.readouterr().err
     )
 
 

@@ -137,7 +137,7 @@ def test_the_table_has_a_line_for_each_measure_in_each_view() -> None:
     assert lines[0].split() == ["pixels", "untrained", "trained"]
     assert lines[1].split() == ["linear", "probe", "0.500", "0.600", "0.800", "better"]
     assert sum("whitened to 28 dimensions" in line for line in lines) == 5
-    assert any(line.startswith("NMI, k = 50 of the run") for line in lines)
+    assert any(line.startswith("NMI, k = 50 as in the run") for line in lines)
     assert any(line.startswith("ARI, k = 10 labels") and "0.200 ± 0.002" in line for line in lines)
 
 

@@ -265,7 +265,9 @@ def test_too_many_dimensions_are_warned_of_once(
     with caplog.at_level("INFO", "deepcluster"):
         method.relabel(run)
         method.relabel(run)
-    assert caplog.messages == ["clusters of 40 rows whitened to 20 dimensions tend to noise"]
+    assert caplog.messages == [
+        "clusters of 40 rows whitened to 20 dimensions tend to noise; auto takes 3"
+    ]
 
 
 def test_clusters_that_are_only_normalised_are_kept_and_read_again(

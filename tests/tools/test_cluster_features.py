@@ -256,7 +256,7 @@ BAD = {
     "nan.pkl --k 2": "{}/nan.pkl: row 13 is not finite (NaN, infinite or too large)",
     "nan.npy --k 2": "{}/nan.npy: row 13 is not finite (NaN, infinite or too large)",
     "large.npy --k 2": "{}/large.npy: row 7 is not finite (NaN, infinite or too large)",
-    "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1' is not a whole number of 0",
+    "x.npy --k 2 --pca -1": "argument --dim_pca/--pca: '-1': give auto, 0 or a number",
     "x.npy --k 2 --pca 5 --no-pca": "argument --no-pca: not allowed with argument --dim_pca/--pca",
     "x.npy --k 2 --out {}/a.csv": "--out {}/a.csv: --names and a table (.csv or .parquet) go",
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
