@@ -487,9 +487,8 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as status:
         extract_features.parse_args(["m", "d", "--out", "o", "--whiten", text])
     assert status.value.code == 2
-    assert (
-        "give auto, 0 or a number of dimensions, or checkpoint (without a value" in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "give auto, 0 or a number of dimensions, or checkpoint (without a value" in error
 
 
 def test_many_processes_write_the_same_file_as_one(
