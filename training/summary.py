@@ -139,7 +139,7 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
-        ("NMI of the epochs' clusters to the folder labels", change("nmi_labels")),
+        ("epochs' NMI to folder labels", change("nmi_labels")),
     ]
 
 
