@@ -12,5 +12,6 @@ compared with a well-known library and with the hardware's limit. Imports any ro
     whitening.py    clusters of few images, by the dimensions of their whitening
     visu.py         gradient ascent on filters
     photos.py       the photographs
+    json_lines.py   the finished parts of a long benchmark
     timing.py       time, memory, the speed of a matrix product
 """

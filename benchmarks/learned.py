@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 import main
+from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import find_images
-from evaluation.verdict import COUNT, over_seeds, to_plain
+from evaluation.verdict import COUNT, keys_of, over_seeds, to_plain
 from models import untrained
 from system import flags as common
 from system.device import select_compute
@@ -48,15 +49,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for seed in args.seeds:
         for name in (PIXELS, UNTRAINED, *settings):
             flags = settings.get(name, first)
-            key = [str(args.data.resolve()), name, flags, seed]
+            key = json.dumps([str(args.data.resolve()), name, flags, seed])
             exp = args.out / f"{name}_{seed}".replace(" ", "_").replace("/", "_")
-            if json.dumps(key) not in done:
-                found = measure(args, name, flags, seed, exp)
-                with path.open("a") as file:
-                    file.write(json.dumps([key, found]) + "\n")
-                done[json.dumps(key)] = found
+            if key not in done:
+                done[key] = measure(args, name, flags, seed, exp)
+                append_line(path, [json.loads(key), done[key]])
             shutil.rmtree(exp, ignore_errors=True)
-            results[name, seed] = done[json.dumps(key)]
+            results[name, seed] = done[key]
     sys.stdout.write(table(results, list(settings), args.seeds) + "\n")
     return {"results": [[*key, found] for key, found in results.items()]}
 
@@ -67,11 +66,7 @@ def read_results(path: Path) -> dict[str, Figures]:
     Raises:
         InputError: the file is damaged.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    try:
-        return {json.dumps(key): found for key, found in map(json.loads, lines)}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: is damaged ({error}); remove its broken line") from error
+    return {json.dumps(key): found for key, found in read_lines(path, 2)}
 
 
 def run_args_of(args: argparse.Namespace, flags: str, *more: str) -> argparse.Namespace:
@@ -146,11 +141,7 @@ def table(results: Results, settings: list[str], seeds: list[int]) -> str:
 
 def best_mean(found: Figures, measured: str) -> float:
     """A figure of one network, in the view in which it is higher."""
-    return max(
-        figure["mean"]
-        for name, figure in found.items()
-        if name in (measured, f"plain_{measured}", f"whitened_{measured}")
-    )
+    return max(found[key]["mean"] for key in keys_of(measured))
 
 
 def read_settings(path: Path) -> dict[str, str]:

@@ -21,8 +21,7 @@ class Clusters:
         algorithm: name of the clustering's class, such as `Kmeans`.
         epoch: the features came from the network at the beginning of this epoch.
         whitening: of the features.
-        centroids: `(k, d) float32`, among the whitened (or only normalised)
-            features.
+        centroids: `(k, d) float32`, among the whitened (or only normalised) features.
     """
 
     algorithm: str

@@ -18,6 +18,7 @@ ENOUGH = 20  # rows for each component; with fewer, clusters tend to noise
 
 # Components that are wanted: a number, as many as `auto_dim` gives, or 0: L2 normalisation only
 Components = int | Literal["auto"]
+Container = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 class _Unchosen(int):
@@ -91,16 +92,6 @@ def remark(pca: Components, components: int, rows: int, dim: int) -> str | None:
         return None
     if components == dim:
         return f"whitened to all {components} dimensions that the features have"
-    return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
-
-
-Container = argparse.ArgumentParser | argparse._ArgumentGroup
-
-
-def why(components: int, rows: int, dim: int) -> str:
-    """Why `auto_dim` gives so many components for so many rows of D dimensions."""
-    if components == dim:
-        return f"whitened to {components} dimensions: the features have no more"
     return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
 
 

@@ -39,7 +39,7 @@ def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
 def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
     """The number and sizes of the non-empty clusters among k, of an assignment `(N,) int64` of one
     image or more."""
-    sizes = np.bincount(assignment, minlength=k)
+    sizes = np.bincount(assignment)
     sizes = sizes[sizes > 0]
     return {
         "clusters": k,
@@ -49,6 +49,26 @@ def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
             "median": float(np.median(sizes)),
             "largest": int(sizes.max()),
         },
+    }
+
+
+def clustering_metrics(
+    assignment: np.ndarray, previous: np.ndarray, labels: np.ndarray | None, k: int
+) -> dict[str, Any]:
+    """The numbers of k clusters in a line of `metrics.jsonl`.
+
+    Args:
+        assignment: `(N,) int64`, −1 for an image that was left out.
+        previous: the assignment before; if it is of other images, it is not compared.
+        labels: `(N,) int64`, if there are any.
+        k: number of clusters, empty ones included.
+    """
+    comparable = len(previous) == len(assignment)
+    return {
+        "nmi_previous": nmi(assignment, previous) if comparable else None,
+        "nmi_labels": None if labels is None else nmi(assignment, labels),
+        "purity": None if labels is None else purity(assignment, labels),
+        **size_metrics(assignment[assignment >= 0], k),
     }
 
 

@@ -54,11 +54,15 @@ def over_seeds(differences: np.ndarray) -> str:
     return BETTER if mean > 0 else WORSE
 
 
+def keys_of(name: str) -> list[str]:
+    """A measure's keys among the results of `measures`: one for each view, plain and whitened; the
+    linear probe has no views."""
+    return [name] if name == "linear" else [f"{view}_{name}" for view in VIEWS]
+
+
 def best_view(found: Measures, name: str) -> Samples:
     """The samples of a measure, in the view in which its mean is higher."""
-    if name in found:
-        return found[name]
-    return max((found[f"{view}_{name}"] for view in VIEWS), key=np.mean)
+    return max((found[key] for key in keys_of(name)), key=np.mean)
 
 
 def table(results: Mapping[str, Measures], k: int, labels: int, components: int) -> list[list[str]]:
@@ -73,14 +77,10 @@ def table(results: Mapping[str, Measures], k: int, labels: int, components: int)
     """
     rows = [["", *results, ""]]
     for name, words in NAMES.items():
-        title = words.format(k=k, labels=labels)
-        keys = {title: name}
-        if name not in results["trained"]:
-            whitened = f"  whitened to {components} dimensions"
-            keys = {title: f"plain_{name}", whitened: f"whitened_{name}"}
-        for each, key in keys.items():
+        titles = words.format(k=k, labels=labels), f"  whitened to {components} dimensions"
+        for title, key in zip(titles, keys_of(name), strict=False):
             change = verdict(results["untrained"][key], results["trained"][key])
-            rows.append([each, *(_figure(found[key]) for found in results.values()), change])
+            rows.append([title, *(_figure(found[key]) for found in results.values()), change])
     return rows
 
 

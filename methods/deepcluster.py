@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from cluster import components
 from cluster.clusters import Clusters
 from cluster.components import AUTO, PCA, Components
-from cluster.quality import nmi, purity, size_metrics
+from cluster.quality import clustering_metrics
 from cluster.sampler import ORDERS, cluster_weights
 from clustering import (
     CLUSTERINGS,
@@ -168,20 +168,13 @@ class DeepCluster:
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
-        assignment, clusters = self.assignment, self.clusters
-        assert clusters is not None
-        kept = assignment >= 0
-        comparable = len(self.previous) == len(assignment)
+        assert self.clusters is not None
+        has_loss = CLUSTERINGS[self.clusters.algorithm].has_loss
         return {
-            "kmeans_loss": self.clustering_loss
-            if CLUSTERINGS[clusters.algorithm].has_loss
-            else None,
+            "kmeans_loss": self.clustering_loss if has_loss else None,
             "ln_k": math.log(self.k),
-            "nmi_previous": nmi(assignment, self.previous) if comparable else None,
-            "nmi_labels": None if labels is None else nmi(assignment, labels),
-            "purity": None if labels is None else purity(assignment, labels),
-            **size_metrics(assignment[kept], self.k),
-            "unreadable": int((~kept).sum()),
+            **clustering_metrics(self.assignment, self.previous, labels, self.k),
+            "unreadable": int((self.assignment < 0).sum()),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,10 +41,9 @@ from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import write_text
 from system.progress import progress
-from visu.report_page import NAME, write_report
+from visu.report_page import NAME, QUICK, write_report
 
 BATCH = 256  # images at a time
-QUICK = "quick.json"
 
 # Images and their split's name → their rows `(M, D)`, and which can be read, `(N,) bool`
 Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]

@@ -10,7 +10,7 @@ import torch
 
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, auto_dim, remark
-from cluster.quality import describe_sizes, nmi, size_metrics
+from cluster.quality import clustering_metrics, describe_sizes
 from training.logs import NUMBERS
 from training.state import State
 
@@ -52,11 +52,11 @@ def describe_clusters(
         before: `(N,) int64`, the last epoch's assignment.
         labels: `(N,) int64` folder labels, if there are any.
     """
-    sizes = size_metrics(assignment[assignment >= 0], len(clusters.centroids))
-    known = "" if labels is None else f"NMI to the folder labels {nmi(assignment, labels):.3f}, "
-    still = f"{nmi(assignment, before):.3f}" if len(assignment) == len(before) else "–"
+    found = clustering_metrics(assignment, before, labels, len(clusters.centroids))
+    known = "" if labels is None else f"NMI to the folder labels {found['nmi_labels']:.3f}, "
     return (
-        f"{describe_sizes(sizes)}; {known}NMI to the last epoch's {still}; "
+        f"{describe_sizes(found)}; {known}NMI to the last epoch's "
+        f"{_number(found['nmi_previous'])}; "
         f"{_describe_dimensions(clusters, int((assignment >= 0).sum()))}"
     )
 

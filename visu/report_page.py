@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.checkpoint import read_checkpoint
-from cluster.quality import nmi, purity, size_metrics
+from cluster.quality import clustering_metrics
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -33,6 +33,7 @@ from visu.gallery import Gallery, make_gallery
 from visu.page import fill_template
 
 NAME = "report.html"
+QUICK = "quick.json"  # of tools.eval_quick
 CLUSTERS, IMAGES = 100, 10  # clusters with pictures, and pictures of each
 MOST_BINS = 24  # of the histogram of cluster sizes
 MOST_HISTOGRAMS = 20  # epochs with a histogram
@@ -149,13 +150,11 @@ def count_sizes(run: Run) -> dict[str, Any]:
         sizes[epoch] = found[found > 0]
     largest = max(int(found.max(initial=1)) for found in sizes.values())
     edges = np.unique(np.geomspace(1, largest + 1, MOST_BINS + 1).round().astype(np.int64))
-    known = {line["epoch"]: line.get("clusters") for line in run.metrics}
-    k = run.settings.get("nmb_cluster") if run.settings.get("clustering") == "Kmeans" else None
     epochs = [
         {
             "name": _name_epoch(run, epoch),
             "counts": np.histogram(found, edges)[0].tolist(),
-            "empty": (known.get(epoch) or k or len(found)) - len(found),
+            "empty": _cluster_count(run, epoch, len(found)) - len(found),
         }
         for epoch, found in sizes.items()
     ]
@@ -193,24 +192,23 @@ def _finished_clusters(run: Run) -> dict[str, Any]:
     the end."""
     if not run.metrics or not run.epochs or run.epochs[-1] <= run.metrics[-1]["epoch"]:
         return {}
-    assignment, labels = run.assignment(run.epochs[-1]), run.images.labels
-    kept = assignment[assignment >= 0]
-    # PIC finds another number of clusters each time, none of them empty
-    pic = run.settings.get("clustering") == "PIC"
-    found = size_metrics(kept, 0 if pic else run.metrics[-1].get("clusters", 0))
-    if pic:
-        found["clusters"] = found["nonempty_clusters"]
-    before = run.assignment(run.epochs[-2]) if len(run.epochs) > 1 else None
-    found["nmi_previous"] = None if before is None else nmi(assignment, before)
-    if labels is not None:
-        found |= {"nmi_labels": nmi(assignment, labels), "purity": purity(assignment, labels)}
-    return found
+    epoch, assignment = run.epochs[-1], run.assignment(run.epochs[-1])
+    before = run.assignment(run.epochs[-2]) if len(run.epochs) > 1 else np.empty(0, np.int64)
+    k = _cluster_count(run, epoch, len(np.unique(assignment[assignment >= 0])))
+    return clustering_metrics(assignment, before, run.images.labels, k)
+
+
+def _cluster_count(run: Run, epoch: int, nonempty: int) -> int:
+    """The number of clusters of an epoch, empty ones included; PIC has none of those."""
+    known = {line["epoch"]: line.get("clusters") for line in run.metrics}
+    k = run.settings.get("nmb_cluster") if run.settings.get("clustering") == "Kmeans" else None
+    return known.get(epoch) or k or nonempty
 
 
 def _learned(exp: Path) -> dict[str, Any] | None:
     """The table and summary of `tools.eval_quick`; None if it was not run."""
     try:
-        found = json.loads((exp / "quick.json").read_text(encoding="utf-8"))
+        found = json.loads((exp / QUICK).read_text(encoding="utf-8"))
         return {
             "epoch": int(found["protocol"]["epoch"]),
             "table": [[str(word) for word in row] for row in found["table"]],
