@@ -156,7 +156,7 @@ def describe_whitening(
     if found < (auto_dim(count, dim) if wanted == AUTO else wanted):
         say(f"--whiten {wanted}: the rows have only {found} directions")
     if words := remark(wanted, found, count, dim):
-        say(f"--whiten: {words}")
+        say(f"note: {words}")
 
 
 def is_done(file: Path, key: dict[str, Any], dim: int) -> bool:

@@ -164,7 +164,7 @@ class DeepCluster:
     def after_step(self, batch: Batch) -> None: ...
 
     def finish(self, run: Running) -> np.ndarray:
-        assignment, _, self.clusters = self._cluster(run, self.args.final_dim_pca)
+        assignment, _, self.clusters = self._cluster(run, self.args.final_dim_pca, quiet=True)
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Started by test_extract_features.py under torchrun: extract_features.py with the tiny network.
 
-Usage: sharded_extraction.py ARGUMENTS OF extract_features.py; then the same with `--whiten 6` into
+Usage: sharded_extraction.py ARGUMENTS OF extract_features.py; then the same with `--whiten` into
 the subfolder `white`.
 """
 
@@ -10,6 +10,7 @@ import sys
 from conftest import tiny
 
 import extract_features
+from cluster.components import AUTO
 from features import rows
 from models import MODELS
 from parallel import script
@@ -17,7 +18,7 @@ from parallel import script
 
 def main(args: argparse.Namespace) -> None:
     extract_features.main(args)
-    white = {"out": args.out / "white", "whiten": 6}
+    white = {"out": args.out / "white", "whiten": AUTO}
     extract_features.main(argparse.Namespace(**{**vars(args), **white}))
 
 

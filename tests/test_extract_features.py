@@ -186,7 +186,7 @@ def test_whitening_to_as_many_dimensions_as_suit_the_images(
 ) -> None:
     folder = extract(tree, "--whiten")
     assert rows_of(folder).shape == (40, 3)
-    assert "--whiten: whitened to 3 dimensions: 40 rows are too few" in capsys.readouterr().out
+    assert "note: whitened to 3 dimensions: 40 rows are too few" in capsys.readouterr().out
     told = results_of(folder)
     assert told["settings"]["key"]["whiten"] == "auto"
     assert told["results"]["whitened to"] == 3
@@ -515,5 +515,6 @@ def test_many_processes_write_the_same_file_as_one(
     for name in ("features.npy", "images.txt", "bad_images.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
     white = rows_of(tmp_path / "out" / "white")
-    alone = rows_of(extract(tree, *flags, "--whiten", "6", out="white"))
+    alone = rows_of(extract(tree, *flags, "--whiten", out="white"))
+    assert white.shape == alone.shape == (37, 3), "by all 37 rows, not by those of one process"
     np.testing.assert_allclose(white @ white.T, alone @ alone.T, atol=1e-4)

@@ -1,5 +1,6 @@
 """The dimensions of the whitening, from the flags of a run to every reader of its clusters."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from runs import assert_same_weights
 
 import assign
 import extract_features
+import hubconf
+from checkpoints.checkpoint import load_model
 from training.finished_run import read_run
 from visu import clusters, feature_map
 from visu.report_page import describe_run
@@ -110,3 +113,31 @@ def test_every_reader_takes_clusters_without_a_pca(tree: Path, train: Train) -> 
     assert (folder / "feature_map.html").exists()
     clusters.main(clusters.parse_args([str(folder), *CPU]))
     assert list(folder.glob("clusters_*"))
+
+
+def test_the_docs_snippet_and_the_hub_take_clusters_without_a_pca(tree: Path, train: Train) -> None:
+    folder = train(tree, "--final_dim_pca", "0")
+    model = str(folder / "checkpoint.pth.tar")
+    found = []
+    for image in sorted(tree.rglob("*.png")):
+        names = {"exp/001/checkpoint.pth.tar": model, "new.jpg": str(image), "(224)": "(32)"}
+        found.append(int(run_snippet(names)["cluster"]))
+    assert found == read_run(folder).assignment(1).tolist()
+
+    weights = hubconf._entry_point("tiny")(model).state_dict()
+    for name, weight in load_model(model).state_dict().items():
+        assert torch.equal(weights[name], weight), name
+
+
+def run_snippet(names: dict[str, str]) -> dict[str, Any]:
+    """The variables of docs/clustering.md's program, with these names in place of its own."""
+    page = (Path(__file__).parents[1] / "docs" / "clustering.md").read_text()
+    (code,) = (
+        part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "pca_matrix" in part
+    )
+    for old, new in names.items():
+        assert old in code
+        code = code.replace(old, new)
+    variables: dict[str, Any] = {}
+    exec(code, variables)
+    return variables

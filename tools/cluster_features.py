@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             if remark := clustering.remark():
-                sys.stdout.write(f"{remark}\n")
+                sys.stdout.write(f"note: {remark}\n")
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
             shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")

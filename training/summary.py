@@ -91,7 +91,7 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
         f"{_number(rate['training'], '.1f')} images/s",
     ]
     if metrics["knn_top1"] is not None:
-        lines.append(f"nearest neighbours classify right {_by_number(metrics['knn_top1'])}")
+        lines.append(f"nearest neighbours: {_by_number(metrics['knn_top1'])}")
     return "\n  ".join(lines)
 
 
@@ -161,7 +161,7 @@ def _number(value: float | None, form: str = ".3f") -> str:
 
 
 def _by_number(accuracies: dict[str, float]) -> str:
-    return ", ".join(f"{top1:.3f} (of {count})" for count, top1 in accuracies.items())
+    return ", ".join(f"accuracy {top1:.3f} (k = {count})" for count, top1 in accuracies.items())
 
 
 def _rate(images: int, seconds: float) -> float | None:
