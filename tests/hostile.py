@@ -103,7 +103,7 @@ def _by_hand(path: str) -> dict[str, bytes]:
         "INST": b"(" + argument + f"i{OS}\nmkdir\n.".encode(),
         "OBJ": b"(" + mkdir + argument + b"o.",
         "STACK_GLOBAL": text(OS) + text("mkdir") + b"\x93" + argument + b"\x85R.",
-        "dotted name": b"\x80\x04" + text("pathlib") + text("os.mkdir") + b"\x93" + argument
+        "dotted name": b"\x80\x04" + text("shutil") + text("os.mkdir") + b"\x93" + argument
         + b"\x85R.",
         "NEWOBJ": b"\x80\x02cbuiltins\nlist\n" + mapped + b"\x81\x85R.",
         "NEWOBJ_EX": b"\x80\x04cbuiltins\nlist\n" + mapped + b"}\x92\x85R.",

@@ -30,7 +30,9 @@ def test_an_image_opens_by_index_and_says_where_it_is(tree: Path) -> None:
 def test_an_image_that_cannot_be_opened_has_a_one_line_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     images = image_list(tmp_path / "pipe.png", tmp_path / "gone.png", "null\0byte.png")
-    for index, reason in enumerate(("is a pipe", "No such file or directory$", "embedded null")):
+    for index, reason in enumerate(
+        ("is a pipe", "No such file or directory$", r"(\w+: )?embedded null")
+    ):
         with pytest.raises(UnreadableImageError, match=f"^{reason}"):
             images.open(index)
 
