@@ -15,13 +15,14 @@ from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 
-from parallel.collectives import all_reduce, uses_gpus, world_size
-from system.errors import Stopped
+from parallel.collectives import all_reduce, rank, uses_gpus, world_size
+from system.errors import Fault, Stopped
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
 ONE_SIGNAL = 1.0  # seconds; a launcher and Slurm may both send the same one
+LONGEST_WAIT = 5.0  # seconds, after a signal, for a batch that other processes wait for, too
 _OVER = b"\0"  # not a signal's number
 STEPS_BETWEEN_QUESTIONS = 20  # on GPUs, where each question waits for the device
 
@@ -61,6 +62,30 @@ class Stopping:
         if asked and self.asked is None:
             self.asked = "a signal to another process"
         return bool(asked)
+
+    def while_waiting(self, save: Callable[[], None]) -> Callable[[float], None]:
+        """A function to call with the seconds that a process has waited for a training batch.
+
+        Args:
+            save: saves a checkpoint; called before Stopped is raised in a single process. Several
+                processes can't save: the others may wait in the step for this one.
+
+        The function raises Stopped or, with several processes, Fault after some seconds.
+        """
+
+        def follow(seconds: float) -> None:
+            if self.asked is None:
+                return
+            if world_size() == 1:
+                save()
+                self.check()
+            elif seconds > LONGEST_WAIT:
+                raise Fault(
+                    f"{self.asked} came while process {rank()} waited for images; to resume from "
+                    "the last checkpoint: the same command with --resume auto"
+                )
+
+        return follow
 
     def receive(self, number: int) -> None:
         """Note the first signal; end the process at the second."""
