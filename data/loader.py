@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from data.parcel import WAYS_OUT, Parcel, describe_room
+from data.parcel import FEWER, WAYS_OUT, Parcel, describe_room
 from parallel.collectives import rank, world_size
 from system import cli
 from system.errors import Fault
@@ -51,6 +51,7 @@ class Loader(DataLoader[T]):
         self._while_waiting, self._pin = while_waiting, pin
         self._workers: list[Any] = []
         self._reader: _Reader | None = None
+        self._warned = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._reader = reader = self._start_reader()
@@ -71,25 +72,25 @@ class Loader(DataLoader[T]):
         if self._reader is not None:
             self._reader.join()  # an iteration that was left early reads its last batch
         gpu = torch.cuda.current_device() if self._pin else None
-        reader = _Reader(self._start_workers(), gpu)
+        reader = _Reader(self._start_workers(), gpu, self._warn)
         reader.start()
         return reader
 
     def _start_workers(self) -> Iterator[Any]:
         if self.num_workers == 0:
             return super().__iter__()
-        tempfile.gettempdir()  # fail early: workers need it
         before = multiprocessing.active_children()
         try:
+            _check_resources(self.num_workers)
             with _without_handler():
                 return super().__iter__()
         except OSError as error:
-            reason = error.strerror or str(error)
+            if error.errno == errno.ENOENT:
+                raise  # no temporary folder
+            reason = f"{error.strerror}; {FEWER}"
             if error.errno == errno.ENOSPC:
-                reason += f": {describe_room()}"
-            raise Fault(
-                f"--workers {self.num_workers}: cannot start them: {reason}; {WAYS_OUT}"
-            ) from error
+                reason = f"{describe_room()}; {WAYS_OUT}"
+            raise Fault(f"--workers {self.num_workers}: cannot start them: {reason}") from error
         except RuntimeError:
             self._check_workers()
             raise
@@ -117,6 +118,11 @@ class Loader(DataLoader[T]):
             _say(f"images come again after {time.monotonic() - start:.0f} s")
         return batch
 
+    def _warn(self, obstacle: str) -> None:
+        if not self._warned:
+            self._warned = True
+            cli.warn(f"batches travel through pipes, which is slower: {obstacle}")
+
     def _check_workers(self) -> None:
         for worker in self._workers:
             if worker.exitcode:
@@ -134,14 +140,16 @@ class _Reader(threading.Thread):
 
     Args:
         gpu: the GPU that batches are pinned for, if any.
+        on_obstacle: called with the reason why a batch was not in shared memory.
     """
 
-    def __init__(self, batches: Iterator[Any], gpu: int | None) -> None:
+    def __init__(
+        self, batches: Iterator[Any], gpu: int | None, on_obstacle: Callable[[str], None]
+    ) -> None:
         super().__init__(daemon=True)  # a read from a dead disk may never return
-        self._batches, self._gpu = batches, gpu
+        self._batches, self._gpu, self._on_obstacle = batches, gpu, on_obstacle
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        self._warned = False
 
     def ask(self) -> None:
         self._asked.put(True)
@@ -171,11 +179,22 @@ class _Reader(threading.Thread):
 
     def _open(self, batch: Any) -> Any:
         if isinstance(batch, Parcel):
-            if batch.obstacle and not self._warned:
-                self._warned = True
-                cli.warn(f"batches travel through pipes, which is slower: {batch.obstacle}")
+            if batch.obstacle:
+                self._on_obstacle(batch.obstacle)
             batch = batch.open()
         return batch if self._gpu is None else batch.pin_memory()
+
+
+def _check_resources(workers: int) -> None:
+    """Fail early, and not in the middle of torch's work: workers need a temporary folder, and
+    queues, which are in shared memory.
+
+    Raises:
+        OSError: there is no room, for example.
+    """
+    tempfile.gettempdir()
+    queues = [multiprocessing.Queue() for _ in range(workers + 2)]
+    del queues
 
 
 @contextlib.contextmanager
@@ -194,7 +213,7 @@ def _describe_death(pid: int, code: int) -> str:
         return f"a process that reads images (pid {pid}) ended with status {code}"
     name = signal.Signals(-code).name
     why = {
-        "SIGKILL": f", as the kernel does when memory runs out; {WAYS_OUT}",
+        "SIGKILL": f", as the kernel does when memory runs out; {FEWER}",
         "SIGBUS": f", as when shared memory runs out: {describe_room()}; {WAYS_OUT}",
     }
     return f"a process that reads images (pid {pid}) was killed by {name}{why.get(name, '')}"

@@ -17,11 +17,9 @@ from data.batch import Batch, collate
 from system.files import in_words
 
 SHARED = Path("/dev/shm")
-SPARE = 1 << 20  # bytes of it that are left to others, such as the semaphores of new workers
-WAYS_OUT = (
-    "give fewer --workers or a smaller --batch, or a container more memory (docker: --shm-size or "
-    "--ipc=host)"
-)
+SPARE = 1 << 20  # bytes of it that are left to the queues of new workers, and to others
+FEWER = "give fewer --workers or a smaller --batch"
+WAYS_OUT = f"give a container more with --shm-size or --ipc=host, or {FEWER}"
 
 
 class Parcel(NamedTuple):

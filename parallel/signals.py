@@ -63,15 +63,15 @@ class Stopping:
             self.asked = "a signal to another process"
         return bool(asked)
 
-    def while_waiting(self, save: Callable[[], None]) -> Callable[[float], None]:
-        """A function to call with the seconds that a process has waited for a training batch.
+    def while_waiting(self) -> Callable[[float], None]:
+        """A function for loaders, which they call with the seconds of a wait for a batch: `check`.
+        With several processes, use it within `together`."""
+        return lambda seconds: self.check()
 
-        Args:
-            save: saves a checkpoint; called before Stopped is raised in a single process. Several
-                processes can't save: the others may wait in the step for this one.
-
-        The function raises Stopped or, with several processes, Fault after some seconds.
-        """
+    def while_waiting_to_train(self, save: Callable[[], None]) -> Callable[[float], None]:
+        """Such a function for batches that all processes train on together. In a single process it
+        calls `save` before it raises Stopped. One of several can't save, because the others may
+        already be in the step; it raises Fault."""
 
         def follow(seconds: float) -> None:
             if self.asked is None:

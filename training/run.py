@@ -148,7 +148,7 @@ class Run:
         Raises:
             InputError: a loss, a gradient or a weight is NaN or infinite.
             Stopped: a signal came, and a checkpoint was saved.
-            Fault: a worker was killed, or a signal came while one of several processes had no batch.
+            Fault: a worker was killed, or a signal came while one of several processes waited.
         """
         self._begin_epoch()
         self._draws.start_epoch(self.epoch, order, first_batch=self.step)
@@ -226,10 +226,10 @@ class Run:
         central = ImageDataset(self.images, central_crop(args.size), args.seed, args.decode)
         augmented = ImageDataset(self.images, self.method.view(args.size), args.seed, args.decode)
         draws = EpochBatches(args.batch, rank(), world_size())
-        follow = self.stopping.while_waiting(self._save_in_epoch)
-        to_train = make_loader(augmented, draws, args.workers, device, follow)
-        follow = lambda seconds: self.stopping.check()  # noqa: E731
+        follow = self.stopping.while_waiting()
         in_order = load_in_order(central, args.batch, args.workers, device, self.shard, 0, follow)
+        follow = self.stopping.while_waiting_to_train(self._save_in_epoch)
+        to_train = make_loader(augmented, draws, args.workers, device, follow)
         return in_order, to_train, draws
 
     def _begin_epoch(self) -> None:
