@@ -79,6 +79,7 @@ class Loader(DataLoader[T]):
     def _start_workers(self) -> Iterator[Any]:
         if self.num_workers == 0:
             return super().__iter__()
+        self._check_workers()
         before = multiprocessing.active_children()
         try:
             _check_resources(self.num_workers)
@@ -113,6 +114,8 @@ class Loader(DataLoader[T]):
             if self._workers and isinstance(error, (OSError, EOFError, RuntimeError)):
                 time.sleep(LOOK)  # a worker that dies can be noticed before its end
                 self._check_workers()
+            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+                raise Fault(f"memory ran out while images were read; {FEWER}") from error
             raise error
         if said:
             _say(f"images come again after {time.monotonic() - start:.0f} s")
@@ -124,9 +127,11 @@ class Loader(DataLoader[T]):
             cli.warn(f"batches travel through pipes, which is slower: {obstacle}")
 
     def _check_workers(self) -> None:
-        for worker in self._workers:
-            if worker.exitcode:
-                raise Fault(_describe_death(worker.pid, worker.exitcode))
+        dead = [worker for worker in self._workers if worker.exitcode]
+        if dead:
+            for worker in self._workers:  # they may wait for a lock of the dead one
+                worker.kill()
+            raise Fault(_describe_death(dead[0].pid, dead[0].exitcode))
 
     def _place(self, number: int) -> str:
         """Where the images of a batch are: its first one, if it has any."""
