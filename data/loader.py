@@ -116,7 +116,10 @@ class Loader(DataLoader[T]):
                 self._check_workers()
             if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
                 raise Fault(f"memory ran out while images were read; {FEWER}") from error
-            raise error
+            try:
+                raise error
+            finally:
+                del error, answer  # a circle through this frame would keep the workers
         if said:
             _say(f"images come again after {time.monotonic() - start:.0f} s")
         return batch
@@ -181,6 +184,7 @@ class _Reader(threading.Thread):
                 answer = None, error
             self._answers.put(answer)
             del answer  # the memory of a batch
+        del self._batches, self._on_obstacle  # a circle through the loader
 
     def _open(self, batch: Any) -> Any:
         if isinstance(batch, Parcel):

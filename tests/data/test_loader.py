@@ -209,7 +209,7 @@ def scripts(tree: Path, trained: Path, tmp_path: Path) -> dict[ModuleType, list[
     return {
         main: [tree, *training.split(), "--exp", tmp_path / "exp"],
         extract_features: [model, tree, "--out", tmp_path / "rows", "--device", "cpu"],
-        assign: [model, tree, "--out", tmp_path / "assigned", "--device", "cpu"],
+        assign: [model, tree, "--out", tmp_path / "assigned.csv", "--device", "cpu"],
         eval_knn: ["--data", both, "--model", model, "--device", "cpu"],
         eval_linear: ["--data", both, "--model", model, "--conv", 1, "--device", "cpu"],
         prepare_data: [tree, tmp_path / "copy"],
