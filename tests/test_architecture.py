@@ -103,3 +103,13 @@ def test_files_are_short() -> None:
 def test_there_are_few_files_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 13
     assert len(list(ROOT.glob("*.sh"))) <= 8
+
+
+def test_every_loader_notices_faults_of_its_workers() -> None:
+    """Torch's waits for ever. `benchmarks` compares with it."""
+    makers = {
+        module
+        for module, path in MODULES.items()
+        if "DataLoader(" in path.read_text("utf-8") and room(module) != "benchmarks"
+    }
+    assert makers == {"data.loader"}
