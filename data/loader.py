@@ -138,7 +138,8 @@ class Loader(DataLoader[T]):
 
     def _place(self, number: int) -> str:
         """Where the images of a batch are: its first one, if it has any."""
-        draws = next(itertools.islice(iter(self.batch_sampler), number, None), [])
+        assert self.batch_sampler is not None
+        draws = next(itertools.islice(self.batch_sampler, number, None), [])
         images = self.dataset.images  # type: ignore[attr-defined]
         return f"{images.where(draws[0].image)} and others" if draws else str(images.root)
 
@@ -202,7 +203,7 @@ def _check_resources(workers: int) -> None:
         OSError: there is no room, for example.
     """
     tempfile.gettempdir()
-    queues = [multiprocessing.Queue() for _ in range(workers + 2)]
+    queues: list[Any] = [multiprocessing.Queue() for _ in range(workers + 2)]
     del queues
 
 

@@ -5,9 +5,9 @@ Torch would send it from a thread of the worker, where an error loses the batch.
 
 import pickle
 import shutil
+from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ FEWER = "give fewer --workers or a smaller --batch"
 WAYS_OUT = f"give a container more with --shm-size or --ipc=host, or {FEWER}"
 
 
-class Parcel(NamedTuple):
+@dataclass(frozen=True)
+class Parcel:
     """A packed `Batch`.
 
     Attributes:
@@ -37,21 +38,21 @@ class Parcel(NamedTuple):
 
     def open(self) -> Batch:
         """The batch, in the process that receives the parcel; once."""
-        pixels = self.pixels
-        shared = isinstance(pixels, bytes)
-        opened = pickle.loads(pixels) if shared else torch.from_numpy(pixels)
+        sent = self.pixels
+        opened = pickle.loads(sent) if isinstance(sent, bytes) else torch.from_numpy(sent)
         return Batch(opened, torch.from_numpy(self.index), self.unreadable)
 
 
 def collate_parcel(samples: list[tuple[int, Tensor | str]]) -> Parcel:
     """`collate` in a worker."""
     batch = collate(samples)
+    sent: bytes | np.ndarray
     try:
         check_room(batch.pixels.nbytes)
-        pixels, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
-    except (OSError, RuntimeError) as error:  # torch raises the latter if memory runs out
-        pixels, obstacle = batch.pixels.numpy(), str(error)
-    return Parcel(pixels, batch.index.numpy(), batch.unreadable, obstacle)
+        sent, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
+    except (OSError, RuntimeError) as error:  # torch raises the latter if there is no room
+        sent, obstacle = batch.pixels.numpy(), str(error)
+    return Parcel(sent, batch.index.numpy(), batch.unreadable, obstacle)
 
 
 def check_room(size: int) -> None:

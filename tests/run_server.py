@@ -116,7 +116,7 @@ def stall(paused: Path, number: int) -> None:
                 time.sleep(0.001)
         return opened(images, index)
 
-    ImageList.open = slow  # type: ignore[method-assign]
+    ImageList.open = slow  # type: ignore[method-assign, assignment]
 
 
 def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
