@@ -155,22 +155,26 @@ def test_a_disk_that_stalls_is_waited_for(
 ) -> None:
     expected = [batch.index.tolist() for batch in load(tree, workers)]
     monkeypatch.setattr(waiting, "LOOK", 0.02)
-    monkeypatch.setattr(waiting, "PATIENCE", 0.1)
-    back = tmp_path / "back"
+    stalled, back = tmp_path / "stalled", tmp_path / "back"
+    seen: list[list[int]] = []
     said: list[str] = []
 
     def wait() -> None:
+        stalled.touch()
         while not back.exists():
             time.sleep(0.001)
 
     def look(seconds: float) -> None:
+        if stalled.exists() and len(seen) == 2:
+            monkeypatch.setattr(waiting, "PATIENCE", 0.0)
         said.append(capsys.readouterr().err)
         if "no images" in said[-1]:
             back.touch()
 
     in_workers(monkeypatch, wait, index=19)
-    loaded = load(tree, workers, while_waiting=look)
-    assert [batch.index.tolist() for batch in loaded] == expected
+    for batch in load(tree, workers, while_waiting=look):
+        seen.append(batch.index.tolist())
+    assert seen == expected
     first, second = ("".join(said) + capsys.readouterr().err).splitlines()
     assert re.fullmatch(rf"no images for \d+ s; waiting for {tree}/b/006.png and others", first)
     assert re.fullmatch(r"images come again after \d+ s", second)
