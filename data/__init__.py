@@ -10,6 +10,8 @@ network input. Imports system/ and parallel/.
     decode.py                from bytes to RGB pixels: the one place that decodes
     transforms.py            every crop, once; pixels to network input
     loading.py               workers, batches, the order of an epoch; how images are decoded
+    loader.py                waiting for batches: killed workers, signals, disks that stall
+    parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
     batch.py                 Batch: pixels, indices, reasons for unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
     resized.py               images at a given long side, one per batch, for retrieval

@@ -27,3 +27,8 @@ def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:
         return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), torch.empty(0).long(), unreadable)
     indices, pixels = zip(*readable, strict=True)
     return Batch(torch.stack(pixels), torch.tensor(indices), unreadable)
+
+
+def blank_batch(size: int) -> Batch:
+    """A placeholder batch for a process without images: one black image, number −1, of weight 0."""
+    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})

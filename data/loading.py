@@ -8,14 +8,14 @@ new epoch with another order does not restart them.
 import argparse
 import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
@@ -27,6 +27,8 @@ from data.decode import (
     pixel_limit,
 )
 from data.images import ImageList
+from data.loader import Loader
+from data.parcel import collate_parcel
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
 from system import cli
@@ -137,21 +139,33 @@ class EpochBatches(Sampler[list[Draw]]):
 
 
 def make_loader(
-    dataset: ImageDataset, batches: EpochBatches, workers: int, device: torch.device
-) -> DataLoader[Batch]:
-    """A loader whose workers stay from one epoch to the next."""
+    dataset: Dataset[Any],
+    batches: EpochBatches,
+    workers: int,
+    device: torch.device,
+    while_waiting: Callable[[float], None] = lambda seconds: None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+) -> Loader[Any]:
+    """A loader whose workers stay from one epoch to the next.
+
+    Args:
+        dataset: its items may be anything if `collate_fn` is given; it has `images`.
+        while_waiting: called about twice a second while no batch comes, with the seconds of this
+            wait; may raise.
+        collate_fn: makes a batch of some items; None for a `Batch` of an `ImageDataset`'s.
+    """
     # The user has chosen the number of workers: no warning about it
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     options: dict[str, Any] = {
         "batch_sampler": batches,
         "num_workers": workers,
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
-        "pin_memory": device.type == "cuda",
         "persistent_workers": workers > 0,
         "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
         "generator": torch.Generator(),  # instead of draws from the global one
+        "collate_fn": collate_fn or (collate_parcel if workers > 0 else collate),
     }
-    return DataLoader(dataset, collate_fn=collate, **options)
+    return Loader(dataset, while_waiting=while_waiting, pin=device.type == "cuda", **options)
 
 
 def _start_worker(most_pixels: int, worker: int) -> None:
@@ -166,13 +180,15 @@ def load_in_order(
     device: torch.device,
     images: Sequence[int] | np.ndarray | None = None,
     epoch: int = 0,
-) -> DataLoader[Batch]:
+    while_waiting: Callable[[float], None] = lambda seconds: None,
+) -> Loader[Batch]:
     """A loader that goes through some images, or all, in their order, each time it is iterated.
 
     Args:
         epoch: a seed of the random crops.
+        while_waiting: see `make_loader`.
     """
     batches = EpochBatches(batch_size)
     chosen = range(len(dataset.images)) if images is None else images
     batches.start_epoch(epoch, np.array(chosen, np.int64))
-    return make_loader(dataset, batches, workers, device)
+    return make_loader(dataset, batches, workers, device, while_waiting)

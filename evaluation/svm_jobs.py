@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
 
+from system.errors import Fault
 from system.files import remove_leftovers
 from system.kept import ABSENT, Key, load_result, save_result
 from system.progress import progress
@@ -53,6 +55,9 @@ class Pieces:
             data: large arrays in it are shared between the processes.
             pieces: each piece's settings, by its name.
             common: settings of all pieces.
+
+        Raises:
+            Fault: a process was killed.
         """
         pieces = {name: {**settings, **common} for name, settings in pieces.items()}
         if self.folder is not None and self.folder.is_dir():
@@ -70,10 +75,16 @@ class Pieces:
         parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
         tasks = (delayed(_named)(name, work, data, pieces[name]) for name in missing)
         with progress(f"{self.name} {label}", len(missing), "pieces", self.verbose) as advance:
-            for name, result in parallel(tasks):
-                self.keep(name, pieces[name], result)
-                found[name] = result
-                advance(1)
+            try:
+                for name, result in parallel(tasks):
+                    self.keep(name, pieces[name], result)
+                    found[name] = result
+                    advance(1)
+            except BrokenExecutor as error:
+                raise Fault(
+                    f"one of --jobs {self.jobs} was killed, as the kernel does when memory runs "
+                    "out; give fewer"
+                ) from error
         return list(found.values())
 
     def kept(self, name: str, settings: Key) -> tuple[Result, str]:

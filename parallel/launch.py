@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from torch.distributed import run
@@ -23,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from parallel.heartbeat import OTHER_DIED, report_death
 from parallel.signals import SIGNALS
+from system import cli
 
 BAD_INPUT = 2  # exit status, see system/cli.py
 
@@ -33,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     launched = _Launched()
     launched.forward_signals()
+    try:
+        tempfile.gettempdir()  # torchrun needs it
+    except FileNotFoundError as error:
+        sys.stderr.write(f"launch.py: error: {cli.reason_of(error)}\n")
+        return BAD_INPUT
     try:
         run.run(_parse_args(argv))
     except ChildFailedError as failed:

@@ -15,13 +15,14 @@ from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 
-from parallel.collectives import all_reduce, uses_gpus, world_size
-from system.errors import Stopped
+from parallel.collectives import all_reduce, rank, uses_gpus, world_size
+from system.errors import Fault, Stopped
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
 ONE_SIGNAL = 1.0  # seconds; a launcher and Slurm may both send the same one
+LONGEST_WAIT = 5.0  # seconds, after a signal, for a batch that other processes wait for, too
 _OVER = b"\0"  # not a signal's number
 STEPS_BETWEEN_QUESTIONS = 20  # on GPUs, where each question waits for the device
 
@@ -61,6 +62,30 @@ class Stopping:
         if asked and self.asked is None:
             self.asked = "a signal to another process"
         return bool(asked)
+
+    def while_waiting(self) -> Callable[[float], None]:
+        """A function for loaders, which they call with the seconds of a wait for a batch: `check`.
+        With several processes, use it within `together`."""
+        return lambda seconds: self.check()
+
+    def while_waiting_to_train(self, save: Callable[[], None]) -> Callable[[float], None]:
+        """Such a function for batches that all processes train on together. In a single process it
+        calls `save` before it raises Stopped. One of several can't save, because the others may
+        already be in the step; it raises Fault."""
+
+        def follow(seconds: float) -> None:
+            if self.asked is None:
+                return
+            if world_size() == 1:
+                save()
+                self.check()
+            elif seconds > LONGEST_WAIT:
+                raise Fault(
+                    f"{self.asked} came while process {rank()} waited for images; to resume from "
+                    "the last checkpoint: the same command with --resume auto"
+                )
+
+        return follow
 
     def receive(self, number: int) -> None:
         """Note the first signal; end the process at the second."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from system.errors import InputError
+from system.errors import Fault, InputError
 from system.names import printable
 
 LONGEST_SILENCE = 20  # seconds; on a busy machine, ranks may start that far apart
@@ -99,30 +99,39 @@ def run(
 ) -> int:
     """Parse the flags, call `main`, and turn bad input into one line on stderr.
 
-    Returns the exit status: 0; 2 for bad input and for files and disks that fail; 130 for Ctrl-C;
-    141 if the reader of the output has gone.
+    Returns the exit status: 0; 2 for bad input and for a machine, files and disks that fail; 130
+    for Ctrl-C; 141 if the reader of the output has gone.
     """
     print_any_text()
     try:
-        main(parse_args(argv))
+        try:
+            main(parse_args(argv))
+        finally:
+            end_workers()  # before their loaders are freed, which would wait for them
         sys.stdout.flush()
-    except InputError as error:
+    except (InputError, Fault) as error:
         complain(f"{program()}: error: {error}")
         return 2
     except BrokenPipeError:
         close_stdout()
         return 141
     except OSError as error:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        complain(f"{program()}: error: {where}{error.strerror or error}")
+        complain(f"{program()}: error: {reason_of(error)}")
         close_stdout()
         return 2
     except KeyboardInterrupt:
         complain(f"{program()}: interrupted")
         return 130
-    finally:
-        _end_workers()
     return 0
+
+
+def reason_of(error: OSError) -> str:
+    """The file and the reason."""
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    reason = f"{where}{error.strerror or error}"
+    if "temporary directory" in reason:
+        reason += "; set TMPDIR to a folder that can be written"
+    return reason
 
 
 def program() -> str:
@@ -137,9 +146,10 @@ def _command() -> str:
     return f"python -m {module.name.removesuffix('.__main__')}" if module else program()
 
 
-def _end_workers() -> None:
+def end_workers() -> None:
     """Kill the loaders' workers that an error has left behind. Python would send them a signal that
-    they ignore (see `parallel.signals.ignore_signals`), and wait for ever."""
+    they ignore (see `parallel.signals.ignore_signals`), and wait for ever; torch waits 5 seconds
+    for each one that waits for a disk."""
     # joblib's workers are of another class: joblib reuses them, and ends them itself
     children = multiprocessing.active_children()
     workers = [child for child in children if isinstance(child, multiprocessing.Process)]

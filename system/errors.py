@@ -1,4 +1,4 @@
-"""The two exceptions that aren't bugs: the input is bad, or a signal came."""
+"""The exceptions that aren't bugs: the input is bad, the machine failed, or a signal came."""
 
 from system.names import printable
 
@@ -8,6 +8,14 @@ class InputError(ValueError):
 
     The message is one line: the flag or file, the value found, and what would be right. Scripts
     print only that line and exit with status 2 (see `cli.run`).
+    """
+
+
+class Fault(Exception):  # noqa: N818 (nothing is wrong with the program)
+    """The machine failed this process: memory ran out, or a worker was killed.
+
+    Scripts print the message, which is one line, and exit with status 2. Other ranks don't raise
+    it: they are ended when this process ends.
     """
 
 

@@ -10,7 +10,9 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         there for ever; "pause_in": [STAGE, 2] makes it create `folder`/paused when it reaches the
         stage for the second time, and wait until that file is gone. Options for all ranks: "beat",
         the seconds between two heartbeats; "silence", the seconds after which other ranks than 0
-        print an error; "print_buffers", which prints the sum of each buffer after every epoch.
+        print an error; "stall_at": [RANK, 7], with which this rank's seventh read of an image
+        creates `folder`/paused, and waits until that file is gone; "print_buffers", which prints
+        the sum of each buffer after every epoch.
     {"wait": [process IDs]}
         answers with the exit statuses once all have ended; −9 means SIGKILL, which a process also
         gets if it runs for minutes.
@@ -19,6 +21,7 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -28,7 +31,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from conftest import tiny
@@ -39,6 +42,7 @@ from torch import nn
 import main
 import training.run
 from cluster import pickles
+from data.images import ImageList
 from models import MODELS
 from parallel import heartbeat
 from parallel.collectives import broadcast_buffers
@@ -100,6 +104,21 @@ def note_stages(noted: mmap.mmap, request: dict[str, Any]) -> None:
     during("report", main, "write_report")
 
 
+def stall(paused: Path, number: int) -> None:
+    """Let this process's `number`-th read of an image, as from a slow disk, wait."""
+    reads = itertools.count(1)
+    opened = ImageList.open
+
+    def slow(images: ImageList, index: int) -> BinaryIO:
+        if next(reads) == number:
+            paused.touch()
+            while paused.exists():
+                time.sleep(0.001)
+        return opened(images, index)
+
+    ImageList.open = slow  # type: ignore[method-assign, assignment]
+
+
 def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
     """Count the changes to files below a folder: opening for writing, fsync, renaming, removing."""
 
@@ -145,6 +164,8 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     cli.LONGEST_SILENCE = request.get("silence", cli.LONGEST_SILENCE)
     if "print_buffers" in request:
         training.run.broadcast_buffers = broadcast_and_print
+    if rank == request.get("stall_at", [None])[0]:
+        stall(folder / "paused", request["stall_at"][1])
     if rank > 0:
         return cli.run(main.main, main.parse_args, request["start"])
     stage = shared(folder / "stage")

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -103,3 +104,14 @@ def test_files_are_short() -> None:
 def test_there_are_few_files_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 13
     assert len(list(ROOT.glob("*.sh"))) <= 8
+
+
+def test_every_loader_notices_faults_of_its_workers() -> None:
+    """Torch's waits for ever. `benchmarks` compares with it."""
+    makers = {
+        module
+        for module, path in MODULES.items()
+        if re.search(r"DataLoader\(|\(DataLoader\[", path.read_text("utf-8"))
+        and room(module) != "benchmarks"
+    }
+    assert makers == {"data.loader"}

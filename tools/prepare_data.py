@@ -11,7 +11,6 @@ files that are missing.
 
 import argparse
 import contextlib
-import functools
 import os
 import sys
 from collections import Counter
@@ -19,13 +18,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from data.loading import add_exif_flag, add_max_pixels_flag
+from data.loading import Draw, EpochBatches, add_exif_flag, add_max_pixels_flag, make_loader
 from system import cli, flags, kept
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers
@@ -51,15 +52,13 @@ class Copied:
 
 
 class Copies(Dataset[Copied]):
-    """Taking item `i`, in any process, copies image `i`."""
+    """Taking an item, in any process, copies its image."""
 
     def __init__(self, images: ImageList, target: Path, size: int, quality: int) -> None:
         self.images, self.target, self.size, self.quality = images, target, size, quality
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Copied:
+    def __getitem__(self, draw: Draw) -> Copied:
+        index = draw.image
         source, target = Path(self.images.where(index)), self.target / self.images.names[index]
         try:
             if _is_done(source, target):
@@ -110,13 +109,9 @@ def main(args: argparse.Namespace) -> None:
     with begin(args.target, settings):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
-        loader = DataLoader(
-            copies,
-            BATCH,
-            num_workers=workers,
-            collate_fn=list,
-            worker_init_fn=functools.partial(_start_worker, args.max_pixels),
-        )
+        batches = EpochBatches(BATCH)
+        batches.start_epoch(0, np.arange(len(images)))
+        loader = make_loader(copies, batches, workers, torch.device("cpu"), collate_fn=list)
         sums = Counter[str]()
         with progress("copying", len(images), "images") as advance:
             for batch in loader:
@@ -130,10 +125,6 @@ def main(args: argparse.Namespace) -> None:
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
             "above; repair or remove them, and start again"
         )
-
-
-def _start_worker(most_pixels: int, worker: int) -> None:
-    limit_pixels(most_pixels)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from checkpoints.folder import NEWEST
 from cluster.quality import group_by_cluster
+from data.batch import blank_batch
 from data.images import ImageList
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop
@@ -31,6 +32,7 @@ from parallel.collectives import (
     world_size,
 )
 from parallel.signals import Stopping
+from system import cli
 from system.device import Compute
 from system.progress import progress
 from system.results import plain_settings
@@ -95,6 +97,7 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        cli.end_workers()  # a worker may wait for a disk
         self.folder.__exit__(kind, error, trace)
 
     @property
@@ -145,6 +148,7 @@ class Run:
         Raises:
             InputError: a loss, a gradient or a weight is NaN or infinite.
             Stopped: a signal came, and a checkpoint was saved.
+            Fault: a worker was killed, or a signal came while one of several processes waited.
         """
         self._begin_epoch()
         self._draws.start_epoch(self.epoch, order, first_batch=self.step)
@@ -222,8 +226,11 @@ class Run:
         central = ImageDataset(self.images, central_crop(args.size), args.seed, args.decode)
         augmented = ImageDataset(self.images, self.method.view(args.size), args.seed, args.decode)
         draws = EpochBatches(args.batch, rank(), world_size())
-        in_order = load_in_order(central, args.batch, args.workers, device, self.shard)
-        return in_order, make_loader(augmented, draws, args.workers, device), draws
+        follow = self.stopping.while_waiting()
+        in_order = load_in_order(central, args.batch, args.workers, device, self.shard, 0, follow)
+        follow = self.stopping.while_waiting_to_train(self._save_in_epoch)
+        to_train = make_loader(augmented, draws, args.workers, device, follow)
+        return in_order, to_train, draws
 
     def _begin_epoch(self) -> None:
         method = self.method
@@ -260,9 +267,14 @@ class Run:
             number = self.state.iteration // self.args.checkpoints
             self.save(f"checkpoints/checkpoint_{number}.pth.tar")
         if self.stopping.agreed():
+            self._save_in_epoch()
+            self.stopping.check()
+
+    def _save_in_epoch(self) -> None:
+        """Save between two steps. Before the first one, there is nothing to save."""
+        if self.step > 0:
             self._pending.flush()
             self.save(NEWEST)
-            self.stopping.check()
 
     @contextlib.contextmanager
     def _timed(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -278,11 +290,6 @@ class Run:
     def _stop(self, batch: int, bad: np.ndarray) -> None:
         place = f"batch {batch} of the pass for epoch {self.epoch} (both from 0)"
         stop(f"the features became NaN or infinite in {place}", self.folder)
-
-
-def blank_batch(size: int) -> Batch:
-    """A placeholder batch for a process without images: one black image, number −1, of weight 0."""
-    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})
 
 
 def warn(warnings: Sequence[str]) -> None:

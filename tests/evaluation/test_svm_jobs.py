@@ -1,6 +1,8 @@
 """Work in pieces, with results that are kept."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation.svm_jobs import Pieces
+from system.errors import Fault
 
 done: list[int] = []
 
@@ -25,6 +28,11 @@ def in_process(data: np.ndarray, number: int) -> dict[str, Any]:
 
 DATA = np.arange(10.0)
 THREE: dict[str, dict[str, Any]] = {f"below/{n}": {"number": n} for n in (3, 1, 2)}
+
+
+def killed(data: np.ndarray, number: int) -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +113,8 @@ def test_processes_share_large_arrays() -> None:
     large = np.arange(200_000.0)  # 1.6 MB
     found = Pieces(None, {}, 2, False).results("", in_process, large, THREE)
     assert found == [{"shared": True, "value": float(n)} for n in (3, 1, 2)]
+
+
+def test_a_killed_process_is_a_fault() -> None:
+    with pytest.raises(Fault, match="one of --jobs 2 was killed, as the kernel does when memory"):
+        Pieces(None, {}, 2, False).results("", killed, DATA, THREE)

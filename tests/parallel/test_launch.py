@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,17 @@ def test_the_help_shows_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text.startswith("usage: python -m parallel.launch [")
     assert text.endswith("Details: docs/distributed.md\n")
+
+
+def test_no_temporary_folder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    monkeypatch.setattr(launch_module._Launched, "forward_signals", lambda launched: None)
+    assert launch_module.main(["script.py"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match("launch.py: error: No usable temporary directory .*; set TMPDIR to a", line)
 
 
 def test_processes_that_succeed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import main
 from checkpoints.folder import place_of
 from models import MODELS
 from parallel import signals as preemption
+from parallel.heartbeat import OTHER_DIED
 from parallel.signals import SIGNALS, Stopping, stop_on_signals
 from system.errors import InputError, Stopped
 
@@ -102,6 +103,60 @@ def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_pa
         time.sleep(1.5 * preemption.ONE_SIGNAL)
         os.kill(processes[0], signal.SIGINT)
     assert server.wait(processes) == [128 + signal.SIGINT]
+
+
+def test_one_signal_ends_a_run_that_waits_for_a_disk(
+    server: Server, tree: Path, tmp_path: Path
+) -> None:
+    """Each pass and each epoch reads 40 images, in batches of 8. The run keeps what it has done."""
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    for read, reached in ((93, (1, 0)), (50, (1, 1))):  # in features, and then in training
+        processes = server.start(tree, cut, stall_at=[0, read])
+        while not (cut / "paused").exists():
+            time.sleep(0.001)
+        os.kill(processes[0], signal.SIGTERM)
+        assert server.wait(processes) == [0]
+        assert output_of(cut).count("stopped by SIGTERM; to resume: the same command with") == 1
+        assert place(cut) == reached
+        (cut / "output_0").unlink()
+        (cut / "paused").unlink()
+    assert server.wait(server.start(tree, whole)) == [0]
+    assert server.wait(server.start(tree, cut)) == [0], output_of(cut)
+    assert_same(whole, cut)
+
+
+def test_one_signal_ends_processes_that_train_while_one_waits_for_a_disk(
+    server: Server, tree: Path, tmp_path: Path
+) -> None:
+    """The other one waits for its gradients, and can't save."""
+    processes = server.start(tree, tmp_path, ranks=2, stall_at=[1, 66], silence=0, beat=0.2)
+    while not (tmp_path / "paused").exists():
+        time.sleep(0.001)
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+    assert server.wait(processes) == [OTHER_DIED, 2]
+    (line,) = (tmp_path / "output_1").read_text().splitlines()
+    assert "error: SIGTERM came while process 1 waited for images; to resume from" in line
+    assert place(tmp_path) == (1, 0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_whose_worker_is_killed_ends(
+    server: Server, tree: Path, tmp_path: Path, ranks: int
+) -> None:
+    """The workers of the feature pass die while the epoch's batches are trained on."""
+    processes = server.start(
+        tree, tmp_path, ranks, workers=1, pause_in=["training", 1], silence=0, beat=0.2
+    )
+    while not (tmp_path / "paused").exists():
+        time.sleep(0.001)
+    pid = processes[-1]
+    for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+    (tmp_path / "paused").unlink()
+    assert server.wait(processes) == [OTHER_DIED, 2][-ranks:]
+    (line,) = (tmp_path / f"output_{ranks - 1}").read_text().splitlines()
+    assert "was killed by SIGKILL, as the kernel does when memory runs out; give fewer" in line
 
 
 def test_a_run_with_workers_that_fails_ends(server: Server, tree: Path, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A batch on its way from a worker: its pixels in shared memory, or else through the worker's pipe.
+
+Torch would send it from a thread of the worker, where an error loses the batch.
+"""
+
+import pickle
+import shutil
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batch import Batch, collate
+from system.files import in_words
+
+SHARED = Path("/dev/shm")
+SPARE = 1 << 20  # bytes of it that are left to the queues of new workers, and to others
+FEWER = "give fewer --workers or a smaller --batch"
+WAYS_OUT = f"give a container more with --shm-size or --ipc=host, or {FEWER}"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A packed `Batch`.
+
+    Attributes:
+        pixels: a pickled handle of shared memory, or the pixels themselves.
+        obstacle: the reason why they are not in shared memory, or "".
+    """
+
+    pixels: bytes | np.ndarray
+    index: np.ndarray
+    unreadable: dict[int, str]
+    obstacle: str = ""
+
+    def open(self) -> Batch:
+        """The batch, in the process that receives the parcel; once."""
+        sent = self.pixels
+        opened = pickle.loads(sent) if isinstance(sent, bytes) else torch.from_numpy(sent)
+        return Batch(opened, torch.from_numpy(self.index), self.unreadable)
+
+
+def collate_parcel(samples: list[tuple[int, Tensor | str]]) -> Parcel:
+    """`collate` in a worker."""
+    batch = collate(samples)
+    sent: bytes | np.ndarray
+    try:
+        check_room(batch.pixels.nbytes)
+        sent, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
+    except (OSError, RuntimeError) as error:  # torch raises the latter if there is no room
+        sent, obstacle = batch.pixels.numpy(), str(error)
+    return Parcel(sent, batch.index.numpy(), batch.unreadable, obstacle)
+
+
+def check_room(size: int) -> None:
+    """Check that shared memory has room for a batch of `size` bytes.
+
+    Raises:
+        OSError: it has not.
+    """
+    if SHARED.is_dir() and shutil.disk_usage(SHARED).free < size + SPARE:
+        raise OSError(f"{describe_room()}, and a batch needs {in_words(size)}; {WAYS_OUT}")
+
+
+def describe_room() -> str:
+    """The size of shared memory, and how much of it is free."""
+    room = shutil.disk_usage(SHARED)
+    return f"{SHARED} has {in_words(room.total)}, of which {in_words(room.free)} are free"
