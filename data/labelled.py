@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data.decode import EXIF
-from data.folder import Files, find_below
+from data.folder import FLAT, Files, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.sieve import look_alike
 from system.errors import InputError, shorten
 from system.names import read_text
 
@@ -53,12 +54,19 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
     train, val = (replace(images, exif=exif) for images in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
-    classes = sorted(set(train.folders))
-    if set(val.folders) == {"."}:
+    train, val = train.labelled(), val.labelled()
+    classes = train.classes
+    if set(val.folders) == {FLAT}:
         raise InputError(
             f"{val.root}: has neither a folder for each class nor Tiny-ImageNet's {ANNOTATIONS}"
         )
     if unknown := sorted(set(val.folders) - set(classes)):
+        for alike in look_alike([unknown[0], *classes]):
+            if unknown[0] in alike:
+                raise InputError(
+                    f"{val.root}: its class {unknown[0]!a} differs from {train.root}'s only in "
+                    f"Unicode normal form ({' and '.join(map(ascii, alike))}); rename the folder"
+                )
         raise InputError(
             f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} lacks "
             f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"

@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
     }
     judged = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
     results = {name: found for name, (found, _) in judged.items()}
-    labels, readable = len(set(train.folders)), judged["trained"][1]
+    labels, readable = len(train.classes), judged["trained"][1]
     components = auto_dim(readable, trained.embedding_dim)
     rows = table(results, k, labels, components)
     said = summary(results)
@@ -92,11 +92,13 @@ def main(args: argparse.Namespace) -> None:
 def judge(
     embed: Embed, train: ImageList, val: ImageList, k: int, seed: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """The `measures` of an embedding of labelled images, and the number of readable train images.
+    """The `measures` of an embedding of the images that have a label, and the number of readable
+    train images.
 
     Raises:
         InputError: train has fewer readable images than clusters, or val has none.
     """
+    train, val = train.labelled(), val.labelled()
     train_rows, readable = embed(train, "train")
     train_labels = np.array(train.folders)[readable]
     if len(train_rows) < max(k, 2):

@@ -155,7 +155,7 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
 
 def label_names(images: ImageList) -> list[str]:
     """The folder of each label in `images.labels`, relative to the folder above all of them."""
-    folders = [os.path.abspath(folder) for folder in sorted(set(images.folders))]  # noqa: PTH100
+    folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
 
