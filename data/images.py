@@ -1,5 +1,6 @@
 """The images of a data set by index, and how `DIR` leads to them."""
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from data.decode import EXIF, name_failure, read_image, read_pixels
 from data.folder import UNLABELLED, below_again, find_below
-from data.lists import listed, read_list
+from data.lists import listed, parse_list, read_list
 from data.source import Source, join, where
 from system.errors import InputError
 from system.names import printable
@@ -186,6 +187,10 @@ def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
     disappeared is taken for a folder."""
     source = Path(source)
     if os.path.isfile(source):  # noqa: PTH113 (a Path raises for some texts)
+        with contextlib.suppress(InputError):
+            files, _ = parse_list(source)  # again, for its labels
+            if files.names == names:
+                return ImageList(files)
         return ImageList(listed(source.parent, names))
     return ImageList(below_again(source, names))
 
