@@ -129,7 +129,15 @@ def _find_split(data: Path, split: str) -> ImageList:
 
 def _from_folder(folder: Path) -> ImageList:
     annotations = folder / ANNOTATIONS
-    return _from_annotations(annotations) if annotations.is_file() else find_images(folder)
+    if not annotations.is_file():
+        return find_images(folder)
+    try:
+        return _from_annotations(annotations)
+    except InputError:  # left behind when the images were moved into class folders?
+        found = find_images(folder)
+        if found.labels is None:
+            raise
+        return found
 
 
 def _from_list(path: Path) -> ImageList:

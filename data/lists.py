@@ -181,8 +181,9 @@ def _why_none(source: Path, lines: Sequence[str]) -> str:
     elif "://" in first:
         why = "is a web address; download the images and list their files"
     else:
-        tried = sorted({reading.name(first) for reading in _readings(lines[:1])} - {""}, key=len)
-        why = f"is no file, and neither is {_quote(tried[0])}" if len(tried) > 1 else "is no file"
+        tried = (reading.name(first) for reading in _readings(lines[:1]))
+        other = next((name for name in tried if name not in ("", first)), None)
+        why = "is no file" if other is None else f"is no file, and neither is {_quote(other)}"
     return (
         f"{message}: the first, {_quote(first)}, {why} "
         f"(paths are absolute or relative to {source.parent}/)"
