@@ -1,5 +1,6 @@
 """Lists of images as people have them."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from data.images import find_images
 from data.labelled import find_train_and_val
 from system.errors import InputError
 from system.names import from_lines, read_text
+from tools import eval_quick
 from training.finished_run import clusters_at, read_run
 
 NAMES = [f"c{k}/{i:03d}.png" for k in range(2) for i in range(12)]
@@ -171,4 +173,9 @@ def test_a_run_over_a_labelled_list_keeps_its_labels(
     model, out = str(exp / "checkpoint.pth.tar"), tmp_path / "rows"
     command = [model, str(source), "--out", str(out), "--workers", "0"]
     extract_features.main(extract_features.parse_args(command))
+    for split in ("train", "val"):
+        source.with_name(f"{split}.csv").write_bytes(source.read_bytes())
+    command = ["--data", str(folder), "--model", model, "--workers", "0"]
+    eval_quick.main(eval_quick.parse_args(command))
+    assert json.loads((exp / "quick.json").read_text())["results"]["trained"]["plain_1nn"]
     assert from_lines(read_text(out / "images.txt")) == [f"{folder}/{name}" for name in NAMES]

@@ -2,6 +2,7 @@
 
 import os
 import pickletools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
