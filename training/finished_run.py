@@ -194,8 +194,9 @@ def _find_listed(names: list[str], places: list[Path]) -> ImageList:
     """The images of a listing in the first place that has some, or else that exists."""
     # os.path.exists also takes a text that can't be a name
     there = [place for place in places if os.path.exists(place)] or places[:1]  # noqa: PTH110
-    found = (images_of_listing(place, names) for place in there)
-    return next(filter(_some_open, found), None) or images_of_listing(there[0], names)
+    few = names[:: max(len(names) // LOOKED_AT, 1)]
+    found = (place for place in there if _some_open(images_of_listing(place, few)))
+    return images_of_listing(next(found, there[0]), names)
 
 
 def _some_open(images: ImageList) -> bool:
