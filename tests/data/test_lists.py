@@ -90,9 +90,9 @@ def test_labels_are_taken_as_labels(folder: Path, lines: list[str], encoding: st
 def test_evaluations_take_the_same_lists(folder: Path, lines: list[str], ending: str) -> None:
     for split in ("train", "val"):
         written(folder, lines, name=f"{split}{ending}")
-    for split in find_train_and_val(folder):
-        assert (split.images.names, split.classes) == (NAMES, ["cat", "dog"])
-        assert split.labels.tolist() == [0] * 12 + [1] * 12
+    for found in find_train_and_val(folder):
+        assert (found.images.names, found.classes) == (NAMES, ["cat", "dog"])
+        assert found.labels.tolist() == [0] * 12 + [1] * 12
 
 
 def test_how_a_list_is_read_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
