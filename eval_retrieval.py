@@ -19,7 +19,7 @@ import torch
 from checkpoints.checkpoint import load_model
 from data.decode import limit_pixels
 from data.loading import add_max_pixels_flag
-from data.retrieval import Benchmark, RetrievalData, find_retrieval, image_names
+from data.retrieval import CLASSIC, Benchmark, RetrievalData, find_retrieval, image_names
 from evaluation.retrieval import Stages
 from evaluation.retrieval_ranking import (
     average_precision,
@@ -148,7 +148,7 @@ def judge(benchmark: Benchmark, order: np.ndarray, eval_binary: Path | None) -> 
         for k, found in at.items():
             found.append(precision_at(k, names, good, junk))
     results: dict[str, Any] = {"mAP": float(np.mean(precisions))}
-    if benchmark.lab is None:
+    if benchmark.name not in CLASSIC.values():
         results |= {f"mP@{k}": float(np.mean(found)) for k, found in at.items()}
     by_query = zip((query.name for query in benchmark.queries), precisions, strict=True)
     return {**results, "images": len(benchmark.database), "AP": dict(by_query)}

@@ -164,7 +164,7 @@ def make_parser(method: str) -> cli.Parser:
         details="docs/training.md",
     )
     add = parser.add_argument
-    data_help = "images: a folder, nested or flat, or a text file with a path on each line"
+    data_help = "images: a folder, nested or flat, or a list (a path on each line)"
     add("data", metavar="DIR", type=Path, help=data_help)
     add("--method", choices=list(METHODS), default=method, help="training method")
     add_arch_flag(parser, "-a")

@@ -22,7 +22,7 @@ import numpy as np
 import main
 from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
-from data.images import find_images
+from data.labelled import find_train_and_val
 from evaluation.verdict import COUNT, keys_of, over_seeds, to_plain
 from models import untrained
 from system import flags as common
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Pat
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
         embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
-    train, val = (find_images(args.data / split) for split in ("train", "val"))
+    train, val = (split.images for split in find_train_and_val(args.data))
     found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
     return to_plain(found)
 

@@ -30,10 +30,11 @@ def ari(assignment: np.ndarray, labels: np.ndarray) -> float:
 
 
 def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of the assigned images that carry the most frequent label of their cluster."""
-    kept = assignment >= 0
-    counts = contingency_matrix(labels[kept], assignment[kept])
-    return float(counts.max(axis=0).sum() / counts.sum())
+    """Fraction of the images that carry the most frequent label of their cluster, of those with a
+    cluster and a label (≥ 0)."""
+    both = (assignment >= 0) & (labels >= 0)
+    counts = contingency_matrix(labels[both], assignment[both])
+    return float(counts.max(axis=0, initial=0).sum() / max(counts.sum(), 1))
 
 
 def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:

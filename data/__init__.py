@@ -6,7 +6,9 @@ network input. Imports system/ and parallel/.
 
     images.py                ImageList: images by index, and their labels; from `DIR` to a source
     source.py                Source, which opens images by index; several of them as one
-    folder.py                the source for files: a folder, nested or flat, or a list
+    folder.py                the source for files; those of a folder, nested or flat
+    sieve.py                 which files of a folder are images, and a line on the others
+    lists.py                 the files that a text file lists
     decode.py                from bytes to RGB pixels: the one place that decodes
     transforms.py            every crop, once; pixels to network input
     loading.py               workers, batches, the order of an epoch; how images are decoded

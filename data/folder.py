@@ -1,4 +1,4 @@
-"""Images that are files of their own: those below a folder, or those that a text file lists."""
+"""Images that are files of their own: those below a folder. `lists.py` has those of a list."""
 
 import os
 import stat
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from data.decode import EMPTY, UnreadableImageError, image_extensions
+from data.sieve import Sieve
 from system.errors import InputError
-from system.names import has_line_break, read_text
+from system.names import has_line_break
 
 LINE_BREAK = "its name has a line break"
+FLAT = "."  # folder of the images in a root without class folders
+UNLABELLED = ""  # folder of the images beside class folders, or label of an image in a list
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Files:
         root: the folder that the names are relative to.
         names: of the files; for an `ImageFolder` tree, in `torchvision.datasets.ImageFolder`'s
             order.
-        folders: the first folder below `root` of each image; for a list, the folder of each image.
+        folders: the label of each image, as text: the first folder below `root`; for a list, the
+            label there, or the image's folder. `UNLABELLED` for an image without one.
     """
 
     root: Path
@@ -68,84 +72,72 @@ def open_file(path: str) -> BinaryIO:
 
 
 def find_below(root: Path) -> Files:
-    """The images of a folder, nested or flat.
+    """The images of a folder, nested or flat. Says on stderr what is passed over.
 
     Symbolic links are followed, except a link to a folder that contains it.
 
     Raises:
         InputError: a folder cannot be listed, or there is no image.
     """
-    found = list(_walk(root))
-    if not found:
+    sieve = Sieve()
+    files = _with_folders(root, *_columns(_walk(root, sieve)))
+    classes = set(files.folders) - {FLAT, UNLABELLED}
+    sieve.say(root, files.folders.count(UNLABELLED), classes)
+    if not files.names:
         raise InputError(
             f"{root}: no image in this folder or below it "
             f"(looked for {', '.join(sorted(image_extensions())[:6])} … and the like)"
         )
-    return Files(root, [name for _, name in found], [folder for folder, _ in found])
+    return files
+
+
+def has_images(root: Path) -> bool:
+    """Whether `find_below` finds images there."""
+    try:
+        return any(True for _ in _walk(root, Sieve()))
+    except InputError:
+        return False
 
 
 def below_again(root: Path, names: list[str]) -> Files:
     """The files that `find_below` found earlier, from their names alone."""
     parts = (name.partition(os.sep) for name in names)
-    return Files(root, names, [first if slash else "." for first, slash, _ in parts])
+    return _with_folders(root, [first if slash else FLAT for first, slash, _ in parts], names)
 
 
-def read_list(source: Path) -> Files:
-    """The images that a text file lists, one per line.
-
-    Raises:
-        InputError: the list cannot be read, or names no file.
-    """
-    try:
-        text = read_text(source).removeprefix("\ufeff")
-    except OSError as error:
-        raise InputError(f"{source}: cannot read this list file: {error.strerror}") from error
-    if "\0" in text:
-        raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
-    lines = (line.strip("\r") for line in text.split("\n"))
-    files = listed(source.parent, [line for line in lines if line.strip()])
-    if not any(os.path.isfile(files.path(i)) for i in range(len(files.names))):  # noqa: PTH113
-        raise InputError(
-            f"{source}: none of its {len(files.names)} lines names an image file "
-            f"(paths are absolute or relative to {source.parent}/)"
-        )
-    return files
-
-
-def listed(root: Path, names: list[str]) -> Files:
-    """The images of a list in the folder `root`, from their names alone."""
-    # normalised, so that `a/b` and `a/./b` are the same label
-    above = os.path.abspath(root)  # noqa: PTH100
-    folders = [os.path.dirname(os.path.normpath(os.path.join(above, name))) for name in names]  # noqa: PTH118, PTH120
+def _with_folders(root: Path, folders: list[str], names: list[str]) -> Files:
+    """Files by the first folder of each: those beside other folders have no label."""
+    if FLAT in folders and set(folders) != {FLAT}:
+        folders = [UNLABELLED if folder == FLAT else folder for folder in folders]
     return Files(root, names, folders)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
+def _columns(pairs: Iterator[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    found = list(pairs)
+    return [first for first, _ in found], [second for _, second in found]
+
+
+def _walk(root: Path, sieve: Sieve) -> Iterator[tuple[str, str]]:
     """Yield (label folder, relative path): the images directly in `root`, then those of each class
     folder, in the order of `ImageFolder`."""
-    extensions = image_extensions()
-
-    def is_image(name: str) -> bool:
-        return os.path.splitext(name)[1].lower() in extensions  # noqa: PTH122 (hot)
-
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         _raise_unlistable(error)
     folders = {entry.name for entry in entries if _is_folder(entry)}
     for entry in entries:
-        if is_image(entry.name) and entry.name not in folders:
-            yield ".", entry.name
+        if entry.name not in folders and sieve.is_image(os.fspath(root), entry.name):
+            yield FLAT, entry.name
     for entry in entries:
-        if entry.name not in folders:
+        if entry.name not in folders or not sieve.is_folder_of_images(entry.name):
             continue
-        for folder, names in sorted(_below(entry.path, _identity(root))):
+        for folder, names in sorted(_below(entry.path, sieve, _identity(root))):
             below = os.path.relpath(folder, root)
-            for name in sorted(filter(is_image, names)):
+            for name in sorted(name for name in names if sieve.is_image(folder, name)):
                 yield entry.name, os.path.join(below, name)  # noqa: PTH118 (hot)
 
 
-def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
+def _below(top: str, sieve: Sieve, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it with their file names; links to a folder above are skipped.
 
     Args:
@@ -158,6 +150,7 @@ def _below(top: str, *above: tuple[int, int]) -> Iterator[tuple[str, list[str]]]
         if here in chain:
             folders.clear()
             continue
+        folders[:] = filter(sieve.is_folder_of_images, folders)
         for name in folders:
             lies_in[os.path.join(folder, name)] = chain | {here}  # noqa: PTH118 (hot)
         yield folder, names

@@ -1,5 +1,6 @@
 """The images of a data set by index, and how `DIR` leads to them."""
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -14,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from data.decode import EXIF, name_failure, read_image, read_pixels
-from data.folder import below_again, find_below, listed, read_list
+from data.folder import UNLABELLED, below_again, find_below
+from data.lists import listed, parse_list, read_list
 from data.source import Source, join, where
 from system.errors import InputError
 from system.names import printable
@@ -83,8 +85,13 @@ class ImageList:
 
     @property
     def folders(self) -> list[str]:
-        """The label of each image, as text."""
+        """The label of each image, as text; `UNLABELLED` for an image without one."""
         return self.source.folders
+
+    @property
+    def classes(self) -> list[str]:
+        """The different labels, in the order of their numbers in `labels`."""
+        return sorted(set(self.folders) - {UNLABELLED})
 
     @property
     def exif_key(self) -> dict[str, str]:
@@ -100,9 +107,15 @@ class ImageList:
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """`(N,) int64` folder labels, or None if all images lie in one folder."""
+        """`(N,) int64` labels, −1 for an image without one; None if there are fewer than 2."""
         names, labels = np.unique(np.array(self.folders), return_inverse=True)
-        return labels.astype(np.int64) if len(names) > 1 else None
+        unlabelled = int(len(names) > 0 and names[0] == UNLABELLED)  # the first of all texts
+        return labels.astype(np.int64) - unlabelled if len(names) - unlabelled > 1 else None
+
+    def labelled(self) -> "ImageList":
+        """The images that have a label."""
+        has_label = [i for i, folder in enumerate(self.folders) if folder != UNLABELLED]
+        return self if len(has_label) == len(self) else self.take(has_label)
 
 
 class NameUnreadable:
@@ -174,6 +187,10 @@ def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
     disappeared is taken for a folder."""
     source = Path(source)
     if os.path.isfile(source):  # noqa: PTH113 (a Path raises for some texts)
+        with contextlib.suppress(InputError):
+            files, _ = parse_list(source)  # again, for its labels
+            if files.names == names:
+                return ImageList(files)
         return ImageList(listed(source.parent, names))
     return ImageList(below_again(source, names))
 

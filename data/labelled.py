@@ -2,18 +2,22 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from data.decode import EXIF
-from data.folder import Files, find_below
+from data.folder import FLAT, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.lists import read_list
+from data.sieve import look_alike
 from system.errors import InputError, shorten
 from system.names import read_text
 
 ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: image, class, and its box
+LISTS = (".txt", ".csv")  # endings
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
-    like Places205's, `data`/train.txt, with a path below `data` and its class on each line.
+    like Places205's, `data`/train.txt, with a path below `data` and its class on each line. Images
+    without a class are left out.
 
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
@@ -53,12 +58,19 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
     train, val = (replace(images, exif=exif) for images in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
-    classes = sorted(set(train.folders))
-    if set(val.folders) == {"."}:
+    train, val = train.labelled(), val.labelled()
+    classes = train.classes
+    if set(val.folders) == {FLAT}:
         raise InputError(
             f"{val.root}: has neither a folder for each class nor Tiny-ImageNet's {ANNOTATIONS}"
         )
     if unknown := sorted(set(val.folders) - set(classes)):
+        for alike in look_alike([unknown[0], *classes]):
+            if unknown[0] in alike:
+                raise InputError(
+                    f"{val.root}: its class {unknown[0]!a} differs from {train.root}'s only in "
+                    f"Unicode normal form ({' and '.join(map(ascii, alike))}); rename the folder"
+                )
         raise InputError(
             f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} lacks "
             f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"
@@ -90,29 +102,46 @@ def _label(images: ImageList, classes: list[str]) -> Labelled:
 
 
 def _find_split(data: Path, split: str) -> ImageList:
-    if (data / split).is_dir():
-        found = data / split / ANNOTATIONS
-        return _from_annotations(found) if found.is_file() else find_images(data / split)
-    if (data / f"{split}.txt").is_file():
-        return _from_list(data / f"{split}.txt")
+    """The images of a split, in the first of its possible places that has labelled ones."""
+    places: dict[Path, Callable[[Path], ImageList]] = {data / split: _from_folder}
+    places |= {data / f"{split}{ending}": _from_list for ending in LISTS}
+    found, errors = [], []
+    for place, read in places.items():
+        if not place.exists():
+            continue
+        try:
+            images = read(place)
+        except InputError as error:
+            errors.append(error)
+            continue
+        if set(images.folders) != {FLAT}:
+            return images
+        found.append(images)
+    if found:
+        return found[0]
+    if errors:
+        raise errors[0]
     raise InputError(
-        f"{data}: needs {split}/ with a folder per class, or {split}.txt with an image and its "
-        "class on each line"
+        f"{data}: needs {split}/ with a folder per class, or {split}.txt or .csv with an image and "
+        "its class on each line"
     )
 
 
-def _from_list(path: Path) -> ImageList:
+def _from_folder(folder: Path) -> ImageList:
+    annotations = folder / ANNOTATIONS
+    if not annotations.is_file():
+        return find_images(folder)
     try:
-        rows = [line.rsplit(maxsplit=1) for line in read_text(path).split("\n") if line.strip()]
-        files = Files(path.parent, [row[0] for row in rows], [row[1] for row in rows])
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: not lines of an image and its class") from error
-    if not files.names or not os.path.isfile(files.path(0)):  # noqa: PTH113 (of any text)
-        named = shorten(files.path(0)) if files.names else "no image"
-        raise InputError(
-            f"{path}: names {named}, which is not there; paths are below {path.parent}"
-        )
-    return ImageList(files)
+        return _from_annotations(annotations)
+    except InputError:  # left behind when the images were moved into class folders?
+        found = find_images(folder)
+        if found.labels is None:
+            raise
+        return found
+
+
+def _from_list(path: Path) -> ImageList:
+    return ImageList(read_list(path, needs_labels=True))
 
 
 def _from_annotations(annotations: Path) -> ImageList:

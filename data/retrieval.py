@@ -1,8 +1,9 @@
 """Oxford5k and Paris6k: images, queries, and which images show the same building.
 
 A data set's folder has the images, nested or flat, and the ground truth: `lab/` with the files of
-2007 and 2008, `gnd_roxford5k.pkl` or `gnd_rparis6k.pkl` of the revisited benchmarks, or both. An
-image is named by its file name without the extension.
+2007 and 2008, or the same as `gnd_oxford5k.pkl` or `gnd_paris6k.pkl`, and `gnd_roxford5k.pkl` or
+`gnd_rparis6k.pkl` of the revisited benchmarks. An image is named by its file name without the
+extension.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.folder import has_images
 from data.images import ImageList, find_images
 from data.resized import Box
 from data.retrieval_revisited import read_revisited
@@ -28,6 +30,7 @@ SETUPS = {  # of the revisited benchmarks: the positive grades and the ignored o
     "Medium": (("easy", "hard"), ("junk",)),
     "Hard": (("hard",), ("easy", "junk")),
 }
+ORIGINAL = (("ok",), ("junk",))  # the same of the original benchmark
 CORRUPT = frozenset(  # of Paris, as its page lists them
     f"paris_{building}_{number}"
     for building, numbers in {
@@ -113,10 +116,12 @@ def find_retrieval(
     benchmarks = []
     if (root / "lab").is_dir():
         benchmarks.append(_read_classic(root / "lab", CLASSIC[name], names))
-    if (pickled := root / _pickle_name(name)).exists():
-        benchmarks += _read_revisited(pickled, REVISITED[name], names)
+    for pickled in filter(Path.exists, (root / each for each in _pickle_names(name))):
+        known = {benchmark.name for benchmark in benchmarks}
+        found = _read_pickle(pickled, name, names)
+        benchmarks += [benchmark for benchmark in found if benchmark.name not in known]
     if not benchmarks:
-        raise InputError(f"{pickled}: no query has a positive")
+        raise InputError(f"{root}: no query has a positive")
     return RetrievalData(images, train, benchmarks)
 
 
@@ -154,36 +159,41 @@ def content_digest(images: ImageList) -> str:
 
 
 def _root(dataset: Path, name: str) -> Path:
-    def has_truth(folder: Path) -> bool:
-        return (folder / "lab").is_dir() or (folder / _pickle_name(name)).exists()
+    """The first folder with a ground truth and images, or else with a ground truth."""
+    places = [dataset, *(dataset / folder for folder in FOLDERS[name])]
+    pickles = _pickle_names(name)
 
-    below = _first_folder(dataset, name)
-    for root in (dataset, below):
-        if root is not None and has_truth(root):
-            return root
+    def has_truth(folder: Path) -> bool:
+        return (folder / "lab").is_dir() or any((folder / pickle).exists() for pickle in pickles)
+
+    def is_whole(folder: Path) -> bool:
+        queries = any((folder / "lab").glob("*_query.txt"))
+        return (queries or any((folder / each).exists() for each in pickles)) and has_images(folder)
+
+    if found := [place for place in places if has_truth(place)]:
+        return next(filter(is_whole, found), found[0])
+    there = [place.name for place in places[1:] if place.is_dir()]
+    said = f" (found: {', '.join(there)})" if there else ""
     raise InputError(
-        f"{dataset}: no ground truth of {name}: neither lab/ nor {_pickle_name(name)} in it, "
-        f"nor in a folder {', '.join(FOLDERS[name])} below it"
+        f"{dataset}: no ground truth of {name}: neither lab/ nor {' nor '.join(pickles)} in it, "
+        f"nor in a folder {', '.join(FOLDERS[name])} below it{said}"
     )
 
 
 def _beside(root: Path, name: str) -> Path:
+    """The first folder of a data set beside `root` that has images, or else the first."""
     parent = root.absolute().parent
-    if folder := _first_folder(parent, name):
-        return folder
+    there = [parent / folder for folder in FOLDERS[name] if (parent / folder).is_dir()]
+    if there:
+        return next(filter(has_images, there), there[0])
     raise InputError(
         f"{parent}: no folder of {name}'s images, to fit the whitening on (looked for "
         f"{', '.join(FOLDERS[name])}); name one with --train_dataset"
     )
 
 
-def _pickle_name(name: str) -> str:
-    return f"gnd_{REVISITED[name].lower()}.pkl"
-
-
-def _first_folder(parent: Path, name: str) -> Path | None:
-    there = (parent / folder for folder in FOLDERS[name])
-    return next((folder for folder in there if folder.is_dir()), None)
+def _pickle_names(name: str) -> list[str]:
+    return [f"gnd_{each.lower()}.pkl" for each in (REVISITED[name], CLASSIC[name])]
 
 
 def _read_classic(lab: Path, name: str, names: list[str]) -> Benchmark:
@@ -236,21 +246,24 @@ def _check_names(path: Path, wanted: Iterable[str], names: list[str]) -> None:
         raise InputError(f"{path}: names {shorten(missing[0])}, but there is no such image{more}")
 
 
-def _read_revisited(path: Path, name: str, names: list[str]) -> list[Benchmark]:
+def _read_pickle(path: Path, name: str, names: list[str]) -> list[Benchmark]:
     """One for each setup in which a query has a positive, with those queries."""
     truth = read_revisited(path)
     _check_names(path, [*truth.database, *truth.queries], names)
     queries = [
         Query(image, image, box) for image, box in zip(truth.queries, truth.boxes, strict=True)
     ]
+    setups = {f"{REVISITED[name]} {setup}": grades for setup, grades in SETUPS.items()}
+    if truth.original:
+        setups = {CLASSIC[name]: ORIGINAL}
     benchmarks = []
-    for setup, (positive, ignored) in SETUPS.items():
+    for title, (positive, ignored) in setups.items():
         pairs = zip(queries, truth.grades, strict=True)
         kept = [(query, grades) for query, grades in pairs if _union(grades, positive)]
         if kept:
             good, junk = ([_union(grades, g) for _, grades in kept] for g in (positive, ignored))
             asked = [query for query, _ in kept]
-            benchmarks.append(Benchmark(f"{name} {setup}", truth.database, asked, good, junk))
+            benchmarks.append(Benchmark(title, truth.database, asked, good, junk))
     return benchmarks
 
 

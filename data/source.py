@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from data.folder import Files
+from data.folder import UNLABELLED, Files
 
 
 class Source(Protocol):
@@ -28,7 +28,7 @@ class Source(Protocol):
 
     @property
     def folders(self) -> list[str]:
-        """The label of each image, as text."""
+        """The label of each image, as text; `data.folder.UNLABELLED` for an image without one."""
 
     def open(self, index: int) -> BinaryIO:
         """The bytes of an image as a seekable file, which the caller closes. Any error makes the
@@ -46,7 +46,11 @@ def where(source: Source, index: int) -> str:
 def join(sources: Sequence[Source]) -> Source:
     """Several sources as one, one after the other. Names and folders begin with the root."""
     names = [where(each, index) for each in sources for index in range(len(each.names))]
-    folders = [os.path.join(each.root, folder) for each in sources for folder in each.folders]  # noqa: PTH118
+    folders = [
+        folder if folder == UNLABELLED else os.path.join(each.root, folder)  # noqa: PTH118
+        for each in sources
+        for folder in each.folders
+    ]
     if all(isinstance(each, Files) for each in sources):
         return Files(Path(), names, folders)  # without a second list of the names
     sizes = [len(each.names) for each in sources]

@@ -54,7 +54,7 @@ def find_voc(vocdir: str | Path, split: str, exif: str = EXIF[0]) -> VocSplit:
     Raises:
         InputError: a file is missing or malformed.
     """
-    root = _root(Path(vocdir))
+    root = _root(Path(vocdir), split)
     columns, names = [], None
     for name in CLASSES:
         path = root / "ImageSets" / "Main" / f"{name}_{split}.txt"
@@ -72,10 +72,20 @@ def find_voc(vocdir: str | Path, split: str, exif: str = EXIF[0]) -> VocSplit:
     return VocSplit(ImageList(files, exif), np.stack(columns, axis=1))
 
 
-def _root(vocdir: Path) -> Path:
-    for root in (vocdir, vocdir / "VOC2007", vocdir / "VOCdevkit" / "VOC2007"):
-        if (root / "ImageSets" / "Main").is_dir() and (root / "JPEGImages").is_dir():
+def _root(vocdir: Path, split: str) -> Path:
+    """The first folder of VOC 2007 that has the split, or else the first."""
+    places = (vocdir, vocdir / "VOC2007", vocdir / "VOCdevkit" / "VOC2007")
+    found = [
+        root
+        for root in places
+        if (root / "ImageSets" / "Main").is_dir() and (root / "JPEGImages").is_dir()
+    ]
+    for root in found:
+        listed = root / "ImageSets" / "Main" / f"{CLASSES[0]}_{split}.txt"
+        if listed.is_file() and any((root / "JPEGImages").iterdir()):
             return root
+    if found:
+        return found[0]
     raise InputError(
         f"{vocdir}: not PASCAL VOC 2007: no ImageSets/Main and JPEGImages in it, "
         "nor in VOC2007 or VOCdevkit/VOC2007 below it"

@@ -30,26 +30,29 @@ CPU = torch.device("cpu")
 def classify_each_other(
     features: Features, labels: np.ndarray, seed: int, device: torch.device = CPU
 ) -> dict[str, float]:
-    """Classify each image of a data set by all the others. Of more than 10,000 images, 10,000 are
+    """Classify each labelled image of a data set by all the others. Of more than 10,000, 10,000 are
     drawn at random. Returns the top-1 accuracy, a fraction of 1, by the number of neighbours.
 
     Args:
         features: of this process's share of the images.
-        labels: `(N,) int64` of all images, from 0 on.
+        labels: `(N,) int64` of all images, −1 for an image without a label.
     """
-    present = gather_rows(features.present)
+    own = shard_of(len(labels))
+    labelled = labels[own.start : own.stop] >= 0
+    rows = features.rows if labelled.all() else features.rows[labelled[features.present]]
+    has_row = features.present & labelled
+    present = gather_rows(has_row)
     row_of = np.cumsum(present) - 1  # rows of all processes
     images = np.flatnonzero(present)
     if len(images) > MOST_QUERIES:
         rng = np.random.default_rng(derive_seed(seed, "nearest neighbours"))
         images = np.sort(rng.choice(images, MOST_QUERIES, replace=False))
-    own = shard_of(len(labels))
     mine = images[(images >= own.start) & (images < own.stop)]
     of_own = row_of[mine] - present[: own.start].sum()
     found = knn_accuracy(
-        features.rows,
-        labels[own.start : own.stop][features.present],
-        gather_rows(features.rows[of_own]),
+        rows,
+        labels[own.start : own.stop][has_row],
+        gather_rows(rows[of_own]),
         labels[images],
         themselves=row_of[images],
         device=device,

@@ -17,7 +17,8 @@ READERS_OF_EACH = f"{READERS}, for each process of torchrun"
 
 def add_data(
     parser: argparse.ArgumentParser,
-    help: str = "folder with train/ and val/, a folder for each class in both, or Tiny-ImageNet's",
+    help: str = "folder with train/ and val/, a folder for each class in both, or lists, or "
+    "Tiny-ImageNet's",
     required: bool = True,
     **options: Any,
 ) -> None:

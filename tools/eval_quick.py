@@ -10,7 +10,6 @@ protocol of the paper: see docs/using.md.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ import torch
 from checkpoints.checkpoint import model_of, read_checkpoint
 from cluster.components import auto_dim
 from data.decode import limit_pixels
-from data.images import ImageList, NameUnreadable, find_images
+from data.images import ImageList, NameUnreadable
+from data.labelled import find_train_and_val
 from data.loading import (
     ImageDataset,
     add_exif_flag,
@@ -51,15 +51,11 @@ Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    train, val = (find_images(args.data / split) for split in ("train", "val"))
-    for images in (train, val):
-        if images.labels is None:
-            raise InputError(f"{images.root}: needs one folder of images per label, at least 2")
     checkpoint = read_checkpoint(args.model)
     protocol = protocol_of(checkpoint, args.model)
     limit_pixels(args.max_pixels)
     exif = chosen_exif(args.exif, checkpoint["settings"], args.model)
-    train, val = (dataclasses.replace(images, exif=exif) for images in (train, val))
+    train, val = (split.images for split in find_train_and_val(args.data, exif))
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, seed)
@@ -70,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     }
     judged = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
     results = {name: found for name, (found, _) in judged.items()}
-    labels, readable = len(set(train.folders)), judged["trained"][1]
+    labels, readable = len(train.classes), judged["trained"][1]
     components = auto_dim(readable, trained.embedding_dim)
     rows = table(results, k, labels, components)
     said = summary(results)
@@ -174,7 +170,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--model exp/001/checkpoint.pth.tar",
         details="docs/own-images.md",
     )
-    flags.add_data(parser, "folder with train/ and val/, a folder for each label in both")
+    flags.add_data(parser)
     flags.add_model(parser, "checkpoint of a run of main.py")
     flags.add_workers(parser)
     add_max_pixels_flag(parser)

@@ -71,10 +71,8 @@ class Run:
         Raises:
             InputError: they are gone.
         """
-        step = max(len(self.images) // LOOKED_AT, 1)
-        for index in range(0, len(self.images), step):
-            with contextlib.suppress(UnreadableImageError), self.images.open(index):
-                return
+        if _some_open(self.images):
+            return
         raise InputError(
             f"{self.folder}: its images are gone (looked for "
             f"{self.images.where(0)} and others); give the folder or list as {flag}"
@@ -125,9 +123,9 @@ def read_run(exp: Path, data: Path | None = None, exif: str | None = None) -> Ru
         raise InputError(f"--data {data}: no such folder or list file")
     settings = _read_settings(exp)
     names = from_lines(read_text(listing))
-    images = images_of_listing(data or _find_data(exp, settings), names)
-    if not len(images):
+    if not names:
         raise InputError(f"{listing}: names no image")
+    images = _find_listed(names, [data] if data is not None else _places(exp, settings))
     images = replace(images, exif=chosen_exif(exif, settings, exp / "config.json"))
     return Run(exp, images, settings, read_metrics(exp))
 
@@ -155,7 +153,7 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
 
 def label_names(images: ImageList) -> list[str]:
     """The folder of each label in `images.labels`, relative to the folder above all of them."""
-    folders = [os.path.abspath(folder) for folder in sorted(set(images.folders))]  # noqa: PTH100
+    folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
 
@@ -186,8 +184,24 @@ def _read_settings(exp: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not the configuration of a run: {reason}") from error
 
 
-def _find_data(exp: Path, settings: dict[str, Any]) -> Path:
+def _places(exp: Path, settings: dict[str, Any]) -> list[Path]:
+    """Where the data may be; the first is what the settings say."""
     data = Path(settings.get("data") or "")
-    places = [data, *(above / data for above in exp.resolve().parents)]
+    return [data, *(above / data for above in exp.resolve().parents)]
+
+
+def _find_listed(names: list[str], places: list[Path]) -> ImageList:
+    """The images of a listing in the first place that has some, or else that exists."""
     # os.path.exists also takes a text that can't be a name
-    return next((place for place in places if os.path.exists(place)), data)  # noqa: PTH110
+    there = [place for place in places if os.path.exists(place)] or places[:1]  # noqa: PTH110
+    few = names[:: max(len(names) // LOOKED_AT, 1)]
+    found = (place for place in there if _some_open(images_of_listing(place, few)))
+    return images_of_listing(next(found, there[0]), names)
+
+
+def _some_open(images: ImageList) -> bool:
+    """Whether one of a few images can be opened."""
+    for index in range(0, len(images), max(len(images) // LOOKED_AT, 1)):
+        with contextlib.suppress(UnreadableImageError), images.open(index):
+            return True
+    return False

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from data.images import MOST_UNREADABLE, ImageList
-from parallel.collectives import gather_objects, together, world_size
+from parallel.collectives import gather_objects, together
 from system.errors import InputError
 from system.files import write_text
 from system.names import from_reasons, printable, read_text, to_line, to_reasons
@@ -39,32 +39,29 @@ class Unreadable:
 
     def report(self, unreadable: dict[int, str]) -> None:
         """Name unreadable images in the log and in `bad_images.txt`, each only once until it can be
-        read again.
+        read again. When there are too many, `gather` writes the others and ends the run.
 
         Args:
             unreadable: the reason, by image index.
-
-        Raises:
-            InputError: more than 1% of the images are unreadable in this pass. With several
-                processes, `gather` raises it instead.
         """
         new = {index: reason for index, reason in unreadable.items() if index not in self.now}
         if not new:
             return
+        too_many = self._too_many()
         self.now |= new
+        if too_many:  # the log has the first, and the file is written once
+            return
         for index, reason in new.items():
             if index not in self._named:
                 name = printable(self.images.names[index])
                 log.warning("left out, unreadable: %s: %s", name, reason)
         self._write(self._named | new)
-        if world_size() == 1:
-            self._check()
 
     def gather(self) -> None:
-        """Name the unreadable images of all processes, which call this together.
+        """Name the unreadable images of all processes, which call this together after a pass.
 
         Raises:
-            InputError: as `report`, in every process.
+            InputError: more than 1% of the images were unreadable in this pass, in every process.
         """
         for unreadable in gather_objects(self.now):
             self.report(unreadable)
@@ -72,8 +69,11 @@ class Unreadable:
         with together():
             self._check()
 
+    def _too_many(self) -> bool:
+        return len(self.now) > MOST_UNREADABLE * len(self.images)
+
     def _check(self) -> None:
-        if len(self.now) > MOST_UNREADABLE * len(self.images):
+        if self._too_many():
             *_, last = self.now.values()
             raise InputError(
                 f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "

@@ -155,7 +155,9 @@ def columns(
     images: ImageList, chosen: np.ndarray, xy: np.ndarray, clusters: np.ndarray | None
 ) -> dict[str, Any]:
     """The images for the page's script: a list for each property."""
-    labels = images.labels
+    labels, names = images.labels, label_names(images)
+    if labels is not None and (labels < 0).any():
+        labels, names = np.where(labels < 0, len(names), labels), [*names, "no label"]
     with progress("thumbnails", len(chosen), "images") as advance:
         pictures = []
         for image in chosen:
@@ -168,7 +170,7 @@ def columns(
         "picture": pictures,
         "cluster": None if clusters is None else clusters.tolist(),
         "label": None if labels is None else labels[chosen].tolist(),
-        "labels": label_names(images),
+        "labels": names,
     }
 
 

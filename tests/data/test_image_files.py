@@ -11,8 +11,9 @@ from conftest import write_images
 from torchvision.datasets import ImageFolder
 
 from data.decode import UnreadableImageError
-from data.folder import LINE_BREAK, below_again, find_below, listed, read_list
+from data.folder import LINE_BREAK, below_again, find_below
 from data.images import find_images
+from data.lists import listed, read_list
 from system.errors import InputError
 
 
@@ -205,7 +206,7 @@ def test_names_alone_restore_a_listing(tmp_path: Path) -> None:
     write_images(tmp_path / "b" / "deeper", 2)
     write_images(tmp_path, 1)
     found = find_below(tmp_path)
-    assert found.folders == [".", "b", "b"]
+    assert found.folders == ["", "b", "b"]
     assert below_again(tmp_path, found.names) == found
     (tmp_path / "list.txt").write_text("b/deeper/001.png\n./000.png\n")
     found = read_list(tmp_path / "list.txt")

@@ -107,12 +107,12 @@ def test_lists_of_images_and_classes(tmp_path: Path) -> None:
     (tmp_path / "all images" / "003.png").rename(tmp_path / "all images" / odd[0])
     assert find_train_and_val(tmp_path)[1].images.names == [f"all images/{name}" for name in odd]
     for text, message in (
-        ("000.png\n", "not lines of an image and its class"),
-        ("none.png 1\n", "names .*none.png, which is not there; paths are below"),
-        ("", "names no image"),
+        ("all images/000.png\n", ":1: 'all images/000.png' is no image and its class"),
+        ("none.png 1\n", ": none of its 1 lines names an image file: the first, 'none.png 1', is"),
+        ("", ": none of its 0 lines names an image"),
     ):
         (tmp_path / "val.txt").write_text(text)
-        with pytest.raises(InputError, match=f"val.txt: {message}"):
+        with pytest.raises(InputError, match=f"val.txt{message}"):
             find_train_and_val(tmp_path)
 
 
@@ -138,3 +138,21 @@ def test_wrong_layouts_are_described(tmp_path: Path) -> None:
     annotations.write_text("000.png\n")
     with pytest.raises(InputError, match="not lines of an image and its class"):
         find_train_and_val(tmp_path)
+
+
+def test_a_folder_without_classes_does_not_end_the_search(tmp_path: Path) -> None:
+    """Places205 has its images in one folder, and the classes in lists beside it."""
+    for split in ("train", "val"):
+        write_images(tmp_path / split, 2)
+        (tmp_path / f"{split}.txt").write_text(f"{split}/000.png 0\n{split}/001.png 1\n")
+    for found in find_train_and_val(tmp_path):
+        assert (found.labels.tolist(), found.classes) == ([0, 1], ["0", "1"])
+
+
+def test_annotations_that_were_left_behind_do_not_end_the_search(tmp_path: Path) -> None:
+    """Tiny-ImageNet's val, moved into class folders and renamed."""
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            write_images(tmp_path / split / name, 2)
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG a\n")
+    assert find_train_and_val(tmp_path)[1].labels.tolist() == [0, 0, 1, 1]

@@ -2,6 +2,7 @@
 
 import os
 import pickletools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,60 @@ def test_the_revisited_ground_truth_alone(both: Path) -> None:
     shutil.rmtree(both / "Oxford" / "lab")
     write_revisited(both / "Oxford")
     assert len(find_retrieval(both, "Oxford").benchmarks) == 3
+
+
+def test_the_original_ground_truth_as_a_pickle(both: Path) -> None:
+    """It says the same as lab/, so it gives the same benchmark."""
+    lab = find_retrieval(both, "Oxford").benchmarks[0]
+    numbers = {name: number for number, name in enumerate(lab.database)}
+    gnd = [
+        {
+            "bbx": query.box,
+            "ok": [numbers[n] for n in good],
+            "junk": np.array([numbers[n] for n in junk]),
+        }
+        for query, good, junk in zip(lab.queries, lab.good, lab.junk, strict=True)
+    ]
+    queries = [query.image for query in lab.queries]
+    truth = {"imlist": lab.database, "qimlist": queries, "gnd": gnd}
+    write_revisited(both / "Oxford", truth).rename(both / "Oxford" / "gnd_oxford5k.pkl")
+    write_revisited(both / "Oxford")
+    names = [b.name for b in find_retrieval(both, "Oxford").benchmarks]
+    assert names == ["Oxford5k", *(f"ROxford5k {s}" for s in ("Easy", "Medium", "Hard"))]
+    shutil.rmtree(both / "Oxford" / "lab")
+    (found,) = (b for b in find_retrieval(both, "Oxford").benchmarks if b.name == "Oxford5k")
+    assert (found.database, found.good, found.junk) == (lab.database, lab.good, lab.junk)
+    assert [(q.image, q.box) for q in found.queries] == [(q.image, q.box) for q in lab.queries]
+
+
+@pytest.mark.parametrize("older", ["empty", "images", "lab", "empty lab"])
+def test_a_folder_without_ground_truth_or_images_does_not_end_the_search(
+    tmp_path: Path, older: str
+) -> None:
+    write_oxford(tmp_path / "roxford5k")
+    write_paris(tmp_path / "rparis6k")
+    for name in ("Oxford", "Paris"):
+        (tmp_path / name / "lab").mkdir(parents=True)
+        if older == "lab":
+            shutil.copy(
+                tmp_path / "roxford5k" / "lab" / "keble_1_query.txt", tmp_path / name / "lab"
+            )
+        elif older != "empty lab":
+            (tmp_path / name / "lab").rmdir()
+    if older == "images":
+        shutil.copytree(tmp_path / "roxford5k" / "jpg", tmp_path / "Oxford" / "jpg")
+    data = find_retrieval(tmp_path, "Oxford")
+    assert data.images.root == tmp_path / "roxford5k"
+    assert data.train.root == tmp_path / "rparis6k"
+    assert len(data.benchmarks[0].queries) == 3
+
+
+def test_the_folders_that_were_looked_at_are_listed(tmp_path: Path) -> None:
+    for name in ("Oxford", "oxford5k"):
+        (tmp_path / name).mkdir()
+    expected = "in a folder Oxford, oxford, oxford5k, roxford5k below it (found: Oxford, oxford5k)"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        find_retrieval(tmp_path, "Oxford")
 
 
 def test_a_pickle_of_numpys_scalars_and_texts_of_python_2(tmp_path: Path) -> None:
@@ -219,8 +274,8 @@ def test_missing_ground_truth_is_named(both: Path) -> None:
 
     none = both / "none"
     check_error(
-        f"{none}: no ground truth of Oxford: neither lab/ nor gnd_roxford5k.pkl in it, "
-        "nor in a folder Oxford, oxford, oxford5k, roxford5k below it",
+        f"{none}: no ground truth of Oxford: neither lab/ nor gnd_roxford5k.pkl nor "
+        "gnd_oxford5k.pkl in it, nor in a folder Oxford, oxford, oxford5k, roxford5k below it",
         none,
     )
     check_error("nor in a folder Paris, paris, paris6k, rparis6k below it", none, "Paris")

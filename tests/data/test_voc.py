@@ -51,6 +51,14 @@ def test_a_folder_without_voc_is_named(voc: Path, tmp_path: Path) -> None:
         )
 
 
+def test_an_incomplete_folder_does_not_end_the_search(voc: Path) -> None:
+    """Such as the trainval archive, unpacked above the whole of it."""
+    for above in (voc.parent, voc.parents[1]):
+        (above / "ImageSets" / "Main").mkdir(parents=True)
+        (above / "JPEGImages").mkdir()
+        assert find_voc(above, "train").images.root == voc / "JPEGImages"
+
+
 def test_a_split_that_is_missing(voc: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_voc(voc, "test")

@@ -5,7 +5,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from evaluation import knn
-from evaluation.knn import knn_accuracy
+from evaluation.knn import classify_each_other, knn_accuracy
+from features.forward import Features
 
 
 @pytest.fixture
@@ -71,3 +72,16 @@ def test_with_more_neighbours_than_rows_all_rows_vote(blobs: tuple[np.ndarray, n
     points, labels = blobs
     found = knn_accuracy(points[:30], labels[:30], points[30:60], labels[30:60], [30, 200])
     assert found[30] == found[200]
+
+
+def test_images_without_a_label_neither_vote_nor_count(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    points, labels = blobs
+    present = np.arange(300) % 7 > 0  # the others can't be read
+    unlabelled = np.arange(300) % 4 == 0
+    features = Features(points[present], present, None)
+    found = classify_each_other(features, np.where(unlabelled, -1, labels), 0)
+    both = present & ~unlabelled
+    alone = Features(points[both], np.ones(both.sum(), bool), None)
+    assert found == classify_each_other(alone, labels[both], 0)

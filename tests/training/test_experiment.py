@@ -285,5 +285,18 @@ def test_unreadable_images_are_named_once(tmp_path: Path, caplog: pytest.LogCapt
         ]
         bad = (tmp_path / "exp" / "bad_images.txt").read_text()
         assert bad == "003.png\tempty\n007.png\tcut short\n"
-        with pytest.raises(InputError, match="3 of 200 images are unreadable, more than 1%"):
-            experiment.unreadable.report({9: "empty"})
+
+
+def test_a_run_that_ends_for_unreadable_images_lists_them_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends after the pass, not at the first image above 1%."""
+    images = image_list(*(f"{n}.png" for n in range(200)))
+    with Experiment(tmp_path / "exp", images, SETTINGS) as experiment:
+        for start in range(0, 200, 4):
+            experiment.unreadable.report(dict.fromkeys((start, start + 1), "empty"))
+        with pytest.raises(InputError, match="100 of 200 images are unreadable, more than 1%"):
+            experiment.unreadable.gather()
+    bad = (tmp_path / "exp" / "bad_images.txt").read_text().splitlines()
+    assert bad == [f"{n}.png\tempty" for n in range(200) if n % 4 < 2]
+    assert caplog.text.count("left out, unreadable") == 4, "the log has the first"

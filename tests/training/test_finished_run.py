@@ -149,3 +149,14 @@ def test_bad_files_are_named(exp: Path, tree: Path) -> None:
     (exp / "config.json").write_text(json.dumps([1]))
     assert "config.json" in error_of(lambda: read_run(exp))
     assert "no images.txt" in error_of(lambda: read_run(tree))
+
+
+def test_another_folder_of_the_same_name_does_not_end_the_search(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "experiments" / "exp", find_images(tree), Path("images"))
+    (tmp_path / "here" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    run = read_run(tmp_path / "experiments" / "exp")
+    run.require_images()
+    assert run.images.root == tree

@@ -1,0 +1,145 @@
+"""Which files of a folder are images, and one line on each kind of the others."""
+
+import functools
+import os
+import stat
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from data.decode import NOT_READ, image_extensions
+from parallel.collectives import rank
+from system.names import printable
+
+# Besides names that begin with a dot: what Synology, QNAP, macOS, Windows and ext4 leave in folders
+LEFT_BY_SYSTEMS = frozenset(
+    {"@eaDir", "#recycle", "@Recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
+    | {"lost+found", "Thumbs.db", "desktop.ini"}
+)
+TEXTS = frozenset({".csv", ".htm", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
+VAGUE = frozenset({"CUR", "DIB", "FITS", "PCX", "XBM"})  # their first bytes begin other files, too
+HEIC = (b"heic", b"heix", b"hevc", b"hevx")
+FIRST_BYTES = 32
+MOST_NAMED = 5  # kinds of names in a line
+
+
+def is_left_by_system(name: str) -> bool:
+    """Whether a name in a folder is a system's or a program's, such as `.ipynb_checkpoints`."""
+    return name.startswith(".") or name in LEFT_BY_SYSTEMS
+
+
+class Sieve:
+    """Sorts the names below a folder, and counts those that are passed over."""
+
+    def __init__(self) -> None:
+        self._extensions = image_extensions()
+        self._systems, self._others = Counter[str](), Counter[str]()
+        self._heic = 0
+
+    def is_folder_of_images(self, name: str) -> bool:
+        """Whether a folder is looked into."""
+        return not self._passes_over(name)
+
+    def is_image(self, folder: str, name: str) -> bool:
+        """Whether a file counts as an image: by its extension or, if that is unknown, by its first
+        bytes."""
+        if self._passes_over(name):
+            return False
+        extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot)
+        if extension in self._extensions:
+            return True
+        start = b"" if extension in TEXTS else _first_bytes(os.path.join(folder, name))  # noqa: PTH118
+        if _is_heic(start):
+            self._heic += 1
+        elif any(accepts(start) for accepts in _signatures()):
+            return True
+        else:
+            self._others[extension or "without an extension"] += 1
+        return False
+
+    def say(self, root: Path, beside: int, classes: Iterable[str]) -> None:
+        """Say what was found, a line for each kind on stderr, in the first process only.
+
+        Args:
+            beside: number of images beside class folders.
+            classes: names of the class folders.
+        """
+        lines = []
+        if self._systems:
+            count = self._systems.total()
+            what = "name that systems leave" if count == 1 else "names that systems leave"
+            lines.append(f"passed over {count:,} {what} in folders ({_most(self._systems)})")
+        if self._others:
+            count = self._others.total()
+            what = "file is no image" if count == 1 else "files are no images"
+            lines.append(f"{count:,} {what} by the first bytes, left out ({_most(self._others)})")
+        if self._heic:
+            lines.append(
+                f"left out {self._heic:,} in HEIC, which can't be read; convert to JPEG first, for "
+                "example with heif-convert or ImageMagick"
+            )
+        if beside:
+            what = "image lies" if beside == 1 else "images lie"
+            lines.append(
+                f"{beside:,} {what} beside the class folders, so without a label: training uses "
+                "them, evaluations with labels leave them out"
+            )
+        lines += [
+            f"the class folders {names} differ only in Unicode normal form, and count as "
+            f"{len(alike)} classes; merge them if they are one"
+            for alike in look_alike(classes)
+            for names in [" and ".join(map(ascii, alike))]
+        ]
+        if rank() == 0:
+            for line in lines:
+                sys.stderr.write(f"note: {printable(str(root))}: {line}\n")
+
+    def _passes_over(self, name: str) -> bool:
+        if not is_left_by_system(name):
+            return False
+        self._systems["._*" if name.startswith("._") else printable(name)] += 1
+        return True
+
+
+def look_alike(names: Iterable[str]) -> list[list[str]]:
+    """The groups of different names with the same Unicode normal form."""
+    groups = defaultdict(set)
+    for name in names:
+        groups[unicodedata.normalize("NFC", name)].add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def _most(counts: Counter[str]) -> str:
+    words = [
+        name if count == 1 and name.startswith((".", "@", "_")) else f"{count:,} {name}"
+        for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    more = len(words) - MOST_NAMED
+    return ", ".join(words[:MOST_NAMED]) + (f" and {more} more kinds" if more > 0 else "")
+
+
+def _first_bytes(path: str) -> bytes:
+    """The first bytes of a regular file; none of any other, or if it can't be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (hot); a pipe would block
+            return b""
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
+            return file.read(FIRST_BYTES)
+    except OSError:
+        return b""
+
+
+def _is_heic(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and any(brand in start[8:] for brand in HEIC)
+
+
+@functools.cache
+def _signatures() -> list[Callable[[bytes], bool | str]]:
+    """Pillow's tests of a file's first bytes, for each format that is read and has a clear one."""
+    Image.init()
+    kinds = [kind for kind in Image.ID if kind not in NOT_READ | VAGUE]
+    return [accepts for kind in kinds if (accepts := Image.OPEN[kind][1]) is not None]
