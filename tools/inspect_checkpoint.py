@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import check_weights, read_checkpoint
-from checkpoints.released import has_sobel, layout_in_words, network_for, outputs_of
+from checkpoints.released import layout_in_words
+from checkpoints.weights import has_sobel, network_for, outputs_of
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from system import cli
 from system.errors import InputError
