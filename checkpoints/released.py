@@ -29,7 +29,7 @@ from checkpoints.weights import (
     some,
 )
 from models import MODELS
-from system.errors import InputError
+from system.errors import InputError, shorten
 
 PLAIN = (str, int, float, type(None))  # types of settings
 OUR_LEVEL = "state_dict."
@@ -139,7 +139,7 @@ def remarks(layout: Layout) -> list[str]:
     """What was taken of another program's file, and what was not."""
     found = []
     if layout["prefix"] not in ("", OUR_LEVEL):
-        found.append(f"took {layout['prefix'].removesuffix('.')}")
+        found.append(f"took {shorten(layout['prefix'].removesuffix('.'))}")
     if layout["left_out"]:
         found.append(f"left out {some(layout['left_out'])}")
     if layout["unknown"]:
@@ -167,9 +167,7 @@ def _check_settings(settings: Any, path: str | Path) -> None:
         raise InputError(f"{path}: its settings are not a table of names and values")
 
 
-def _nearest(
-    contents: Contents, state: dict[str, Any], alone: bool, path: str | Path
-) -> Network:
+def _nearest(contents: Contents, state: dict[str, Any], alone: bool, path: str | Path) -> Network:
     """The weights that are nearest to a network, if the file names its architecture.
 
     Raises:

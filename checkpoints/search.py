@@ -5,10 +5,12 @@ Programs save weights at many levels (`state_dict`, `model`, `teacher`) and unde
 dicts, and a network is a prefix after which all weights of one of our architectures follow.
 """
 
+import functools
+import itertools
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from checkpoints.weights import (
     rename,
     some,
 )
-from models import MODELS
-from system.errors import InputError
+from models import MODELS, ConvNet
+from system.errors import InputError, shorten
 
 DEEPEST = 8  # dicts in dicts
 OURS = ("sobel.", "features.", "classifier.", "top_layer.")
@@ -115,25 +117,23 @@ def choose(networks: Sequence[Network], key: str | None, path: str | Path) -> Ne
     best = [each for each in best if each.prefix.startswith("state_dict.")] or best
     if len(best) > 1:
         names = [_shown(network.prefix) for network in best]
-        raise InputError(f"{path}: holds {len(names)} networks: {some(names)}; --key NAME takes one")
+        raise InputError(f"{path}: holds several networks: {some(names)}; choose with --key NAME")
     return best[0]
 
 
 def left_out(network: Network, networks: Sequence[Network], contents: Contents) -> list[str]:
     """What a file holds beside a network, by name: other networks, and in the same dict all but
     plain values."""
-    (level,) = {contents.levels[full] for full in network.used}
-    inside = _parts(network.prefix[len(level) :])
+    levels = {contents.levels[full] for full in network.used}
     beside = Counter[str]()
     for full, value in contents.values.items():
-        if contents.levels[full] == level and full not in network.used and not _is_plain(value):
-            parts = _parts(full[len(level) :])
-            shared = next((i for i, two in enumerate(zip(parts, inside)) if len({*two}) > 1), None)
-            shared = min(len(parts) - 1, len(inside)) if shared is None else shared
-            beside[parts[shared]] += 1
+        if contents.levels[full] in levels and full not in network.used and not _is_plain(value):
+            parts, inside = _parts(full) or [full], _parts(network.prefix)
+            shared = itertools.takewhile(lambda two: two[0] == two[1], zip(parts[:-1], inside))
+            beside[parts[len(list(shared))]] += 1
     names = [f"{name} ({count})" if count > 1 else name for name, count in beside.items()]
-    others = [each.prefix for each in networks if not each.prefix.startswith(level)]
-    return names + [_shown(prefix) for prefix in others]
+    elsewhere = [each for each in networks if not each.prefix.startswith(tuple(levels))]
+    return names + [_shown(each.prefix) for each in elsewhere]
 
 
 def nearest_prefix(contents: Contents) -> str | None:
@@ -161,7 +161,7 @@ def is_dense(weight: Any) -> bool:
 def _places(contents: Contents) -> list[tuple[str, str]]:
     """Weights whose names end like the first one of a network, and the prefix before that; the
     shortest prefix first."""
-    firsts = set(map(_first, MODELS))
+    firsts = {_body(make)[0] for make in MODELS.values()}
     ends = tuple(first.removeprefix("features.") for first in firsts)
     places = []
     for full in contents.values:
@@ -171,10 +171,13 @@ def _places(contents: Contents) -> list[tuple[str, str]]:
     return sorted(places, key=lambda place: len(place[1]))
 
 
-def _first(arch: str) -> str:
-    """The name of a network's first learned weight."""
+@functools.cache
+def _body(make: Callable[[], ConvNet]) -> list[str]:
+    """The names of a network's learned weights up to the top layer, in order."""
     with torch.device("meta"):
-        return next(n for n in MODELS[arch]().state_dict() if n.startswith("features."))
+        names = make().state_dict()
+    body = [name for name in names if name.startswith(("features.", "classifier."))]
+    return [name for name in body if not name.endswith("num_batches_tracked")]
 
 
 def _network_at(prefix: str, contents: Contents, archs: Sequence[str]) -> Network | None:
@@ -190,6 +193,8 @@ def _network_at(prefix: str, contents: Contents, archs: Sequence[str]) -> Networ
     if not all(map(is_dense, weights.values())):
         return None
     for arch in archs:
+        if not weights.keys() >= {*_body(MODELS[arch])}:
+            continue
         with torch.device("meta"):
             fits = not misfits(network_for(arch, weights), weights)
         if fits:
@@ -208,7 +213,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _shown(prefix: str) -> str:
-    return prefix.removesuffix(".") or "the network at the top"
+    return shorten(prefix.removesuffix(".")) or "the network at the top"
 
 
 def _is_plain(value: Any) -> bool:

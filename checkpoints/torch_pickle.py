@@ -73,8 +73,7 @@ class TorchUnpickler(SafeUnpickler):
     """Loads an object that `torch.save` pickled.
 
     Args:
-        storage: called with the key, type and size of a storage, once for each; returns its entries,
-            `(size,)`.
+        storage: called with the key, type and size of each storage; returns its entries, `(size,)`.
 
     Attributes:
         storages: by key.
@@ -162,8 +161,10 @@ for _module in ("pathlib", "pathlib._local"):  # of most versions of Python, and
         )
 
 # Types that are only mentioned, as by a defaultdict: their placeholders need no name
+BUILTINS = ("bool", "dict", "float", "int", "list", "str", "tuple")
 MENTIONED = {
-    *((module, kind) for module in ("builtins", "__builtin__") for kind in "bool dict float int list str tuple".split()),
+    *(("builtins", name) for name in BUILTINS),
+    *(("__builtin__", name) for name in BUILTINS),
     *(("torch", str(dtype).removeprefix("torch.")) for dtype in DTYPES.values()),
     ("torch", "Tensor"),
     ("torch.nn.parameter", "Parameter"),

@@ -100,8 +100,8 @@ def _folder_of(names: list[str]) -> str:
         raise InputError(f"not a checkpoint, but a zip archive of {some} and the like; unpack it")
     if f"{folders[0]}/constants.pkl" in names:
         raise InputError(
-            "not a checkpoint, but a TorchScript program, which would have to run; if you trust its "
-            "source, torch.jit.load it and torch.save its state_dict()"
+            "not a checkpoint, but a TorchScript program, which would have to run; if you trust "
+            "its source, torch.jit.load it and torch.save its state_dict()"
         )
     return folders[0]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import load_weights, read_checkpoint
-from checkpoints.weights import has_sobel
 from checkpoints.torch_file import load_without_weights
+from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
 from data.images import ImageList
 from methods.method import Method

@@ -13,8 +13,8 @@ import torch
 from hostile import old_file_of, text
 from torch import nn
 
-from checkpoints.torch_pickle import DTYPES
 from checkpoints.torch_file import OLD, load_torch_file
+from checkpoints.torch_pickle import DTYPES
 from system.errors import InputError
 
 
