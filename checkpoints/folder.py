@@ -106,10 +106,15 @@ def last_sound(folder: Path) -> Path | None:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` numbered checkpoints of a run."""
+    """Delete the numbered checkpoints of a run that are older than the last `keep` sound ones. A
+    damaged one that is newer stays: it may be all that is left of its epochs."""
     numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
-    for path in numbered[keep:]:
-        path.unlink()
+    sound = 0
+    for path in numbered:
+        if sound >= keep:
+            path.unlink()
+        elif is_sound(path):
+            sound += 1
 
 
 def _is_of_old_torch(path: Path) -> bool:

@@ -128,8 +128,9 @@ def left_out(network: Network, networks: Sequence[Network], contents: Contents) 
     beside = Counter[str]()
     for full, value in contents.values.items():
         if contents.levels[full] in levels and full not in network.used and not _is_plain(value):
-            parts, inside = _parts(full) or [full], _parts(network.prefix)
-            shared = itertools.takewhile(lambda two: two[0] == two[1], zip(parts[:-1], inside))
+            parts = _parts(full) or [full]
+            pairs = zip(parts[:-1], _parts(network.prefix), strict=False)
+            shared = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
             beside[parts[len(list(shared))]] += 1
     names = [f"{name} ({count})" if count > 1 else name for name, count in beside.items()]
     elsewhere = [each for each in networks if not each.prefix.startswith(tuple(levels))]

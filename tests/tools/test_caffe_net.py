@@ -113,7 +113,7 @@ INPUT = "input: 'data' input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8"
         (INPUT + " input: 'more'", "has 2 inputs, not one"),
         (INPUT.replace("3", "1"), r"its input is \[1, 1, 8, 8\], not \[N, 3, side, side\]"),
         ("layer { name: 'x' type: }", "a Caffe prototxt: line 1: Expected string but found: '}'"),
-        ("layers { type: DATA }", "not a Caffe prototxt: line 1: .*no value named DATA"),
+        ("layers { type: TANH }", "not a Caffe prototxt: line 1: .*no value named TANH"),
         ("a {" * 10_000, "not a Caffe prototxt"),
         (INPUT + " layer { name: 'x' type: 'ReLU' bottom: 'data' bottom: 'b' top: 'x' }",
          r"layer 'x': takes \['data', 'b'\] and gives \['x'\], but should take \['data'\] and"),
