@@ -106,11 +106,10 @@ def last_sound(folder: Path) -> Path | None:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Delete the numbered checkpoints of a run that are older than the last `keep` sound ones. A
-    damaged one that is newer stays: it may be all that is left of its epochs."""
+    """Delete all but the last `keep` numbered checkpoints of a run. Damaged ones don't count."""
     numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
     sound = 0
-    for path in numbered:
+    for path in numbered if len(numbered) > keep else []:  # checking reads the files
         if sound >= keep:
             path.unlink()
         elif is_sound(path):
