@@ -152,6 +152,21 @@ def test_the_last_numbered_checkpoints_are_kept(tmp_path: Path) -> None:
     assert (folder / PREVIOUS).exists()
 
 
+@pytest.mark.parametrize("damage", [flip, cut_off])
+def test_damaged_checkpoints_do_not_count_as_kept(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = saved(tmp_path, PLACES)
+    damage(folder / "checkpoints/checkpoint_10.pth.tar")
+    remove_old(folder, 2)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left >= {"checkpoint_1.pth.tar", "checkpoint_2.pth.tar"}
+    remove_old(folder, 1)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert "checkpoint_2.pth.tar" in left
+    assert "checkpoint_1.pth.tar" not in left
+
+
 def test_the_previous_checkpoint_is_kept_without_hard_links_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import gzip
+import importlib
 import io
 import pathlib
 import sys
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import tiny, write_images
 from hostile import archive_of, old_file_of
+from retrieval_layout import write_oxford
 from torch import Tensor, nn
 
+import hubconf
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.folder import place_of
 from checkpoints.torch_file import load_torch_file
 from models import MODELS
+from system import cli
 from system.errors import InputError
 
 Weights = dict[str, Tensor]
@@ -150,7 +154,43 @@ def test_networks_of_equal_right_need_a_key(tmp_path: Path) -> None:
     assert load_model(path, "right").arch == "tiny"
 
 
-class Ran(Exception):
+COMMANDS = {
+    "eval_linear": "--data d --model {} --workers 0",
+    "eval_knn": "--data d --model {}",
+    "eval_svm": "--vocdir v --model {}",
+    "eval_voc_classif": "--vocdir v --model {}",
+    "eval_retrieval": "--dataset o --dataset_name Oxford --temp_dir t --model {}",
+    "extract_features": "{} d --out o",
+    "assign": "{} d --out o.csv",
+    "tools.export": "{} o.onnx",
+    "tools.inspect_checkpoint": "{}",
+    "visu.activ_retrieval": "--model {} --data d --conv 1 --exp e",
+    "visu.gradient_ascent": "--model {} --conv 1 --exp e",
+    "visu.feature_map": "{} d",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_script_for_networks_of_others_takes_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "d", 30, side=16)
+    write_oxford(tmp_path / "o")
+    path = saved(tmp_path, {"student": TWO, "teacher": ONE})
+    script = importlib.import_module(name)
+    command = [*COMMANDS[name].format(path).split(), "--key", "nobody"]
+    assert cli.run(script.main, script.parse_args, command) == 2
+    assert f"{path}: --key nobody: it has no such network, but student" in capsys.readouterr().err
+
+
+def test_torch_hub_takes_a_key(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"student": TWO, "teacher": ONE})
+    found = hubconf._entry_point("tiny")(path, key="student")
+    assert torch.equal(found.state_dict()["features.0.weight"], TWO["features.0.weight"])
+
+
+class RanError(Exception):
     """Code of a file was run."""
 
 
@@ -162,10 +202,10 @@ class Canary:
 
     def __init__(self, *args: Any) -> None:
         if args:
-            raise Ran
+            raise RanError
 
     def __setstate__(self, state: Any) -> None:
-        raise Ran
+        raise RanError
 
 
 def canaries() -> tuple[Any, str]:
@@ -187,7 +227,7 @@ def test_unknown_objects_beside_weights_are_named_and_not_run(
     objects, module = canaries()
     content = {"epoch": 3, "state_dict": ONE, "hub": objects}
     path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(Ran):
+    with pytest.raises(RanError):
         torch.load(path, weights_only=False)
     del sys.modules[module]
     (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
@@ -217,9 +257,7 @@ def test_plain_values_beside_weights_are_data(
         "kinds": {1, 2},
         "dtype": torch.float32,
     }
-    path = saved(
-        tmp_path, content, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol
-    )
+    path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
     state = read_checkpoint(path)
     assert (state["epoch"], state["accuracy"], state["losses"].tolist()) == (3, 0.5, [0, 1, 2, 3])
     assert state["args"] == {"lr": 0.1, "out": "/x/y"}
@@ -252,7 +290,7 @@ def test_classes_cannot_be_changed(
 ) -> None:
     path = tmp_path / "c.pth"
     path.write_bytes(wrap(b"\x80\x02" + attack + b"."))
-    with pytest.raises(InputError, match="not a checkpoint, or a damaged one$"):
+    with pytest.raises(InputError, match=r"not a checkpoint, or a damaged one$"):
         load_torch_file(path)
 
 
