@@ -159,7 +159,7 @@ COMMANDS = {
     "eval_knn": "--data d --model {}",
     "eval_svm": "--vocdir v --model {}",
     "eval_voc_classif": "--vocdir v --model {}",
-    "eval_retrieval": "--dataset o --dataset_name Oxford --temp_dir t --model {}",
+    "eval_retrieval": "--dataset o --train_dataset o --dataset_name Oxford --temp_dir t --model {}",
     "extract_features": "{} d --out o",
     "assign": "{} d --out o.csv",
     "tools.export": "{} o.onnx",
