@@ -49,7 +49,7 @@ def load_zip_file(
             entries = entries.view(count, dtype.itemsize).flip(1).flatten()
         return entries.view(dtype)
 
-    unpickler = TorchUnpickler(io.BytesIO(archive.read("data.pkl").numpy()), storage)
+    unpickler = TorchUnpickler(io.BytesIO(archive.read("data.pkl").numpy().tobytes()), storage)
     return unpickler.load(), unpickler.unknown
 
 

@@ -251,7 +251,7 @@ def test_plain_values_beside_weights_are_data(
         "accuracy": np.float64(0.5),
         "losses": np.arange(4.0),
         "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("/x/y")),
-        "states": collections.defaultdict(dict, {1: collections.Counter("aab")}),
+        "states": collections.defaultdict(collections.Counter, {1: collections.Counter("aab")}),
         "folder": pathlib.PureWindowsPath(r"C:\x\y"),
         "device": torch.device("cuda:1"),
         "kinds": {1, 2},

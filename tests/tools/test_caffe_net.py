@@ -179,8 +179,9 @@ def test_a_prototxt_for_training_is_the_net_between_data_and_loss(
 def test_mean_and_scale_of_the_data_layer_are_a_step(tmp_path: Path) -> None:
     means = "mean_value: 104 mean_value: 117 mean_value: 123"
     net = read_net(*for_training(tmp_path, f"transform_param {{ scale: 0.5 {means} }}"))
-    assert isinstance(net.steps[0], Scaling)
-    scale, shift = compose(net.steps[:1], 3)
+    step = net.steps[0]
+    assert isinstance(step, Scaling)
+    scale, shift = compose([step], 3)
     np.testing.assert_array_equal(scale, [0.5] * 3)
     np.testing.assert_array_equal(shift, [-52, -58.5, -61.5])
 
