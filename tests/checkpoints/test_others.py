@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import tiny, write_images
 from hostile import archive_of, old_file_of
-from retrieval_layout import write_oxford
+from retrieval_layout import write_oxford, write_paris
 from torch import Tensor, nn
 
 import hubconf
@@ -159,7 +159,7 @@ COMMANDS = {
     "eval_knn": "--data d --model {}",
     "eval_svm": "--vocdir v --model {}",
     "eval_voc_classif": "--vocdir v --model {}",
-    "eval_retrieval": "--dataset o --train_dataset o --dataset_name Oxford --temp_dir t --model {}",
+    "eval_retrieval": "--dataset o --train_dataset p --dataset_name Oxford --temp_dir t --model {}",
     "extract_features": "{} d --out o",
     "assign": "{} d --out o.csv",
     "tools.export": "{} o.onnx",
@@ -177,6 +177,7 @@ def test_every_script_for_networks_of_others_takes_a_key(
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "d", 30, side=16)
     write_oxford(tmp_path / "o")
+    write_paris(tmp_path / "p")
     path = saved(tmp_path, {"student": TWO, "teacher": ONE})
     script = importlib.import_module(name)
     command = [*COMMANDS[name].format(path).split(), "--key", "nobody"]
