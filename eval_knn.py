@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
     """Check all input, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
-        checkpoint = read_checkpoint(args.model)
+        checkpoint = read_checkpoint(args.model, args.network_key)
         networks = {"trained": model_of(checkpoint, args.model)}
         arch = checkpoint["arch"]
         size = input_size(args.size, checkpoint)
@@ -150,6 +150,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     flags.add_data(parser)
     flags.add_model(parser)
+    flags.add_key(parser)
     k_help = "numbers of neighbours"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
     flags.add_untrained(parser)

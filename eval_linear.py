@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
     with together():
         compute = select_compute(args.device, args.precision)
         check_flags(args)
-        checkpoint = read_checkpoint(args.model)
+        checkpoint = read_checkpoint(args.model, args.network_key)
         model = model_of(checkpoint, args.model)
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
@@ -234,6 +234,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add, paper = parser.add_argument, RECIPES["paper"]
     flags.add_data(parser)
     flags.add_model(parser)
+    flags.add_key(parser)
     protocol_help = "the paper's protocol, or a model zoo's; the defaults shown are the paper's"
     add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
     conv_help = (

@@ -193,7 +193,11 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
     if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):
         raise InputError(f"--eval_binary {args.eval_binary}: not an executable file")
-    model = pretrained_vgg16() if str(args.model) == "pretrained" else load_model(args.model)
+    model = (
+        pretrained_vgg16()
+        if str(args.model) == "pretrained"
+        else load_model(args.model, args.network_key)
+    )
     results = evaluate(
         model, data, args.temp_dir, S=args.S, L=args.L, n_pca=args.n_pca, multires=args.multires,
         aqe=args.aqe, dbe=args.dbe, stage=args.stage, compute=compute, workers=args.workers,
@@ -240,6 +244,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add, at_least = parser.add_argument, cli.whole_number
     flags.add_model(parser, "checkpoint, or pretrained: torchvision's VGG-16")
+    flags.add_key(parser)
     add("--dataset", type=Path, required=True, help="folder of the data set, or of both")
     add("--dataset_name", choices=("Oxford", "Paris"), required=True, help="data set to rank")
     other_help = "folder of the other data set's images, for the whitening; left out: in --dataset"

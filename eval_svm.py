@@ -136,7 +136,7 @@ def describe(
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     limit_pixels(args.max_pixels)
-    checkpoint = read_checkpoint(args.model)
+    checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model)
     exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
     splits = {name: find_voc(args.vocdir, name, exif) for name in ("trainval", "test")}
@@ -188,6 +188,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add_vocdir_flag(parser)
     flags.add_model(parser)
+    flags.add_key(parser)
     add_conv_flag(parser, "all")
     costs_help = "costs C of the SVMs to choose from"
     add("--costs", nargs="+", type=cli.positive_number, default=COSTS, help=costs_help)

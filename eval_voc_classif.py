@@ -215,7 +215,7 @@ def main(args: argparse.Namespace) -> None:
     if len(set(args.seeds)) < len(args.seeds):
         raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: one is given twice")
     limit_pixels(args.max_pixels)
-    checkpoint = read_checkpoint(args.model)
+    checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model)
     exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
     train, test = (find_voc(args.vocdir, s, exif) for s in (args.split, TESTED_ON[args.split]))
@@ -271,6 +271,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     split_help = "split to train on; train is tested on val, trainval on test"
     parser.add_argument("--split", choices=list(TESTED_ON), default="train", help=split_help)
     flags.add_model(parser)
+    flags.add_key(parser)
     add_settings(parser)
     seeds_help = "random seeds; several: a run for each, their mean and standard deviation"
     flags.add_seeds(parser, seeds_help)

@@ -24,15 +24,20 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
     """The function that `torch.hub.load(…, arch)` calls."""
 
     def load(
-        checkpoint: _Path | None = None, *, sobel: bool | None = None, out: int | None = None
+        checkpoint: _Path | None = None,
+        *,
+        key: str | None = None,
+        sobel: bool | None = None,
+        out: int | None = None,
     ) -> torch.nn.Module:
-        return _network(arch, checkpoint, sobel, out)
+        return _network(arch, checkpoint, key, sobel, out)
 
     load.__name__ = load.__qualname__ = arch
     load.__doc__ = f"""The network `{arch}`.
 
     Args:
         checkpoint: file of a trained network of this architecture.
+        key: of several networks in the file, the one of this name, such as `teacher`.
         sobel: put the Sobel filters in front (default: no). With a checkpoint: check whether its
             network has them.
         out: outputs of the top layer (default: 1000). With a checkpoint: check their number.
@@ -48,14 +53,16 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
     return load
 
 
-def _network(arch: str, path: _Path | None, sobel: bool | None, out: int | None) -> torch.nn.Module:
+def _network(
+    arch: str, path: _Path | None, key: str | None, sobel: bool | None, out: int | None
+) -> torch.nn.Module:
     with _own_modules():
         from checkpoints.checkpoint import model_of, read_checkpoint
         from models import MODELS
 
         if path is None:
             return MODELS[arch](sobel=bool(sobel), out=1000 if out is None else out)
-        state = read_checkpoint(path)
+        state = read_checkpoint(path, key)
         _check(path, "arch", state["arch"], arch)
         model = model_of(state, path)
         top_layer = model.top_layer

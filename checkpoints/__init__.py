@@ -5,9 +5,13 @@ or the network. Loading never runs code from a file.
 
     checkpoint.py         save, read, `load_model`
     folder.py             the checkpoints of an experiment folder: when each was saved, which are sound
-    released.py           the layouts of released checkpoints, translated to ours
-    torch_file.py         torch's files, read safely and checked for flipped bits
-    old_torch_file.py     files from before torch 1.6, by a restricted unpickler
+    released.py           the content of a file as a checkpoint, and in words
+    search.py             the network among all that a file holds
+    weights.py            names of weights, translated to ours and compared with a network's
+    torch_file.py         torch's files, read safely, and other files named for what they are
+    zip_torch_file.py     files since torch 1.6, checked for flipped bits
+    old_torch_file.py     files from before torch 1.6
+    torch_pickle.py       the pickles in both, by an unpickler that runs nothing
     safetensors_file.py   weights as safetensors
     clusters.py           the clusters in a checkpoint or in a file of --save-clusters
 

@@ -13,17 +13,11 @@ from typing import IO, Any
 import torch
 
 from checkpoints.folder import sound_before
-from checkpoints.released import (
-    StateDict,
-    as_checkpoint,
-    describe,
-    has_sobel,
-    in_words,
-    misfits,
-    network_for,
-)
+from checkpoints.released import as_checkpoint, describe, remarks
 from checkpoints.torch_file import is_intact, load_torch_file
+from checkpoints.weights import StateDict, has_sobel, in_words, misfits, network_for
 from models import ConvNet, untrained
+from system import cli
 from system.errors import InputError
 from system.files import atomic_write
 
@@ -53,8 +47,12 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
         _write(state, file)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint, or safetensors of `tools/export.py`, to the CPU.
+def read_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Any]:
+    """Load a checkpoint, or safetensors of `tools/export.py`, to the CPU. Warns of what another
+    program's file holds beside the network.
+
+    Args:
+        key: of several networks in the file, the one with this name, such as `teacher`.
 
     Returns:
         The checkpoint, with parameters named as in `models`. `arch` is always a name in `MODELS`:
@@ -65,21 +63,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             last sound checkpoint of the run before it, if there is one.
     """
     try:
-        return as_checkpoint(*load_torch_file(path), path)
+        state = as_checkpoint(load_torch_file(path), path, key)
     except InputError as error:
         if sound := sound_before(Path(path)):
             raise InputError(f"{error}; the earlier checkpoint {sound} is sound") from error
         raise
+    if found := remarks(state["layout"]):
+        cli.warn(f"{path}: {'; '.join(found)}")
+    return state
 
 
-def load_model(path: str | Path) -> ConvNet:
+def load_model(path: str | Path, key: str | None = None) -> ConvNet:
     """The network of a checkpoint, on the CPU, with its architecture, Sobel filters and number of
-    outputs; `top_layer` is None if the checkpoint has none. Logs a description.
+    outputs; `top_layer` is None if the checkpoint has none. Logs a description. `key` as for
+    `read_checkpoint`.
 
     Raises:
         InputError: not a checkpoint, or its weights do not fit its architecture.
     """
-    return model_of(read_checkpoint(path), path)
+    return model_of(read_checkpoint(path, key), path)
 
 
 def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:

@@ -50,7 +50,7 @@ def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
         InputError: the file cannot be loaded, or holds no clusters, malformed ones, or those of
             other features.
     """
-    state, _ = load_torch_file(path)
+    state = load_torch_file(path).content
     state = plain_dict(state) if isinstance(state, dict) else {}
     if state.get("clusters") is None:
         raise InputError(f"{path}: holds no clusters")

@@ -2,12 +2,11 @@
 
 import pickle
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from checkpoints.torch_file import is_intact, load_mapped
+from checkpoints.torch_file import is_intact, load_without_weights
 from system import cli
 from system.errors import InputError
 
@@ -26,11 +25,9 @@ def place_of(path: str | Path) -> tuple[int, int] | None:
     """The epoch and step at which a checkpoint was saved; None if the file isn't a checkpoint.
     The weights are not read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of a damaged file
-            state = load_mapped(path)
+        state = load_without_weights(path)
         return int(state["epoch"]), int(state.get("step", 0))
-    except Exception:  # damaged bytes make torch.load raise almost anything
+    except Exception:  # damaged bytes make an unpickler raise almost anything
         return None
 
 
@@ -109,10 +106,14 @@ def last_sound(folder: Path) -> Path | None:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` numbered checkpoints of a run."""
+    """Delete all but the last `keep` numbered checkpoints of a run. Damaged ones don't count."""
     numbered = [path for path in checkpoints_of(folder) if _number(path) is not None]
-    for path in numbered[keep:]:
-        path.unlink()
+    sound = 0
+    for path in numbered if len(numbered) > keep else []:  # checking reads the files
+        if sound >= keep:
+            path.unlink()
+        elif is_sound(path):
+            sound += 1
 
 
 def _is_of_old_torch(path: Path) -> bool:

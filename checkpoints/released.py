@@ -1,9 +1,5 @@
-"""Translate the layouts of released checkpoints to that of the models here.
+"""The content of a file as a checkpoint: its network under our names, and a description."""
 
-To support another layout, add a row to `RENAMES`; for another network, a row to `models.MODELS`.
-"""
-
-import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,30 +7,32 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from checkpoints.torch_file import ZIP
-from models import MODELS, ConvNet
+from checkpoints.search import (
+    Contents,
+    Network,
+    choose,
+    is_dense,
+    left_out,
+    nearest_prefix,
+    networks_in,
+)
+from checkpoints.torch_file import ZIP, Loaded
+from checkpoints.torch_pickle import Placeholder
+from checkpoints.weights import (
+    StateDict,
+    has_sobel,
+    in_words,
+    misfits,
+    network_for,
+    outputs_of,
+    rename,
+    some,
+)
+from models import MODELS
 from system.errors import InputError, shorten
 
-StateDict = dict[str, Tensor]
-
-RENAMES = [  # (pattern in a weight's name, replacement)
-    # DataParallel around `features`, DistributedDataParallel around the network
-    (re.compile(r"(^|\.)module\."), r"\1"),
-    # the model zoos' residual networks, with torchvision's names
-    (re.compile(r"^backbone\."), ""),
-    (re.compile(r"^sobel_layer\.(sobel\.)?"), "sobel."),
-    (re.compile(r"^(?=(conv1|bn1|layer[1-4])\.)"), "features."),
-    (re.compile(r"^(head\.fc_cls|fc)\."), "top_layer."),
-]
-
-NUMBERS = {
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
-}  # fmt: skip
-
-MOST_NAMES = 20  # of each kind in a message
-LONGEST_NAME = 60  # characters in a message
 PLAIN = (str, int, float, type(None))  # types of settings
+OUR_LEVEL = "state_dict."
 
 
 class Layout(TypedDict):
@@ -43,51 +41,70 @@ class Layout(TypedDict):
     Attributes:
         container: one of the formats of `torch_file`.
         alone: the file is only a state dict.
-        wrappers: prefixes that were removed from names, such as `features.module.`.
+        prefix: in front of the network's names: the levels of the file that lead to it.
+        wrappers: prefixes that were removed from names after that, such as `features.module.`.
+        left_out: names of what else is there, such as heads and other networks.
+        unknown: classes of objects that were not loaded.
         named: the file names its architecture; otherwise it was recognised by the weights.
         counts: batch norm has its `num_batches_tracked`, which files of 2018 lack.
     """
 
     container: str
     alone: bool
+    prefix: str
     wrappers: list[str]
+    left_out: list[str]
+    unknown: list[str]
     named: bool
     counts: bool
 
 
-def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, Any]:
+def as_checkpoint(loaded: Loaded, path: str | Path, key: str | None = None) -> dict[str, Any]:
     """Translate the content of a file to the result of `checkpoint.read_checkpoint`.
+
+    Args:
+        key: the name of the network to take, as in `choose`.
 
     Raises:
         InputError: it isn't a checkpoint of a known network.
     """
-    content = _plain(content)
-    alone = _is_state_dict(content)
-    state = {"state_dict": content} if alone else content
-    if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
-        raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
-    state = {name: _plain(value) for name, value in state.items()}
-    for name, weight in state["state_dict"].items():
-        plain = _plain(weight)
-        if not isinstance(name, str) or not _is_dense(plain):
-            shown = reprlib.repr(name)
-            raise InputError(f"{path}: its state_dict holds something other than weights: {shown}")
-        state["state_dict"][name] = plain
-    settings = state.get("settings", {})
-    if not isinstance(settings, dict) or not all(
-        isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
-    ):
-        raise InputError(f"{path}: its settings are not a table of names and values")
-    weights, wrappers = _rename(state["state_dict"], path)
-    arch = _architecture(state.get("arch"), weights, path)
+    try:
+        return _as_checkpoint(loaded, path, key)
+    except InputError as error:
+        if not loaded.unknown:
+            raise
+        names = some(loaded.unknown)
+        raise InputError(f"{error}; it refers to {names}, which might run") from error
+
+
+def _as_checkpoint(loaded: Loaded, path: str | Path, key: str | None) -> dict[str, Any]:
+    if isinstance(loaded.content, Placeholder):
+        raise InputError(
+            f"{path}: not a checkpoint, but a whole object; if you trust its source, load it with "
+            "its own code and torch.save its state_dict()"
+        )
+    contents = Contents(loaded.content)
+    alone = _is_state_dict(loaded.content)
+    state = plain_dict(loaded.content) if isinstance(loaded.content, dict) and not alone else {}
+    state = {name: value for name, value in state.items() if not isinstance(value, Placeholder)}
+    named = state.get("arch")
+    archs = [named] if isinstance(named, str) and named in MODELS else list(MODELS)
+    networks = networks_in(contents, archs)
+    network = choose(networks, key, path) if networks else _nearest(contents, state, alone, path)
+    _check_settings(state.get("settings", {}), path)
     layout = Layout(
-        container=container,
+        container=loaded.container,
         alone=alone,
-        wrappers=wrappers,
-        named=arch == state.get("arch"),
-        counts=any(name.endswith("num_batches_tracked") for name in weights),
+        prefix=network.prefix,
+        wrappers=network.wrappers,
+        left_out=left_out(network, networks, contents),
+        unknown=loaded.unknown,
+        named=network.arch == named,
+        counts=any(name.endswith("num_batches_tracked") for name in network.weights),
     )
-    return {**state, "state_dict": weights, "arch": arch, "layout": layout}
+    prefixes = tuple(each.prefix for each in networks)
+    rest = {n: v for n, v in state.items() if not any(p.startswith(f"{n}.") for p in prefixes)}
+    return {**rest, "state_dict": network.weights, "arch": network.arch, "layout": layout}
 
 
 def describe(state: dict[str, Any]) -> str:
@@ -115,44 +132,19 @@ def layout_in_words(layout: Layout) -> str:
         parts.append(f"names with {' and '.join(wrappers)}")
     if not layout["counts"]:
         parts.append("no num_batches_tracked")
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *remarks(layout)])
 
 
-def has_sobel(weights: StateDict) -> bool:
-    """Whether the network of these weights starts with the Sobel filters."""
-    return any(name.startswith("sobel.") for name in weights)
-
-
-def outputs_of(weights: StateDict) -> int | None:
-    """Width of the top layer; None without one."""
-    top_layer = weights.get("top_layer.weight")
-    return None if top_layer is None else top_layer.shape[:1].numel()
-
-
-def network_for(arch: str, weights: StateDict) -> ConvNet:
-    """A new network with the Sobel filters and top layer that these weights have."""
-    outputs = outputs_of(weights)
-    model = MODELS[arch](sobel=has_sobel(weights), out=1 if outputs is None else outputs)
-    if outputs is None:
-        model.top_layer = None
-    return model
-
-
-def misfits(model: ConvNet, weights: StateDict) -> dict[str, list[str]]:
-    """Names of weights that don't fit a network, by what is wrong; empty if all fit. Only batch
-    norm's `num_batches_tracked`, which files of 2018 lack, may be missing."""
-    own = model.state_dict()
-    wrong = {
-        "missing": [n for n in own if n not in weights and not n.endswith("num_batches_tracked")],
-        "unexpected": [n for n in weights if n not in own],
-        "of another shape": [n for n in weights if n in own and weights[n].shape != own[n].shape],
-    }
-    return {kind: names for kind, names in wrong.items() if names}
-
-
-def in_words(wrong: dict[str, list[str]]) -> str:
-    """The result of `misfits` in one line."""
-    return "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items())
+def remarks(layout: Layout) -> list[str]:
+    """What was taken of another program's file, and what was not."""
+    found = []
+    if layout["prefix"] not in ("", OUR_LEVEL):
+        found.append(f"took {shorten(layout['prefix'].removesuffix('.'))}")
+    if layout["left_out"]:
+        found.append(f"left out {some(layout['left_out'])}")
+    if layout["unknown"]:
+        found.append(f"did not load objects of {some(layout['unknown'])}")
+    return found
 
 
 def plain_dict(table: dict[Any, Any]) -> dict[Any, Any]:
@@ -168,52 +160,41 @@ def _is_state_dict(content: Any) -> bool:
     )
 
 
-def _plain(content: Any) -> Any:
-    """A dict or tensor without attributes that a file may have added; other values unchanged."""
-    if type(content) in (Tensor, torch.nn.Parameter):
-        return Tensor.detach(content)
-    return plain_dict(content) if isinstance(content, dict) else content
+def _check_settings(settings: Any, path: str | Path) -> None:
+    if not isinstance(settings, dict) or not all(
+        isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
+    ):
+        raise InputError(f"{path}: its settings are not a table of names and values")
 
 
-def _is_dense(weight: Any) -> bool:
-    """Whether it is a tensor of numbers with memory for each entry. (A small file can claim
-    terabytes of one repeated number, or any number of empty rows.)"""
-    return (
-        type(weight) is Tensor
-        and weight.layout == torch.strided
-        and weight.device.type == "cpu"
-        and weight.dtype in NUMBERS
-        and weight.numel() > 0
-        and weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
-    )
-
-
-def _rename(weights: StateDict, path: str | Path) -> tuple[StateDict, list[str]]:
-    """Weights under our models' names, and the prefixes that were removed.
+def _nearest(contents: Contents, state: dict[str, Any], alone: bool, path: str | Path) -> Network:
+    """The weights that are nearest to a network, if the file names its architecture.
 
     Raises:
-        InputError: two weights get the same name.
+        InputError: it doesn't, or there are no weights; names the nearest architecture and the
+            weights that don't fit it.
     """
-    renamed: StateDict = {}
-    wrappers: set[str] = set()
+    named = state.get("arch")
+    prefix = nearest_prefix(contents)
+    if prefix is None and not alone and not isinstance(state.get("state_dict"), dict):
+        raise InputError(f"{path}: not a checkpoint of DeepCluster: it holds no 'state_dict'")
+    if prefix is None:
+        prefix = "" if alone else OUR_LEVEL
+    names, wrappers = rename(contents.below(prefix), path)
+    weights = {name: contents.values[full] for name, full in names.items()}
     for name, weight in weights.items():
-        new = name
-        for pattern, replacement in RENAMES:
-            found = (new[: match.end()] for match in pattern.finditer(new))
-            wrappers.update(filter(None, found))
-            new = pattern.sub(replacement, new)
-        if new in renamed:
-            twice = f"{shorten(new)} twice, once as {shorten(name)}"
-            raise InputError(f"{path}: its state_dict has {twice}")
-        renamed[new] = weight
-    return renamed, sorted(wrappers)
+        if not is_dense(weight):
+            shown = reprlib.repr(names[name][len(prefix) :])
+            raise InputError(f"{path}: its state_dict holds something other than weights: {shown}")
+    arch = _architecture(named, weights, path)
+    return Network(prefix, arch, weights, wrappers, set(names.values()))
 
 
 def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
-    """The architecture that the file names or, if that is unknown, the one that the weights fit.
+    """The architecture that the file names.
 
     Raises:
-        InputError: there is none; names the nearest, and the weights that don't fit it.
+        InputError: it is unknown; names the nearest, and the weights that don't fit it.
     """
     if isinstance(named, str) and named in MODELS:
         return named
@@ -223,17 +204,8 @@ def _architecture(named: Any, weights: StateDict, path: str | Path) -> str:
     with torch.device("meta"):
         wrong = {arch: misfits(network_for(arch, weights), weights) for arch in MODELS}
     nearest = min(wrong, key=lambda arch: sum(map(len, wrong[arch].values())))
-    if not wrong[nearest]:
-        return nearest
     what = "not named" if named is None else reprlib.repr(named)
     raise InputError(
         f"{path}: its architecture is {what}, and its weights fit none of {known}; "
         f"{nearest} is nearest: {in_words(wrong[nearest])}"
     )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    whole = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
-    shown = [shorten(name, LONGEST_NAME) for name in whole]
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

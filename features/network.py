@@ -39,9 +39,10 @@ SIZE_HELP = f"side of the input in pixels; left out: as in training, or {SIZE}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """`MODEL DIR…`, and the flags of reading images and of the forward pass."""
+    """`MODEL DIR…`, `--key`, and the flags of reading images and of the forward pass."""
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
+    flags.add_key(parser)
     add("data", metavar="DIR", type=Path, nargs="+", help=DATA_HELP)
     add_size_flag(parser)
     add_pass_flags(parser)
@@ -117,7 +118,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
         InputError: naming the flag or file that is wrong.
     """
     compute = select_compute(args.device, args.precision)
-    checkpoint = read_checkpoint(args.model)
+    checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)

@@ -39,6 +39,15 @@ def add_model(parser: argparse.ArgumentParser, help: str = "checkpoint of the ne
     parser.add_argument("--model", type=Path, required=True, help=help)
 
 
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """`--key`: `network_key`; None takes the network that the file's layout suggests."""
+    key_help = (
+        "of several networks in the checkpoint take the one of this name, such as teacher, student "
+        "or encoder_k; left out: the query encoder, else the teacher"
+    )
+    parser.add_argument("--key", dest="network_key", metavar="NAME", help=key_help)
+
+
 def add_exp(parser: argparse.ArgumentParser, help: str, required: bool = False) -> None:
     """`--exp`: the folder of the results; None by default."""
     parser.add_argument("--exp", type=Path, required=required, help=help)

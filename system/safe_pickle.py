@@ -82,7 +82,7 @@ class SafeUnpickler(pickle.Unpickler):
     """
 
     def __init__(
-        self, file: IO[bytes], encoding: str, allowed: Mapping[tuple[str, str], Sealed]
+        self, file: IO[bytes], encoding: str, allowed: Mapping[tuple[str, str], Any]
     ) -> None:
         super().__init__(file, encoding=encoding)
         self._allowed = allowed
@@ -112,7 +112,7 @@ class _Type:
         self.dtype = self.dtype.newbyteorder(_text(order))  # type: ignore[arg-type]
 
 
-class _Array(np.ndarray):
+class Array(np.ndarray):
     """An array that a pickle can fill only once: a second time would free memory in use."""
 
     def __setstate__(self, state: Any) -> None:
@@ -132,7 +132,7 @@ class _Array(np.ndarray):
 
 def _reconstruct(kind: Any, shape: Any, letter: Any) -> np.ndarray:
     """An empty array, which the pickle then fills."""
-    return np.ndarray.__new__(_Array, 0, np.int8)
+    return np.ndarray.__new__(Array, 0, np.int8)
 
 
 def _scalar(kind: _Type, data: Any) -> Any:

@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{out}: give a file whose name ends in {' or '.join(SUFFIXES)}")
     if kind == ".onnx":
         check_installed(str(out), "onnx", "onnxscript", "onnxruntime")
-    checkpoint = read_checkpoint(args.model)
+    checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     about = describe(checkpoint, model, size)
@@ -179,6 +179,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
+    flags.add_key(parser)
     add("out", metavar="OUT", type=Path, help="file whose name ends in .onnx or .safetensors")
     output_help = "ONNX: embedding (if left out), logits, or a conv layer such as conv3"
     add("--output", help=output_help)

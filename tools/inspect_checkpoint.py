@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import check_weights, read_checkpoint
-from checkpoints.released import has_sobel, layout_in_words, network_for, outputs_of
+from checkpoints.released import layout_in_words
+from checkpoints.weights import has_sobel, network_for, outputs_of
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 from system.files import sha256_of
 from system.names import printable
@@ -29,7 +30,7 @@ BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")  # buffers, 
 Card = dict[str, Any]
 
 
-def card_of(path: Path) -> Card:
+def card_of(path: Path, key: str | None = None) -> Card:
     """All that is known of a checkpoint, ready for JSON; `error` says why it can't be used, or is
     None.
 
@@ -46,7 +47,7 @@ def card_of(path: Path) -> Card:
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     try:
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, key)
         card |= _contents(checkpoint)
         with torch.device("meta"):
             model = network_for(checkpoint["arch"], checkpoint["state_dict"])
@@ -138,6 +139,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     path_help = "checkpoint, or a state dict"
     parser.add_argument("paths", metavar="PATH", type=Path, nargs="+", help=path_help)
+    flags.add_key(parser)
     parser.add_argument("--json", action="store_true", help="print a list of cards as JSON")
     return parser.parse_args(argv)
 
@@ -148,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
             raise InputError(f"{path}: no such file")
     cards = []
     for path in args.paths:
-        cards.append(card_of(path))
+        cards.append(card_of(path, args.network_key))
         if not args.json:
             sys.stdout.write(in_words(cards[-1]))
     if args.json:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from checkpoints.checkpoint import load_weights, read_checkpoint
-from checkpoints.released import has_sobel
-from checkpoints.torch_file import load_mapped
+from checkpoints.torch_file import load_without_weights
+from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
 from data.images import ImageList
 from methods.method import Method
@@ -85,8 +85,8 @@ def settings_of(path: Path) -> dict[str, Any]:
     """The settings in a checkpoint, which a resumed run keeps unless flags change them. A file that
     isn't a run's checkpoint has none; `read_resume` reports it. Reads no weights."""
     try:
-        settings = dict(load_mapped(path)["settings"])
-    except Exception:  # damaged bytes make torch.load raise almost anything
+        settings = dict(load_without_weights(path)["settings"])
+    except Exception:  # damaged bytes make an unpickler raise almost anything
         return {}
     most = settings.get("max_pixels")
     if isinstance(most, int) and most > MAX_PIXELS:

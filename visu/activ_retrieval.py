@@ -183,6 +183,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     flags.add_data(parser, network.DATA_HELP, metavar="DIR", nargs="+")
     flags.add_model(parser)
+    flags.add_key(parser)
     conv_help = "conv layers, from 1 on, or all; one pass over the data for all of them"
     add_conv_flag(parser, "1", conv_help)
     flags.add_exp(parser, "folder for the images and sheets", required=True)

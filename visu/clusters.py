@@ -93,7 +93,7 @@ def mean_distances(
         return {}, "--no-distances is given"
     if not path.exists():
         return {}, f"{path} is missing"
-    as_in_training = argparse.Namespace(**vars(args), model=path, size=None)
+    as_in_training = argparse.Namespace(**vars(args), model=path, network_key=None, size=None)
     network = open_inputs(as_in_training, run.images)
     clusters = network.own_clusters
     if clusters is None:

@@ -184,6 +184,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     source_help = "experiment folder of a run, or checkpoint of a network"
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
+    flags.add_key(parser)
     data_help = "images to map: folders or list files; left out: the run's own"
     add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
     points_help = "images on the map, at random; each adds about 1 kB to the page"

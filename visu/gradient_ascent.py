@@ -43,7 +43,7 @@ ADVICE = (
 
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
-    model = load_model(args.model)
+    model = load_model(args.model, args.network_key)
     if args.arch not in (None, model.arch):
         raise InputError(
             f"--arch {args.arch}: {args.model} has --arch {model.arch}; leave --arch out"
@@ -177,6 +177,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add, at_least, positive = parser.add_argument, cli.whole_number, cli.positive_number
     flags.add_model(parser)
+    flags.add_key(parser)
     add_arch_flag(parser, default=None, help="optional; checked against the checkpoint")
     add_conv_flag(parser, "1")
     filters_help = "numbers from 0 on and ranges as in 0-31; left out: all filters of the layer"

@@ -94,8 +94,8 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"arch": ["alexnet"]}, r"its architecture is \['alexnet'\], not one of"),
-        ({"state_dict": {3: torch.zeros(2)}}, "something other than weights: 3"),
+        ({"arch": ["lenet"], "state_dict": {}}, r"its architecture is \['lenet'\], not one of"),
+        ({"state_dict": {3: torch.zeros(2)}}, "something other than weights: '3'"),
         ({"state_dict": {"features.0.bias": [0.0]}}, "other than weights: 'features.0.bias'"),
         ({"settings": [1]}, "its settings are not a table"),
         ({"settings": {1: 2}}, "its settings are not a table"),

@@ -78,7 +78,7 @@ def test_a_flipped_bit_anywhere_is_noticed_unless_it_changes_nothing(tmp_path: P
         if not is_sound(path):
             noticed += 1
             continue
-        loaded, _ = load_torch_file(path)
+        loaded, *_ = load_torch_file(path)
         assert torch.equal(loaded.pop("w"), state["w"]), place
         assert loaded == {name: value for name, value in state.items() if name != "w"}, place
         harmless += 1
@@ -150,6 +150,21 @@ def test_the_last_numbered_checkpoints_are_kept(tmp_path: Path) -> None:
     assert left == ["checkpoint_10.pth.tar", "checkpoint_2.pth.tar"]
     assert (folder / NEWEST).exists()
     assert (folder / PREVIOUS).exists()
+
+
+@pytest.mark.parametrize("damage", [flip, cut_off])
+def test_damaged_checkpoints_do_not_count_as_kept(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = saved(tmp_path, PLACES)
+    damage(folder / "checkpoints/checkpoint_10.pth.tar")
+    remove_old(folder, 2)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left >= {"checkpoint_1.pth.tar", "checkpoint_2.pth.tar"}
+    remove_old(folder, 1)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert "checkpoint_2.pth.tar" in left
+    assert "checkpoint_1.pth.tar" not in left
 
 
 def test_the_previous_checkpoint_is_kept_without_hard_links_too(

@@ -13,8 +13,8 @@ import torch
 from hostile import old_file_of, text
 from torch import nn
 
-from checkpoints.old_torch_file import DTYPES
 from checkpoints.torch_file import OLD, load_torch_file
+from checkpoints.torch_pickle import DTYPES
 from system.errors import InputError
 
 
@@ -32,7 +32,7 @@ def test_tensors_equal_those_of_torchs_loader(tmp_path: Path, dtype: torch.dtype
     whole = torch.arange(24).to(dtype).reshape(4, 6)
     tensors = [whole, whole.t(), whole[1:3, 2:5], whole[:0]]  # one storage
     path = save_old({"tensors": tensors, "other": torch.ones(3, dtype=dtype)}, tmp_path / "c.pth")
-    found, container = load_torch_file(path)
+    found, container, _ = load_torch_file(path)
     expected = torch.load(path, weights_only=True)
     assert container == OLD
     assert torch.equal(found["other"], expected["other"])
@@ -45,7 +45,7 @@ def test_tensors_equal_those_of_torchs_loader(tmp_path: Path, dtype: torch.dtype
 def test_parameters_sizes_ordered_dicts_and_numpys_numbers_load(tmp_path: Path) -> None:
     weight = nn.Parameter(torch.randn(2, 3))
     content = OrderedDict(w=weight, size=weight.shape, loss=np.float64(0.5), rows=np.arange(3))
-    found, _ = load_torch_file(save_old(content, tmp_path / "c.pth"))
+    found, *_ = load_torch_file(save_old(content, tmp_path / "c.pth"))
     assert torch.equal(found["w"], weight)
     assert (found["size"], found["loss"], found["rows"].tolist()) == ((2, 3), 0.5, [0, 1, 2])
 

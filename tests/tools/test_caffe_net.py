@@ -7,9 +7,19 @@ import pytest
 from caffe_files import Layer, convolution, save, write_caffe
 
 from system.errors import InputError
-from tools.caffe.layers import BatchNorm, Convolution, Linear, MaxPool, Scaling, compose
+from tools.caffe.layers import (
+    BatchNorm,
+    Convolution,
+    Linear,
+    MaxPool,
+    ReLU,
+    Scaling,
+    compose,
+)
 from tools.caffe.net import read_net
 from tools.caffe.proto import new
+
+Files = tuple[Path, Path]
 
 CONV = convolution("conv", np.ones((4, 3, 3, 3)), np.zeros(4), padding=1)
 LINEAR = "inner_product_param { num_output: 5 }"
@@ -113,7 +123,7 @@ INPUT = "input: 'data' input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8"
         (INPUT + " input: 'more'", "has 2 inputs, not one"),
         (INPUT.replace("3", "1"), r"its input is \[1, 1, 8, 8\], not \[N, 3, side, side\]"),
         ("layer { name: 'x' type: }", "a Caffe prototxt: line 1: Expected string but found: '}'"),
-        ("layers { type: DATA }", "not a Caffe prototxt: line 1: .*no value named DATA"),
+        ("layers { type: TANH }", "not a Caffe prototxt: line 1: .*no value named TANH"),
         ("a {" * 10_000, "not a Caffe prototxt"),
         (INPUT + " layer { name: 'x' type: 'ReLU' bottom: 'data' bottom: 'b' top: 'x' }",
          r"layer 'x': takes \['data', 'b'\] and gives \['x'\], but should take \['data'\] and"),
@@ -128,6 +138,65 @@ def test_a_prototxt_that_cannot_be_used(tmp_path: Path, text: str, message: str)
     with pytest.raises(InputError, match=message) as raised:
         read_net(prototxt, caffemodel)
     assert "\n" not in str(raised.value)
+
+
+def for_training(tmp_path: Path, transform: str, v1: bool = False, softmax: bool = False) -> Files:
+    """The files of a network with data, loss and accuracy layers, and layers of phase TRAIN."""
+    layers = [CONV, Layer("relu", "ReLU"), *([Layer("prob", "Softmax")] if softmax else [])]
+    prototxt, caffemodel = write_caffe(tmp_path, layers, 8, v1)
+    text = prototxt.read_text()
+    first = text.index("layers {" if v1 else "layer { name: 'conv'")
+    key, kinds = "layer", ["'Data'", "'Dropout'", "'SoftmaxWithLoss'", "'Accuracy'"]
+    if v1:
+        key, kinds = "layers", ["DATA", "DROPOUT", "SOFTMAX_LOSS", "ACCURACY"]
+    data = "".join(
+        f"{key} {{ name: 'data' type: {kinds[0]} top: 'data' top: 'label' include {{ phase: "
+        f"{phase} }} {rest} data_param {{ source: 'x' batch_size: 8 }} }}\n"
+        for phase, rest in (("TRAIN", "transform_param { crop_size: 5 }"), ("TEST", transform))
+    )
+    last = "prob" if softmax else "relu" if v1 else "conv"
+    ends = (
+        f"\n{key} {{ name: 'drop' type: {kinds[1]} bottom: '{last}' top: 'dropped' "
+        f"include {{ phase: TRAIN }} }}"
+        f"\n{key} {{ name: 'loss' type: {kinds[2]} bottom: '{last}' bottom: 'label' top: 'loss' }}"
+        f"\n{key} {{ name: 'acc' type: {kinds[3]} bottom: '{last}' bottom: 'label' top: 'acc' "
+        "exclude { phase: TRAIN } }"
+    )
+    return save(tmp_path, data + text[first:] + ends, caffemodel.read_bytes())
+
+
+@pytest.mark.parametrize("v1", [False, True])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_prototxt_for_training_is_the_net_between_data_and_loss(
+    tmp_path: Path, v1: bool, softmax: bool
+) -> None:
+    transform = "transform_param { crop_size: 8 mirror: true }"
+    net = read_net(*for_training(tmp_path, transform, v1, softmax))
+    assert [type(step) for step in net.steps] == [Convolution, ReLU]
+    assert net.side == 8
+
+
+def test_mean_and_scale_of_the_data_layer_are_a_step(tmp_path: Path) -> None:
+    means = "mean_value: 104 mean_value: 117 mean_value: 123"
+    net = read_net(*for_training(tmp_path, f"transform_param {{ scale: 0.5 {means} }}"))
+    step = net.steps[0]
+    assert isinstance(step, Scaling)
+    scale, shift = compose([step], 3)
+    np.testing.assert_array_equal(scale, [0.5] * 3)
+    np.testing.assert_array_equal(shift, [-52, -58.5, -61.5])
+
+
+def test_a_mean_in_another_file_is_named(tmp_path: Path) -> None:
+    files = for_training(tmp_path, "transform_param { mean_file: 'mean.binaryproto' }")
+    message = r"layer 'data': subtracts the mean in mean\.binaryproto, .* mean_value: BLUE"
+    with pytest.raises(InputError, match=message):
+        read_net(*files)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    prototxt, caffemodel = write_caffe(tmp_path, [CONV], 8)
+    prototxt.write_text(f"\ufeff{prototxt.read_text()}")
+    assert read_net(prototxt, caffemodel).side == 8
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff", b"hello", b"\x12\xff\xff\xff\xff\x07"])

@@ -179,7 +179,7 @@ def header_of(about: dict[str, str]) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a checkpoint, or a damaged one"),
+        (b"", "not a checkpoint, but an empty file"),
         (b"x" * 100, "not a checkpoint, or a damaged one"),
         (header_of({"arch": "alexnet", "epoch": "last"}), "not a checkpoint, or a damaged one"),
         (header_of({}), "its architecture is not named"),

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from checkpoints.checkpoint import load_weights, save_checkpoint
-from checkpoints.released import network_for
+from checkpoints.weights import network_for
 from models import MODELS, ConvNet
 from system import cli
 from system.errors import InputError

@@ -26,6 +26,8 @@ MESSAGES = {
     ],
     "LayerParameter": [
         "1 name string", "2 type string", "3 bottom string*", "4 top string*", "7 blobs BlobProto*",
+        "8 include NetStateRule*", "9 exclude NetStateRule*",
+        "100 transform_param TransformationParameter", "107 data_param DataParameter",
         "106 convolution_param ConvolutionParameter",
         "117 inner_product_param InnerProductParameter", "121 pooling_param PoolingParameter",
         "122 power_param PowerParameter", "123 relu_param ReLUParameter",
@@ -34,11 +36,19 @@ MESSAGES = {
     ],
     "V1LayerParameter": [  # before the end of 2014
         "4 name string", "5 type V1LayerType", "2 bottom string*", "3 top string*",
-        "6 blobs BlobProto*",
+        "6 blobs BlobProto*", "32 include NetStateRule*", "33 exclude NetStateRule*",
+        "11 data_param DataParameter", "36 transform_param TransformationParameter",
         "10 convolution_param ConvolutionParameter", "17 inner_product_param InnerProductParameter",
         "19 pooling_param PoolingParameter", "21 power_param PowerParameter",
         "30 relu_param ReLUParameter",
     ],
+    "NetStateRule": [
+        "1 phase Phase", "2 min_level int32", "3 max_level int32 2147483647", "4 stage string*",
+    ],
+    "TransformationParameter": [
+        "1 scale float 1", "3 crop_size uint32", "4 mean_file string", "5 mean_value float*",
+    ],
+    "DataParameter": ["2 scale float 1", "3 mean_file string", "5 crop_size uint32"],
     "InputParameter": ["1 shape BlobShape*"],
     "ConvolutionParameter": [
         "1 num_output uint32", "2 bias_term bool true", "3 pad uint32*", "4 kernel_size uint32*",
@@ -61,13 +71,19 @@ MESSAGES = {
     "ReLUParameter": ["1 negative_slope float 0"],
 }  # fmt: skip
 ENUMS = {
+    "Phase": {"TRAIN": 0, "TEST": 1},
     "PoolMethod": {"MAX": 0, "AVE": 1, "STOCHASTIC": 2},
     "RoundMode": {"CEIL": 0, "FLOOR": 1},
     "V1LayerType": {
-        "NONE": 0, "CONVOLUTION": 4, "DROPOUT": 6, "FLATTEN": 8, "INNER_PRODUCT": 14, "LRN": 15,
-        "POOLING": 17, "RELU": 18, "SOFTMAX": 20, "POWER": 26,
+        "NONE": 0, "ACCURACY": 1, "CONVOLUTION": 4, "DATA": 5, "DROPOUT": 6, "EUCLIDEAN_LOSS": 7,
+        "FLATTEN": 8, "HDF5_DATA": 9, "IMAGE_DATA": 12, "INNER_PRODUCT": 14, "LRN": 15,
+        "MULTINOMIAL_LOGISTIC_LOSS": 16, "POOLING": 17, "RELU": 18, "SOFTMAX": 20,
+        "SOFTMAX_LOSS": 21, "WINDOW_DATA": 24, "POWER": 26, "SIGMOID_CROSS_ENTROPY_LOSS": 27,
+        "HINGE_LOSS": 28, "MEMORY_DATA": 29, "SILENCE": 36,
     },
 }  # fmt: skip
+
+TEST = ENUMS["Phase"]["TEST"]
 
 
 def read_prototxt(path: str | Path) -> Any:
@@ -81,7 +97,7 @@ def read_prototxt(path: str | Path) -> Any:
 
     net = new("NetParameter")
     try:
-        text_format.Parse(content.decode(), net, allow_unknown_field=True)
+        text_format.Parse(content.decode("utf-8-sig"), net, allow_unknown_field=True)
     except text_format.ParseError as error:
         # the message has the place, perhaps the whole line, then the reason
         reason = re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error).splitlines()[-1])
