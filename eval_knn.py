@@ -14,6 +14,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import system.interrupt
+
 import numpy as np
 import torch
 
