@@ -186,7 +186,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_a_closed_terminal_does_not_end_the_output() -> None:
-    """After a hang-up, writing to the terminal fails. A run still has to say that it was stopped."""
+    """Writing to a terminal that has closed fails, but a run may print until it has saved."""
     here, terminal = os.openpty()
     source = (
         "import os, signal, sys, time\n"
