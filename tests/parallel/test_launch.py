@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from torch.distributed.elastic.multiprocessing import PContext
@@ -21,15 +20,16 @@ from parallel.signals import SIGNALS
 ROOT = Path(__file__).parents[2]
 
 
-def start(script: Path, source: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a script in two processes; the variable `rank` is theirs."""
+def start(script: Path, source: str, ignored: str = "") -> subprocess.Popen[str]:
+    """Start a script in two processes, with some signals ignored; the variable `rank` is theirs."""
     head = "import os, signal, sys, time\nrank = int(os.environ['LOCAL_RANK'])"
     script.write_text(f"{head}\n{source}\n")
     command = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2", str(script), "a"]
     return subprocess.Popen(
-        [sys.executable, *command],
+        ["sh", "-c", f'{ignored}exec "$@"', "sh", sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -126,12 +126,7 @@ def test_a_signal_reaches_all_processes_and_the_exit_status_is_0(tmp_path: Path,
 
 def test_launcher_and_processes_ignore_what_is_ignored_at_the_start(tmp_path: Path) -> None:
     """`nohup` ignores SIGHUP; a shell ignores SIGQUIT in background jobs."""
-
-    def ignore() -> None:
-        for number in (signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN)
-
-    launcher = start(tmp_path / "script.py", READY, preexec_fn=ignore, start_new_session=True)
+    launcher = start(tmp_path / "script.py", READY, ignored='trap "" HUP QUIT; ')
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
     for number in (signal.SIGHUP, signal.SIGQUIT):  # as a terminal that closes, to all processes
