@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import system.interrupt
+
 import numpy as np
 
 from checkpoints.checkpoint import digest_of

@@ -15,6 +15,7 @@
 #
 # Exit status: 0 all files are there; 1 a download failed; 2 a file differs from its recorded SHA-256,
 # a flag is wrong, or the folder is not writable.
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 
 MODELROOT=${MODELROOT:-$HOME/deepcluster_models}

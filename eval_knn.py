@@ -12,7 +12,10 @@ fractions of 1. A val image that cannot be read counts as a mistake.
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
+
+import system.interrupt
 
 import numpy as np
 import torch
@@ -59,7 +62,7 @@ def evaluate(
     workers: int = 4,
     verbose: bool = False,
 ) -> dict[int, float]:
-    """Top-1 accuracy on val, a fraction of 1, by the number of neighbours.
+    """Top-1 accuracy on val, a fraction of 1, by the number of neighbours (see `knn_accuracy`).
 
     Args:
         size: side of the input in pixels.
@@ -88,14 +91,14 @@ def evaluate(
     readable = len(gather_rows(labels))
     check_readable(len(train.images) - readable, len(train.images), "compare with")
     check_readable(len(val.images) - len(truth), len(val.images), "classify")
-    right = dict.fromkeys(neighbours, 0.0)
+    right: Counter[int] = Counter()
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         found = knn_accuracy(
             rows, labels, queries[part], truth[part], neighbours, device=compute.device
         )
         for count, accuracy in found.items():
-            right[count] += accuracy * len(truth[part])
+            right[count] += round(accuracy * len(truth[part]))
     return {count: hits / len(val.images) for count, hits in right.items()}
 
 
@@ -125,7 +128,7 @@ def main(args: argparse.Namespace) -> None:
         results[name] = {str(count): accuracy for count, accuracy in found.items()}
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": arch, "size": size, "k": neighbours, "processes": world_size()}
+        used |= {"arch": arch, "size": size, "k": [*found], "processes": world_size()}
         used["exif"] = exif
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
@@ -151,7 +154,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_data(parser)
     flags.add_model(parser)
     flags.add_key(parser)
-    k_help = "numbers of neighbours"
+    k_help = "numbers of neighbours; above the number of images, all of them vote"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)
     flags.add_untrained(parser)
     flags.add_seed(parser, "of the untrained network, if the checkpoint has none")

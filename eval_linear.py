@@ -39,6 +39,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of

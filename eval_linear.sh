@@ -8,8 +8,15 @@
 # DATA holds train/ and val/, with a folder for each class (ImageNet, Places205, iNaturalist 2018,
 # your own), or is the unpacked Tiny-ImageNet. Uses all visible GPUs.
 # Expect of the released AlexNet on ImageNet: top-1 of 41.0 % on conv3 (the paper's Table 1).
-set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
+set -euo pipefail +o posix
+script=${BASH_SOURCE[0]}
+if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that scontrol knows
+    script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p') || true
+    [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/eval_linear.sh
+    [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
+fi
+. "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 if [ -z "${DATA:-}" ]; then
     DATA=datasets/digits
@@ -25,7 +32,7 @@ else
 fi
 
 absolute EXP
-WORKERS=${WORKERS:-12}
+set_workers 12
 share_workers
 # shellcheck disable=SC2086  # CONV may be several layers
 launch "$processes" eval_linear.py --data "$DATA" --model "$MODEL" --conv ${CONV:-all} \

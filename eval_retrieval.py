@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 import numpy as np
 import torch
 

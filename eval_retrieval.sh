@@ -9,15 +9,23 @@
 # ./eval_retrieval.sh --aqe 10
 # Expect, in the paper, of VGG-16: trained by DeepCluster mAP 61.0 % on Oxford and 72.0 % on Paris;
 # with ImageNet's labels (pretrained) 72.4 % and 81.5 %; untrained 6.9 % and 22.0 %.
-set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
+set -euo pipefail +o posix
+script=${BASH_SOURCE[0]}
+if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that scontrol knows
+    script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p') || true
+    [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/eval_retrieval.sh
+    [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
+fi
+. "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 require DATASET "name the folder with Oxford/ and Paris/" /data
-[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint, or pretrained: MODEL=pretrained $0"
+[ -n "${MODEL:-}" ] || fail "MODEL: name a checkpoint, or pretrained: MODEL=pretrained $script"
 if [ "$MODEL" != pretrained ]; then absolute MODEL; fi
 absolute TEMP_DIR
+set_workers 4
 DATASET_NAME=${DATASET_NAME:-Oxford}
 
 launch 1 eval_retrieval.py --model "$MODEL" --dataset "$DATASET" --dataset_name "$DATASET_NAME" \
     --S "${S:-1024}" --L "${L:-3}" --n_pca "${N_PCA:-512}" \
-    --temp_dir "${TEMP_DIR:-exp/retrieval/$DATASET_NAME}" --workers "${WORKERS:-4}" "$@"
+    --temp_dir "${TEMP_DIR:-exp/retrieval/$DATASET_NAME}" --workers "$WORKERS" "$@"

@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
+import system.interrupt
+
 import numpy as np
 import torch
 
@@ -43,6 +44,7 @@ from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import add_conv_flag, layers_of
 from system import cli, device, flags
+from system.cores import allowed_cores
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder
@@ -144,7 +146,7 @@ def main(args: argparse.Namespace) -> None:
     check_size(model.arch, args.size)
     folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
     make_experiment_folder(folder)
-    jobs = joblib.cpu_count() if args.jobs is None else args.jobs
+    jobs = allowed_cores() if args.jobs is None else args.jobs
     results = evaluate(
         model, splits["trainval"], splits["test"], layers=layers, compute=compute, costs=args.costs,
         shots=args.k, samples=args.samples, seed=args.seed, size=args.size, workers=args.workers,

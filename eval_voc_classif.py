@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 import numpy as np
 import torch
 from torch import Tensor

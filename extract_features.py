@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import system.interrupt
+
 import numpy as np
 
 from checkpoints.checkpoint import digest_of

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode import limit_pixels
 from data.images import ImageList, find_images

@@ -12,8 +12,15 @@
 # A run that may be killed and restarted: EXP=exp/mine ./main.sh --resume auto
 # The paper's Table 1 is 500 epochs (EPOCHS=500; 12 days on a P100); the flag's default is 200.
 # Expect of 500 epochs on ImageNet: a linear probe on conv3 reaches 41 % top-1 (the paper's Table 1).
-set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
+set -euo pipefail +o posix
+script=${BASH_SOURCE[0]}
+if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that scontrol knows
+    script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p') || true
+    [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/main.sh
+    [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
+fi
+. "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 read_folder_flags() {  # the values of --exp and --resume, which argparse also takes abbreviated
     local before= word
@@ -29,12 +36,14 @@ read_folder_flags() {  # the values of --exp and --resume, which argparse also t
         esac
         before=$word
     done
-    if [ "$resume_flag" = auto ]; then  # may be the first start, which needs all settings
-        [ -n "$exp_flag${EXP:-}" ] || fail "--resume auto: name the run's folder: EXP=exp/mine $0"
-        resume_flag=
+    if [ "$resume_flag" = auto ]; then
+        [ -n "$exp_flag${EXP:-}" ] || fail "--resume auto: name the run's folder: EXP=exp/mine $script"
+        # The first start needs all settings
+        has_checkpoint "${exp_flag:-$EXP}" || resume_flag=
     fi
 }
 
+absolute EXP
 read_folder_flags "$@"
 if [ -z "${DIR:-}" ]; then
     embedded=datasets/digits
@@ -51,8 +60,7 @@ else
     absolute DIR
 fi
 
-cores=$(getconf _NPROCESSORS_ONLN)
-WORKERS=${WORKERS:-$((cores > 12 ? cores : 12))}
+WORKERS=${WORKERS:-$(cores)}
 if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not given
     for default in ${RECIPE:-}; do  # the settings of recipes/resnet50.sh, for example
         name=${default%%=*}
@@ -74,14 +82,13 @@ set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+
 if [ -n "$exp_flag" ]; then
     EXP=$exp_flag
 elif [ -n "${EXP:-}" ]; then
-    absolute EXP
     set -- --exp "$EXP" "$@"
 elif [ -n "$resume_flag" ]; then
     EXP=$(dirname "$resume_flag")
     if [ "$(basename "$EXP")" = checkpoints ]; then EXP=$(dirname "$EXP"); fi
 elif [ -n "${embedded:-}" ]; then
     EXP=$("$PYTHON" -c 'from system import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
-        || fail "exp: cannot write there; give another folder: EXP=/some/folder $0"
+        || fail "exp: cannot write there; give another folder: EXP=/some/folder $script"
     trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # if the run did not start
     set -- --exp "$EXP" "$@"
 fi

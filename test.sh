@@ -2,9 +2,16 @@
 # Lint, spelling and types, then the whole test suite, in two processes of one thread each.
 # Arguments go to pytest: ./test.sh tests/test_assign.py. ./test.sh --long adds the campaigns that take
 # many minutes or hours. The tests of pages are skipped without a browser (Debian: apt install chromium).
-set -euo pipefail
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
+set -euo pipefail +o posix
+script=${BASH_SOURCE[0]}
+if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that scontrol knows
+    script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p') || true
+    [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/test.sh
+    [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
+fi
 requirements=requirements-dev.txt
-. "$(dirname "${BASH_SOURCE[0]}")/recipes/env.sh"
+. "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

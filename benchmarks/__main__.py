@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 from benchmarks import clustering, learned, probe, scaling, training, visu, whitening
 from system import cli
 from system.device import add_device_flag

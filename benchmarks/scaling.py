@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import number
 from models import add_arch_flag
 from system import cli, flags
+from system.cores import allowed_cores
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +69,7 @@ def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) 
         flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"
         flags += " --no-report"
         command = [sys.executable, *(launcher if processes > 1 else []), str(MAIN), str(photos)]
-        threads = {"OMP_NUM_THREADS": str(max(joblib.cpu_count() // processes, 1))}
+        threads = {"OMP_NUM_THREADS": str(max(allowed_cores() // processes, 1))}
         done = subprocess.run(
             [*command, *flags.split()],
             env={**os.environ, **threads}, capture_output=True, text=True, check=False,

@@ -70,7 +70,8 @@ def knn_accuracy(
     themselves: np.ndarray | None = None,
     device: torch.device = CPU,
 ) -> dict[int, float]:
-    """Top-1 accuracy, a fraction of 1, by the number of neighbours.
+    """Top-1 accuracy, a fraction of 1, by the number of neighbours that voted: more than there are
+    count as all.
 
     Args:
         rows: `(M, D)` features of any floating type; under torchrun those of this process, perhaps
@@ -78,7 +79,7 @@ def knn_accuracy(
         labels: `(M,) int64` of the rows, from 0 on.
         queries: `(Q, D)`, the same in each process.
         query_labels: `(Q,) int64`.
-        neighbours: numbers of neighbours; above the number of rows, all rows vote.
+        neighbours: numbers of neighbours.
         themselves: `(Q,) int64`, each query's own row, which has no vote. Rows are numbered over
             all processes in the order of their ranks.
     """
@@ -92,7 +93,9 @@ def knn_accuracy(
     votes = votes.gather(1, order)
     classes = max(int(votes.max()), int(query_labels.max())) + 1
     truth = torch.from_numpy(query_labels)
-    return {k: _accuracy(near[:, :k], votes[:, :k], truth, classes) for k in neighbours}
+    voters = int((near > -torch.inf).sum(dim=1).min())
+    used = dict.fromkeys(min(k, voters) for k in neighbours)
+    return {k: _accuracy(near[:, :k], votes[:, :k], truth, classes) for k in used}
 
 
 def _nearest(

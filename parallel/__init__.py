@@ -7,5 +7,5 @@ of the ranks. In a single process every collective is a no-op. Imports system/.
     heartbeat.py     when a process dies, the others end within a minute, on every machine
     launch.py        `python -m parallel.launch`: torchrun with one-line errors, passes signals on
     script.py        starts a script that torchrun may have started
-    signals.py       SIGTERM, SIGUSR1, SIGINT: the first stops after the step, the second at once
+    signals.py       SIGTERM and others: the first stops a run after its step, the second at once
 """

@@ -4,8 +4,9 @@
 of the process that failed first. After bad input there is only that process's own line. After any
 other failure there is torchrun's report, and a last line that names the process.
 
-Signals reach the processes, which take the time they need (see `signals.py`). If all exit with 0,
-so does the launcher. (With torchrun's own `--signals-to-handle` it would fail even then.)
+Signals reach the processes, which take the time they need (see `signals.py`). What the launcher
+ignores from its start, as with `nohup`, the processes ignore, too. If all exit with 0, so does the
+launcher. (With torchrun's own `--signals-to-handle` it would fail even then.)
 """
 
 import argparse
@@ -18,12 +19,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+import system.interrupt
+
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import PContext, ProcessFailure
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from parallel.heartbeat import OTHER_DIED, report_death
-from parallel.signals import SIGNALS
+from parallel.signals import SIGNALS, not_ignored
 from system import cli
 
 BAD_INPUT = 2  # exit status, see system/cli.py
@@ -60,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """torchrun's flags, and the script with its own."""
     parser = run.get_args_parser()
-    parser.set_defaults(signals_to_handle="SIGHUP,SIGQUIT")  # ours: `forward_signals`
+    # the others are ours: `forward_signals`
+    parser.set_defaults(signals_to_handle="SIGQUIT" if not_ignored([signal.SIGQUIT]) else "")
     parser.usage = "python -m parallel.launch [torchrun's flags] SCRIPT [its flags]"
     parser.epilog = "Details: docs/distributed.md"
     return parser.parse_args(argv)
@@ -74,11 +78,11 @@ class _Launched:
         self._context: PContext | None = None
 
     def forward_signals(self) -> None:
-        """Pass signals on from the start of the processes. torchrun handles SIGHUP and SIGQUIT."""
+        """Pass signals on from the start of the processes. torchrun handles SIGQUIT."""
         start = PContext.start
 
         def start_and_forward(context: PContext) -> None:
-            for number in SIGNALS:
+            for number in not_ignored(SIGNALS):
                 signal.signal(number, self._forward)
             start(context)
             self._context = context

@@ -1,7 +1,7 @@
 """Signals that stop a run: the first after the step, the second at once.
 
-Slurm sends SIGTERM or SIGUSR1 before it takes a machine away; Ctrl-C sends SIGINT. If any process
-gets a signal, all stop at the same step.
+Slurm sends SIGTERM or SIGUSR1 before it takes a machine away; Ctrl-C sends SIGINT; a terminal that
+closes sends SIGHUP, which `nohup` ignores. If any process gets a signal, all stop at the same step.
 """
 
 import contextlib
@@ -10,17 +10,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 
 from parallel.collectives import all_reduce, rank, uses_gpus, world_size
 from system.errors import Fault, Stopped
+from system.progress import drop_lost_terminal
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
-)
+NAMES = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 ONE_SIGNAL = 1.0  # seconds; a launcher and Slurm may both send the same one
 LONGEST_WAIT = 5.0  # seconds, after a signal, for a batch that other processes wait for, too
 _OVER = b"\0"  # not a signal's number
@@ -91,6 +91,7 @@ class Stopping:
         """Note the first signal; end the process at the second."""
         now = time.monotonic()
         if self.asked is None:
+            drop_lost_terminal()
             self._since, self.asked = now, signal.Signals(number).name
         elif now - self._since >= ONE_SIGNAL:
             os._exit(128 + number)  # like a shell
@@ -114,7 +115,7 @@ def stop_on_signals() -> Iterator[Stopping]:
     listener = threading.Thread(target=_listen, args=(reading, stopping), daemon=True)
     listener.start()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    noted = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    noted = not_ignored(SIGNALS)
     wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in noted:
         signal.signal(number, _note)
@@ -128,6 +129,12 @@ def stop_on_signals() -> Iterator[Stopping]:
         listener.join()
         os.close(writing)
         os.close(reading)
+
+
+def not_ignored(numbers: Iterable[int]) -> list[int]:
+    """The signals that this process doesn't ignore. `nohup` ignores SIGHUP, and a shell SIGINT and
+    SIGQUIT of its background jobs."""
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def ignore_signals(worker: int = 0) -> None:

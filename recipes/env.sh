@@ -5,10 +5,11 @@
 # first use, and again if the pins change or an earlier attempt was interrupted.
 
 started_in=$PWD
+script=${script:-$0}  # its name in messages
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
-    echo "$(basename "$0"): error: $1" >&2
+    echo "$(basename "$script"): error: $1" >&2
     exit 2
 }
 
@@ -20,11 +21,15 @@ absolute() {  # names of variables: relative paths count from where the script w
 }
 
 require() {  # a variable that has to hold a path, how to choose it, an example
-    [ -n "${!1:-}" ] || fail "$1: $2: $1=$3 $0"
+    [ -n "${!1:-}" ] || fail "$1: $2: $1=$3 $script"
     absolute "$1"
 }
 
 require_model() { require MODEL "name a checkpoint" exp/001/checkpoint.pth.tar; }
+
+has_checkpoint() {  # the folder of a run
+    [ -e "$1/checkpoint.pth.tar" ] || [ -n "$(ls -A "$1/checkpoints" 2>/dev/null)" ]
+}
 
 find_python() {  # the first Python >= 3.11 on the PATH, but not the one in .venv
     local name path
@@ -37,7 +42,7 @@ find_python() {  # the first Python >= 3.11 on the PATH, but not the one in .ven
             fi
         done < <(type -ap "$name")
     done
-    fail "no Python of version 3.11 or newer found; install one, or name one: PYTHON=/path/to/python $0"
+    fail "no Python of version 3.11 or newer found; install one, or name one: PYTHON=/path/to/python $script"
 }
 
 set_up_venv() {
@@ -50,7 +55,7 @@ set_up_venv() {
     fi
     echo "Setting up .venv from $requirements (once; several GB, some minutes) ..." >&2
     rm -f $installed
-    install_packages || fail "installing the packages failed, see above; run $0 again to retry"
+    install_packages || fail "installing the packages failed, see above; run $script again to retry"
     cp "$requirements" $installed  # marks .venv as complete
 }
 
@@ -86,13 +91,52 @@ else
     PYTHON=$PWD/.venv/bin/python
 fi
 
-# Sets processes (PROCESSES, or one per visible GPU) and workers: the share of WORKERS for each.
+# The cores that this process may use: those that it is bound to, or fewer by the quotas of its control
+# groups (/proc/self/cgroup) or by its Slurm job. system/cores.py has the same for Python.
+cores() {
+    local cores limit
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+    for limit in ${SLURM_CPUS_ON_NODE:-} $(quotas /sys/fs/cgroup /proc/self/cgroup); do
+        cores=$((limit < cores ? limit : cores))
+    done
+    echo "$cores"
+}
+
+quotas() {  # where control groups are mounted, a file that names this process's; in cores, rounded up
+    local kinds path quota period
+    [ -r "$2" ] || return 0
+    while IFS=: read -r _ kinds path; do
+        path=${path%/}
+        while :; do  # the group, and those around it
+            quota=max
+            if [ -n "$kinds" ]; then  # version 1
+                read -r quota <"$1/$kinds$path/cpu.cfs_quota_us"
+                read -r period <"$1/$kinds$path/cpu.cfs_period_us"
+            else
+                read -r quota period <"$1$path/cpu.max"
+            fi 2>/dev/null || true
+            case $quota in max | -1) ;; *) echo $(((quota + period - 1) / period)) ;; esac
+            [ -n "$path" ] || break
+            path=${path%/*}
+        done
+    done <"$2"
+}
+
+set_workers() {  # the default of WORKERS: this number, but no more than there are cores
+    local cores
+    cores=$(cores)
+    WORKERS=${WORKERS:-$((cores < $1 ? cores : $1))}
+}
+
+# Sets processes (PROCESSES, or one per visible GPU), on each of the job's nodes under recipes/slurm.sh,
+# and workers: the share of WORKERS for each.
+nodes=
 share_workers() {
-    processes=${PROCESSES:-}
+    processes=${PROCESSES:-} nodes=${ACROSS_NODES:-}
     if [ -z "$processes" ]; then
         processes=1
         if command -v nvidia-smi rocm-smi >/dev/null; then  # importing torch takes seconds
-            processes=$("$PYTHON" -c 'import torch; print(max(torch.cuda.device_count(), 1))')
+            processes=$("$PYTHON" -c 'import system.interrupt, torch; print(max(torch.cuda.device_count(), 1))')
         fi
     fi
     [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES=$processes: not a whole number of 1 or more"
@@ -102,14 +146,26 @@ share_workers() {
 
 # Number of processes, script, arguments. Replaces this shell, so that a signal to it reaches them.
 launch() {
-    local processes=$1 cores
+    local processes=$1 cores head
     shift
+    cores=$(cores)
+    if [ "$processes" != 1 ] || [ -n "$nodes" ] || [ -n "$(quotas /sys/fs/cgroup /proc/self/cgroup)" ]; then
+        # torchrun would give each process a single thread, too few for the PCA; and without torchrun,
+        # torch and Faiss don't know quotas
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}
+    fi
+    if [ -n "$nodes" ]; then
+        # sed reads to the end; head would close the pipe
+        head=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | sed -n 1p)
+        exec srun --kill-on-bad-exit --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" "$PYTHON" -m parallel.launch \
+            --nnodes "$nodes" --nproc_per_node "$processes" --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" \
+            --rdzv_endpoint "$head:$((20000 + SLURM_JOB_ID % 10000))" "$@"
+    elif [ -z "${ACROSS_NODES:-}" ] && [ "${SLURM_JOB_NUM_NODES:-1}" != 1 ]; then
+        echo "$(basename "$script"): runs on one of $SLURM_JOB_NUM_NODES nodes; see recipes/slurm.sh" >&2
+    fi
     if [ "$processes" = 1 ]; then
         exec "$PYTHON" "$@"
     fi
-    cores=$(getconf _NPROCESSORS_ONLN)
-    # torchrun would give each process a single thread, too few for the PCA
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > processes ? cores / processes : 1))}
     exec "$PYTHON" -m parallel.launch --standalone --nproc_per_node "$processes" "$@"
 }
 

@@ -13,14 +13,21 @@
 # Expect of the zoo's ResNet-50, in % top-1, on layers 1 to 5: on ImageNet 12.78, 30.81, 43.88, 57.71
 # and 51.68, on the average pool 46.92; on Places205 18.80, 33.93, 41.44, 47.22 and 42.61. Neither
 # has been run or timed here.
-set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+[ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
+set -euo pipefail +o posix
+script=${BASH_SOURCE[0]}
+if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that scontrol knows
+    script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p') || true
+    [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/recipes/eval_linear_modelzoo.sh
+    [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
+fi
+. "$(dirname "$(readlink -f "$script")")/env.sh"
 
 require DATA "name a folder with train/ and val/" /imagenet
 require_model
 absolute EXP
 PROTOCOL=${PROTOCOL:-modelzoo}
-WORKERS=${WORKERS:-12}
+set_workers 12
 share_workers
 # shellcheck disable=SC2086  # CONV may be several layers
 launch "$processes" eval_linear.py --data "$DATA" --model "$MODEL" --protocol "$PROTOCOL" \

@@ -5,11 +5,13 @@ errors, the device and the precision. Knows no images and no networks. Imports n
 every other room imports it.
 
     cli.py           command lines: types of flags, the help, one-line errors, exit status 2
+    cores.py         how many cores this process may use
     device.py        `--device` and `--precision`
     errors.py        InputError (bad input, in one line) and Stopped (a signal came)
     extras.py        optional packages, and how to install them
     files.py         atomic writes, fsync, new folders; messages about full disks
     flags.py         `--workers`, `--seed`, `--exp` and others that many scripts take
+    interrupt.py     Ctrl-C while packages are imported
     kept.py          work saved with its settings, which the same command continues
     locks.py         one process at a time in a folder
     names.py         any file name on one line of a text file or of a terminal

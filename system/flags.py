@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from system import cli
+from system.cores import allowed_cores
 
 READERS = "processes that read images"
 READERS_OF_EACH = f"{READERS}, for each process of torchrun"
@@ -93,8 +94,11 @@ def add_workers(
     help: str = READERS,
     nargs: str | None = None,
 ) -> None:
-    """`--workers`: the processes of a loader; 0 reads in the main process."""
+    """`--workers`: the processes of a loader; 0 reads in the main process. The default falls to
+    the number of cores that this process may use."""
     number = cli.whole_number(0)
+    if isinstance(default, int):
+        default = min(default, allowed_cores())
     parser.add_argument("--workers", type=number, nargs=nargs, default=default, help=help)
 
 

@@ -1,6 +1,8 @@
 """Progress of long work: a bar with the time left on a terminal, plain lines otherwise."""
 
 import contextlib
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,15 @@ def progress(
             yield lambda done: bar.update(done) and None
     else:
         yield _Lines(label, total, unit)
+
+
+def drop_lost_terminal() -> None:
+    """Discard further output if the terminal has closed, as writing to it would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # it may not be a file
+            file = stream.fileno()
+            if stat.S_ISCHR(os.fstat(file).st_mode) and not os.isatty(file):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), file)
 
 
 class _Lines:

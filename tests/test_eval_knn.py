@@ -89,15 +89,15 @@ def test_accuracies_equal_scikit_learns(
     trained = report["results"]["trained"]
     for k in (1, 5):
         assert trained[str(k)] == pytest.approx(by_sklearn(network, data, k)), k
-    assert trained["100"] == pytest.approx(by_sklearn(network, data, 60)), "all there are"
+    assert trained["60"] == pytest.approx(by_sklearn(network, data, 60)), "all there are"
     assert 1 / 3 < trained["5"] < 1, "neither chance nor trivial"
     assert report["results"]["untrained"] != trained
     assert report["protocol"].startswith("Classification of val images by their nearest neighbours")
     settings = report["settings"]
-    assert (settings["k"], settings["size"], settings["arch"]) == ([1, 5, 100], 32, "tiny")
+    assert (settings["k"], settings["size"], settings["arch"]) == ([1, 5, 60], 32, "tiny")
     assert (settings["classes"], settings["train"], settings["val"]) == (3, 60, 27)
     out = capsys.readouterr().out
-    assert "network          k=1     k=5   k=100\n" in out
+    assert "network          k=1     k=5    k=60\n" in out
     assert f"trained     {100 * trained['1']:8.2f}{100 * trained['5']:8.2f}" in out
 
 

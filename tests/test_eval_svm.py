@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -191,7 +190,7 @@ def test_results_with_other_settings_are_computed_again(place: Place, change: st
 def test_k_without_numbers_skips_low_shot(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(eval_svm, "allowed_cores", lambda: 1)
     saved = run(place, "--costs", "1", "--k", "--conv", "1")
     assert saved["settings"]["jobs"] == 1, "as many as cores"
     assert saved["results"]["layers"]["conv1"]["low_shot"] == {}

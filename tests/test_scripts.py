@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from system.cores import allowed_cores
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +61,7 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
     assert (
         done.stdout.split()
         == (
-            f"{elsewhere}/images --workers {max(os.cpu_count() or 1, 12)} --verbose "
+            f"{elsewhere}/images --workers {allowed_cores()} --verbose "
             f"--exp {elsewhere}/e --arch alexnet --nmb_cluster 10000 --lr 0.05 --wd -5 "
             "--batch 256 --epochs 200 --sobel --clustering Kmeans --seed 1"
         ).split()
@@ -252,7 +255,7 @@ def test_the_ci_installs_chromium_if_there_is_no_browser(
     tools = clone / "bin"
     succeeds = f'[ {int(network)} = 1 ] && [ "$(grep -c . "{clone}/asked")" -gt 1 ]'
     stub(tools, "apt-get", f'shift 2; echo "$*" >> "{clone}/asked"; {succeeds}')
-    for tool in ("bash", "basename", "dirname", "env", "grep", "true", "flock"):
+    for tool in ("bash", "basename", "dirname", "env", "grep", "readlink", "true", "flock"):
         if found := shutil.which(tool):
             (tools / tool).symlink_to(found)
     anything = shutil.which("true") or "true"
@@ -270,7 +273,7 @@ def test_the_ci_installs_chromium_if_there_is_no_browser(
 def test_several_processes_start_with_torchrun(clone: Path) -> None:
     """PROCESSES is their number; the default is one per GPU."""
     stub(clone / "bin", "nvidia-smi", "")
-    stub(clone / "bin", "getconf", "echo 24")
+    stub(clone / "bin", "nproc", "echo 24")
     gpus = 'if [ "$1" = -c ]; then echo 3; else echo "OMP $OMP_NUM_THREADS:" "$@"; fi'
     stub(clone / "bin", "python", gpus)
     variables = {"PYTHON": "bin/python", "DIR": "images", "OMP_NUM_THREADS": "5"}
@@ -308,17 +311,19 @@ def test_a_slurm_job_starts_torchrun_on_its_nodes_and_resumes_when_requeued(clon
         f"--kill-on-bad-exit --cpus-per-task 32 {sys.executable} -m parallel.launch "
         "--nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_id 12345 "
         "--rdzv_endpoint node1:22345 "
-        f"main.py {clone}/images --arch alexnet --sobel --nmb_cluster 10000 --lr 0.05 --wd -5 "
-        "--batch 256 --epochs 200 --workers 8 --exp exp/slurm-12345 --verbose --resume auto "
-        "--seed 2\n"
+        f"main.py {clone}/images --workers 8 --verbose --exp {clone}/exp/slurm-12345 "
+        "--arch alexnet --nmb_cluster 10000 --lr 0.05 --wd -5 --batch 256 --epochs 200 "
+        "--sobel --clustering Kmeans --resume auto --seed 2\n"
     ), done.stderr
 
     other = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
-    assert other.stdout.endswith("--verbose --resume auto --seed 2 --resume o\n"), "first start"
+    start_of_other = f"--exp {clone}/exp/slurm-12345 --resume auto --seed 2 --resume o\n"
+    assert other.stdout.endswith(start_of_other), "first start"
     (clone / "exp" / "slurm-12345" / "checkpoints").mkdir(parents=True)
     (clone / "exp" / "slurm-12345" / "checkpoints" / "checkpoint_2.pth.tar").touch()
     again = bash(f"{start} --resume o", clone, DIR="i", SLURM_SUBMIT_DIR=str(clone), **variables)
-    assert again.stdout.endswith("--verbose --seed 2 --resume o --resume auto\n"), again.stderr
+    onward = f"--exp {clone}/exp/slurm-12345 --seed 2 --resume o --resume auto\n"
+    assert again.stdout.endswith(onward), again.stderr
 
 
 def test_exp_of_a_slurm_job_is_relative_to_where_it_was_submitted(clone: Path) -> None:
@@ -331,7 +336,143 @@ def test_exp_of_a_slurm_job_is_relative_to_where_it_was_submitted(clone: Path) -
     done = bash(
         "../clone/recipes/slurm.sh", clone.parent / "elsewhere", DIR="i", EXP="e", **variables
     )
-    assert f"--exp {clone.parent}/elsewhere/e --verbose" in done.stdout, done.stderr
+    assert f"--exp {clone.parent}/elsewhere/e --arch" in done.stdout, done.stderr
+
+
+ANY = {"DIR": "/i", "DATA": "/d", "MODEL": "/m", "VOCDIR": "/v", "DATASET": "/r", "PROCESSES": "2"}
+STARTED = {  # a script, and what it starts
+    "main.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
+    "recipes/resnet50.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
+    "recipes/small.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
+    "eval_linear.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_linear.py --data /d",
+    "recipes/eval_linear_modelzoo.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_l",
+    "recipes/eval_knn.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_knn.py --data",
+    "recipes/eval_svm.sh": "eval_svm.py --vocdir /v",
+    "eval_retrieval.sh": "eval_retrieval.py --model /m",
+    "eval_voc_classif_all.sh": "eval_voc_classif.py --vocdir /v --model /m --split",
+    "eval_voc_classif_fc6_8.sh": "eval_voc_classif.py --vocdir /v",
+    "visu/activ-retrieval.sh": "visu/activ-retrieval.py --data /d",
+    "visu/gradient_ascent.sh": "visu/gradient_ascent.py --model /m",
+}
+
+
+@pytest.fixture
+def printing(clone: Path) -> dict[str, str]:
+    """Variables with which all scripts start, and print what they would run."""
+    stub(clone / "bin", "python", 'echo "$@"')
+    return {**ANY, "PYTHON": f"{clone}/bin/python", "PATH": f"{clone}/bin:{os.environ['PATH']}"}
+
+
+def test_every_script_starts_as_a_copy_that_slurm_runs(
+    clone: Path, printing: dict[str, str]
+) -> None:
+    """scontrol knows the original. Where there is no scontrol, the folder of sbatch is taken."""
+    others = {"test.sh", "download_model.sh", "recipes/slurm.sh"}  # start no Python of ours
+    assert {*read_scripts(clone)} == {*STARTED, *others}
+    spooled = clone.parent / "job00001" / "slurm_script"
+    spooled.parent.mkdir()
+    for script, command in STARTED.items():
+        shutil.copy(clone / script, spooled)
+        job = {**printing, "SLURM_JOB_ID": "1"}
+        asked = f'[ "$*" = "show job 1" ] && echo "   Command={clone}/{script} --seed 2"'
+        stub(clone / "bin", "scontrol", asked)
+        known = bash(f"{spooled} --seed 2", clone.parent, SLURM_SUBMIT_DIR="/tmp", **job)
+        assert known.stdout.startswith(command), (script, known.stderr)
+        assert known.stdout.endswith("--seed 2\n"), script
+        stub(clone / "bin", "scontrol", "exit 1")
+        submitted = bash(f"{spooled} --seed 2", clone, SLURM_SUBMIT_DIR=str(clone), **job)
+        assert submitted.stdout == known.stdout, (script, submitted.stderr)
+
+
+def test_a_copy_whose_original_is_not_found_is_one_line(
+    clone: Path, printing: dict[str, str]
+) -> None:
+    spooled = clone.parent / "slurm_script"
+    shutil.copy(clone / "recipes/small.sh", spooled)
+    job = {**printing, "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(clone.parent)}
+    done = bash(str(spooled), clone.parent, **job)
+    assert done.returncode == 2
+    assert done.stderr == "small.sh: error: run sbatch in the repository's folder\n"
+
+
+def read_scripts(clone: Path) -> dict[str, str]:
+    """The scripts that a user starts, by their paths."""
+    found = [*clone.glob("*.sh"), *clone.glob("recipes/*.sh"), *clone.glob("visu/*.sh")]
+    return {str(f.relative_to(clone)): f.read_text() for f in found if f.name != "env.sh"}
+
+
+def test_every_script_starts_through_a_symbolic_link(clone: Path, printing: dict[str, str]) -> None:
+    for script, command in STARTED.items():
+        link = clone.parent / Path(script).name
+        link.symlink_to(clone / script)
+        done = bash(f"./{link.name} --seed 2", clone.parent, **printing)
+        assert done.stdout.startswith(command), (script, done.stderr)
+
+
+@pytest.mark.skipif(not shutil.which("dash"), reason="needs dash, a shell that is not bash")
+def test_a_shell_that_is_not_bash_is_one_line(clone: Path) -> None:
+    scripts = read_scripts(clone)
+    assert len(scripts) > len(STARTED)
+    for script in scripts:
+        done = bash(f"dash {script}", clone)
+        assert done.returncode == 2
+        assert done.stderr == f"{Path(script).name}: error: needs bash: bash {script}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "readers"),
+    [
+        ("main.sh", {}, 1),
+        ("eval_linear.sh", {}, 1),
+        ("eval_retrieval.sh", {}, 1),
+        ("recipes/eval_svm.sh", {"WORKERS": "7"}, 7),
+        ("recipes/eval_svm.sh", {"SLURM_CPUS_ON_NODE": "3", "cores": "24"}, 3),
+        ("recipes/eval_svm.sh", {"cores": "24"}, 12),
+    ],
+)
+def test_there_are_no_more_readers_than_allowed_cores(
+    clone: Path, printing: dict[str, str], script: str, variables: dict[str, str], readers: int
+) -> None:
+    """On a machine of 128 cores, of which this process may use one, or as many as `cores` says."""
+    stub(clone / "bin", "getconf", "echo 128")
+    stub(clone / "bin", "nproc", 'echo "${OMP_NUM_THREADS:-${cores:-1}}"')  # as nproc does
+    settings = {**printing, "PROCESSES": "1", "OMP_NUM_THREADS": "128", **variables}
+    done = bash(f"./{script}", clone, **settings)
+    assert re.search(f"--workers {readers}\\b", done.stdout), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [
+        ("recipes/resnet50.sh", "main.py /i --workers 16 --verbose --exp {exp} --arch resnet50"),
+        ("eval_linear.sh", "eval_linear.py --data /d --model /m"),
+        ("recipes/eval_knn.sh", "eval_knn.py --data /d --model /m"),
+        ("eval_knn.sh", "eval_knn.py --data /d --model /m"),
+    ],
+)
+def test_a_slurm_job_runs_any_script_on_many_nodes(
+    clone: Path, printing: dict[str, str], script: str, command: str
+) -> None:
+    stub(clone / "bin", "scontrol", "echo node1; echo node2")
+    stub(clone / "bin", "srun", 'echo "$@"')
+    job = {**SLURM, **printing}
+    done = bash(f"recipes/slurm.sh {script} --seed 2", clone, **job)
+    run = command.format(exp=f"{clone}/exp/slurm-12345")
+    rendezvous = "--rdzv_backend c10d --rdzv_id 12345 --rdzv_endpoint node1:22345"
+    nodes = f"-m parallel.launch --nnodes 2 --nproc_per_node 2 {rendezvous} {run}"
+    assert nodes in done.stdout, done.stderr
+    assert done.stdout.endswith("--seed 2\n")
+    assert ("--resume auto" in done.stdout) == ("main.py" in command)
+
+
+def test_a_slurm_job_runs_a_single_process_on_the_first_node(
+    clone: Path, printing: dict[str, str]
+) -> None:
+    done = bash("recipes/slurm.sh eval_retrieval.sh", clone, **{**SLURM, **printing})
+    assert done.stdout.startswith("eval_retrieval.py --model /m"), done.stderr
+    wrong = bash("recipes/slurm.sh eval_nothing.sh", clone, **{**SLURM, **printing})
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "slurm.sh: error: eval_nothing.sh: no such script" in wrong.stderr
 
 
 # In place of srun: a run that saves a checkpoint when it gets the signal
@@ -445,7 +586,7 @@ def test_the_linear_probe_of_other_data(clone: Path) -> None:
         done.stdout.split()[1:]
         == (
             f"--data /data --model {clone}/m --conv all --lr 0.01 --wd=-7 --tencrops --epochs 90 "
-            f"--workers 12 --verbose --exp {clone}/e"
+            f"--workers {min(12, allowed_cores())} --verbose --exp {clone}/e"
         ).split()
     ), done.stderr
 
@@ -465,7 +606,7 @@ def test_pictures_can_be_drawn_from_any_folder(clone: Path, folder: str, start: 
     done = bash(f"{start}activ-retrieval.sh --count 3", here, **variables)
     assert done.stdout == (
         f"visu/activ-retrieval.py --data {here}/data --model {here}/m/checkpoint "
-        f"--exp {here}/m/visu --conv 1 5 --workers 4 --count 3\n"
+        f"--exp {here}/m/visu --conv 1 5 --workers {min(4, allowed_cores())} --count 3\n"
     ), done.stderr
 
 
@@ -490,7 +631,8 @@ def test_the_model_zoos_linear_probe(clone: Path) -> None:
     variables = {"PYTHON": sys.executable, "DATA": "d", "MODEL": "/m"}
     done = bash("recipes/eval_linear_modelzoo.sh --lr 1", clone, **variables)
     start = f"eval_linear.py --data {clone}/d --model /m --protocol"
-    assert done.stdout == f"{start} modelzoo --workers 12 --verbose --lr 1\n", done.stderr
+    most = min(12, allowed_cores())
+    assert done.stdout == f"{start} modelzoo --workers {most} --verbose --lr 1\n", done.stderr
     more = {"PROTOCOL": "modelzoo-inat18", "CONV": "4 avgpool", "EXP": "e", "WORKERS": "3"}
     chosen = bash("recipes/eval_linear_modelzoo.sh", clone, **variables, **more)
     flags = f"--workers 3 --verbose --conv 4 avgpool --exp {clone}/e"
@@ -501,5 +643,5 @@ def test_nearest_neighbours(clone: Path) -> None:
     (clone / "eval_knn.py").write_text(PRINTER)
     variables = {"PYTHON": sys.executable, "DATA": "/d", "MODEL": "m", "EXP": "e"}
     done = bash("recipes/eval_knn.sh --k 5", clone, **variables)
-    flags = f"--workers 12 --verbose --exp {clone}/e --k 5"
+    flags = f"--workers {min(12, allowed_cores())} --verbose --exp {clone}/e --k 5"
     assert done.stdout == f"eval_knn.py --data /d --model {clone}/m {flags}\n", done.stderr

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 import numpy as np
 import torch
 from torch import Tensor, nn

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import system.interrupt
+
 import numpy as np
 
 from cluster import tables as assignment_files

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.interrupt
+
 import torch
 
 from checkpoints.checkpoint import check_weights, read_checkpoint

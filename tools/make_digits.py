@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import system.interrupt
+
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import system.interrupt
+
 import numpy as np
 from PIL import Image
 

@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import system.interrupt
+
 from data.labelled import ANNOTATIONS
 from system import cli
 from system.errors import InputError, shorten

@@ -11,12 +11,13 @@ files that are missing.
 
 import argparse
 import contextlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import system.interrupt
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
 from data.loading import Draw, EpochBatches, add_exif_flag, add_max_pixels_flag, make_loader
 from system import cli, flags, kept
+from system.cores import allowed_cores
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers
 from system.locks import sole_user
@@ -187,7 +189,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_size(parser, 256, "short side in pixels; 256/224 of the training's --size")
     quality_help = "JPEG quality, 1 to 100; files are 25%% smaller at 85, 50%% larger at 95"
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
-    flags.add_workers(parser, os.cpu_count(), "processes; left out: one for each core")
+    flags.add_workers(parser, allowed_cores(), "processes; left out: one for each core")
     add_max_pixels_flag(parser)
     add_exif_flag(parser, "ignore")
     return parser.parse_args(argv)

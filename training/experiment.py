@@ -23,7 +23,7 @@ from system.locks import sole_user
 from system.names import printable, to_lines
 from system.results import plain_settings, versions
 from training.assignments import assignment_path, write_assignment
-from training.logs import METRICS, Curves, log_handlers, log_metrics, read_metrics
+from training.logs import LOG, METRICS, Curves, log_handlers, log_metrics, read_metrics
 from training.resume import AUTO, OWN_SETTINGS
 from training.rewind import check_may_begin_again, check_same_run, remove_logs, take_back
 from training.unreadable import Unreadable, UnreadableElsewhere
@@ -95,7 +95,7 @@ class Experiment:
     def _begin_log(self, until_done: contextlib.ExitStack) -> None:
         log.setLevel(logging.INFO)
         verbose = bool(self.settings["verbose"])
-        for handler in log_handlers(self.folder / "log.txt", self.continues, verbose):
+        for handler in log_handlers(self.folder / LOG, self.continues, verbose):
             until_done.callback(handler.close)
             until_done.callback(log.removeHandler, handler)
             log.addHandler(handler)

@@ -26,6 +26,8 @@ from system.errors import InputError, shorten
 from system.files import append, write_text
 
 METRICS = "metrics.jsonl"
+LOG = "log.txt"
+UNHEALTHY = "unhealthy: "  # begins a warning of `health.py`
 # Metrics that are a number or null
 NUMBERS = (
     "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", "nmi_labels", "clusters",
@@ -52,6 +54,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         reason = shorten(error)
         raise InputError(f"{path}: not a JSON object on each line: {reason}") from error
     return history
+
+
+def read_warnings(folder: Path) -> list[str]:
+    """The warnings about the run's health in an experiment folder's log, each with its time."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # a run goes on without its log
+        return []
+    found = [line.split(f" WARNING {UNHEALTHY}", 1) for line in lines]
+    return [f"{when.split(',')[0]}: {rest[0]}" for when, *rest in found if rest]
 
 
 def log_metrics(folder: Path, metrics: dict[str, Any]) -> None:

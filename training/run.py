@@ -40,6 +40,7 @@ from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
+from training.logs import UNHEALTHY
 from training.optimizers import sgd
 from training.resume import set_up
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
@@ -296,4 +297,4 @@ def warn(warnings: Sequence[str]) -> None:
     """Log warnings about the run's health, in the first process only."""
     if rank() == 0:
         for warning in warnings:
-            log.warning("unhealthy: %s", warning)
+            log.warning("%s%s", UNHEALTHY, warning)

@@ -17,6 +17,8 @@ from pathlib import Path
 if not __package__:  # `python visu/activ_retrieval.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import system.interrupt
+
 import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F

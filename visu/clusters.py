@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 if __name__ == "__main__":  # `python visu/clusters.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+    import system.interrupt
+
+import numpy as np
 
 from cluster.quality import group_by_cluster, nmi
 from data.decode import limit_pixels

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 if __name__ == "__main__":  # `python visu/curves.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+    import system.interrupt
+
+from matplotlib.figure import Figure
 
 from system import cli
 from system.errors import InputError

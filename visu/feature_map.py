@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # `python visu/feature_map.py` puts only visu/ on the import path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+    import system.interrupt
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-
-if __name__ == "__main__":  # `python visu/feature_map.py` puts only visu/ on the import path
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, add_flag, remark

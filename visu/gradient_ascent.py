@@ -12,6 +12,8 @@ from pathlib import Path
 if not __package__:  # `python visu/gradient_ascent.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import system.interrupt
+
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F

@@ -10,6 +10,8 @@ from pathlib import Path
 if __name__ == "__main__":  # `python visu/report.py` puts only visu/ on the import path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+    import system.interrupt
+
 from system import cli, flags
 from visu.report_page import CLUSTERS, IMAGES, write_report
 

@@ -17,6 +17,7 @@ from cluster.quality import clustering_metrics
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
+from training.logs import read_warnings
 from training.summary import duration
 from visu.charts import (
     DETAILS,
@@ -92,6 +93,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         "numbers": list_numbers(run.metrics),
         "settings": [(name, _word(value)) for name, value in run.settings.items()],
         "learned": _learned(run.folder),
+        "unhealthy": read_warnings(run.folder),
         "histograms": [],
         "gallery": None,
         "chosen": "There are no clusters yet.",

@@ -68,10 +68,15 @@ def test_half_precision_and_row_lengths_hardly_matter(
     )
 
 
-def test_with_more_neighbours_than_rows_all_rows_vote(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_more_neighbours_than_rows_count_as_all_rows(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
     points, labels = blobs
-    found = knn_accuracy(points[:30], labels[:30], points[30:60], labels[30:60], [30, 200])
-    assert found[30] == found[200]
+    found = knn_accuracy(points[:30], labels[:30], points[30:60], labels[30:60], [20, 30, 200])
+    assert list(found) == [20, 30]
+    own = np.arange(30)
+    found = knn_accuracy(points[:30], labels[:30], points[:30], labels[:30], [200], themselves=own)
+    assert list(found) == [29], "its own row has no vote"
 
 
 def test_images_without_a_label_neither_vote_nor_count(

@@ -21,15 +21,16 @@ from parallel.signals import SIGNALS
 ROOT = Path(__file__).parents[2]
 
 
-def start(script: Path, source: str) -> subprocess.Popen[str]:
-    """Start a script in two processes; the variable `rank` is theirs."""
+def start(script: Path, source: str, ignored: str = "") -> subprocess.Popen[str]:
+    """Start a script in two processes, with some signals ignored; the variable `rank` is theirs."""
     head = "import os, signal, sys, time\nrank = int(os.environ['LOCAL_RANK'])"
     script.write_text(f"{head}\n{source}\n")
     command = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2", str(script), "a"]
     return subprocess.Popen(
-        [sys.executable, *command],
+        ["sh", "-c", f'{ignored}exec "$@"', "sh", sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -116,16 +117,32 @@ def tell(number, frame):
     os.write(1, f"{rank} got {signal.Signals(number).name}\\n".encode())
     sys.exit(0)
 
-signal.signal(signal.SIGUSR1, tell)
+for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, tell)
 os.write(1, b"ready\\n")
 time.sleep(60)
 """
 
 
-def test_a_signal_reaches_all_processes_and_the_exit_status_is_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])
+def test_a_signal_reaches_all_processes_and_the_exit_status_is_0(tmp_path: Path, name: str) -> None:
     launcher = start(tmp_path / "script.py", READY)
     assert launcher.stdout is not None
     assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    launcher.send_signal(signal.Signals[name])
+    output, error = launcher.communicate(timeout=120)
+    assert sorted(output.splitlines()) == [f"0 got {name}", f"1 got {name}"]
+    assert (launcher.returncode, error) == (0, "")
+
+
+def test_launcher_and_processes_ignore_what_is_ignored_at_the_start(tmp_path: Path) -> None:
+    """`nohup` ignores SIGHUP; a shell ignores SIGQUIT in background jobs."""
+    launcher = start(tmp_path / "script.py", READY, ignored='trap "" HUP QUIT; ')
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # as a terminal that closes, to all processes
+        os.killpg(launcher.pid, number)
     launcher.send_signal(signal.SIGUSR1)
     output, error = launcher.communicate(timeout=120)
     assert sorted(output.splitlines()) == ["0 got SIGUSR1", "1 got SIGUSR1"]

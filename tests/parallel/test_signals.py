@@ -39,6 +39,7 @@ def place(folder: Path) -> tuple[int, int]:
         (signal.SIGTERM, "training"),
         (signal.SIGUSR1, "features"),
         (signal.SIGINT, "clustering"),
+        (signal.SIGHUP, "training"),
     ],
 )
 def test_a_signal_ends_a_run_that_can_be_resumed(
@@ -237,6 +238,30 @@ def test_an_ignored_signal_stays_ignored() -> None:
             assert stopping.asked is None
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_closed_terminal_does_not_end_the_output() -> None:
+    """Writing to a terminal that has closed fails, but a run may print until it has saved."""
+    here, terminal = os.openpty()
+    source = (
+        "import os, signal, sys, time\n"
+        "from parallel.signals import stop_on_signals\n"
+        "with stop_on_signals() as stopping:\n"
+        "    os.write(1, b'!')\n"
+        "    while not stopping.asked:\n"
+        "        time.sleep(0.01)\n"
+        "    print('stopped by', stopping.asked, flush=True)\n"
+    )
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        [sys.executable, "-c", source], env=settings, stdout=terminal, stderr=subprocess.PIPE
+    )
+    os.close(terminal)
+    assert os.read(here, 1) == b"!"
+    os.close(here)
+    run.send_signal(signal.SIGHUP)
+    assert run.communicate(timeout=120) == (None, b"")
+    assert run.returncode == 0
 
 
 def test_workers_forked_by_a_server_ignore_signals() -> None:

@@ -84,6 +84,19 @@ def test_a_table_of_an_earlier_version_is_left_out(finished: Path, content: str)
     assert content_of(finished)["learned"] is None
 
 
+def test_the_page_has_the_signs_of_an_unhealthy_run(finished: Path) -> None:
+    assert "Signs that the run goes wrong" not in write_report(finished).read_text()
+    log = "2026-01-02 03:04:05,678 INFO epoch 1: loss 1\n" + "".join(
+        f"2026-01-02 03:04:{second},678 WARNING unhealthy: a < b, {second}\n"
+        for second in range(10, 31)
+    )
+    (finished / "log.txt").write_text(log)
+    page = write_report(finished).read_text()
+    assert "<li>2026-01-02 03:04:30: a &lt; b, 30</li>" in page
+    assert page.count("<li>2026-01-02") == 20
+    assert "The last 20 of 21 in log.txt" in page
+
+
 def test_the_page_has_the_clusters_of_the_run(finished: Path) -> None:
     cards = content_of(finished)["gallery"].cards
     names = (finished / "images.txt").read_text().splitlines()

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import system.interrupt
+
 import numpy as np
 import torch
 from torch import nn
