@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import EXIF
 from data.folder import Files, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.levels import warn_of_lost_levels
+from data.reading import AS_STORED, Reading
 from system.errors import InputError, shorten
 from system.names import read_text
 
@@ -40,7 +41,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
@@ -50,7 +51,7 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
     found = (_find_split(Path(data), split) for split in ("train", "val"))
-    train, val = (replace(images, exif=exif) for images in found)
+    train, val = (replace(images, reading=reading) for images in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     classes = sorted(set(train.folders))
@@ -63,6 +64,7 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
             f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} lacks "
             f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"
         )
+    warn_of_lost_levels(train)
     return _label(train, classes), _label(val, classes)
 
 
