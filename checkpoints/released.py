@@ -34,7 +34,7 @@ NUMBERS = {
 
 MOST_NAMES = 20  # of each kind in a message
 LONGEST_NAME = 60  # characters in a message
-PLAIN = (str, int, float, type(None))  # types of settings
+PLAIN = (str, int, float, list, type(None))  # types of settings
 
 
 class Layout(TypedDict):
