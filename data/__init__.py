@@ -8,8 +8,12 @@ network input. Imports system/ and parallel/.
     source.py                Source, which opens images by index; several of them as one
     folder.py                the source for files: a folder, nested or flat, or a list
     decode.py                from bytes to RGB pixels: the one place that decodes
+    reading.py               the choices of decoding that a checkpoint keeps, and their flags
+    grey.py                  grey of more than 8 bits
+    headers.py               text in PNG; channels that can't be read
+    levels.py                warns of lost grey levels
     transforms.py            every crop, once; pixels to network input
-    loading.py               workers, batches, the order of an epoch; how images are decoded
+    loading.py               workers, batches, the order of an epoch
     batch.py                 Batch: pixels, indices, reasons for unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
     resized.py               images at a given long side, one per batch, for retrieval
