@@ -1,5 +1,6 @@
 """A network as safetensors: weights under the names of a checkpoint, and metadata."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     state: dict[str, Any] = {"arch": about.get("arch"), "state_dict": weights}
     if "epoch" in about:
         state["epoch"] = int(about["epoch"])
-    kinds = {"size": int, "exif": str, "range": _numbers}
+    kinds: dict[str, Callable[[str], Any]] = {"size": int, "exif": str, "range": _numbers}
     if settings := {name: read(about[name]) for name, read in kinds.items() if name in about}:
         state["settings"] = settings
     return state

@@ -148,8 +148,12 @@ def _decoded(file: BinaryIO, decode: Callable[[Image.Image], Decoded]) -> Decode
     try:
         with _open(file) as image:
             return decode(image)
-    except UnreadableImageError:
-        if (pixels := without_text(file)) is None:
+    except UnreadableImageError as failure:
+        if isinstance(failure.__cause__, Image.DecompressionBombError):
+            raise
+        with name_failure():
+            pixels = without_text(file)
+        if pixels is None:
             raise
     with _open(io.BytesIO(pixels)) as image:
         return decode(image)

@@ -35,7 +35,9 @@ def without_text(file: BinaryIO) -> bytes | None:
 
 def why_unidentified(file: BinaryIO) -> str | None:
     """Why Pillow doesn't read a TIFF or JPEG 2000, from its header; None for other files."""
-    with contextlib.suppress(ValueError, KeyError, IndexError, struct.error, OSError):
+    with contextlib.suppress(
+        ValueError, KeyError, IndexError, OverflowError, struct.error, OSError
+    ):
         channels, samples = _channels(file)
         if channels > 4:
             advice = "at most 4 are read; make an RGB image of three of them"

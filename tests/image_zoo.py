@@ -87,7 +87,7 @@ def tiff(values: np.ndarray, photometric: int = 1, order: str = "<") -> bytes:
         order: "<" for little-endian, ">" for big-endian.
     """
     channels = values.shape[2] if values.ndim == 3 else 1
-    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    data = values.astype(order + values.dtype.str[1:]).tobytes()
     bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     of_each = {tag: struct.pack(f"{order}{channels}H", *[value] * channels).ljust(4, b"\0")
                for tag, value in ((258, bits), (339, kind))}  # fmt: skip

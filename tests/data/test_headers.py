@@ -76,6 +76,15 @@ def test_damaged_pixels_beside_large_text_have_their_own_reason() -> None:
         read_pixels(io.BytesIO(content[:-40]))
 
 
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_large_text_hides_no_bomb(before: bytes) -> None:
+    content = with_chunk(PICTURES["colours"], CHUNKS["large text"], before)
+    header = struct.pack(">II", 60_000, 60_000) + content[24:29]
+    content = content[:8] + chunk(b"IHDR", header) + content[33:]
+    with pytest.raises(UnreadableImageError, match="^3,600,000,000 pixels, more than"):
+        read_pixels(io.BytesIO(content))
+
+
 def test_an_orientation_is_kept_where_large_text_is_left_out() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
