@@ -34,7 +34,7 @@ NUMBERS = {
 
 MOST_NAMES = 20  # of each kind in a message
 LONGEST_NAME = 60  # characters in a message
-PLAIN = (str, int, float, list, type(None))  # types of settings
+PLAIN = (str, int, float, type(None))  # types of settings, and of those in a list
 
 
 class Layout(TypedDict):
@@ -75,7 +75,7 @@ def as_checkpoint(content: Any, container: str, path: str | Path) -> dict[str, A
         state["state_dict"][name] = plain
     settings = state.get("settings", {})
     if not isinstance(settings, dict) or not all(
-        isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
+        isinstance(name, str) and _is_setting(value) for name, value in settings.items()
     ):
         raise InputError(f"{path}: its settings are not a table of names and values")
     weights, wrappers = _rename(state["state_dict"], path)
@@ -166,6 +166,11 @@ def _is_state_dict(content: Any) -> bool:
         and len(content) > 0
         and all(isinstance(n, str) and isinstance(w, Tensor) for n, w in content.items())
     )
+
+
+def _is_setting(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(each, PLAIN) for each in values)
 
 
 def _plain(content: Any) -> Any:
