@@ -27,11 +27,10 @@ from data.images import NameUnreadable
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import (
     ImageDataset,
-    add_exif_flag,
     add_max_pixels_flag,
-    chosen_exif,
     load_in_order,
 )
+from data.reading import add_reading_flags, chosen_reading
 from data.transforms import central_crop
 from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.forward import compute_features
@@ -112,8 +111,8 @@ def main(args: argparse.Namespace) -> None:
         size = input_size(args.size, checkpoint)
         check_size(arch, size)
         limit_pixels(args.max_pixels)
-        exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
-        train, val = find_train_and_val(args.data, exif)
+        reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+        train, val = find_train_and_val(args.data, reading)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
     if args.untrained:
@@ -129,7 +128,7 @@ def main(args: argparse.Namespace) -> None:
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": arch, "size": size, "k": [*found], "processes": world_size()}
-        used["exif"] = exif
+        used |= reading.settings
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
         sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
@@ -165,7 +164,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_workers(parser, help=flags.READERS_OF_EACH)
     flags.add_verbose(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

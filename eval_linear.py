@@ -47,7 +47,8 @@ from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
 from data.decode import limit_pixels
 from data.labelled import Labelled, find_train_and_val
-from data.loading import add_exif_flag, add_max_pixels_flag, chosen_exif
+from data.loading import add_max_pixels_flag
+from data.reading import add_reading_flags, chosen_reading
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES
 from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
@@ -125,8 +126,8 @@ def main(args: argparse.Namespace) -> None:
         layers = layers_or_avgpool(model, args.conv)
         check_size(model.arch, args.size)
         limit_pixels(args.max_pixels)
-        exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
-        train, val = find_train_and_val(args.data, exif)
+        reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+        train, val = find_train_and_val(args.data, reading)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
@@ -145,7 +146,7 @@ def main(args: argparse.Namespace) -> None:
         )
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": model.arch, "conv": layers, "processes": world_size(), "exif": exif}
+        used |= {"arch": model.arch, "conv": layers, "processes": world_size(), **reading.settings}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
         words = in_words(args.protocol)
@@ -263,7 +264,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_size(parser, Settings.size, size_help)
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
     parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
     args = parser.parse_args(argv)

@@ -20,7 +20,9 @@ import torch
 
 from checkpoints.checkpoint import load_model
 from data.decode import limit_pixels
+from data.levels import warn_of_lost_levels
 from data.loading import add_max_pixels_flag
+from data.reading import Reading, add_range_flag, range_of
 from data.retrieval import CLASSIC, Benchmark, RetrievalData, find_retrieval, image_names
 from evaluation.retrieval import Stages
 from evaluation.retrieval_ranking import (
@@ -190,7 +192,9 @@ def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     torch.backends.cudnn.benchmark = False  # it would time all convolutions for each image size
     limit_pixels(args.max_pixels)
-    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset)
+    reading = Reading(range=range_of(args.range))
+    data = find_retrieval(args.dataset, args.dataset_name, args.train_dataset, reading)
+    warn_of_lost_levels(data.images)
     if args.eval_binary is not None and all(b.lab is None for b in data.benchmarks):
         raise InputError(f"--eval_binary: needs lab/ in {data.images.root}")
     if args.eval_binary is not None and not os.access(args.eval_binary, os.X_OK):
@@ -269,6 +273,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--eval_binary", type=Path, help=binary_help)
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
+    add_range_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

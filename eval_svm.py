@@ -35,7 +35,9 @@ import torch
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
 from data.decode import limit_pixels
-from data.loading import add_exif_flag, add_max_pixels_flag, chosen_exif
+from data.levels import warn_of_lost_levels
+from data.loading import add_max_pixels_flag
+from data.reading import add_reading_flags, chosen_reading
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
@@ -131,7 +133,7 @@ def describe(
     annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
     return {
         "weights": digest_of(model), **annotations, "size": size, "precision": compute.precision,
-        **splits["trainval"].images.exif_key,
+        **splits["trainval"].images.reading.key,
     }  # fmt: skip
 
 
@@ -140,8 +142,9 @@ def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
     checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model)
-    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
-    splits = {name: find_voc(args.vocdir, name, exif) for name in ("trainval", "test")}
+    reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+    splits = {name: find_voc(args.vocdir, name, reading) for name in ("trainval", "test")}
+    warn_of_lost_levels(splits["trainval"].images)
     layers = layers_of(model, args.conv)
     check_size(model.arch, args.size)
     folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
@@ -153,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
     )  # fmt: skip
     computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
-    computed["exif"] = exif
+    computed |= reading.settings
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
@@ -205,7 +208,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=cli.whole_number(1), help=jobs_help)
     flags.add_size(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

@@ -23,13 +23,13 @@ from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
 from data.decode import limit_pixels
 from data.images import RaiseUnreadable
+from data.levels import warn_of_lost_levels
 from data.loading import (
     ImageDataset,
-    add_exif_flag,
     add_max_pixels_flag,
-    chosen_exif,
     load_in_order,
 )
+from data.reading import add_reading_flags, chosen_reading
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
@@ -102,7 +102,7 @@ def _run(
 ) -> dict[str, Any]:
     """Fine-tune with one seed, and test; resumes from the folder's file."""
     identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
-    identity |= train.images.exif_key
+    identity |= train.images.reading.key
     identity["weights of SHA-256"] = digest_of(model)[:12]
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
     path = None if folder is None else folder / f"seed_{seed}.pth.tar"
@@ -219,8 +219,9 @@ def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
     checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model)
-    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
-    train, test = (find_voc(args.vocdir, s, exif) for s in (args.split, TESTED_ON[args.split]))
+    reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+    train, test = (find_voc(args.vocdir, s, reading) for s in (args.split, TESTED_ON[args.split]))
+    warn_of_lost_levels(train.images)
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
@@ -231,7 +232,7 @@ def main(args: argparse.Namespace) -> None:
         compute=compute, workers=args.workers, folder=folder, verbose=True,
     )  # fmt: skip
     used = {"exp": folder, "device": str(compute.device), "precision": compute.precision}
-    used["exif"] = exif
+    used |= reading.settings
     out = folder / "voc_classif.json"
     save_results(out, in_words(settings, args.split), {**vars(args), **used}, results)
     sys.stdout.write(table(results, args.split) + f"\nwritten to {out}\n")
@@ -281,7 +282,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -146,7 +146,7 @@ def key_of(
         "whiten": by,
         "max_pixels": None if args.max_pixels == MAX_PIXELS else args.max_pixels,
         **{name: getattr(args, name) for name in ("conv", "format", "dtype", "decode")},
-        **inputs.images.exif_key,
+        **inputs.images.reading.key,
     }
 
 
@@ -216,7 +216,7 @@ def finish(
     settings = vars(args) | {
         "data": [str(each) for each in args.data], "device": str(inputs.compute.device),
         "precision": inputs.compute.precision, "size": inputs.size, "arch": inputs.model.arch,
-        "exif": inputs.images.exif, "processes": world_size(), "key": key,
+        **inputs.images.reading.settings, "processes": world_size(), "key": key,
     }  # fmt: skip
     results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
     results |= {"whitened to": whitening and whitening.components}

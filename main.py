@@ -17,7 +17,9 @@ import system.interrupt
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode import limit_pixels
 from data.images import ImageList, find_images
-from data.loading import add_decode_flag, add_exif_flag, add_max_pixels_flag
+from data.levels import warn_of_lost_levels
+from data.loading import add_decode_flag, add_max_pixels_flag
+from data.reading import Reading, add_reading_flags, range_of
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
@@ -64,7 +66,8 @@ def main(args: argparse.Namespace) -> None:
         with together():
             limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
-            images = find_images(args.data, args.exif)
+            images = find_images(args.data, Reading(args.exif, range_of(args.range)))
+            warn_of_lost_levels(images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)
         check_same_place(args, checkpoint)
@@ -205,7 +208,7 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_size(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser, "ignore")
+    add_reading_flags(parser, trained=False)
     add("--no-report", action="store_true", help="write no report.html at the end")
     METHODS[method].add_flags(parser)
     return parser

@@ -31,7 +31,7 @@ from checkpoints.weights import (
 from models import MODELS
 from system.errors import InputError, shorten
 
-PLAIN = (str, int, float, type(None))  # types of settings
+PLAIN = (str, int, float, type(None))  # types of settings, and of those in a list
 OUR_LEVEL = "state_dict."
 
 
@@ -162,9 +162,14 @@ def _is_state_dict(content: Any) -> bool:
 
 def _check_settings(settings: Any, path: str | Path) -> None:
     if not isinstance(settings, dict) or not all(
-        isinstance(name, str) and isinstance(value, PLAIN) for name, value in settings.items()
+        isinstance(name, str) and _is_setting(value) for name, value in settings.items()
     ):
         raise InputError(f"{path}: its settings are not a table of names and values")
+
+
+def _is_setting(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(each, PLAIN) for each in values)
 
 
 def _nearest(contents: Contents, state: dict[str, Any], alone: bool, path: str | Path) -> Network:

@@ -1,5 +1,6 @@
 """A network as safetensors: weights under the names of a checkpoint, and metadata."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
     """Write a network, whole or not at all.
 
     Args:
-        about: the file's metadata; `read_weights` reads `arch`, `epoch`, `size` and `exif`.
+        about: the file's metadata; `read_weights` reads `arch`, `epoch`, `size`, `exif`, `range`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
@@ -23,16 +24,19 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, and `size` and
-    `exif` among the settings. On a damaged file it may raise any exception."""
+    """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, and `size`,
+    `exif` and `range` among the settings. On a damaged file it may raise any exception."""
     with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state: dict[str, Any] = {"arch": about.get("arch"), "state_dict": weights}
     if "epoch" in about:
         state["epoch"] = int(about["epoch"])
-    if "size" in about:
-        state["settings"] = {"size": int(about["size"])}
-    if "exif" in about:
-        state.setdefault("settings", {})["exif"] = about["exif"]
+    kinds: dict[str, Callable[[str], Any]] = {"size": int, "exif": str, "range": _numbers}
+    if settings := {name: read(about[name]) for name, read in kinds.items() if name in about}:
+        state["settings"] = settings
     return state
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split()]

@@ -10,8 +10,12 @@ network input. Imports system/ and parallel/.
     sieve.py                 which files of a folder are images, and a line on the others
     lists.py                 the files that a text file lists
     decode.py                from bytes to RGB pixels: the one place that decodes
+    reading.py               the choices of decoding that a checkpoint keeps, and their flags
+    grey.py                  grey of more than 8 bits
+    headers.py               text in PNG; channels that can't be read
+    levels.py                warns of lost grey levels
     transforms.py            every crop, once; pixels to network input
-    loading.py               workers, batches, the order of an epoch; how images are decoded
+    loading.py               workers, batches, the order of an epoch
     loader.py                waiting for batches: killed workers, signals, disks that stall
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
     batch.py                 Batch: pixels, indices, reasons for unreadable images

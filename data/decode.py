@@ -2,27 +2,37 @@
 
 import contextlib
 import functools
+import io
+import logging
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from data.grey import depth_of, to_bytes, values_of
+from data.headers import why_unidentified, without_text
+from data.reading import AS_STORED, Reading
+
 MAX_PIXELS = 178_956_970  # of an image: 0.5 GB of RGB, and Pillow's own limit
-EXIF = ("ignore", "apply")  # an image's orientation; the first is the default
 
 # Formats that Pillow cannot decode, and EPS, which Pillow passes to Ghostscript as a program
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG"})
-BITS_PER_SAMPLE = 258  # a tag of TIFF
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")
 EMPTY = "the file is empty"
 SHORTEST_EXIF = 16  # bytes; an EXIF segment with an orientation is longer
+LOOKED_AT = 100_000  # values of an image, by `read_grey`
+
+Decoded = TypeVar("Decoded")
+
+# Pillow's messages would reach stderr for each image, beside the reason that is given
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _jpeg_decoder() -> Callable[..., Any]:
@@ -66,25 +76,23 @@ def name_failure() -> Iterator[None]:
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
 
 
-def read_image(file: BinaryIO, exif: str = EXIF[0]) -> Image.Image:
+def read_image(file: BinaryIO, reading: Reading = AS_STORED) -> Image.Image:
     """Decode any image that Pillow reads to RGB; of several pictures in a file, the first.
 
     As in torchvision's loader, an alpha channel is dropped. Grey of 12 or 16 bits keeps its upper
-    eight (Pillow's own conversion would clip it to white).
+    eight (Pillow's own conversion would clip it to white), or is scaled by the range.
 
     Args:
         file: the image's bytes, seekable; it stays open.
-        exif: "ignore" for the stored pixels, as in torchvision's loader; "apply" to turn and mirror
-            the image by its EXIF orientation.
 
     Raises:
-        UnreadableImageError: the file is empty, damaged, too large, or of an unknown format.
+        UnreadableImageError: the file is empty, damaged, too large, or of an unknown format; or it
+            needs a range.
     """
-    with _open(file) as image:
-        return _decode(image, exif)
+    return _decoded(file, lambda image: _decode(image, reading))
 
 
-def read_pixels(file: BinaryIO, exif: str = EXIF[0]) -> Tensor:
+def read_pixels(file: BinaryIO, reading: Reading = AS_STORED) -> Tensor:
     """The same pixels as `(3, H, W) uint8`, in less time if the file is a JPEG.
 
     Pillow reads the header and detects the format. TorchCodec, or else torchvision, decodes grey
@@ -96,11 +104,33 @@ def read_pixels(file: BinaryIO, exif: str = EXIF[0]) -> Tensor:
     Raises:
         UnreadableImageError: as for `read_image`.
     """
-    with _open(file) as image:
-        if _is_plain_jpeg(image) and not _is_to_be_turned(image, exif):
+
+    def pixels(image: Image.Image) -> Tensor:
+        if _is_plain_jpeg(image) and not _is_to_be_turned(image, reading.exif):
             with contextlib.suppress(RuntimeError):
                 return _stored_pixels(file, image)
-        return torch.from_numpy(np.array(_decode(image, exif))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(_decode(image, reading))).permute(2, 0, 1)
+
+    return _decoded(file, pixels)
+
+
+def read_grey(file: BinaryIO, reading: Reading = AS_STORED) -> tuple[np.ndarray, np.ndarray]:
+    """Some of a grey image's values as stored, `(P,)`, and their grey levels, `(P,) uint8`. P is 0
+    for colours and for 8 unsigned bits.
+
+    Raises:
+        UnreadableImageError: as for `read_image`.
+    """
+
+    def levels(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        depth = depth_of(image)
+        if depth is None:
+            return np.empty(0), np.empty(0, np.uint8)
+        values = values_of(image, depth).ravel()
+        values = values[:: max(values.size // LOOKED_AT, 1)]
+        return values, to_bytes(values, depth, reading.range)
+
+    return _decoded(file, levels)
 
 
 def image_extensions() -> frozenset[str]:
@@ -110,6 +140,23 @@ def image_extensions() -> frozenset[str]:
         for extension, kind in Image.registered_extensions().items()
         if kind in Image.OPEN and kind not in NOT_READ
     )
+
+
+def _decoded(file: BinaryIO, decode: Callable[[Image.Image], Decoded]) -> Decoded:
+    """Open an image and decode it; a PNG that fails, without its text and profile. Pillow limits
+    them to 1 MiB, and damage in them is no damage to the pixels."""
+    try:
+        with _open(file) as image:
+            return decode(image)
+    except UnreadableImageError as failure:
+        if isinstance(failure.__cause__, Image.DecompressionBombError):
+            raise
+        with name_failure():
+            pixels = without_text(file)
+        if pixels is None:
+            raise
+    with _open(io.BytesIO(pixels)) as image:
+        return decode(image)
 
 
 @contextlib.contextmanager
@@ -122,7 +169,8 @@ def _open(file: BinaryIO) -> Iterator[Image.Image]:
                 yield image
         except UnidentifiedImageError as error:
             empty = file.seek(0, os.SEEK_END) == 0
-            raise UnreadableImageError(EMPTY if empty else "cannot identify image file") from error
+            reason = EMPTY if empty else why_unidentified(file) or "cannot identify image file"
+            raise UnreadableImageError(reason) from error
         except Image.DecompressionBombError as error:  # from the header, before memory is taken
             count = re.search(r"\d+", str(error))
             assert count is not None
@@ -165,21 +213,18 @@ def _is_to_be_turned(image: Image.Image, exif: str) -> bool:
         return False
 
 
-def _decode(image: Image.Image, exif: str) -> Image.Image:
+def _decode(image: Image.Image, reading: Reading) -> Image.Image:
     image.load()  # Pillow turns a TIFF here and removes its orientation
-    if _is_to_be_turned(image, exif):
+    if _is_to_be_turned(image, reading.exif):
         with contextlib.suppress(Exception):  # other damaged EXIF tags raise after the turn
             ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image)
+    return _to_rgb(image, reading)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # "I;16" and its byte orders, also for TIFF with 12 bits; "I" for 16-bit PGM and some PNG
-        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
-        upper_byte = np.clip(np.asarray(image.convert("I")) >> (min(bits, 16) - 8), 0, 255)
-        upper_byte = upper_byte.astype(np.uint8)
-        return Image.fromarray(upper_byte).convert("RGB")
+def _to_rgb(image: Image.Image, reading: Reading) -> Image.Image:
+    if (depth := depth_of(image)) is not None:
+        grey = to_bytes(values_of(image, depth), depth, reading.range)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.decode import EXIF, name_failure, read_image, read_pixels
+from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, below_again, find_below
 from data.lists import listed, parse_list, read_list
+from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
 from system.errors import InputError
 from system.names import printable
@@ -29,11 +30,11 @@ class ImageList:
     """The images of a data set; an image's index is its position in the source.
 
     Attributes:
-        exif: "ignore" or "apply", see `data.decode.read_image`.
+        reading: how they become pixels.
     """
 
     source: Source
-    exif: str = EXIF[0]
+    reading: Reading = AS_STORED
 
     def __len__(self) -> int:
         return len(self.source.names)
@@ -54,7 +55,7 @@ class ImageList:
             UnreadableImageError: it cannot be opened or decoded.
         """
         with self.open(index) as file:
-            return read_image(file, self.exif)
+            return read_image(file, self.reading)
 
     def read_pixels(self, index: int) -> Tensor:
         """Decode an image to `(3, H, W) uint8` with the fastest decoder.
@@ -63,7 +64,16 @@ class ImageList:
             UnreadableImageError: it cannot be opened or decoded.
         """
         with self.open(index) as file:
-            return read_pixels(file, self.exif)
+            return read_pixels(file, self.reading)
+
+    def read_grey(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Some grey levels of an image, before and after: see `data.decode.read_grey`.
+
+        Raises:
+            UnreadableImageError: it cannot be opened or decoded.
+        """
+        with self.open(index) as file:
+            return read_grey(file, self.reading)
 
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
@@ -92,12 +102,6 @@ class ImageList:
     def classes(self) -> list[str]:
         """The different labels, in the order of their numbers in `labels`."""
         return sorted(set(self.folders) - {UNLABELLED})
-
-    @property
-    def exif_key(self) -> dict[str, str]:
-        """`exif` as part of the key of kept work. "ignore" adds nothing, so that older work can be
-        continued."""
-        return {} if self.exif == EXIF[0] else {"exif": self.exif}
 
     @cached_property
     def digest(self) -> str:
@@ -150,13 +154,13 @@ class RaiseUnreadable:
             raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
 
 
-def find_images(source: str | Path, exif: str = EXIF[0]) -> ImageList:
+def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:
     """List the images of a folder (nested or flat) or of a list file, without opening them.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
     """
-    return ImageList(find_source(Path(source)), exif)
+    return ImageList(find_source(Path(source)), reading)
 
 
 def find_all_images(sources: Sequence[str | Path]) -> ImageList:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import EXIF
 from data.folder import FLAT, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.levels import warn_of_lost_levels
 from data.lists import read_list
+from data.reading import AS_STORED, Reading
 from data.sieve import look_alike
 from system.errors import InputError, shorten
 from system.names import read_text
@@ -44,7 +45,7 @@ class Labelled:
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled, Labelled]:
+def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
@@ -55,7 +56,7 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
         InputError: one is missing, has no classes, or val has a class that train lacks.
     """
     found = (_find_split(Path(data), split) for split in ("train", "val"))
-    train, val = (replace(images, exif=exif) for images in found)
+    train, val = (replace(images, reading=reading) for images in found)
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     train, val = train.labelled(), val.labelled()
@@ -75,6 +76,7 @@ def find_train_and_val(data: str | Path, exif: str = EXIF[0]) -> tuple[Labelled,
             f"{val.root}: has a class {shorten(unknown[0])!r}, which {train.root} lacks "
             f"({len(classes)} classes: {', '.join(map(shorten, classes[:3]))} …)"
         )
+    warn_of_lost_levels(train)
     return _label(train, classes), _label(val, classes)
 
 

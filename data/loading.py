@@ -8,8 +8,7 @@ new epoch with another order does not restart them.
 import argparse
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,20 +18,13 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
 from data.batch import Batch, collate
-from data.decode import (
-    EXIF,
-    MAX_PIXELS,
-    UnreadableImageError,
-    limit_pixels,
-    pixel_limit,
-)
+from data.decode import MAX_PIXELS, UnreadableImageError, limit_pixels, pixel_limit
 from data.images import ImageList
 from data.loader import Loader
 from data.parcel import collate_parcel
 from data.transforms import apply_seeded
 from parallel.signals import ignore_signals
 from system import cli
-from system.errors import InputError, shorten
 from system.seeding import derive_seed
 
 DECODE = ("auto", "pil")
@@ -50,31 +42,6 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
     max_help = "images with more pixels are left out (a small file can claim a huge size)"
     add = parser.add_argument
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
-
-
-def add_exif_flag(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """`--exif`, the `exif` of an `ImageList`. With None as default, `chosen_exif` takes it."""
-    exif_help = "apply: turn images as their EXIF orientation says"
-    if default is None:
-        exif_help += f"; left out: as in training, or {EXIF[0]}"
-    parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
-
-
-def chosen_exif(flag: str | None, settings: Mapping[str, Any], file: Path) -> str:
-    """`--exif`, or else the choice of a training.
-
-    Args:
-        settings: of the training.
-        file: contains these settings.
-
-    Raises:
-        InputError: the settings have an unknown choice.
-    """
-    choice = flag or settings.get("exif", EXIF[0])
-    if choice not in EXIF:
-        choices = " or --exif ".join(EXIF)
-        raise InputError(f"{file}: its exif is {shorten(choice)}; give --exif {choices}")
-    return choice
 
 
 class Draw(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data.folder import has_images
 from data.images import ImageList, find_images
+from data.reading import AS_STORED, Reading
 from data.resized import Box
 from data.retrieval_revisited import read_revisited
 from system.errors import InputError, shorten
@@ -89,6 +90,7 @@ def find_retrieval(
     dataset: Path,
     name: str,
     train_dataset: Path | None = None,
+    reading: Reading = AS_STORED,
 ) -> RetrievalData:
     """Read a data set's images and ground truth.
 
@@ -107,8 +109,8 @@ def find_retrieval(
             f"{root}: is both {name} and the data set for the whitening; give the right "
             f"--dataset_name, or {OTHER[name]}'s folder in --train_dataset"
         )
-    train = find_readable(other)
-    images = find_readable(root)
+    train = find_readable(other, reading)
+    images = find_readable(root, reading)
     names = image_names(images)
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -125,13 +127,13 @@ def find_retrieval(
     return RetrievalData(images, train, benchmarks)
 
 
-def find_readable(root: Path) -> ImageList:
+def find_readable(root: Path, reading: Reading = AS_STORED) -> ImageList:
     """The images below a folder, without the corrupt ones of Paris.
 
     Raises:
         InputError: there is none.
     """
-    found = find_images(root)
+    found = find_images(root, reading)
     return found.take([i for i, name in enumerate(image_names(found)) if name not in CORRUPT])
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decode import EXIF
 from data.folder import Files
 from data.images import ImageList
+from data.reading import AS_STORED, Reading
 from system.errors import InputError, shorten
 
 CLASSES = (
@@ -45,7 +45,7 @@ def add_vocdir_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocdir", type=Path, required=True, help=voc_help)
 
 
-def find_voc(vocdir: str | Path, split: str, exif: str = EXIF[0]) -> VocSplit:
+def find_voc(vocdir: str | Path, split: str, reading: Reading = AS_STORED) -> VocSplit:
     """Read a split's annotations.
 
     Args:
@@ -69,7 +69,7 @@ def find_voc(vocdir: str | Path, split: str, exif: str = EXIF[0]) -> VocSplit:
     for index in range(len(paths)):
         if not os.path.isfile(files.path(index)):  # noqa: PTH113 (a Path raises if too long)
             raise InputError(f"{shorten(files.path(index))}: this image of {split} is missing")
-    return VocSplit(ImageList(files, exif), np.stack(columns, axis=1))
+    return VocSplit(ImageList(files, reading), np.stack(columns, axis=1))
 
 
 def _root(vocdir: Path, split: str) -> Path:

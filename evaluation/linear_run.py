@@ -138,7 +138,12 @@ def key_of(
     """The settings and digests that must be the same for a run to resume from a saved file."""
     kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
     digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
-    key = {**kept, "layers": list(layers), "precision": compute.precision, **train.images.exif_key}
+    key = {
+        **kept,
+        "layers": list(layers),
+        "precision": compute.precision,
+        **train.images.reading.key,
+    }
     return key | {name: digest[:12] for name, digest in digests.items()}
 
 

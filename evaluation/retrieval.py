@@ -100,6 +100,7 @@ class Stages:
             "L": self.scales,
             "precision": self.compute.precision,
             "training images": content_digest(self.data.train),
+            **self.data.images.reading.key,
         }
         whitened = {**common, "n_pca": self.n_pca}
         database = {**whitened, "images": content_digest(self.data.images)}

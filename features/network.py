@@ -15,15 +15,15 @@ from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
 from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_all_images
+from data.levels import warn_of_lost_levels
 from data.loading import (
     Batch,
     ImageDataset,
     add_decode_flag,
-    add_exif_flag,
     add_max_pixels_flag,
-    chosen_exif,
     load_in_order,
 )
+from data.reading import add_reading_flags, chosen_reading
 from data.transforms import central_crop
 from features.forward import Features, compute_features
 from models import ConvNet, check_size
@@ -59,7 +59,7 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_workers(parser)
     add_decode_flag(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
 
 
@@ -112,7 +112,7 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     """Read the checkpoint and list the images.
 
     Args:
-        images: used in place of `args.data`, with the `exif` of the flag or the checkpoint.
+        images: used in place of `args.data`, with the `reading` of the flags or the checkpoint.
 
     Raises:
         InputError: naming the flag or file that is wrong.
@@ -123,8 +123,9 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     size = input_size(args.size, checkpoint)
     check_size(model.arch, size)
     limit_pixels(args.max_pixels)
-    exif = chosen_exif(args.exif, checkpoint.get("settings", {}), args.model)
-    images = replace(find_all_images(args.data) if images is None else images, exif=exif)
+    reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+    images = replace(find_all_images(args.data) if images is None else images, reading=reading)
+    warn_of_lost_levels(images)
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
     dataset = ImageDataset(images, central_crop(size), decode=args.decode)

@@ -77,6 +77,10 @@ class Parser(argparse.ArgumentParser):
                 raise ValueError(value)
             if isinstance(value, bool):
                 return value
+            if isinstance(flag.nargs, int):
+                if not isinstance(value, list) or len(value) != flag.nargs:
+                    raise ValueError(value)
+                return [self._get_value(flag, str(each)) for each in value]
             converted = self._get_value(flag, str(value))
             self._check_value(flag, converted)
         except (argparse.ArgumentError, ValueError, TypeError) as error:

@@ -1,8 +1,9 @@
 """Flags of several scripts, each defined once; scripts differ in defaults and help.
 
 Other rooms define the flags of their subject: `--device` and `--precision` in system/device.py,
-`--decode`, `--max-pixels` and `--exif` in data/loading.py, `--vocdir` in data/voc.py, `--arch` and
-`--conv` in models/, the flags of a frozen network in features/network.py.
+`--decode` and `--max-pixels` in data/loading.py, `--exif` and `--range` in data/reading.py,
+`--vocdir` in data/voc.py, `--arch` and `--conv` in models/, the flags of a frozen network in
+features/network.py.
 """
 
 import argparse

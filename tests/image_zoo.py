@@ -78,6 +78,39 @@ def tiff12(values: np.ndarray) -> bytes:
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
 
 
+def tiff(values: np.ndarray, photometric: int = 1, order: str = "<") -> bytes:
+    """`(H, W)` or `(H, W, C)` numbers of any kind as an uncompressed TIFF, which Pillow writes only
+    for some.
+
+    Args:
+        photometric: 0 if 0 is white, 1 if 0 is black.
+        order: "<" for little-endian, ">" for big-endian.
+    """
+    channels = values.shape[2] if values.ndim == 3 else 1
+    data = values.astype(order + values.dtype.str[1:]).tobytes()
+    bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    of_each = {tag: struct.pack(f"{order}{channels}H", *[value] * channels).ljust(4, b"\0")
+               for tag, value in ((258, bits), (339, kind))}  # fmt: skip
+    places = {258: 8 + len(data), 339: 8 + len(data) + len(of_each[258])}
+    height, width = values.shape[:2]
+    tags = {256: width, 257: height, 259: 1, 262: photometric, 273: 8, 277: channels}
+    tags |= {278: height, 279: len(data), **places}
+    directory = struct.pack(order + "H", len(tags))
+    for tag, number in sorted(tags.items()):
+        if tag in places:
+            inline = channels <= 2
+            place = of_each[tag] if inline else struct.pack(order + "I", number)
+            directory += struct.pack(order + "HHI", tag, 3, channels) + place
+        elif tag == 277:
+            directory += struct.pack(order + "HHIHH", tag, 3, 1, number, 0)
+        else:
+            directory += struct.pack(order + "HHII", tag, 4, 1, number)
+    after = b"".join(of_each.values())
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    head += struct.pack(order + "I", 8 + len(data) + len(after))
+    return head + data + after + directory + bytes(4)
+
+
 def cmyk_pixels(inks: np.ndarray) -> np.ndarray:
     """The RGB pixels under `(H, W, 4) uint8` of ink."""
     left = 255 - inks.astype(float)

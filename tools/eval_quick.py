@@ -28,11 +28,10 @@ from data.images import ImageList, NameUnreadable
 from data.labelled import find_train_and_val
 from data.loading import (
     ImageDataset,
-    add_exif_flag,
     add_max_pixels_flag,
-    chosen_exif,
     load_in_order,
 )
+from data.reading import add_reading_flags, chosen_reading
 from data.transforms import central_crop
 from evaluation.learned import measures, raw_pixels
 from evaluation.verdict import summary, table, to_plain, to_text, verdict
@@ -56,8 +55,8 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(args.model)
     protocol = protocol_of(checkpoint, args.model)
     limit_pixels(args.max_pixels)
-    exif = chosen_exif(args.exif, checkpoint["settings"], args.model)
-    train, val = (split.images for split in find_train_and_val(args.data, exif))
+    reading = chosen_reading(args, checkpoint["settings"], args.model)
+    train, val = (split.images for split in find_train_and_val(args.data, reading))
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, seed)
@@ -74,7 +73,12 @@ def main(args: argparse.Namespace) -> None:
     said = summary(results)
     before, after = results["untrained"], results["trained"]
     content = {
-        "protocol": {"data": str(args.data), **protocol, "exif": exif, "whitened to": components},
+        "protocol": {
+            "data": str(args.data),
+            **protocol,
+            **reading.settings,
+            "whitened to": components,
+        },
         "results": {name: to_plain(found) for name, found in results.items()},
         "verdicts": {name: verdict(before[name], after[name]) for name in after},
         "table": rows,
@@ -176,7 +180,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_model(parser, "checkpoint of a run of main.py")
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
-    add_exif_flag(parser)
+    add_reading_flags(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

@@ -167,8 +167,11 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
         about["k"] = str(model.top_layer.out_features)
     if isinstance(epoch := checkpoint.get("epoch"), int):
         about["epoch"] = str(epoch)
-    if (exif := checkpoint.get("settings", {}).get("exif", "ignore")) != "ignore":
+    settings = checkpoint.get("settings", {})
+    if (exif := settings.get("exif", "ignore")) != "ignore":
         about["exif"] = str(exif)
+    if scale := settings.get("range"):
+        about["range"] = " ".join(map(str, scale))
     return about
 
 

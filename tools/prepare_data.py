@@ -27,7 +27,9 @@ from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.images import MOST_UNREADABLE, ImageList, find_images
-from data.loading import Draw, EpochBatches, add_exif_flag, add_max_pixels_flag, make_loader
+from data.levels import warn_of_lost_levels
+from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
+from data.reading import Reading, add_reading_flags, range_of
 from system import cli, flags, kept
 from system.cores import allowed_cores
 from system.errors import InputError
@@ -67,7 +69,7 @@ class Copies(Dataset[Copied]):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
             with self.images.open(index) as file:
-                pixels = read_pixels(file, self.images.exif)
+                pixels = read_pixels(file, self.images.reading)
                 file.seek(0)
                 content = file.read()
         except (UnreadableImageError, OSError) as error:
@@ -103,11 +105,12 @@ def main(args: argparse.Namespace) -> None:
     if args.source.is_file():
         raise InputError(f"{args.source}: is a file; give the folder of the images")
     limit_pixels(args.max_pixels)
-    images = find_images(args.source, args.exif)
+    images = find_images(args.source, Reading(args.exif, range_of(args.range)))
+    warn_of_lost_levels(images)
     if args.target.resolve().is_relative_to(images.root.resolve()):
         raise InputError(f"{args.target}: is in the source; give a folder outside {args.source}")
     source = str(args.source.resolve())
-    settings = {"source": source, "size": args.size, "quality": args.quality, **images.exif_key}
+    settings = {"source": source, "size": args.size, "quality": args.quality, **images.reading.key}
     with begin(args.target, settings):
         copies = Copies(images, args.target, args.size, args.quality)
         workers = min(args.workers, len(images) // BATCH)
@@ -191,7 +194,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)
     flags.add_workers(parser, allowed_cores(), "processes; left out: one for each core")
     add_max_pixels_flag(parser)
-    add_exif_flag(parser, "ignore")
+    add_reading_flags(parser, trained=False)
     return parser.parse_args(argv)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
-from data.decode import EXIF
 from data.images import ImageList
+from data.reading import AS_STORED
 from parallel.collectives import rank, world_size
 from system.errors import InputError
 from system.files import make_experiment_folder, new_numbered_folder, write_text
@@ -165,7 +165,7 @@ class Experiment:
     def _log_changed_settings(self) -> None:
         if self.checkpoint is None:
             return
-        before = {"exif": EXIF[0], **self.checkpoint.get("settings", {})}  # older ones lack it
+        before = {**AS_STORED.settings, **self.checkpoint.get("settings", {})}  # older ones lack it
         changed = [
             f"{name} {before[name]} → {value}"
             for name, value in self.settings.items()

@@ -1,5 +1,6 @@
 """A run read back from its experiment folder, finished or not, and its clusters at an epoch."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
 from data.images import ImageList, images_of_listing
-from data.loading import chosen_exif
+from data.reading import chosen_reading
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
@@ -105,13 +106,13 @@ class ClusterView:
         return len(self.members)
 
 
-def read_run(exp: Path, data: Path | None = None, exif: str | None = None) -> Run:
+def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | None = None) -> Run:
     """Read an experiment folder.
 
     Args:
         data: the run's images, a folder or list, if they have moved. By default they are looked
             for where the settings say, from the current folder and from each folder above `exp`.
-        exif: of the images; by default, that of the settings.
+        args: flags of reading images, as in `chosen_reading`; by default, those of the settings.
 
     Raises:
         InputError: the folder isn't a run's, or `data` doesn't exist.
@@ -126,7 +127,8 @@ def read_run(exp: Path, data: Path | None = None, exif: str | None = None) -> Ru
     if not names:
         raise InputError(f"{listing}: names no image")
     images = _find_listed(names, [data] if data is not None else _places(exp, settings))
-    images = replace(images, exif=chosen_exif(exif, settings, exp / "config.json"))
+    args = args or argparse.Namespace(exif=None, range=None)
+    images = replace(images, reading=chosen_reading(args, settings, exp / "config.json"))
     return Run(exp, images, settings, read_metrics(exp))
 
 

@@ -36,7 +36,7 @@ COLUMNS = 10
 
 def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
-    run = read_run(args.exp, args.data, args.exif)
+    run = read_run(args.exp, args.data, args)
     run.require_images()
     epoch = chosen_epoch(run, args.epoch)
     views = clusters_at(run, epoch)

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     few = images.take(chosen.tolist())
     model = args.source / "checkpoint.pth.tar" if is_run else args.source
     network = open_inputs(argparse.Namespace(**vars(args), model=model, size=None), few)
-    images = dataclasses.replace(images, exif=network.images.exif)
+    images = dataclasses.replace(images, reading=network.images.reading)
     with progress("features", len(few), "images") as advance:
         features = network.features(advance)
     present = np.flatnonzero(features.present)

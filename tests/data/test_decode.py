@@ -44,7 +44,7 @@ def gradient(mode: str = "RGB") -> Image.Image:
         ("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("L", "png"), ("1", "png"),
         ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("P", "gif"), ("RGB", "webp"),
         ("RGBA", "webp"), ("RGB", "bmp"), ("RGB", "tif"), ("CMYK", "tif"),
-        ("F", "tif"), ("RGB", "ppm"),
+        ("RGB", "ppm"),
     ],
 )  # fmt: skip
 def test_every_mode_decodes_as_torchvisions_loader_does(
@@ -57,7 +57,7 @@ def test_every_mode_decodes_as_torchvisions_loader_does(
     assert torch.equal(read_file(read_pixels, path), as_tensor(image))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(pil_loader(path)))
     if extension != "gif" and mode not in ("1", "P"):
-        reference = np.asarray(gradient("L" if mode in ("L", "LA", "F") else "RGB").convert("RGB"))
+        reference = np.asarray(gradient("L" if mode in ("L", "LA") else "RGB").convert("RGB"))
         difference = np.abs(np.asarray(image).astype(int) - reference)
         assert difference.mean() < 16, "and looks like what was saved"
 

@@ -1,5 +1,6 @@
 """`--exif`: whether images are turned as their EXIF says, and where the choice is kept."""
 
+import argparse
 import io
 import sys
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from checkpoints.checkpoint import read_checkpoint
 from checkpoints.safetensors_file import read_weights
 from data.decode import read_image, read_pixels
 from data.images import find_images
-from data.loading import Draw, ImageDataset, chosen_exif
+from data.loading import Draw, ImageDataset
+from data.reading import EXIF, Reading, chosen_reading
 from data.transforms import warped
 from features.network import open_inputs
 from system.errors import InputError
@@ -58,7 +60,10 @@ ON_ITS_SIDE = encoded(6)
 
 def both(content: bytes, exif: str = "ignore") -> tuple[Tensor, Tensor]:
     """The pixels of `--decode pil` and of `--decode auto`."""
-    return as_tensor(read_image(io.BytesIO(content), exif)), read_pixels(io.BytesIO(content), exif)
+    reading = Reading(exif)
+    return as_tensor(read_image(io.BytesIO(content), reading)), read_pixels(
+        io.BytesIO(content), reading
+    )
 
 
 def as_tensor(image: Image.Image) -> Tensor:
@@ -97,14 +102,14 @@ def test_apply_turns_as_pillow_does(decoder: str, orientation: int, kind: str, m
         assert torch.equal(pixels, expected)
 
 
-@pytest.mark.parametrize("choice", data.decode.EXIF)
+@pytest.mark.parametrize("choice", EXIF)
 def test_a_tiff_is_turned_once_with_either_choice(choice: str) -> None:
     """Pillow turns it while it loads."""
     for pixels in both(encoded(6, "TIFF"), choice):
         assert torch.equal(pixels, upright(encoded(6, "TIFF")))
 
 
-@pytest.mark.parametrize("choice", data.decode.EXIF)
+@pytest.mark.parametrize("choice", EXIF)
 def test_damaged_exif_gives_pillows_pixels(decoder: str, choice: str) -> None:
     """TorchCodec looks for an orientation where Pillow sees no EXIF."""
     rng = np.random.default_rng(0)
@@ -177,15 +182,15 @@ def test_torchvision_decodes_if_torchcodec_cannot(
 
 
 @pytest.mark.parametrize(("decode", "read"), [("auto", read_pixels), ("pil", read_image)])
-@pytest.mark.parametrize("choice", data.decode.EXIF)
+@pytest.mark.parametrize("choice", EXIF)
 def test_a_data_set_is_read_with_its_choice(
     tmp_path: Path, choice: str, decode: str, read: Callable[..., Tensor | Image.Image]
 ) -> None:
     (tmp_path / "photo.jpg").write_bytes(ON_ITS_SIDE)
-    images = find_images(tmp_path, choice).take([0])
+    images = find_images(tmp_path, Reading(choice)).take([0])
     _, pixels = ImageDataset(images, warped(8), decode=decode)[Draw(0, 0, 0)]
     assert isinstance(pixels, Tensor)
-    assert torch.equal(pixels, warped(8)(read(io.BytesIO(ON_ITS_SIDE), choice)))
+    assert torch.equal(pixels, warped(8)(read(io.BytesIO(ON_ITS_SIDE), Reading(choice))))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +204,14 @@ def test_a_data_set_is_read_with_its_choice(
 def test_the_flag_wins_over_the_checkpoint(
     flag: str | None, settings: dict[str, Any], choice: str
 ) -> None:
-    assert chosen_exif(flag, settings, Path("network")) == choice
+    args = argparse.Namespace(exif=flag, range=None)
+    assert chosen_reading(args, settings, Path("network")) == Reading(choice)
 
 
 def test_a_checkpoint_with_an_unknown_choice() -> None:
     message = "^network: its exif is 7; give --exif ignore or --exif apply$"
     with pytest.raises(InputError, match=message):
-        chosen_exif(None, {"exif": 7}, Path("network"))
+        chosen_reading(argparse.Namespace(exif=None, range=None), {"exif": 7}, Path("network"))
 
 
 def test_resume_and_export_keep_exif(tree: Path, train: Train, tmp_path: Path) -> None:
@@ -215,11 +221,16 @@ def test_resume_and_export_keep_exif(tree: Path, train: Train, tmp_path: Path) -
     resume = [str(tree), "--resume", str(file)]
     assert main.parse_args(resume).exif == "apply"
     assert main.parse_args([*resume, "--exif", "ignore"]).exif == "ignore"
-    assert read_run(exp).images.exif == "apply"
-    assert read_run(exp, exif="ignore").images.exif == "ignore"
+    assert read_run(exp).images.reading.exif == "apply"
+    assert (
+        read_run(exp, args=argparse.Namespace(exif="ignore", range=None)).images.reading.exif
+        == "ignore"
+    )
     flags = [str(file), str(tree), "--device", "cpu"]
-    assert open_inputs(assign.parse_args(flags)).images.exif == "apply"
-    assert open_inputs(assign.parse_args([*flags, "--exif", "ignore"])).images.exif == "ignore"
+    assert open_inputs(assign.parse_args(flags)).images.reading.exif == "apply"
+    assert (
+        open_inputs(assign.parse_args([*flags, "--exif", "ignore"])).images.reading.exif == "ignore"
+    )
     out = tmp_path / "network.safetensors"
     export.main(export.parse_args([str(file), str(out)]))
     assert read_weights(out)["settings"] == {"size": 32, "exif": "apply"}

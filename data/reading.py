@@ -1,0 +1,105 @@
+"""How images become pixels: the choices that a checkpoint keeps, and their flags."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from system import cli
+from system.errors import InputError, shorten
+
+EXIF = ("ignore", "apply")  # an image's orientation; the first is the default
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images become pixels.
+
+    Attributes:
+        exif: "ignore" for the stored pixels, as in torchvision's loader; "apply" to turn and mirror
+            images by their EXIF orientation.
+        range: the grey levels of black and white, for images of more than 8 bits; None follows the
+            type of unsigned ones and refuses others.
+    """
+
+    exif: str = EXIF[0]
+    range: tuple[float, float] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The choices by the names of their flags, for result files."""
+        return {"exif": self.exif, "range": self.range and list(self.range)}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The choices as part of the key of kept work. Defaults add nothing, so that older work can
+        be continued."""
+        defaults = Reading().settings
+        return {name: kept for name, kept in self.settings.items() if kept != defaults[name]}
+
+
+AS_STORED = Reading()
+
+
+def add_reading_flags(parser: argparse.ArgumentParser, trained: bool = True) -> None:
+    """`--exif` and `--range`, which `chosen_reading` takes.
+
+    Args:
+        trained: flags that are left out follow a training.
+    """
+    exif_help = "apply: turn images as their EXIF orientation says"
+    exif_help += f"; left out: as in training, or {EXIF[0]}" if trained else ""
+    default = None if trained else EXIF[0]
+    parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
+    add_range_flag(parser, "; left out: as in training" if trained else "")
+
+
+def add_range_flag(parser: argparse.ArgumentParser, left_out: str = "") -> None:
+    """`--range`."""
+    range_help = f"grey levels of black and white in images of more than 8 bits{left_out}"
+    metavar = ("LOW", "HIGH")
+    parser.add_argument("--range", nargs=2, metavar=metavar, type=cli.number, help=range_help)
+
+
+def range_of(flag: list[float] | None) -> tuple[float, float] | None:
+    """The range that `--range` gives.
+
+    Raises:
+        InputError: LOW isn't below HIGH.
+    """
+    if flag is None:
+        return None
+    low, high = flag
+    if low >= high:
+        raise InputError(f"--range {low:g} {high:g}: give LOW below HIGH")
+    return low, high
+
+
+def chosen_reading(args: argparse.Namespace, settings: Mapping[str, Any], file: Path) -> Reading:
+    """The choices of the flags, or else those of a training.
+
+    Args:
+        args: with `exif` and `range`, None if they aren't given.
+        settings: of the training.
+        file: contains these settings.
+
+    Raises:
+        InputError: a flag is wrong, or the settings have an unknown choice.
+    """
+    exif = args.exif or settings.get("exif", EXIF[0])
+    if exif not in EXIF:
+        choices = " or --exif ".join(EXIF)
+        raise InputError(f"{file}: its exif is {shorten(exif)}; give --exif {choices}")
+    kept = settings.get("range")
+    if args.range is None and not (kept is None or _is_range(kept)):
+        raise InputError(f"{file}: its range is {shorten(kept)}; give --range LOW HIGH")
+    return Reading(exif, range_of(kept if args.range is None else args.range))
+
+
+def _is_range(kept: Any) -> bool:
+    if not isinstance(kept, list | tuple) or len(kept) != 2:
+        return False
+    numbers = all(type(end) in (int, float) and math.isfinite(end) for end in kept)
+    return numbers and kept[0] < kept[1]
