@@ -6,6 +6,7 @@ import numpy as np
 
 from data.decode import UnreadableImageError
 from data.images import ImageList
+from parallel.collectives import rank
 from system import cli
 
 LOOKED_AT = 8  # images, spread over the data set
@@ -15,7 +16,9 @@ TIMES = 4
 
 def warn_of_lost_levels(images: ImageList) -> None:
     """Look at some images, and warn on stderr if their values of more than 8 bits become few grey
-    levels, as when 16 bits hold only 12."""
+    levels, as when 16 bits hold only 12. The first process does so for all."""
+    if rank() > 0:
+        return
     chosen = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
     stored, left = [np.empty(0)], [np.empty(0)]
     for index in chosen.tolist():

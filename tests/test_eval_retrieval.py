@@ -33,6 +33,7 @@ from eval_retrieval import average_precision, evaluate
 from evaluation import retrieval
 from evaluation.rmac import get_rmac_region_coordinates
 from models import MODELS, ConvNet
+from system.cores import allowed_cores
 from system.device import select_compute
 from system.errors import InputError
 
@@ -518,7 +519,8 @@ def test_the_script_passes_its_variables_on(tmp_path: Path) -> None:
         done.stdout.split()
         == (
             f"--model {here}/net.pth.tar --dataset {here}/sets --dataset_name Paris --S 1024 --L 3 "
-            "--n_pca 512 --temp_dir exp/retrieval/Paris --workers 4 --aqe 10"
+            "--n_pca 512 --temp_dir exp/retrieval/Paris "
+            f"--workers {min(4, allowed_cores())} --aqe 10"
         ).split()
     )
     done = run_script(tmp_path, DATASET="/sets", TEMP_DIR="t", MODEL="pretrained", WORKERS="2")

@@ -37,6 +37,7 @@ from evaluation.finetuning import (
 )
 from evaluation.voc import Settings
 from models import MODELS, ConvNet
+from system.cores import allowed_cores
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -555,7 +556,7 @@ def test_the_defaults_are_the_originals() -> None:
     expected = {
         "split": "train", "nit": 80000, "fc6_8": 1, "train_batchnorm": 0, "eval_random_crops": 1,
         "stepsize": 5000, "lr": 0.003, "wd": 1e-6, "min_scale": 0.1, "max_scale": 0.5,
-        "seeds": [31], "batch": 16, "workers": 4, "size": 224,
+        "seeds": [31], "batch": 16, "workers": min(4, allowed_cores()), "size": 224,
     }  # fmt: skip
     assert {name: args[name] for name in expected} == expected
     one = eval_voc_classif.parse_args(["--vocdir", "v", "--model", "m", "--seed", "7"])
@@ -589,7 +590,7 @@ def test_the_scripts_pass_their_settings_on(tmp_path: Path, part: str, settings:
     done = start(VOCDIR="voc", MODEL="/m.tar", EXP="e")
     assert done.stdout.strip() == (
         f"--vocdir {elsewhere}/voc --model /m.tar --split trainval {settings} --nit 150000 "
-        f"--batch 16 --workers 4 --exp {elsewhere}/e --seeds 1 2"
+        f"--batch 16 --workers {min(4, allowed_cores())} --exp {elsewhere}/e --seeds 1 2"
     ), done.stderr
     for missing in ({"VOCDIR": "voc"}, {"MODEL": "m"}):
         done = start(**missing)

@@ -169,6 +169,7 @@ def test_a_disk_that_stalls_is_waited_for(
             monkeypatch.setattr(waiting, "PATIENCE", 0.0)
         said.append(capsys.readouterr().err)
         if "no images" in said[-1]:
+            monkeypatch.setattr(waiting, "PATIENCE", 1000.0)
             back.touch()
 
     in_workers(monkeypatch, wait, index=19)

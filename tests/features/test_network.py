@@ -24,6 +24,7 @@ def test_a_checkpoint_within_an_epoch_has_no_clusters_of_its_own_network(
         max_pixels=MAX_PIXELS,
         exif=None,
         range=None,
+        network_key=None,
     )
 
     def own(name: str) -> Clusters | None:

@@ -109,9 +109,10 @@ def test_the_second_signal_ends_a_run_at_once(server: Server, tree: Path, tmp_pa
 def test_one_signal_ends_a_run_that_waits_for_a_disk(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
-    """Each pass and each epoch reads 40 images, in batches of 8. The run keeps what it has done."""
+    """The look at grey levels reads 8 images, each pass and each epoch 40, in batches of 8. The run
+    keeps what it has done."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    for read, reached in ((93, (1, 0)), (50, (1, 1))):  # in features, and then in training
+    for read, reached in ((101, (1, 0)), (58, (1, 1))):  # in features, and then in training
         processes = server.start(tree, cut, stall_at=[0, read])
         while not (cut / "paused").exists():
             time.sleep(0.001)
