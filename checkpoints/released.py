@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from checkpoints.search import (
+    OUR_LEVEL,
     Contents,
     Network,
     choose,
     is_dense,
+    is_plain,
     left_out,
     nearest_prefix,
     networks_in,
@@ -30,9 +32,6 @@ from checkpoints.weights import (
 )
 from models import MODELS
 from system.errors import InputError, shorten
-
-PLAIN = (str, int, float, type(None))  # types of settings, and of those in a list
-OUR_LEVEL = "state_dict."
 
 
 class Layout(TypedDict):
@@ -169,7 +168,7 @@ def _check_settings(settings: Any, path: str | Path) -> None:
 
 def _is_setting(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(isinstance(each, PLAIN) for each in values)
+    return all(map(is_plain, values))
 
 
 def _nearest(contents: Contents, state: dict[str, Any], alone: bool, path: str | Path) -> Network:

@@ -31,6 +31,7 @@ from models import MODELS, ConvNet
 from system.errors import InputError, shorten
 
 DEEPEST = 8  # dicts in dicts
+OUR_LEVEL = "state_dict."  # where our checkpoints have the network
 OURS = ("sobel.", "features.", "classifier.", "top_layer.")
 NUMBERS = {
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
@@ -114,7 +115,7 @@ def choose(networks: Sequence[Network], key: str | None, path: str | Path) -> Ne
         raise InputError(f"{path}: --key {key}: it has no such network, but {some(names)}")
     ranks = [_rank(network.prefix) for network in named]
     best = [network for network, rank in zip(named, ranks, strict=True) if rank == min(ranks)]
-    best = [each for each in best if each.prefix.startswith("state_dict.")] or best
+    best = [each for each in best if each.prefix.startswith(OUR_LEVEL)] or best
     if len(best) > 1:
         names = [_shown(network.prefix) for network in best]
         raise InputError(f"{path}: holds several networks: {some(names)}; choose with --key NAME")
@@ -127,7 +128,7 @@ def left_out(network: Network, networks: Sequence[Network], contents: Contents) 
     levels = {contents.levels[full] for full in network.used}
     beside = Counter[str]()
     for full, value in contents.values.items():
-        if contents.levels[full] in levels and full not in network.used and not _is_plain(value):
+        if contents.levels[full] in levels and full not in network.used and not is_plain(value):
             parts = _parts(full) or [full]
             pairs = zip(parts[:-1], _parts(network.prefix), strict=False)
             shared = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
@@ -217,7 +218,8 @@ def _shown(prefix: str) -> str:
     return shorten(prefix.removesuffix(".")) or "the network at the top"
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether it is a number, a text or None."""
     return value is None or isinstance(value, str | int | float)
 
 

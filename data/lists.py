@@ -25,8 +25,8 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A way to read the lines of a list.
+class Format:
+    """A way in which the lines of a list are written.
 
     Attributes:
         fields: from a line to its fields.
@@ -65,30 +65,30 @@ def read_list(source: Path, needs_labels: bool = False) -> Files:
 def parse_list(source: Path, needs_labels: bool = False) -> tuple[Files, str]:
     """As `read_list`, and how the list is read, in words."""
     lines = _read_lines(source)
-    reading = _best_reading(source.parent, [line for _, line in lines])
-    if reading is None:
+    form = _best_format(source.parent, [line for _, line in lines])
+    if form is None:
         raise InputError(_why_none(source, [line for _, line in lines]))
-    rows = [(number, reading.fields(line)) for number, line in lines]
-    header = _header(source.parent, reading, rows[0][1])
+    rows = [(number, form.fields(line)) for number, line in lines]
+    header = _header(source.parent, form, rows[0][1])
     typical = rows[0] if header else max(rows, key=lambda row: len(row[1]))
-    label = _label_field(source, reading, typical, header)
+    label = _label_field(source, form, typical, header)
     if needs_labels and label is None:
         raise InputError(f"{source}:{lines[0][0]}: {_quote(lines[0][1])} is no image and its class")
     names, labels = [], []
     for number, row in rows[1:] if header else rows:
-        if max(reading.path, label or 0) >= len(row):
+        if max(form.path, label or 0) >= len(row):
             raise InputError(
                 f"{source}:{number}: {_quote(' '.join(row))} lacks a field that other lines have"
             )
-        names.append(reading.repair(row[reading.path]))
+        names.append(form.repair(row[form.path]))
         labels.append("" if label is None else row[label].strip().strip("\"'"))
-    how = [reading.how or "a path on each line"] + (["a header"] if header else [])
+    how = [form.how or "a path on each line"] + (["a header"] if header else [])
     if label is None:
         files = listed(source.parent, names)
     else:
         files = Files(source.parent, names, labels)
         how.append(f"the label in field {label + 1}, such as {_quote(labels[0])}")
-    return files, ", ".join(how) if reading.how or header else ""
+    return files, ", ".join(how) if form.how or header else ""
 
 
 def listed(root: Path, names: list[str]) -> Files:
@@ -117,50 +117,50 @@ def _read_lines(source: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line.strip()]
 
 
-def _best_reading(root: Path, lines: Sequence[str]) -> Reading | None:
-    """The reading by which most of a sample of lines name files, the simplest if several do."""
+def _best_format(root: Path, lines: Sequence[str]) -> Format | None:
+    """The format by which most of a sample of lines name files, the simplest if several do."""
     sample = lines[:: max(len(lines) // SAMPLE, 1)]
     best, most = None, 0
-    for reading in _readings(sample):
-        hits = sum(_is_file(root, reading.name(line)) for line in sample)
+    for form in _formats(sample):
+        hits = sum(_is_file(root, form.name(line)) for line in sample)
         if hits > most:
-            best, most = reading, hits
+            best, most = form, hits
         if most == len(sample):
             break
-    plain = Reading(_whole, _as_it_is)
+    plain = Format(_whole, _as_it_is)
     if best is None and any(_is_file(root, line) for line in lines):
         return plain
     return best
 
 
-def _readings(sample: Sequence[str]) -> list[Reading]:
+def _formats(sample: Sequence[str]) -> list[Format]:
     splits: list[tuple[str, Callable[[str], list[str]]]] = [("", _whole)]
     splits += [(f"fields between {name}", _between(mark)) for mark, name in SEPARATORS.items()]
     splits += [("a path and a label", _last_word), ("a label and a path", _first_word)]
-    readings = []
+    formats = []
     for how, fields in splits:
         count = min(max((len(fields(line)) for line in sample), default=0), MOST_FIELDS)
         if how and count < 2:
             continue
         for words, repair in REPAIRS.items():
             said = ", ".join(part for part in (how, words) if part)
-            readings += [Reading(fields, repair, place, said) for place in range(count)]
-    return readings
+            formats += [Format(fields, repair, place, said) for place in range(count)]
+    return formats
 
 
-def _header(root: Path, reading: Reading, row: list[str]) -> bool:
+def _header(root: Path, form: Format, row: list[str]) -> bool:
     """Whether the first row names the fields."""
-    if reading.path >= len(row) or _is_file(root, reading.repair(row[reading.path])):
+    if form.path >= len(row) or _is_file(root, form.repair(row[form.path])):
         return False
-    return _word(row[reading.path]) in PATHS or any(_word(field) in LABELS for field in row)
+    return _word(row[form.path]) in PATHS or any(_word(field) in LABELS for field in row)
 
 
 def _label_field(
-    source: Path, reading: Reading, typical: tuple[int, list[str]], header: bool
+    source: Path, form: Format, typical: tuple[int, list[str]], header: bool
 ) -> int | None:
     """The field with the label: the one that the header says, or the other one of two."""
     number, row = typical
-    others = [place for place in range(len(row)) if place != reading.path]
+    others = [place for place in range(len(row)) if place != form.path]
     if header:
         others = [place for place in others if _word(row[place]) in LABELS]
     if len(others) > 1:
@@ -181,7 +181,7 @@ def _why_none(source: Path, lines: Sequence[str]) -> str:
     elif "://" in first:
         why = "is a web address; download the images and list their files"
     else:
-        tried = (reading.name(first) for reading in _readings(lines[:1]))
+        tried = (form.name(first) for form in _formats(lines[:1]))
         other = next((name for name in tried if name not in ("", first)), None)
         why = "is no file" if other is None else f"is no file, and neither is {_quote(other)}"
     return (

@@ -56,8 +56,8 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     """The compute that `--device` and `--precision` ask for.
 
     On an NVIDIA GPU, this also lets cuDNN choose the fastest convolutions by timing them, and lets
-    float32 products run in TF32 (see `full_float32`). On
-    the CPU, it lowers torch's threads to the cores that this process may use.
+    float32 products run in TF32 (see `full_float32`). On the CPU, it lowers torch's threads to the
+    cores that this process may use.
 
     Raises:
         InputError: this machine lacks the device.
@@ -70,8 +70,9 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     there = [name for name, is_there in present.items() if is_there]
     if device != "auto" and device not in there:
         raise InputError(f"--device {device}: not on this machine, which has: {', '.join(there)}")
-    if allowed_cores() < torch.get_num_threads():  # torch doesn't know quotas
-        torch.set_num_threads(allowed_cores())
+    cores = allowed_cores()
+    if cores < torch.get_num_threads():  # torch doesn't know quotas
+        torch.set_num_threads(cores)
     selected = torch.device(there[0] if device == "auto" else device)
     if selected.type == "cuda":
         torch.backends.cudnn.benchmark = True
