@@ -124,6 +124,13 @@ def add_up(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def take_max(tensor: Tensor) -> Tensor:
+    """The element-wise maximum of a tensor on the device over the processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
 def broadcast_buffers(model: nn.Module) -> None:
     """Copy the model's buffers from process 0 to all processes."""
     if world_size() > 1:

@@ -1,10 +1,11 @@
 """The optimisers of a run, new or resumed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.amp import GradScaler
 
 from system.errors import InputError
@@ -19,6 +20,67 @@ def sgd(groups: Sequence[dict[str, Any]]) -> torch.optim.SGD:
         [{name: value for name, value in group.items() if name != "reset"} for group in groups],
         fused=True,
     )
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD whose step of each tensor is in proportion to the tensor's norm (You, Gitman and
+    Ginsburg, arXiv 1708.03888), by the rule with which SwAV and DeepCluster-v2 were trained.
+
+    With a gradient g and a tensor p of norms above zero:
+
+        g ← (g + wd·p) · trust·‖p‖ / (‖g‖ + wd·‖p‖ + eps)
+
+    If either norm is zero, g stays as it is, without weight decay: so a batch norm's bias, which
+    starts at zero, takes its first step unscaled. Then v ← momentum·v + g and p ← p − lr·v.
+    Tensors without a gradient are left alone.
+
+    Args:
+        params: tensors, or groups of them.
+        lr, momentum, weight_decay: of SGD.
+        trust: the trust coefficient.
+        eps: added to the denominator.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        trust: float = 0.001,
+        eps: float = 1e-8,
+    ) -> None:
+        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**settings, "trust": trust, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step. `closure`, if given, computes the gradients and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if tensors := [p for p in group["params"] if p.grad is not None]:
+                self._update(tensors, group)
+        return loss
+
+    def _update(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
+        gradients: list[Any] = [p.grad for p in tensors]
+        norms = torch.stack(torch._foreach_norm(tensors))
+        lengths = torch.stack(torch._foreach_norm(gradients))
+        decay = torch.where((norms > 0) & (lengths > 0), group["weight_decay"], 0.0)
+        scale = group["trust"] * norms / (lengths + decay * norms + group["eps"])
+        scale = torch.where((norms > 0) & (lengths > 0), scale, 1.0)
+        scaled = torch._foreach_mul(tensors, list(decay))
+        torch._foreach_add_(scaled, gradients)
+        torch._foreach_mul_(scaled, list(scale))
+        buffers = [
+            self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in tensors
+        ]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, scaled)
+        torch._foreach_add_(tensors, buffers, alpha=-group["lr"])
 
 
 def load_optimizer(
