@@ -15,6 +15,7 @@ network input. Imports system/ and parallel/.
     headers.py               text in PNG; channels that can't be read
     levels.py                warns of lost grey levels
     transforms.py            every crop, once; pixels to network input
+    multicrop.py             several crops of an image, of several sizes, in one row of pixels
     loading.py               workers, batches, the order of an epoch
     loader.py                waiting for batches: killed workers, signals, disks that stall
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe

@@ -8,6 +8,7 @@ system/.
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
     resnet.py       ResNet-50, ResNet-18, and a ResNet-18 for small images
+    heads.py        the heads of SwAV and DeepCluster-v2, and the forward pass of several crops
     layers.py       the layers of a linear probe, and how they are pooled: `POOLS`
     frozen.py       freeze a network, and check that it did not change
     pretrained.py   torchvision's VGG-16 as one of ours, for retrieval
