@@ -23,7 +23,9 @@ from data.reading import Reading, add_reading_flags, range_of
 from evaluation.knn import classify_each_other
 from features.forward import Features
 from methods.deepcluster import DeepCluster
+from methods.deepclusterv2 import DeepClusterV2
 from methods.method import Method
+from methods.swav import SwAV
 from models import add_arch_flag, check_size
 from parallel.collectives import process_group, rank, together, world_size
 from parallel.signals import Stopping, stop_on_signals
@@ -39,7 +41,11 @@ from visu.report_page import write_report
 
 log = logging.getLogger("deepcluster")
 
-METHODS: dict[str, type[Method]] = {"deepcluster": DeepCluster}
+METHODS: dict[str, type[Method]] = {
+    "deepcluster": DeepCluster,
+    "deepclusterv2": DeepClusterV2,
+    "swav": SwAV,
+}
 DEFAULT_METHOD = "deepcluster"
 
 
@@ -68,6 +74,7 @@ def main(args: argparse.Namespace) -> None:
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data, Reading(args.exif, range_of(args.range)))
             warn_of_lost_levels(images)
+            fit_settings(args, images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             check_settings(args, images, compute)
         check_same_place(args, checkpoint)
@@ -138,6 +145,13 @@ def make_report(folder: Path) -> Path | None:
     except Exception as error:
         log.warning("no report: %s", " ".join(str(error).split()) or type(error).__name__)
         return None
+
+
+def fit_settings(args: argparse.Namespace, images: ImageList) -> None:
+    """Choose settings that were not given, from the number of images, and say why."""
+    chosen = METHODS[args.method].fit_settings(args, len(images))
+    if rank() == 0:
+        sys.stderr.writelines(f"note: {line}\n" for line in chosen)
 
 
 def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute) -> None:

@@ -29,6 +29,10 @@ def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:
     return Batch(torch.stack(pixels), torch.tensor(indices), unreadable)
 
 
-def blank_batch(size: int) -> Batch:
-    """A placeholder batch for a process without images: one black image, number −1, of weight 0."""
-    return Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.tensor([-1]), {})
+def blank_batch(pixels: Tensor) -> Batch:
+    """A placeholder batch for a process without images: one black image, number −1, of weight 0.
+
+    Args:
+        pixels: of any image, for their shape.
+    """
+    return Batch(torch.zeros_like(pixels)[None], torch.tensor([-1]), {})

@@ -26,16 +26,15 @@ from clustering import (
     CLUSTERINGS,
     add_clustering_flags,
     check_clustering,
-    cluster_steps,
     make_clustering,
 )
 from data.loading import Batch
 from data.transforms import TRAINING_VIEWS, to_input
-from methods.frozen import frozen_features
+from methods.fitted import fit_clusters
+from methods.health import check_loss
 from methods.method import Running
 from models import untrained
 from models.convnet import initialise
-from parallel.collectives import gather_rows
 from system import cli
 from system.device import Compute
 from system.errors import InputError
@@ -64,6 +63,7 @@ class DeepCluster:
         Others: see `methods.method.Method`.
     """
 
+    schedule = None
     order_settings: ClassVar[tuple[str, ...]] = ("nmb_cluster", "reassign", "sampler")
     form: ClassVar[dict[str, Any]] = {
         "assignment": torch.Tensor,
@@ -99,6 +99,10 @@ class DeepCluster:
         add("--transforms", choices=list(TRAINING_VIEWS), default="paper", help=views_help)
         reweight_help = "weight each cluster in the loss by one over the root of its size"
         add("--reweight", action="store_true", help=reweight_help)
+
+    @staticmethod
+    def fit_settings(args: argparse.Namespace, images: int) -> list[str]:
+        return []
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
@@ -140,7 +144,8 @@ class DeepCluster:
         self.previous = self.assignment
         pca = self.args.dim_pca
         quiet = pca in (PCA, self._described)  # 256 is the default, however few the images
-        self.assignment, self.clustering_loss, self.clusters = self._cluster(run, pca, quiet)
+        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet)
+        self.assignment, self.clustering_loss, self.clusters = found
         self.args.dim_pca = self._described = self.clusters.whitening.components  # if "auto"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
@@ -161,10 +166,14 @@ class DeepCluster:
             logits = forward(to_input(batch.pixels, self.compute.device))
             return F.cross_entropy(logits, target, self._weights, reduction="none")
 
+    def before_update(self) -> None: ...
+
     def after_step(self, batch: Batch) -> None: ...
 
     def finish(self, run: Running) -> np.ndarray:
-        assignment, _, self.clusters = self._cluster(run, self.args.final_dim_pca, quiet=True)
+        pca = self.args.final_dim_pca
+        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
+        assignment, _, self.clusters = found
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
@@ -176,6 +185,9 @@ class DeepCluster:
             **clustering_metrics(self.assignment, self.previous, labels, self.k),
             "unreadable": int((self.assignment < 0).sum()),
         }
+
+    def advice(self, metrics: dict[str, Any]) -> list[str]:
+        return check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"], metrics["epoch"])
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -205,24 +217,6 @@ class DeepCluster:
             and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )
-
-    def _cluster(
-        self, run: Running, pca: Components, quiet: bool = False
-    ) -> tuple[np.ndarray, float, Clusters]:
-        """Pseudo-labels `(N,) int64` (−1 for an unreadable image), the loss, and the clusters."""
-        features = frozen_features(run, self.network, self.compute)
-        total, unit = cluster_steps(self.args, run.image_count, "images")
-        with run.stage("clustering", total, unit) as advance:
-            present = gather_rows(features.present)
-            check_clustering(self.args, int(present.sum()), "images with features")
-            seed = derive_seed(self.args.seed, "k-means", run.epoch)
-            clustering = make_clustering(self.args, seed, self.compute.device, pca)
-            loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
-        if not quiet and (remark := clustering.remark()):
-            log.log(logging.INFO if pca == AUTO else logging.WARNING, remark)
-        assignment = np.full(len(present), -1, np.int64)
-        assignment[present] = clustering.assignments
-        return assignment, loss, Clusters.of(clustering, run.epoch)
 
     def _new_top_layer(self) -> nn.Linear:
         return nn.Linear(self.network.embedding_dim, self.k).apply(initialise)

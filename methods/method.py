@@ -4,7 +4,7 @@
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -39,6 +39,22 @@ class FrozenPass(NamedTuple):
     advance: Callable[[int], None]
 
 
+class Schedule(NamedTuple):
+    """A learning rate that rises, then falls along half a cosine (`training.schedules`).
+
+    Attributes:
+        base: the highest.
+        final: that of the end.
+        warmup_epochs: epochs in which it rises.
+        start: that of the first iteration, if it rises.
+    """
+
+    base: float
+    final: float
+    warmup_epochs: int
+    start: float
+
+
 class Running(Protocol):
     """The run, as a method sees it."""
 
@@ -54,6 +70,14 @@ class Running(Protocol):
 
     def frozen_pass(self) -> AbstractContextManager[FrozenPass]:
         """A timed pass over this process's images, with a progress bar."""
+        ...
+
+    def augmented_pass(self, order: np.ndarray) -> AbstractContextManager[Iterator[Batch]]:
+        """A timed pass over this process's share of training images, without training on them.
+
+        Args:
+            order: `(M,) int64`, the images of all processes, in order.
+        """
         ...
 
     def stage(
@@ -77,6 +101,7 @@ class Method(Protocol):
         assignment: `(N,) int64`, the clusters that the epoch trains on; −1 for an image left out.
         k: number of clusters, empty ones included.
         clusters: the last clustering, with all that is needed to assign new images.
+        schedule: of the learning rate of all groups without `reset`; None: it stays the same.
         order_settings: flags that the order of an epoch's draws depends on.
         form: keys of `state_dict()` and the types of their values.
     """
@@ -84,6 +109,7 @@ class Method(Protocol):
     network: ConvNet
     assignment: np.ndarray
     clusters: Clusters | None
+    schedule: Schedule | None
     order_settings: ClassVar[tuple[str, ...]]
     form: ClassVar[dict[str, Any]]
 
@@ -92,6 +118,12 @@ class Method(Protocol):
     @staticmethod
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """The method's own flags of `main.py`."""
+        ...
+
+    @staticmethod
+    def fit_settings(args: argparse.Namespace, images: int) -> list[str]:
+        """Choose settings that were not given, from the number of images. Returns a line for each,
+        with its reason."""
         ...
 
     @staticmethod
@@ -116,9 +148,9 @@ class Method(Protocol):
         ...
 
     def groups(self) -> Sequence[dict[str, Any]]:
-        """Groups of parameters with their `lr`, `momentum` and `weight_decay`. A group with `reset`
-        has new parameters in each epoch: it gets a new optimiser, and no momentum, as checkpoints
-        don't keep it."""
+        """Groups of parameters with their `lr`, `momentum` and `weight_decay`; with `trust`, LARS
+        trains them instead of SGD. A group with `reset` has new parameters in each epoch: it gets a
+        new optimiser, and no momentum, as checkpoints don't keep it."""
         ...
 
     def relabel(self, run: Running) -> None:
@@ -142,6 +174,10 @@ class Method(Protocol):
         """
         ...
 
+    def before_update(self) -> None:
+        """Called when the gradients are there, before the optimiser's step."""
+        ...
+
     def after_step(self, batch: Batch) -> None:
         """Called after the update of each step; a blank image (number −1) leaves no trace."""
         ...
@@ -154,6 +190,10 @@ class Method(Protocol):
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         """Metrics of the epoch's clusters for `metrics.jsonl`, against labels `(N,) int64` if there
         are any."""
+        ...
+
+    def advice(self, metrics: dict[str, Any]) -> list[str]:
+        """Warnings about an epoch that goes wrong, from its line of `metrics.jsonl`."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -77,8 +77,9 @@ class Parser(argparse.ArgumentParser):
                 raise ValueError(value)
             if isinstance(value, bool):
                 return value
-            if isinstance(flag.nargs, int):
-                if not isinstance(value, list) or len(value) != flag.nargs:
+            if flag.nargs is not None:
+                wrong = isinstance(flag.nargs, int) and len(value) != flag.nargs
+                if not isinstance(value, list) or not value or wrong:
                     raise ValueError(value)
                 return [self._get_value(flag, str(each)) for each in value]
             converted = self._get_value(flag, str(value))

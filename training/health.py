@@ -1,14 +1,11 @@
 """Early signs that a run is going wrong: each check returns one line of advice, or nothing."""
 
-import math
-
 import numpy as np
 
 SAMPLE = 1000  # rows that are checked, in float64
 LEAST_SPREAD = 1e-3
 LARGEST_SHARE = 0.5
 LEAST_SIZE = 2  # images in a cluster, on average
-LEAST_GAIN = 0.01
 
 
 def feature_spread(features: np.ndarray) -> float:
@@ -33,8 +30,11 @@ def check_features(features: np.ndarray) -> list[str]:
 
 
 def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
-    """Warn if an assignment `(N,)` to k clusters has tiny clusters, or one with most images."""
+    """Warn if an assignment `(N,)` to k clusters has tiny clusters, or one with most images. It may
+    have no images yet."""
     sizes = np.bincount(assignment[assignment >= 0], minlength=k)
+    if not sizes.any():
+        return []
     mean_size = sizes.sum() / np.count_nonzero(sizes)
     if mean_size < LEAST_SIZE:
         return [
@@ -47,19 +47,4 @@ def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
     return [
         f"one cluster holds {share:.0%} of the images: the clustering is trivial; look at the "
         "images, and try another --nmb_cluster or a lower --lr"
-    ]
-
-
-def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
-    """Warn if the mean convnet loss of an epoch is that of guessing among non-empty clusters.
-
-    Skips the first epoch: the network has barely started to learn.
-    """
-    chance = math.log(clusters)
-    if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:
-        return []
-    return [
-        f"the convnet loss {loss:.3f} is not below ln k = {chance:.3f}, the loss of guessing: "
-        "the network does not learn its clusters; if this lasts, try a lower --lr, fewer clusters "
-        "or more training between two reassignments (--reassign)"
     ]

@@ -83,6 +83,13 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_add_(tensors, buffers, alpha=-group["lr"])
 
 
+def make_optimizer(groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """LARS for groups that have a `trust`, else SGD."""
+    if "trust" not in groups[0]:
+        return sgd(groups)
+    return LARS(groups, **{name: groups[0][name] for name in ("lr", "momentum", "weight_decay")})
+
+
 def load_optimizer(
     optimizer: torch.optim.Optimizer, scaler: GradScaler, checkpoint: dict[str, Any], path: Path
 ) -> None:
@@ -100,12 +107,12 @@ def load_optimizer(
         pairs = zip(own, list(loaded["param_groups"]), strict=True)
         groups = [{**group, "params": dict(other)["params"]} for group, other in pairs]
         optimizer.load_state_dict({"state": loaded["state"], "param_groups": groups})
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in parameters]
-        if all(momentum is None for momentum in momenta):
-            return
-        for parameter, momentum in zip(parameters, momenta, strict=True):
-            if momentum.shape != parameter.shape:  # None raises AttributeError
-                raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
+        for group in optimizer.param_groups:
+            momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in group["params"]]
+            if all(momentum is None for momentum in momenta):
+                continue  # nothing was trained yet, or this group is still frozen
+            for parameter, momentum in zip(group["params"], momenta, strict=True):
+                if momentum.shape != parameter.shape:  # None raises AttributeError
+                    raise ValueError(f"a momentum of {momentum.shape} for {parameter.shape}")
     except Exception as error:  # a malformed one can raise almost anything
         raise InputError(f"--resume {path}: its optimizer is missing or does not fit") from error

@@ -17,7 +17,7 @@ from methods.method import Method
 from parallel.collectives import gather_objects
 from system.device import Compute
 from system.errors import InputError, shorten
-from training.optimizers import load_optimizer, sgd
+from training.optimizers import load_optimizer, make_optimizer
 from training.state import State
 
 # Settings that the order of an epoch's draws depends on, with every method
@@ -77,7 +77,8 @@ def read_resume(
 def is_finished(checkpoint: dict[str, Any], epochs: int) -> bool:
     """Whether a run has trained all epochs, and has the finished network's clusters."""
     clusters = checkpoint.get("clusters")
-    fresh = clusters is None or clusters["epoch"] == checkpoint["epoch"]
+    released = "step" not in checkpoint  # has no clusters
+    fresh = released if clusters is None else clusters["epoch"] == checkpoint["epoch"]
     return checkpoint["epoch"] > epochs or (checkpoint["epoch"] == epochs and fresh)
 
 
@@ -160,7 +161,7 @@ def _check_order(
 
 def set_up(
     args: argparse.Namespace, method: Method, compute: Compute, checkpoint: dict[str, Any] | None
-) -> tuple[State, torch.optim.SGD]:
+) -> tuple[State, torch.optim.Optimizer]:
     """The state and the optimiser of the network's body, new or loaded from a checkpoint together
     with the weights.
 
@@ -179,7 +180,7 @@ def set_up(
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
-    optimizer = sgd([group for group in method.groups() if not group.get("reset")])
+    optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
         load_optimizer(optimizer, state.scaler, checkpoint, args.resume)

@@ -21,13 +21,14 @@ from cluster.quality import group_by_cluster
 from data.batch import blank_batch
 from data.images import ImageList
 from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
-from data.transforms import central_crop
+from data.transforms import apply_seeded, central_crop
 from methods.method import FrozenPass, Method
 from parallel.collectives import (
     broadcast_buffers,
     data_parallel,
     rank,
     shard_of,
+    together,
     weighted,
     world_size,
 )
@@ -43,6 +44,7 @@ from training.finite import PendingLosses, check_weights, stop
 from training.logs import UNHEALTHY
 from training.optimizers import sgd
 from training.resume import set_up
+from training.schedules import warmup_cosine
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 
 log = logging.getLogger("deepcluster")
@@ -133,6 +135,22 @@ class Run:
             yield FrozenPass(self.central, self.shard, unreadable.report, self._stop, advance)
             unreadable.gather()
 
+    @contextlib.contextmanager
+    def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
+        self._draws.start_epoch(self.epoch, order)
+        with self.stage("features", -(-len(order) // world_size()), self._unit) as advance:
+            yield self._pass_over(advance)
+            self.folder.unreadable.gather()
+
+    def _pass_over(self, advance: Callable[[int], None]) -> Iterator[Batch]:
+        for number, batch in enumerate(self.augmented):
+            self.folder.unreadable.report(batch.unreadable)
+            draw = number * world_size() + rank()
+            torch.manual_seed(derive_seed(self.args.seed, "dropout of a pass", self.epoch, draw))
+            yield batch
+            with together():  # `advance` raises Stopped
+                advance(len(batch.index) + len(batch.unreadable))
+
     def inspect(self, features: Any) -> None:
         warn(health.check_features(features.rows))
         self.state.knn_top1 = None
@@ -153,6 +171,7 @@ class Run:
         """
         self._begin_epoch()
         self._draws.start_epoch(self.epoch, order, first_batch=self.step)
+        self._per_epoch = -(-len(order) // self.args.batch)
         done = self.step * self.args.batch  # the last batch may be smaller
         self._drawn = max(len(order) - done, 0)
         with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
@@ -171,10 +190,12 @@ class Run:
         """Backward and SGD on the losses `(B,)` of the last batch."""
         optimizers, scaler = (self.optimizer, *self._head_optimizers), self.state.scaler
         size = len(self._index)  # 0 for a placeholder
+        self._set_learning_rate()
         for optimizer in optimizers:
             optimizer.zero_grad()
         scaler.scale(weighted(losses.mean(), size)).backward()
         self._pending.add(losses[:size])
+        self.method.before_update()
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
@@ -185,12 +206,13 @@ class Run:
         clusters = method.metrics(self.images.labels)
         counts = len(self.images), self._drawn
         metrics = epoch_metrics(state, clusters, counts, self.seconds)
-        warn(health.check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"], self.epoch))
+        warn(method.advice(metrics))
         log.info(describe_epoch(metrics, self.epochs))
         lists = group_by_cluster(method.assignment, method.k)
         self.folder.log_epoch(metrics, method.assignment, lists)
         state.finish_epoch()
         self.save(NEWEST)
+        state.knn_top1 = None
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def finish(self, assignment: np.ndarray) -> None:
@@ -231,6 +253,8 @@ class Run:
         in_order = load_in_order(central, args.batch, args.workers, device, self.shard, 0, follow)
         follow = self.stopping.while_waiting_to_train(self._save_in_epoch)
         to_train = make_loader(augmented, draws, args.workers, device, follow)
+        example = torch.zeros(3, args.size, args.size, dtype=torch.uint8)
+        self._blank = blank_batch(apply_seeded(augmented.transform, example, args.seed))
         return in_order, to_train, draws
 
     def _begin_epoch(self) -> None:
@@ -244,7 +268,7 @@ class Run:
             # After its first step DDP changes the order in which it sums gradients, which changes
             # the rounding. This extra pass makes all steps of an epoch alike.
             method.trained.eval()
-            method.losses(self.forward, blank_batch(self.args.size)).sum().backward()
+            method.losses(self.forward, self._blank).sum().backward()
         method.trained.train()
         self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
 
@@ -257,8 +281,15 @@ class Run:
         draw = self.step * world_size() + rank()
         torch.manual_seed(derive_seed(self.args.seed, "dropout", self.epoch, draw))
         if size == 0:  # the other processes wait for this one's gradients
-            return blank_batch(self.args.size) if world_size() > 1 else None
+            return self._blank if world_size() > 1 else None
         return batch
+
+    def _set_learning_rate(self) -> None:
+        if self.method.schedule is not None:
+            iteration = self.epoch * self._per_epoch + self.step
+            rate = warmup_cosine(iteration, self._per_epoch, self.epochs, *self.method.schedule)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
 
     def _finish_step(self) -> None:
         self.state.step += 1

@@ -58,7 +58,8 @@ def test_an_empty_cluster_keeps_its_centroid(one_empty: tuple[np.ndarray, np.nda
 def test_or_takes_half_of_the_largest_one(one_empty: tuple[np.ndarray, np.ndarray]) -> None:
     assignment, centroids = spherical_kmeans(*one_empty, split_empty=True)
     sizes = np.bincount(assignment, minlength=3)
-    assert sizes[1] == 10 and min(sizes[0], sizes[2]) > 0
+    assert sizes[1] == 10
+    assert min(sizes[0], sizes[2]) > 0
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from reference_numbers import SWAV
 from torch import nn
 
-from methods.swav import swapped_prediction_loss, swapped_prediction_losses
+from methods.swav import swap, swapped_prediction_loss
 from training.optimizers import LARS
 
 SCORES = torch.from_numpy(SWAV["loss_scores"])  # 8 crops of 8 samples
@@ -20,8 +20,9 @@ def test_it_gives_the_released_losses(crops: int, value: str) -> None:
 
 
 def test_the_loss_of_an_image_is_that_of_its_crops() -> None:
-    losses = swapped_prediction_losses(SCORES, 8, [0, 1], 0.1, 0.05, 3)
+    losses, codes = swap(SCORES.unflatten(0, (8, 8)), [0, 1], 0.1, 0.05, 3)
     assert losses.shape == (8,)
+    assert codes.shape == (2, 8, 12)
     whole = swapped_prediction_loss(SCORES, 8, [0, 1], 0.1, 0.05, 3)
     torch.testing.assert_close(losses.mean(), whole)
 
@@ -29,10 +30,9 @@ def test_the_loss_of_an_image_is_that_of_its_crops() -> None:
 def test_the_queue_joins_the_batch_in_the_codes() -> None:
     """The first half of a batch, with the second half as its queue, gives the codes, and so the
     losses, that it has in the whole batch."""
-    whole = swapped_prediction_losses(SCORES[:16], 2, [0, 1], 0.1, 0.05, 3)
     parts = SCORES[:16].unflatten(0, (2, 8))
-    first, second = parts[:, :4].flatten(0, 1), parts[:, 4:]
-    half = swapped_prediction_losses(first, 2, [0, 1], 0.1, 0.05, 3, queued=second)
+    whole, _ = swap(parts, [0, 1], 0.1, 0.05, 3)
+    half, _ = swap(parts[:, :4], [0, 1], 0.1, 0.05, 3, queued=parts[:, 4:])
     torch.testing.assert_close(half, whole[:4])
 
 

@@ -36,11 +36,11 @@ def test_tiny_clusters() -> None:
 
 
 def test_loss_at_ln_k() -> None:
-    assert health.check_loss(0.9 * math.log(50), 50, epoch=1) == []
-    assert health.check_loss(0.0, 1, epoch=1) == []
-    (warning,) = health.check_loss(0.999 * math.log(50), 50, epoch=1)
+    assert check_loss(0.9 * math.log(50), 50, epoch=1) == []
+    assert check_loss(0.0, 1, epoch=1) == []
+    (warning,) = check_loss(0.999 * math.log(50), 50, epoch=1)
     assert "is not below ln k = 3.912" in warning
 
 
 def test_the_first_epoch_is_skipped() -> None:
-    assert health.check_loss(math.log(50), 50, epoch=0) == []
+    assert check_loss(math.log(50), 50, epoch=0) == []

@@ -1,0 +1,84 @@
+"""Settings of SwAV and DeepCluster-v2 that fit the data set, where they are not given.
+
+At ImageNet's number of images the rules give the published settings: with batch 4,096 a learning
+rate of 4.8 after 10 epochs of warm-up from 0.3; with batch 256 one of 0.6 without warm-up, and
+SwAV's queue of 3,840 from epoch 15.
+"""
+
+import argparse
+from typing import Any
+
+MOST_PROTOTYPES = 3000
+IMAGES_EACH = 20  # at least, of a prototype
+BATCH = 256  # up to here the learning rate stays and there is no warm-up
+LARS_RATE, SGD_RATE = 0.6, 0.05
+QUEUED_EACH = 1.25  # queued samples of a prototype
+
+
+class Fitter:
+    """Fills in flags that are None, and keeps a line for each.
+
+    Args:
+        args: the flags, which change.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.lines: list[str] = []
+
+    def choose(self, name: str, value: Any, reason: str) -> None:
+        """Set a flag that was not given."""
+        if getattr(self.args, name) is None:
+            setattr(self.args, name, value)
+            shown = " ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"
+            self.lines.append(f"--{name} {shown}: {reason}")
+
+
+def fit_shared(args: argparse.Namespace, images: int) -> list[str]:
+    """Choose the clusters, crops and learning rates of both methods.
+
+    Args:
+        args: the flags, which change.
+        images: N, number of images.
+
+    Returns:
+        A line for each choice, with its reason.
+    """
+    fit, given = Fitter(args), args.nmb_prototypes
+    if given is not None:
+        args.nmb_cluster = args.nmb_cluster or (given[0] if isinstance(given, list) else given)
+    most = max(min(MOST_PROTOTYPES, images // IMAGES_EACH), 2)
+    fit.choose("nmb_cluster", most, f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most")
+    small = round(args.size * 96 / 224)
+    sizes = [args.size] + [small] * (len(args.nmb_crops) - 1)
+    fit.choose("size_crops", sizes, "--size, and the paper's share of it for small crops")
+    fit_learning_rate(fit)
+    return fit.lines
+
+
+def fit_learning_rate(fit: Fitter) -> None:
+    """Choose the learning rate, its warm-up and its end."""
+    args = fit.args
+    growth = max(args.batch / BATCH, 1)
+    lr = LARS_RATE * growth**0.75 if args.optimizer == "lars" else SGD_RATE * growth
+    fit.choose("lr", lr, f"for {args.optimizer} and --batch {args.batch}")
+    fit.choose("final_lr", args.lr / 1000, "a thousandth of --lr")
+    warmup = min(10, args.epochs // 10) if args.batch > BATCH else 0
+    fit.choose("warmup_epochs", warmup, f"a tenth of the epochs, 10 at most, above batch {BATCH}")
+    fit.choose("start_warmup", args.lr / 16, "a sixteenth of --lr")
+
+
+def fit_queue(args: argparse.Namespace, images: int) -> list[str]:
+    """Choose SwAV's queue, and how long its prototypes are frozen; arguments and result as
+    `fit_shared`."""
+    fit, batches = Fitter(args), max(images // args.batch, 1)
+    fit.choose("freeze_prototypes_niters", batches + 1, "an epoch")
+    needed = -(-QUEUED_EACH * args.nmb_prototypes // args.batch)
+    length = 0 if args.batch >= args.nmb_prototypes else int(needed) * args.batch
+    reason = f"--batch {args.batch} and {args.nmb_prototypes} prototypes: codes need more samples "
+    reason += "than prototypes"
+    fit.choose("queue_length", length, reason)
+    fit.choose(
+        "epoch_queue_starts", min(15, args.epochs // 10), "a tenth of the epochs, 15 at most"
+    )
+    return fit.lines

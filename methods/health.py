@@ -1,0 +1,85 @@
+"""Signs that a network doesn't learn from its clusters: each check returns one line of advice, or
+nothing."""
+
+import math
+from typing import Any
+
+LEAST_GAIN = 0.01
+COLLAPSED = 0.995  # of ln K, the loss of guessing
+EVEN = 0.98  # of ln K, the entropy of codes
+ALIKE = 0.9  # cosine
+LEAST_USED = 0.1  # of the prototypes
+MEMORISED = 0.05  # of ln K
+FROZEN = 0.95  # NMI to the previous assignment
+LEAST_FALL = 0.01  # of the accuracy of nearest neighbours
+
+
+def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
+    """Warn if the mean convnet loss of an epoch is that of guessing among non-empty clusters.
+
+    Skips the first epoch: the network has barely started to learn.
+    """
+    chance = math.log(clusters)
+    if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:
+        return []
+    return [
+        f"the convnet loss {loss:.3f} is not below ln k = {chance:.3f}, the loss of guessing: "
+        "the network does not learn its clusters; if this lasts, try a lower --lr, fewer clusters "
+        "or more training between two reassignments (--reassign)"
+    ]
+
+
+def check_collapse(metrics: dict[str, Any], warmup_epochs: int) -> list[str]:
+    """Warn if SwAV's loss is that of guessing, and a second sign agrees: all codes are even, all
+    embeddings are alike, or few prototypes are used.
+
+    Args:
+        metrics: the epoch's line of `metrics.jsonl`.
+        warmup_epochs: epochs that are skipped.
+    """
+    guessing, loss = metrics["ln_k"], metrics["window_loss"]
+    if metrics["epoch"] < warmup_epochs or loss is None or loss < COLLAPSED * guessing:
+        return []
+    entropy, cosine = metrics["code_entropy"], metrics["mean_cosine"]
+    used, prototypes = metrics["nonempty_clusters"], metrics["clusters"]
+    signs = {
+        f"codes are even (entropy {entropy:.3f})": entropy > EVEN * guessing,
+        f"embeddings of different images have a mean cosine of {cosine:.2f}": cosine > ALIKE,
+        f"{used} of {prototypes} prototypes are used": used < LEAST_USED * prototypes,
+    }
+    found = [sign for sign, there in signs.items() if there]
+    if not found:
+        return []
+    return [
+        f"SwAV has collapsed: its loss {loss:.3f} in the last steps is that of guessing, ln K = "
+        f"{guessing:.3f}, and {', and '.join(found)}; start again with a smaller --epsilon (such as "
+        "0.03), a larger --freeze_prototypes_niters or a lower --lr"
+    ]
+
+
+def check_memorised(
+    metrics: dict[str, Any], before: float | None, probed: float | None
+) -> list[str]:
+    """Warn if DeepCluster-v2 knows its labels by heart: the loss is near 0, and clusters no longer
+    change, or nearest neighbours get worse.
+
+    Args:
+        metrics: the epoch's line of `metrics.jsonl`.
+        before, probed: the last two accuracies of nearest neighbours, if there are any.
+    """
+    loss, same = metrics["window_loss"], metrics["nmi_previous"]
+    if loss is None or loss > MEMORISED * metrics["ln_k"]:
+        return []
+    fall = 0.0 if before is None or probed is None else before - probed
+    signs = {
+        f"clusters hardly change (NMI {same or 0:.3f} to the previous)": (same or 0) > FROZEN,
+        f"nearest neighbours got worse by {fall:.3f}": fall > LEAST_FALL,
+    }
+    found = [sign for sign, there in signs.items() if there]
+    if not found:
+        return []
+    return [
+        f"the labels are memorised: the loss {loss:.3f} in the last steps is near 0, and "
+        f"{', and '.join(found)}; give fewer --epochs, more clusters (--nmb_cluster) or smaller "
+        "crops (--min_scale_crops)"
+    ]

@@ -1,0 +1,273 @@
+"""What SwAV and DeepCluster-v2 share: a network with heads, several crops of each image, LARS, and
+a k-means of the finished network's features (Caron et al., NeurIPS 2020).
+"""
+
+import argparse
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from cluster import components
+from cluster.clusters import Clusters
+from cluster.components import AUTO
+from cluster.quality import clustering_metrics
+from clustering import add_clustering_flags, check_clustering
+from data.loading import Batch
+from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
+from data.transforms import to_input
+from methods.fitted import fit_clusters
+from methods.frozen import frozen_features
+from methods.method import Running, Schedule
+from models import accepts_size, untrained
+from models.heads import Heads, MultiCropNet
+from parallel.collectives import world_size
+from system import cli
+from system.device import Compute
+from system.errors import InputError
+from system.seeding import derive_seed
+
+log = logging.getLogger("deepcluster")
+
+TRUST = 0.001  # of LARS
+WINDOW = 100  # steps whose signs of health are kept
+FINAL_DIM_PCA_HELP = "dimensions that features are whitened to for the k-means of the finished run"
+
+
+class MultiCropMethod(ABC):
+    """The common part of the two methods; attributes as in `methods.method.Method`.
+
+    Args:
+        args: the flags of `main.py`, after `fit_settings`.
+        compute: device and precision.
+        prototypes: number of prototypes of each head.
+        learned: whether gradients move the prototypes.
+    """
+
+    order_settings: ClassVar[tuple[str, ...]] = ()
+    signs: ClassVar[tuple[str, ...]] = ("window_loss", "mean_cosine")
+    form: ClassVar[dict[str, Any]] = {
+        "assignment": torch.Tensor,
+        "previous": torch.Tensor,
+        "clusters": (dict, type(None)),
+        "heads": dict,
+        "window": list,
+        "probed": (int, float, type(None)),
+    }
+
+    def __init__(
+        self, args: argparse.Namespace, compute: Compute, prototypes: list[int], learned: bool
+    ) -> None:
+        self.args, self.compute, self.crops = args, compute, crops_of(args)
+        self.assign: list[int] = args.crops_for_assign
+        self.network = untrained(args.arch, args.sobel, 2, args.seed)
+        self.network.top_layer = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(args.seed, "heads"))
+            dim = self.network.embedding_dim
+            self.heads = Heads(dim, args.feat_dim, args.hidden_mlp, prototypes)
+        self.heads.prototypes.requires_grad_(learned)
+        self.net: nn.Module = MultiCropNet(self.network, self.heads)
+        if args.sync_bn == "pytorch" and compute.device.type == "cuda" and world_size() > 1:
+            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
+        self.schedule = Schedule(args.lr, args.final_lr, args.warmup_epochs, args.start_warmup)
+        self.assignment = self.previous = np.empty(0, np.int64)
+        self.clusters: Clusters | None = None
+        self._window: deque[Tensor] = deque(maxlen=WINDOW)
+        self._probed: float | None = None  # the last accuracy of --probe
+
+    @staticmethod
+    def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+        """The flags of both methods. None as a default: `fit_settings` chooses."""
+        add_clustering_flags(parser)
+        group = parser.add_argument_group("crops")
+        add_crop_flags(group)
+        group = parser.add_argument_group("heads and optimiser")
+        add = group.add_argument
+        assign_help = "crops that images are clustered by, from 0 on"
+        add("--crops_for_assign", type=cli.whole_number(0), nargs="+", default=[0, 1],
+            help=assign_help)  # fmt: skip
+        add("--temperature", type=cli.positive_number, default=0.1, help="of the softmax of scores")
+        add("--feat_dim", type=cli.whole_number(2), default=128, help="width of the embedding")
+        hidden_help = "width of the projection head's hidden layer; 0: a single linear layer"
+        add("--hidden_mlp", type=cli.whole_number(0), default=2048, help=hidden_help)
+        add("--base_lr", dest="lr", type=cli.positive_number, help="the same as --lr")
+        final_help = "learning rate at the end; left out: a thousandth of --lr"
+        add("--final_lr", type=cli.number, help=final_help)
+        warmup_help = (
+            "epochs in which the learning rate rises; left out: 0 up to batch 256, else a "
+        )
+        warmup_help += "tenth of the epochs, 10 at most"
+        add("--warmup_epochs", type=cli.whole_number(0), help=warmup_help)
+        start_help = "learning rate of the first iteration, if there is a warm-up; left out: a "
+        start_help += "sixteenth of --lr"
+        add("--start_warmup", type=cli.number, help=start_help)
+        add("--optimizer", choices=["lars", "sgd"], default="lars", help="lars: as in the paper")
+        sync_help = "pytorch: batch norm over the batches of all GPUs; none: of each GPU"
+        add("--sync_bn", choices=["pytorch", "none"], default="pytorch", help=sync_help)
+        components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca", "--dim_pca")
+        parser.set_defaults(nmb_cluster=None, lr=None, wd=-6.0, epochs=100, size_crops=None)
+
+    @staticmethod
+    def check_shared_flags(args: argparse.Namespace, images: int) -> None:
+        """Fail early on flags that don't fit each other or the number of images.
+
+        Raises:
+            InputError: naming the flag, its value and what would be right.
+        """
+        crops = crops_of(args)
+        total = sum(crops.counts)
+        if max(args.crops_for_assign) >= total:
+            raise InputError(
+                f"--crops_for_assign {max(args.crops_for_assign)}: crops are 0 to {total - 1}"
+            )
+        for size in crops.sizes:
+            if not accepts_size(args.arch, size):
+                raise InputError(f"--size_crops {size}: too small for {args.arch}; give more")
+        if args.batch > images:
+            raise InputError(
+                f"--batch {args.batch}: more than the {images} images; only whole batches are "
+                f"trained on, so give {images} at most"
+            )
+        check_clustering(args, images, f"images of {args.data}")
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.net
+
+    @property
+    def k(self) -> int:
+        """Number of prototypes of the first head."""
+        return self.heads.prototype_sets()[0].out_features
+
+    def view(self, size: int) -> v2.Transform:
+        return MultiCrop(self.crops, self.args.blur)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The network and the projection head, and prototypes that are learned."""
+        args = self.args
+        settings = {"lr": args.lr, "momentum": args.momentum, "weight_decay": 10**args.wd}
+        if args.optimizer == "lars":
+            settings["trust"] = TRUST
+        body = [*self.network.body(), *self.heads.projection_head.parameters()]
+        learned = [p for p in self.heads.prototypes.parameters() if p.requires_grad]
+        groups = [{"params": body, **settings}]
+        return [*groups, {"params": learned, **settings}] if learned else groups
+
+    def relabel(self, run: Running) -> None:
+        """Probe the network, if `--probe` says so, then find new targets."""
+        probe = self.args.probe
+        if probe and run.epoch % probe == 0:
+            frozen_features(run, self.network, self.compute)
+        self.previous = self.assignment
+        self.find_targets(run)
+
+    @abstractmethod
+    def find_targets(self, run: Running) -> None:
+        """New targets before an epoch."""
+
+    def draw(self, epoch: int) -> np.ndarray:
+        """All images in random order, but those of the last batch if it is not whole."""
+        rng = np.random.default_rng(derive_seed(self.args.seed, "sampler", epoch))
+        images = len(self.assignment)
+        return rng.permutation(images)[: images // self.args.batch * self.args.batch]
+
+    def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
+        with self.compute.autocast():
+            embedding, scores = forward(self.inputs(batch))
+        real = batch.index >= 0
+        count = sum(self.crops.counts)
+        rows = [part.unflatten(0, (count, -1))[:, real] for part in (embedding, *scores)]
+        self._embedding = rows[0].detach()  # (crops, B, d)
+        found = self.losses_of(rows[1:], batch.index[real])
+        anchor = embedding.sum() * 0 + sum(part.sum() for part in scores) * 0
+        return found + anchor if real.all() else anchor[None]
+
+    @abstractmethod
+    def losses_of(self, scores: list[Tensor], index: Tensor) -> Tensor:
+        """The loss of each image, `(B,)`, from the scores `(crops, B, K_h)` of each head. B may
+        be 0."""
+
+    def inputs(self, batch: Batch) -> list[Tensor]:
+        """The crops of a batch as network input, by resolution."""
+        pixels = batch.pixels.to(self.compute.device, non_blocking=True)
+        return [to_input(part, self.compute.device) for part in unpack(pixels, self.crops)]
+
+    def assigned_rows(self) -> Tensor:
+        """The last batch's embeddings of the crops that are clustered, `(B, assign, d)`."""
+        return self._embedding[self.assign].transpose(0, 1).contiguous()
+
+    def note_health(self, losses: Tensor, *more: Tensor) -> None:
+        """Keep a step's signs of health: the mean loss, the mean cosine of different images'
+        embeddings, and more that the method has. A blank image leaves none."""
+        first = self._embedding[self.assign[0]]
+        count = len(first)
+        if count > 1:
+            cosine = (first.sum(0).square().sum() - count) / (count * (count - 1))
+            self._window.append(torch.stack([losses.mean(), cosine, *more]).detach())
+
+    def health(self) -> dict[str, float | None]:
+        """The means of the last steps' signs of health, as `metrics.jsonl` names them."""
+        if not self._window:
+            return dict.fromkeys(self.signs)
+        means = torch.stack(list(self._window)).double().mean(0).tolist()
+        return dict(zip(self.signs, means, strict=True))
+
+    def before_step(self) -> None: ...
+
+    def before_update(self) -> None: ...
+
+    def finish(self, run: Running) -> np.ndarray:
+        pca = self.args.final_dim_pca
+        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
+        assignment, _, self.clusters = found
+        return assignment
+
+    def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
+        return {
+            "kmeans_loss": None,
+            "ln_k": float(np.log(self.k)),
+            **clustering_metrics(self.assignment, self.previous, labels, self.k),
+            **self.health(),
+            "unreadable": int((self.assignment < 0).sum()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "assignment": torch.from_numpy(self.assignment),
+            "previous": torch.from_numpy(self.previous),
+            "clusters": self.clusters and self.clusters.to_plain(),
+            "heads": self.heads.state_dict(),
+            "window": [signs.tolist() for signs in self._window],
+            "probed": self._probed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
+        self.assignment = state["assignment"].numpy()
+        self.previous = state["previous"].numpy()
+        self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+        try:
+            self.heads.load_state_dict(state["heads"])
+        except RuntimeError as error:
+            raise InputError(f"--resume {self.args.resume}: its heads do not fit") from error
+        self._window.extend(
+            torch.tensor(signs, device=self.compute.device) for signs in state["window"]
+        )
+        self._probed = state["probed"]
+
+    @staticmethod
+    def is_sound(state: dict[str, Any], step: int) -> bool:
+        labels, previous = state["assignment"].numpy(), state["previous"].numpy()
+        clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+        return (
+            labels.dtype == previous.dtype == np.int64
+            and labels.ndim == previous.ndim == 1
+            and labels.min(initial=0) >= -1
+            and (not clusters or clusters.is_sound())
+            and torch.tensor(state["window"]).isfinite().all()
+        )
