@@ -99,6 +99,10 @@ class DeepClusterV2(MultiCropMethod):
                     layer.weight.copy_(torch.from_numpy(centroids))
         self._use_targets()
 
+    def before_step(self) -> None: ...
+
+    def before_update(self) -> None: ...
+
     def losses_of(self, scores: list[Tensor], index: Tensor) -> Tensor:
         """Cross-entropy of every crop with its image's cluster, the mean over heads and crops."""
         targets = self._on_device[:, index.to(self.compute.device)]

@@ -52,8 +52,8 @@ def check_collapse(metrics: dict[str, Any], warmup_epochs: int) -> list[str]:
         return []
     return [
         f"SwAV has collapsed: its loss {loss:.3f} in the last steps is that of guessing, ln K = "
-        f"{guessing:.3f}, and {', and '.join(found)}; start again with a smaller --epsilon (such as "
-        "0.03), a larger --freeze_prototypes_niters or a lower --lr"
+        f"{guessing:.3f}, and {', and '.join(found)}; start again with a smaller --epsilon (such "
+        "as 0.03), a larger --freeze_prototypes_niters or a lower --lr"
     ]
 
 

@@ -218,10 +218,6 @@ class MultiCropMethod(ABC):
         means = torch.stack(list(self._window)).double().mean(0).tolist()
         return dict(zip(self.signs, means, strict=True))
 
-    def before_step(self) -> None: ...
-
-    def before_update(self) -> None: ...
-
     def finish(self, run: Running) -> np.ndarray:
         pca = self.args.final_dim_pca
         found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)

@@ -42,6 +42,7 @@ class SwAV(MultiCropMethod):
     def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
         super().__init__(args, compute, [args.nmb_prototypes], learned=True)
         self.steps = 0
+        (self.prototypes,) = self.heads.prototype_sets()
         self._queue: Queue | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []  # images, and their prototypes
 
@@ -95,7 +96,7 @@ class SwAV(MultiCropMethod):
 
     def before_step(self) -> None:
         """Prototypes to unit length."""
-        weight = self.heads.prototypes.weight
+        weight = self.prototypes.weight
         with torch.no_grad():
             weight.copy_(F.normalize(weight))
 
@@ -103,7 +104,7 @@ class SwAV(MultiCropMethod):
         args, (parts,) = self.args, scores
         queued = None
         if self._queue is not None and self._queue.is_full:
-            queued = self._queue.rows.transpose(0, 1) @ self.heads.prototypes.weight.detach().T
+            queued = self._queue.rows.transpose(0, 1) @ self.prototypes.weight.detach().T
         settings = args.temperature, args.epsilon, args.sinkhorn_iterations
         losses, codes = swap(parts, self.assign, *settings, queued)
         entropies = torch.special.entr(codes).sum(dim=2)
@@ -113,7 +114,7 @@ class SwAV(MultiCropMethod):
 
     def before_update(self) -> None:
         if self.steps < self.args.freeze_prototypes_niters:
-            self.heads.prototypes.weight.grad = None
+            self.prototypes.weight.grad = None
 
     def after_step(self, batch: Batch) -> None:
         self.steps += 1

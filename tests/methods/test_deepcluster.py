@@ -46,6 +46,11 @@ class FakeRun:
         loader = load_in_order(dataset, 8, 0, torch.device("cpu"))
         yield FrozenPass(loader, range(self.image_count), fail, fail, lambda done: None)
 
+    def augmented_pass(
+        self, order: np.ndarray
+    ) -> contextlib.AbstractContextManager[Iterator[Batch]]:
+        raise AssertionError("DeepCluster needs none")
+
     def inspect(self, features: Features) -> None:
         self.seen.append(features)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from methods.health import check_loss
 from training import health
 
 RNG = np.random.default_rng(0)
