@@ -51,8 +51,8 @@ LEARNING = [
     ),
     Chart(
         "share of the images",
-        note="purity: in the most frequent folder of their cluster; ACC: in the folder matched with "
-        "their cluster, one to one; neighbours: classified right by the 10 nearest",
+        note="purity: in the most frequent folder of their cluster; ACC: in the folder that is "
+        "matched with their cluster, one to one; neighbours: classified right by the 10 nearest",
         series=[
             ("purity", "C2", "-", "purity"),
             ("ACC", "C0", "-.", "acc"),

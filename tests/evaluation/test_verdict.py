@@ -93,7 +93,9 @@ def found(linear: float, plain: float, whitened: float, nmi: float) -> dict[str,
     samples: dict[str, np.ndarray] = {"linear": np.arange(1000) < 1000 * linear}
     for view, mean in {"plain": plain, "whitened": whitened}.items():
         samples |= {f"{view}_{n}nn": np.arange(1000) < 1000 * mean for n in (1, 20)}
-        samples |= {f"{view}_{name}": nmi + 0.001 * SHAPE for name in ("nmi", "acc", "ari", "nmi_k")}
+        samples |= {
+            f"{view}_{name}": nmi + 0.001 * SHAPE for name in ("nmi", "acc", "ari", "nmi_k")
+        }
     return samples
 
 

@@ -293,7 +293,7 @@ def test_main_writes_the_page_and_prints_its_path(
     tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree, report=True)
-    assert f"report                          {exp}/report.html" in capsys.readouterr().out
+    assert f"report                            {exp}/report.html" in capsys.readouterr().out
     content = content_of(exp)
     assert len(content["numbers"]) == 1 + 1
     assert [len(view.pictures) for view in content["filters"]] == [8, 8]
