@@ -120,7 +120,7 @@ def hold_stages(
     if stages:
         log.info("epoch %d: stages 1 to %d keep their weights", epoch, stages)
     for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
+        for parameter in group["params"] if group.get("momentum") else ():
             state = optimizer.state[parameter]
             if not parameter.requires_grad or state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
