@@ -61,7 +61,8 @@ def read_init(
         InputError: the file can't be read, or its network isn't one of `--arch` and `--sobel`;
             the resumed run started from another file; or there are fewer stages than `--freeze`.
     """
-    _check_freeze(args)
+    if args.freeze:
+        _check_freeze(args)
     if args.init is None:
         if args.network_key is not None:
             raise InputError(f"--key {args.network_key}: names a network of --init; add --init")
