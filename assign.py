@@ -20,7 +20,7 @@ from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
 from cluster.components import AUTO
-from cluster.quality import describe_sizes, size_metrics
+from cluster.quality import describe_labels, describe_sizes, label_metrics, size_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
 from data.images import ImageList
@@ -155,11 +155,12 @@ def write_all(
     k, images = len(clusters.centroids), len(inputs.images)
     left_out = images - len(assignment.paths)
     assert assignment.distances is not None
-    sys.stderr.write(
-        f"{len(assignment.paths)} images: "
-        f"{describe_sizes(size_metrics(assignment.clusters, k))}; "
-        f"distance {assignment.distances.mean():.3f} on average\n"
-    )
+    said = [
+        describe_sizes(size_metrics(assignment.clusters, k)),
+        describe_labels(label_metrics(assignment.clusters, assigned.labels)),
+        f"distance {assignment.distances.mean():.3f} on average",
+    ]
+    sys.stderr.write(f"{len(assignment.paths)} images: {'; '.join(filter(None, said))}\n")
     if left_out:
         sys.stderr.write(f"{left_out} of {images} images left out: unreadable\n")
     written = write_outputs(assignment, args)

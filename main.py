@@ -33,6 +33,7 @@ from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError, Stopped
 from system.files import remove_leftovers_of
+from training import initial, resume
 from training.experiment import Experiment
 from training.resume import AUTO, check_same_place, is_finished, read_resume, settings_of
 from training.run import Probe, Run
@@ -76,13 +77,14 @@ def main(args: argparse.Namespace) -> None:
             warn_of_lost_levels(images)
             fit_settings(args, images)
             checkpoint = read_resume(args, images, METHODS[args.method])
+            init = initial.read_init(args, checkpoint)
             check_settings(args, images, compute)
         check_same_place(args, checkpoint)
         if checkpoint is not None and is_finished(checkpoint, args.epochs):
             if rank() == 0:
                 say_finished(args)
         else:
-            start(args, images, compute, checkpoint, stopping)
+            start(args, images, compute, checkpoint, init, stopping)
 
 
 def start(
@@ -90,6 +92,7 @@ def start(
     images: ImageList,
     compute: Compute,
     checkpoint: dict[str, Any] | None,
+    init: dict[str, Any] | None,
     stopping: Stopping,
 ) -> None:
     """Train to the end and print a summary, or until a signal comes."""
@@ -98,8 +101,11 @@ def start(
         with contextlib.ExitStack() as stack:
             with together():
                 method = METHODS[args.method](args, compute)
+                taken = init and initial.take_weights(method.network, init, args.init)
                 run = Run(args, images, method, compute, stopping, checkpoint, probed)
                 stack.enter_context(run)
+            if taken:
+                log.info(taken)
             train(method, run)
             if isinstance(run.folder, Experiment):
                 folder = run.folder.folder
@@ -190,26 +196,13 @@ def make_parser(method: str) -> cli.Parser:
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     lr_help = "learning rate; on small data try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
-    add(
-        "--wd",
-        type=cli.number,
-        default=-5.0,
-        help="weight decay, as an exponent of ten: -5 for 1e-5",
-    )
+    wd_help = "weight decay, as an exponent of ten: -5 for 1e-5"
+    add("--wd", type=cli.number, default=-5.0, help=wd_help)
     flags.add_workers(parser)
     add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")
-    start_help = "number of the first epoch; --resume sets it"
-    add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
     flags.add_batch(parser, 256, "mini-batch size over all devices", least=2)
     add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
-    resume_help = (
-        "checkpoint to resume from; auto: the newest in --exp, or from the start if there is none"
-    )
-    add("--resume", metavar="PATH", type=Path, help=resume_help)
-    checkpoints_help = "iterations between two numbered checkpoints"
-    add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
-    keep_help = "number of numbered checkpoints to keep, the last ones; left out: all"
-    add("--keep", metavar="N", type=cli.whole_number(1), help=keep_help)
+    resume.add_flags(parser)
     flags.add_seed(parser)
     exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"
     flags.add_exp(parser, exp_help)
@@ -224,6 +217,7 @@ def make_parser(method: str) -> cli.Parser:
     add_max_pixels_flag(parser)
     add_reading_flags(parser, trained=False)
     add("--no-report", action="store_true", help="write no report.html at the end")
+    initial.add_flags(parser)
     METHODS[method].add_flags(parser)
     return parser
 
@@ -233,21 +227,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     method = named_method(argv)
     parser = make_parser(method or DEFAULT_METHOD)
     args = parser.parse_args(argv)
-    resume = args.resume
-    if resume == AUTO:
+    path = args.resume
+    if path == AUTO:
         if args.exp is None:
             parser.error("argument --resume auto: give --exp, the folder to resume in")
-        resume = last_sound(args.exp) or AUTO
-    elif resume is not None:
-        resume = instead_of_damaged(resume)
-    if resume not in (None, AUTO):
-        settings = settings_of(resume)
+        path = last_sound(args.exp) or AUTO
+    elif path is not None:
+        path = instead_of_damaged(path)
+    if path not in (None, AUTO):
+        settings = settings_of(path)
         saved = settings.get("method")
         if method is None and isinstance(saved, str) and saved in METHODS:
             parser = make_parser(saved)
-        parser.set_defaults(**parser.checked(settings, f"--resume {resume}"))
+        parser.set_defaults(**parser.checked(settings, f"--resume {path}"))
         args = parser.parse_args(argv)
-    args.resume = resume
+    elif args.init is not None:
+        parser.set_defaults(**initial.network_flags(args.init, args.network_key))
+        args = parser.parse_args(argv)
+    args.resume = path
     return args
 
 

@@ -96,8 +96,15 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
-    """The untrained network that a run started from; `seed` is used if the checkpoint has none."""
-    seed = state.get("settings", {}).get("seed", seed)
+    """The untrained network of a run's seed; `seed` is used if the checkpoint has none. The run
+    started from it, unless it had `--init`: then a warning says so."""
+    settings = state.get("settings", {})
+    if settings.get("init") is not None:
+        cli.warn(
+            f"the run started from --init {settings['init']}; the untrained network here is "
+            "another one, with random weights"
+        )
+    seed = settings.get("seed", seed)
     return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
 
 

@@ -1,17 +1,27 @@
-"""Measures of a clustering (NMI, purity, sizes), and its lists of members.
+"""Measures of a clustering (NMI, ACC, ARI, purity, sizes), and its lists of members.
 
 NMI is normalised by the geometric mean of the entropies, as in the paper; scikit-learn's default is
 the arithmetic mean.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix, eye, hstack
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
+
+# Measures of the agreement with labels, and their names
+AGREEMENT = {
+    "nmi_labels": "NMI to the folder labels",
+    "acc": "ACC",
+    "ari": "ARI",
+    "purity": "purity",
+}
 
 
 def nmi(a: np.ndarray, b: np.ndarray) -> float:
@@ -20,6 +30,25 @@ def nmi(a: np.ndarray, b: np.ndarray) -> float:
     epoch's assignment and with labels."""
     both = (a >= 0) & (b >= 0)
     return float(normalized_mutual_info_score(a[both], b[both], average_method="geometric"))
+
+
+def accuracy(assignment: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy (ACC) of an assignment `(N,) int64`: the fraction of the images whose cluster is
+    matched with their label, in the one-to-one matching of clusters and labels that is best (Yang,
+    Xu, Nie, Yan and Zhuang, 2010), of those with a cluster and a label (≥ 0). If there are more
+    clusters than labels, the images of the clusters that are left over count as wrong."""
+    counts = _contingency(assignment, labels)
+    images = counts.sum()
+    if images == 0:
+        return 0.0
+    if counts.shape[0] > counts.shape[1]:
+        counts = counts.T.tocsr()
+    # The solver matches every row and takes only pairs above 0: so a row gets a column of its own
+    # in case that no other is left, and each pair counts as one image more.
+    counts.data += 1
+    pairs = hstack([counts, eye(counts.shape[0], format="csr")], format="csr")
+    matched = pairs[min_weight_full_bipartite_matching(pairs, maximize=True)]
+    return float((matched.sum() - counts.shape[0]) / images)
 
 
 def ari(assignment: np.ndarray, labels: np.ndarray) -> float:
@@ -32,9 +61,31 @@ def ari(assignment: np.ndarray, labels: np.ndarray) -> float:
 def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
     """Fraction of the images that carry the most frequent label of their cluster, of those with a
     cluster and a label (≥ 0)."""
+    counts = _contingency(assignment, labels)
+    return float(counts.max(axis=0).sum() / counts.sum()) if counts.sum() else 0.0
+
+
+def _contingency(assignment: np.ndarray, labels: np.ndarray) -> csr_matrix:
+    """Number of images by label (rows) and cluster (columns) as float64, of those with both (≥ 0).
+    Sparse, as there may be very many labels."""
     both = (assignment >= 0) & (labels >= 0)
-    counts = contingency_matrix(labels[both], assignment[both])
-    return float(counts.max(axis=0, initial=0).sum() / max(counts.sum(), 1))
+    return contingency_matrix(labels[both], assignment[both], sparse=True, dtype=np.float64)
+
+
+def label_metrics(assignment: np.ndarray, labels: np.ndarray | None) -> dict[str, float | None]:
+    """How well an assignment `(N,) int64` agrees with labels `(N,) int64`, over the images that
+    have both (≥ 0); by the keys of `AGREEMENT`, all None without labels."""
+    measures = {"nmi_labels": nmi, "acc": accuracy, "ari": ari, "purity": purity}
+    return {
+        name: None if labels is None else measure(assignment, labels)
+        for name, measure in measures.items()
+    }
+
+
+def describe_labels(metrics: Mapping[str, Any]) -> str:
+    """`label_metrics` in words; empty without labels."""
+    known = {name: words for name, words in AGREEMENT.items() if metrics[name] is not None}
+    return ", ".join(f"{words} {metrics[name]:.3f}" for name, words in known.items())
 
 
 def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:
@@ -67,8 +118,7 @@ def clustering_metrics(
     comparable = len(previous) == len(assignment)
     return {
         "nmi_previous": nmi(assignment, previous) if comparable else None,
-        "nmi_labels": None if labels is None else nmi(assignment, labels),
-        "purity": None if labels is None else purity(assignment, labels),
+        **label_metrics(assignment, labels),
         **size_metrics(assignment[assignment >= 0], k),
     }
 

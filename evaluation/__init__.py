@@ -17,7 +17,7 @@ cluster/, checkpoints/, parallel/ and system/.
     retrieval.py           retrieval in stages, from images to vectors
     retrieval_ranking.py   rankings, and their average precision by Oxford's rules
     rmac.py                R-MAC: an image's vector from regions of a conv map
-    learned.py             what a network has learned: linear probe, neighbours, NMI, ARI
+    learned.py             what a network has learned: linear probe, neighbours, NMI, ACC, ARI
     verdict.py             two networks compared, measure by measure and in words
     metrics.py             top-k accuracy, average precisions
 """

@@ -4,9 +4,9 @@ Protocol. The embedding is seen in two views: L2-normalised only ("plain"), and 
 `auto_dim` of the train rows, on which the PCA is fitted, and L2-normalised ("whitened"). In each
 view: the 1 and the 20 nearest neighbours of the val rows among the train rows (cosine similarity,
 majority vote); k-means of the train rows, five seeds, against their labels, with k = number of
-labels (NMI and ARI) and with the run's k (NMI). A linear probe once, on rows that are standardised
-and not whitened: logistic regression, with the regularisation that is best on a fifth of the train
-rows.
+labels (NMI, ACC and ARI) and with the run's k (NMI). A linear probe once, on rows that are
+standardised and not whitened: logistic regression, with the regularisation that is best on a fifth
+of the train rows.
 
 No single one of these measures tells all: clusters can get better where neighbours get worse.
 `verdict.py` compares two networks.
@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cluster.components import AUTO, Components
 from cluster.kmeans import run_kmeans
-from cluster.quality import ari, nmi
+from cluster.quality import accuracy, ari, nmi
 from cluster.whitening import prepare
 
 VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
@@ -55,8 +55,8 @@ def measures(
 
     Returns:
         The samples whose mean is the figure: of an accuracy `(M,) bool`, whether each val row is
-        right; of NMI and ARI `(5,) float64`, one for each seed. Keys: `linear`, and for the views
-        `plain` and `whitened` `<view>_1nn`, `_20nn`, `_nmi`, `_ari`, `_nmi_k`.
+        right; of NMI, ACC and ARI `(5,) float64`, one for each seed. Keys: `linear`, and for the
+        views `plain` and `whitened` `<view>_1nn`, `_20nn`, `_nmi`, `_acc`, `_ari`, `_nmi_k`.
 
     Raises:
         ValueError: there are fewer train rows than clusters, or a row is not finite.
@@ -70,8 +70,8 @@ def measures(
             found[f"{view}_{count}nn"] = names[nearest(x, truth, queries, count)] == val_labels
         seeds = range(seed, seed + SEEDS)
         by_label = [run_kmeans(x, len(names), seed=each)[0] for each in seeds]
-        found[f"{view}_nmi"] = np.array([nmi(clusters, truth) for clusters in by_label])
-        found[f"{view}_ari"] = np.array([ari(clusters, truth) for clusters in by_label])
+        for name, measure in {"nmi": nmi, "acc": accuracy, "ari": ari}.items():
+            found[f"{view}_{name}"] = np.array([measure(clusters, truth) for clusters in by_label])
         by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
         found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])
     return found

@@ -6,6 +6,7 @@ Parameter names follow the released checkpoints: `sobel.0.*`, `sobel.1.*`, `feat
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class ConvNet(nn.Module):
         self.embedding_dim = embedding_dim
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
+        self._held = 0  # modules of `features` that are frozen
         self._ends = ends or [i for i, module in enumerate(features) if isinstance(module, nn.ReLU)]
         self.pool = nn.AdaptiveAvgPool2d(grid)  # the identity at 224 pixels
         self.classifier = classifier.apply(initialise)
@@ -64,6 +66,23 @@ class ConvNet(nn.Module):
         """The parameters that are kept from one clustering to the next: all but those of the Sobel
         filters and the top layer."""
         return [*self.features.parameters(), *self.classifier.parameters()]
+
+    def freeze(self, layers: int) -> None:
+        """Keep the weights of the first conv layers, or of the stem and the first stages, and their
+        batch norms' statistics, which then normalise also in training mode; 0 frees all.
+
+        Raises:
+            ValueError: as `conv_features`.
+        """
+        self._held = self._end_of(layers) + 1 if layers else 0
+        self.features.requires_grad_(True)
+        self.features[: self._held].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.features[: self._held].eval()
+        return self
 
     @property
     def conv_layers(self) -> int:

@@ -19,6 +19,8 @@ def epoch_line(epoch: int, labelled: bool = True) -> dict[str, Any]:
         "ln_k": math.log(4),
         "nmi_previous": None if epoch == 0 else 0.5 + 0.01 * epoch,
         "nmi_labels": 0.4 + 0.02 * epoch if labelled else None,
+        "acc": 0.31 + 0.04 * epoch if labelled else None,
+        "ari": 0.21 + 0.05 * epoch if labelled else None,
         "purity": 0.61 + 0.03 * epoch if labelled else None,
         "clusters": 4,
         "nonempty_clusters": 3,

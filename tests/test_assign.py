@@ -23,6 +23,7 @@ from sklearn.metrics import adjusted_rand_score
 import assign
 from checkpoints.checkpoint import load_model, save_checkpoint
 from cluster.components import Components
+from cluster.quality import describe_labels, label_metrics
 from cluster.tables import Assignment, print_csv, write_folders, write_table
 from clustering import Kmeans
 from data.decode import read_image
@@ -153,6 +154,9 @@ def test_without_an_output_csv_goes_to_stdout_and_the_rest_to_stderr(
     assert rows[0] == ["path", "cluster", "distance"]
     assert len(rows) == 41
     assert b"3 of 3 clusters not empty" in error
+    clusters = np.array([int(cluster) for _, cluster, _ in rows[1:]])
+    labels = np.unique([Path(path).parent.name for path, *_ in rows[1:]], return_inverse=True)[1]
+    assert describe_labels(label_metrics(clusters, labels)) in error.decode()
 
 
 def test_a_closed_pipe_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

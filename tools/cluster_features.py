@@ -21,9 +21,11 @@ from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.components import AUTO, add_flag
 from cluster.moments import BLOCK
-from cluster.quality import describe_sizes, size_metrics
+from cluster.quality import describe_labels, describe_sizes, label_metrics, size_metrics
 from cluster.tables import TABLES, Assignment, check_table, write_table
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
+from data.images import ImageList
+from data.lists import listed
 from features.rows import TENSOR
 from parallel import script
 from parallel.collectives import rank, shard_of, together
@@ -64,6 +66,9 @@ def main(args: argparse.Namespace) -> None:
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
             shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
+            labels = None if names is None else ImageList(listed(Path(), names)).labels
+            if agreement := describe_labels(label_metrics(clustering.assignments, labels)):
+                sys.stdout.write(f"{agreement}\n")
             write_assignment(args.out, clustering.assignments, names)
             sys.stdout.write(f"written to {args.out}\n")
             if args.save_clusters is not None:

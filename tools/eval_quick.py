@@ -2,8 +2,8 @@
 
 Protocol. Features of `--data`/train and `--data`/val, folders as labels: `evaluation/learned.py`
 says how they are measured, with the run's k, and `evaluation/verdict.py` how they are compared. The
-untrained network is the one that the run started from. Raw pixels: the network's own central crop,
-resized to 32 pixels at most.
+untrained network is the one that the run started from; of a run with --init, one with random
+weights. Raw pixels: the network's own central crop, resized to 32 pixels at most.
 
 It takes seconds on some thousand images, and writes `quick.json` beside the checkpoint. It is not a
 protocol of the paper: see docs/using.md.
@@ -21,7 +21,7 @@ import system.interrupt
 import numpy as np
 import torch
 
-from checkpoints.checkpoint import model_of, read_checkpoint
+from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from cluster.components import auto_dim
 from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable
@@ -36,7 +36,7 @@ from data.transforms import central_crop
 from evaluation.learned import measures, raw_pixels
 from evaluation.verdict import summary, table, to_plain, to_text, verdict
 from features.forward import compute_features, raise_on_infinite
-from models import ConvNet, untrained
+from models import ConvNet
 from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     train, val = (split.images for split in find_train_and_val(args.data, reading))
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
-    start = untrained(trained.arch, trained.sobel is not None, 2, seed)
+    start = untrained_of(checkpoint, seed)
     embeddings = {
         "pixels": embed_pixels(size, args),
         "untrained": embed_by(start, size, compute, args),

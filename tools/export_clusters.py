@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster import tables as assignment_files
 from cluster.pickles import read_clusters
+from cluster.quality import describe_labels, label_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
 from system import cli, flags
@@ -28,9 +29,11 @@ def main(args: argparse.Namespace) -> None:
     rows = np.flatnonzero(clusters >= 0)
     assignment = Assignment([images.where(row) for row in rows.tolist()], clusters[rows])
     left_out = f" ({len(images) - len(rows)} left out)" if len(rows) < len(images) else ""
-    sys.stderr.write(
-        f"epoch {epoch}: {len(rows)} images{left_out} in {len(set(clusters[rows]))} clusters\n"
-    )
+    said = [
+        f"{len(rows)} images{left_out} in {len(set(clusters[rows]))} clusters",
+        describe_labels(label_metrics(clusters, images.labels)),
+    ]
+    sys.stderr.write(f"epoch {epoch}: {'; '.join(filter(None, said))}\n")
     written = write_outputs(assignment, args)
     if not written:
         print_csv(assignment)

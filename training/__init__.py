@@ -10,6 +10,7 @@ methods/ only the two protocols.
     experiment.py     the experiment folder: every file that a run writes, and when
     unreadable.py     names and counts the images that can't be read
     resume.py         `--resume`: reads the checkpoint and checks that it fits
+    initial.py        `--init`, the weights that a run starts from, and `--freeze`
     rewind.py         cuts a folder's logs at the checkpoint; later results are removed
     assignments.py    the clusters of each epoch by image, in files
     logs.py           metrics.jsonl, log.txt, the console, TensorBoard's curves

@@ -22,6 +22,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from cluster.quality import AGREEMENT
 from system.errors import InputError, shorten
 from system.files import append, write_text
 
@@ -30,7 +31,7 @@ LOG = "log.txt"
 UNHEALTHY = "unhealthy: "  # begins a warning of `health.py`
 # Metrics that are a number or null
 NUMBERS = (
-    "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", "nmi_labels", "clusters",
+    "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", *AGREEMENT, "clusters",
     "nonempty_clusters",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from data.decode import MAX_PIXELS
 from data.images import ImageList
 from methods.method import Method
 from parallel.collectives import gather_objects
+from system import cli
 from system.device import Compute
 from system.errors import InputError, shorten
 from training.optimizers import load_optimizer, make_optimizer
@@ -39,6 +40,21 @@ FORM: dict[str, Any] = {
     "knn_top1": (dict, type(None)),
     "settings": dict,
 }
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """`--start_epoch`, `--resume`, `--checkpoints` and `--keep`."""
+    add = parser.add_argument
+    start_help = "number of the first epoch; --resume sets it"
+    add("--start_epoch", type=cli.whole_number(0), default=0, help=start_help)
+    resume_help = (
+        "checkpoint to resume from; auto: the newest in --exp, or from the start if there is none"
+    )
+    add("--resume", metavar="PATH", type=Path, help=resume_help)
+    checkpoints_help = "iterations between two numbered checkpoints"
+    add("--checkpoints", type=cli.whole_number(1), default=25000, help=checkpoints_help)
+    keep_help = "number of numbered checkpoints to keep, the last ones; left out: all"
+    add("--keep", metavar="N", type=cli.whole_number(1), help=keep_help)
 
 
 def read_resume(

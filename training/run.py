@@ -41,6 +41,7 @@ from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
+from training.initial import hold_stages
 from training.logs import UNHEALTHY
 from training.optimizers import sgd
 from training.resume import set_up
@@ -204,8 +205,7 @@ class Run:
         """Metrics, assignments, checkpoint."""
         method, state = self.method, self.state
         clusters = method.metrics(self.images.labels)
-        counts = len(self.images), self._drawn
-        metrics = epoch_metrics(state, clusters, counts, self.seconds)
+        metrics = epoch_metrics(state, clusters, (len(self.images), self._drawn), self.seconds)
         warn(method.advice(metrics))
         log.info(describe_epoch(metrics, self.epochs))
         lists = group_by_cluster(method.assignment, method.k)
@@ -217,12 +217,11 @@ class Run:
 
     def finish(self, assignment: np.ndarray) -> None:
         """Save the finished network's clusters, `(N,) int64`."""
-        before, labels = self.method.assignment, self.images.labels
-        clusters = self.method.clusters
-        assert clusters is not None
-        self.result = describe_clusters(assignment, clusters, before, labels)
-        knn = self.state.knn_top1
-        log.info("clusters of the finished network: %s%s", self.result, describe_neighbours(knn))
+        method, labels = self.method, self.images.labels
+        assert method.clusters is not None
+        self.result = describe_clusters(assignment, method.clusters, method.assignment, labels)
+        near = describe_neighbours(self.state.knn_top1)
+        log.info("clusters of the finished network: %s%s", self.result, near)
         self.folder.save_assignment(self.epoch, assignment)
         self.save(NEWEST)
 
@@ -263,6 +262,7 @@ class Run:
             self.state.convnet_loss.reset()
             warn(health.check_assignment(method.assignment, method.k))
         self._head_optimizers = [sgd([group]) for group in method.groups() if group.get("reset")]
+        hold_stages(self.args, self.epoch, method.network, self.optimizer)
         self.forward = data_parallel(method.trained, self.compute.device)
         if world_size() > 2 and self.compute.device.type == "cpu":
             # After its first step DDP changes the order in which it sums gradients, which changes

@@ -10,7 +10,7 @@ import torch
 
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, auto_dim, remark
-from cluster.quality import clustering_metrics, describe_sizes
+from cluster.quality import AGREEMENT, clustering_metrics, describe_labels, describe_sizes
 from training.logs import NUMBERS
 from training.state import State
 
@@ -53,12 +53,13 @@ def describe_clusters(
         labels: `(N,) int64` folder labels, if there are any.
     """
     found = clustering_metrics(assignment, before, labels, len(clusters.centroids))
-    known = "" if labels is None else f"NMI to the folder labels {found['nmi_labels']:.3f}, "
-    return (
-        f"{describe_sizes(found)}; {known}NMI to the last epoch's "
-        f"{_number(found['nmi_previous'])}; "
-        f"{_describe_dimensions(clusters, int((assignment >= 0).sum()))}"
-    )
+    parts = [
+        describe_sizes(found),
+        describe_labels(found),
+        f"NMI to the last epoch's {_number(found['nmi_previous'])}",
+        _describe_dimensions(clusters, int((assignment >= 0).sum())),
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _describe_dimensions(clusters: Clusters, images: int) -> str:
@@ -78,14 +79,14 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
     """An epoch in a few lines, for the log and the terminal."""
     seconds, rate = metrics["seconds"], metrics["images_per_second"]
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
+    before = f"NMI to the previous assignment {_number(metrics['nmi_previous'])}"
     lines = [
         f"epoch {metrics['epoch']} (the last is {epochs - 1}): {sum(seconds.values()):.1f} s "
         f"({stages})",
         f"clustering loss {_number(metrics['kmeans_loss'], '.4g')}, convnet loss "
         f"{metrics['convnet_loss']:.3f} "
         f"(guessing: ln k = {metrics['ln_k']:.3f})",
-        f"NMI to the previous assignment {_number(metrics['nmi_previous'])}, to the folder labels "
-        f"{_number(metrics['nmi_labels'])}, purity {_number(metrics['purity'])}",
+        "; ".join(filter(None, [before, describe_labels(metrics)])),
         f"{describe_sizes(metrics)}; unreadable: {metrics['unreadable']}",
         f"features {_number(rate['features'], '.1f')} images/s, training "
         f"{_number(rate['training'], '.1f')} images/s",
@@ -139,7 +140,7 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
-        ("epochs' NMI to folder labels", change("nmi_labels")),
+        *((f"epochs' {words}", change(name)) for name, words in AGREEMENT.items()),
     ]
 
 

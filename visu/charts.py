@@ -40,19 +40,22 @@ LEARNING = [
         series=[("convnet loss", "C0", "-", "convnet_loss"), ("ln k", "C7", "--", "ln_k")],
     ),
     Chart(
-        "NMI of the clusters",
-        note="normalised mutual information: how much two groupings have in common",
+        "NMI, ARI of the clusters",
+        note="normalised mutual information and adjusted Rand index: how much two groupings have "
+        "in common",
         series=[
-            ("to the epoch before's", "C0", "-", "nmi_previous"),
-            ("to the labels", "C1", "--", "nmi_labels"),
+            ("NMI to the epoch before's", "C0", "-", "nmi_previous"),
+            ("NMI to the labels", "C1", "--", "nmi_labels"),
+            ("ARI to the labels", "C2", "-.", "ari"),
         ],
     ),
     Chart(
         "share of the images",
-        note="purity: in the most frequent folder of their cluster; neighbours: classified right "
-        "by the 10 nearest",
+        note="purity: in the most frequent folder of their cluster; ACC: in the folder that is "
+        "matched with their cluster, one to one; neighbours: classified right by the 10 nearest",
         series=[
             ("purity", "C2", "-", "purity"),
+            ("ACC", "C0", "-.", "acc"),
             ("10 neighbours are right", "C3", "--", "knn_top1.10"),
         ],
     ),

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # `python visu/clusters.py` puts only visu/ on the i
 
 import numpy as np
 
-from cluster.quality import group_by_cluster, nmi
+from cluster.quality import describe_labels, group_by_cluster, label_metrics, nmi
 from data.decode import limit_pixels
 from features import network
 from features.network import open_inputs
@@ -195,9 +195,8 @@ def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
     ]
     if before is not None:
         said.append(f"NMI to epoch {before} {nmi(assignment, run.assignment(before)):.3f}")
-    if run.images.labels is not None:
-        said.append(f"to the folder labels {nmi(assignment, run.images.labels):.3f}")
-    return ", ".join(said)
+    said.append(describe_labels(label_metrics(assignment, run.images.labels)))
+    return ", ".join(filter(None, said))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

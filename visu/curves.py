@@ -1,8 +1,8 @@
 """The curves of runs side by side, to compare what learned with what did not.
 
 Each run has a column. The rows are the loss (with ln k, the loss of guessing), the NMI of the
-clusters to those of the epoch before and to the folder labels, and, where there are labels, purity
-and the nearest-neighbour probe. A row has one scale for all runs.
+clusters to those of the epoch before, and, where there are labels, their NMI and ARI to the folder
+labels, purity, ACC and the nearest-neighbour probe. A row has one scale for all runs.
 """
 
 import argparse

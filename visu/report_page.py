@@ -42,6 +42,8 @@ OVERVIEW = [
     ("convnet_loss", "convnet loss; ln k is {ln_k}"),
     ("nmi_previous", "NMI to the epoch before"),
     ("nmi_labels", "NMI to the folder labels"),
+    ("acc", "ACC: right in the best matching of clusters with labels"),
+    ("ari", "ARI to the folder labels"),
     ("purity", "purity"),
     ("nonempty_clusters", "of {clusters} clusters not empty"),
 ]

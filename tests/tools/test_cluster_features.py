@@ -218,6 +218,20 @@ def test_a_table_has_the_names_of_the_rows(blobs: np.ndarray, tmp_path: Path) ->
     assert columns == {"path": [*names[:-1], "caf\\xe9.png"], "cluster": found}
 
 
+def test_folders_in_the_names_are_labels(
+    blobs: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"kind {truth}/{number}.png" for number, truth in enumerate(blobs)]
+    (tmp_path / "images.txt").write_text(to_lines(names))
+    flags = [tmp_path / "blobs.npy", "--k", 8, "--kmeans_init", "kmeans++", "--pca", 5]
+    run(*flags, "--names", tmp_path / "images.txt", "--out", tmp_path / "out.csv")
+    agreement = "NMI to the folder labels 1.000, ACC 1.000, ARI 1.000, purity 1.000"
+    assert agreement in capsys.readouterr().out.splitlines()
+    (tmp_path / "flat.txt").write_text(to_lines([f"{number}.png" for number in range(300)]))
+    run(*flags, "--names", tmp_path / "flat.txt", "--out", tmp_path / "flat.csv")
+    assert "NMI" not in capsys.readouterr().out
+
+
 def test_the_default_output_is_an_array_in_the_current_folder(
     blobs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import ErrorLine, write_images
 from torchvision.datasets import ImageFolder
 
+from cluster.quality import describe_labels, label_metrics
 from system.errors import InputError
 from tools import export_clusters
 
@@ -72,9 +73,12 @@ def test_all_output_formats_agree(
     capfdbinary.readouterr()
     run(folder)
     out, error = capfdbinary.readouterr()
-    assert error == b"epoch 1: 40 images in 4 clusters\n"
     (tmp_path / "a.csv").write_bytes(out)
     pairs = read_csv(tmp_path / "a.csv")
+    paths, clusters = zip(*pairs, strict=True)
+    labels = np.unique([Path(path).parent.name for path in paths], return_inverse=True)[1]
+    agreement = describe_labels(label_metrics(np.array(clusters), labels))
+    assert error.decode() == f"epoch 1: 40 images in 4 clusters; {agreement}\n"
     flags = ["--pickle", tmp_path / "a.pkl", "--folders", tmp_path / "folders"]
     run(folder, *flags, "--out", tmp_path / "a.parquet")
     columns = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pydict()

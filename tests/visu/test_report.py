@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from conftest import tiny
 from run_folder import epoch_line, make_run
 
-from cluster.quality import nmi, purity
+from cluster.quality import accuracy, ari, nmi, purity
 from data.images import find_images
 from system.errors import InputError
 from training.finished_run import ClusterView, read_run
+from training.logs import read_metrics
+from training.summary import summarise
 from visu import gallery
 from visu.first_filters import through_sobel, view_filters
 from visu.gallery import choose_clusters
@@ -49,6 +51,11 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
         ("1.100", "convnet loss; ln k is 1.386"),
         (f"{nmi(result, before):.3f}", "NMI to the epoch before"),
         (f"{nmi(result, run.images.labels):.3f}", "NMI to the folder labels"),
+        (
+            f"{accuracy(result, run.images.labels):.3f}",
+            "ACC: right in the best matching of clusters with labels",
+        ),
+        (f"{ari(result, run.images.labels):.3f}", "ARI to the folder labels"),
         (f"{purity(result, run.images.labels):.3f}", "purity"),
         ("3", "of 4 clusters not empty"),
         ("40", "images"),
@@ -61,6 +68,21 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
 def test_an_unfinished_runs_page_has_the_numbers_of_its_last_epoch(finished: Path) -> None:
     (finished / "assignments" / "epoch_0003.npy").unlink()
     assert ("0.440", "NMI to the folder labels") in content_of(finished)["overview"]
+
+
+def test_an_older_runs_page_lacks_what_its_metrics_lack(finished: Path) -> None:
+    (finished / "assignments" / "epoch_0003.npy").unlink()
+    lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
+    older = [{n: v for n, v in line.items() if n not in ("acc", "ari")} for line in lines]
+    (finished / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in older))
+    content = content_of(finished)
+    shown = [meaning for _, meaning in content["overview"]]
+    assert "purity" in shown
+    assert not any(meaning.startswith(("ACC", "ARI")) for meaning in shown)
+    curves = [name for chart, _ in content["charts"] for name, *_ in chart.series]
+    assert "purity" in curves
+    assert not {"ACC", "ARI to the labels"} & set(curves)
+    assert summarise(read_metrics(finished), "", 3, finished).startswith("Done.")
 
 
 QUICK = {
@@ -271,7 +293,7 @@ def test_main_writes_the_page_and_prints_its_path(
     tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree, report=True)
-    assert f"report                          {exp}/report.html" in capsys.readouterr().out
+    assert f"report                            {exp}/report.html" in capsys.readouterr().out
     content = content_of(exp)
     assert len(content["numbers"]) == 1 + 1
     assert [len(view.pictures) for view in content["filters"]] == [8, 8]
