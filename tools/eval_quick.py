@@ -60,6 +60,7 @@ def main(args: argparse.Namespace) -> None:
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
     start = untrained(trained.arch, trained.sobel is not None, 2, seed)
+    start.std = trained.std
     embeddings = {
         "pixels": embed_pixels(size, args),
         "untrained": embed_by(start, size, compute, args),
