@@ -45,7 +45,7 @@ def mirror(sobel: bool = False, out: int = 3) -> ConvNet:
     features = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
     model = ConvNet("mirror", features, 1, nn.Sequential(), 3, out, sobel)
     with torch.no_grad():
-        model.features[0].weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+        model.state_dict()["features.0.weight"].copy_(torch.eye(3).view(3, 3, 1, 1))
     return model
 
 
