@@ -165,7 +165,7 @@ def score_images(
     network.eval()
     scores = np.empty((len(voc.images), len(CLASSES)), np.float32)
     for index, found, _ in forward_pass(
-        loader, forward, compute, RaiseUnreadable(voc.images), advance, torch.float32,
+        loader, forward, network.std, compute, RaiseUnreadable(voc.images), advance, torch.float32,
         raise_on_infinite(voc.images),
     ):  # fmt: skip
         scores[index] = found

@@ -96,7 +96,7 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
     load = functools.partial(
         load_in_order, inputs.dataset, args.batch, args.workers, compute.device
     )
-    bad = extract(shards, missing, images, load, forward, compute)
+    bad = extract(shards, missing, images, load, forward, inputs.model.std, compute)
     count = len(images) - len(bad)
     with together():
         if count == 0:

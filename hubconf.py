@@ -43,9 +43,10 @@ def _entry_point(arch: str) -> collections.abc.Callable[..., torch.nn.Module]:
         out: outputs of the top layer (default: 1000). With a checkpoint: check their number.
 
     Returns:
-        A network from `(N, 3, H, W)` images, normalised with ImageNet's mean and deviation, to
-        `(N, out)`, with the methods `embedding(x)`, `conv_features(x, layer)` and
-        `each_conv_features(x, layers)`. Call `eval()` on it before you use it.
+        A network from `(N, 3, H, W)` images to `(N, out)`, with the methods `embedding(x)`,
+        `conv_features(x, layer)` and `each_conv_features(x, layers)`. Images are normalised with
+        ImageNet's mean and the network's `std`, which is ImageNet's unless the checkpoint has
+        another. Call `eval()` on it before you use it.
 
     Raises:
         ValueError: the file isn't a checkpoint of such a network.

@@ -5,6 +5,7 @@ compared with a well-known library and with the hardware's limit. Imports any ro
 
     __main__.py     the command: which benchmark, and its flags
     training.py     images per second of the feature pass and of training
+    multicrop.py    images per second of multi-crop, decoded once and for each crop
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
     probe.py        linear probes, each layer alone and all at once

@@ -30,13 +30,14 @@ from cluster.moments import Moments
 from clustering import Kmeans
 from data.images import find_images
 from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD, central_crop, random_crop
+from data.transforms import central_crop, random_crop
 from features.forward import compute_features
 from methods.deepcluster import DeepCluster
 from models import add_arch_flag, untrained
 from parallel.signals import Stopping
 from system import flags
 from system.device import AUTOCAST, Compute, add_precision_flag, select_compute
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from training.experiment import Bystander
 from training.run import Run
 

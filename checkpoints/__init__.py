@@ -22,6 +22,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `epoch` | int | the next epoch, or the current one if `step` > 0; the original's key |
 | `arch` | str | name in `models.MODELS`; the original's key |
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
+| `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
 | `optimizer` | dict | state of the body's SGD; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
 | `step` | int | batches done in the current epoch |

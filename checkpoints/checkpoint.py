@@ -20,6 +20,7 @@ from models import ConvNet, untrained
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write
+from system.normalisation import IMAGENET_STD
 
 log = logging.getLogger("deepcluster")
 
@@ -45,6 +46,13 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
 
     with atomic_write(path, needed=lambda: _size_of(state), finish=finish) as file:
         _write(state, file)
+
+
+def network_entries(model: ConvNet) -> dict[str, Any]:
+    """The keys of a checkpoint that `model_of` makes the network from: `arch`, `state_dict`, and
+    `std` if it isn't ImageNet's."""
+    entries = {"arch": model.arch, "state_dict": model.state_dict()}
+    return entries if model.std == IMAGENET_STD else {**entries, "std": list(model.std)}
 
 
 def read_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Any]:
@@ -74,9 +82,9 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, key: str | None = None) -> ConvNet:
-    """The network of a checkpoint, on the CPU, with its architecture, Sobel filters and number of
-    outputs; `top_layer` is None if the checkpoint has none. Logs a description. `key` as for
-    `read_checkpoint`.
+    """The network of a checkpoint, on the CPU, with its architecture, Sobel filters, `std` and
+    number of outputs; `top_layer` is None if the checkpoint has none. Logs a description. `key` as
+    for `read_checkpoint`.
 
     Raises:
         InputError: not a checkpoint, or its weights do not fit its architecture.
@@ -91,6 +99,7 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
         check_weights(network_for(arch, weights), weights, path)
     model = network_for(arch, weights)
     model.load_state_dict(weights, strict=False)
+    model.std = state.get("std", IMAGENET_STD)
     log.info("%s: %s", path, describe(state))
     return model
 
@@ -105,12 +114,17 @@ def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
             "another one, with random weights"
         )
     seed = settings.get("seed", seed)
-    return untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
+    model = untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
+    model.std = state.get("std", IMAGENET_STD)
+    return model
 
 
 def digest_of(model: ConvNet) -> str:
-    """SHA-256 of a network's architecture and weights, to recognise its results."""
+    """SHA-256 of a network's architecture, weights, and `std` if it isn't ImageNet's, to recognise
+    its results."""
     digest = hashlib.sha256(model.arch.encode())
+    if model.std != IMAGENET_STD:
+        digest.update(repr(model.std).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -1,5 +1,6 @@
 """The content of a file as a checkpoint: its network under our names, and a description."""
 
+import math
 import reprlib
 from pathlib import Path
 from typing import Any, TypedDict
@@ -32,6 +33,7 @@ from checkpoints.weights import (
 )
 from models import MODELS
 from system.errors import InputError, shorten
+from system.normalisation import Std
 
 
 class Layout(TypedDict):
@@ -91,6 +93,8 @@ def _as_checkpoint(loaded: Loaded, path: str | Path, key: str | None) -> dict[st
     networks = networks_in(contents, archs)
     network = choose(networks, key, path) if networks else _nearest(contents, state, alone, path)
     _check_settings(state.get("settings", {}), path)
+    if "std" in state:
+        state["std"] = _std_of(state["std"], path)
     layout = Layout(
         container=loaded.container,
         alone=alone,
@@ -111,8 +115,9 @@ def describe(state: dict[str, Any]) -> str:
     weights = state["state_dict"]
     sobel = "with Sobel filters" if has_sobel(weights) else "without Sobel filters"
     outputs = outputs_of(weights)
+    std = f", std {' '.join(map(str, state['std']))}" if "std" in state else ""
     parts = [
-        f"{state['arch']} {sobel}",
+        f"{state['arch']} {sobel}{std}",
         "no top layer" if outputs is None else f"{outputs} outputs",
         f"epoch {state['epoch']}" if isinstance(state.get("epoch"), int) else "no epoch",
     ]
@@ -164,6 +169,14 @@ def _check_settings(settings: Any, path: str | Path) -> None:
         isinstance(name, str) and _is_setting(value) for name, value in settings.items()
     ):
         raise InputError(f"{path}: its settings are not a table of names and values")
+
+
+def _std_of(value: Any, path: str | Path) -> Std:
+    values = value if isinstance(value, list | tuple) else []
+    match [number for number in values if type(number) is float and 0 < number < math.inf]:
+        case [red, green, blue] if len(values) == 3:
+            return red, green, blue
+    raise InputError(f"{path}: its std is {shorten(value)}; it should be three numbers above 0")
 
 
 def _is_setting(value: Any) -> bool:

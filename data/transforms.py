@@ -13,10 +13,9 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-NARROWEST = 64  # long side / short side; at --size 224 an image of this shape resizes to 13 MB
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD, Std
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+NARROWEST = 64  # long side / short side; at --size 224 an image of this shape resizes to 13 MB
 
 
 def central_crop(size: int) -> v2.Transform:
@@ -179,25 +178,29 @@ def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int
         torch.set_rng_state(before)
 
 
-def to_input(pixels: Tensor, device: torch.device) -> Tensor:
+def to_input(pixels: Tensor, device: torch.device, std: Std = IMAGENET_STD) -> Tensor:
     """`(…, 3, H, W) uint8` pixels → `(N, 3, H, W)` normalised float32 in channels-last layout on
-    the device, with the crops of each image one after the other."""
+    the device, with the crops of each image one after the other.
+
+    Args:
+        std: the network's, which divides colours from 0 to 1, less ImageNet's mean.
+    """
     pixels = pixels.flatten(0, -4).to(device, non_blocking=True)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    mean, std = _imagenet_statistics(device)
-    return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(std)
+    mean, deviation = _statistics(device, std)
+    return F.to_dtype(pixels, torch.float32, scale=True).sub_(mean).div_(deviation)
 
 
-def to_colours(x: Tensor) -> Tensor:
+def to_colours(x: Tensor, std: Std = IMAGENET_STD) -> Tensor:
     """The inverse: `(N, 3, H, W)` network input → colours from 0 (black) to 1 (full intensity)."""
-    mean, std = _imagenet_statistics(x.device)
-    return x * std + mean
+    mean, deviation = _statistics(x.device, std)
+    return x * deviation + mean
 
 
 @functools.cache
 @torch.inference_mode(False)
-def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+def _statistics(device: torch.device, std: Std) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel `(3, 1, 1)`, copied to the device only once: a
     copy in each step would wait for the GPU's earlier work."""
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean.to(device), std.to(device)
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, std))
+    return mean.to(device), deviation.to(device)

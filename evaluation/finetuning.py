@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from checkpoints.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from checkpoints.checkpoint import load_weights, network_entries, read_checkpoint, save_checkpoint
 from data.batch import Batch
 from data.images import RaiseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
@@ -69,8 +69,7 @@ class Run:
             "grad_scaler": self.scaler.state_dict(),
         }
         state = {
-            "arch": self.network.arch,
-            "state_dict": self.network.state_dict(),
+            **network_entries(self.network),
             "settings": identity,
             "iteration": self.iteration,
             "loss_sums": self.loss_sums,
@@ -165,7 +164,7 @@ def _step(run: Run, batch: Batch, targets: Tensor, settings: Settings, compute: 
     for group in run.optimizer.param_groups:
         group["lr"] = settings.lr * 0.5 ** (run.iteration // settings.stepsize)
     with compute.autocast():
-        scores = class_scores(run.network, to_input(batch.pixels, compute.device))
+        scores = class_scores(run.network, to_input(batch.pixels, compute.device, run.network.std))
     loss = multilabel_loss(scores, targets)
     run.optimizer.zero_grad()
     run.scaler.scale(loss).backward()

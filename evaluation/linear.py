@@ -160,7 +160,7 @@ def _look(
         blank = {layer: torch.zeros(1, dim, device=device) for layer, dim in dims.items()}
         return blank, torch.zeros(1, dtype=torch.int64, device=device)
     with torch.no_grad(), compute.autocast():
-        pooled = heads.pooled(model, to_input(batch.pixels, compute.device))
+        pooled = heads.pooled(model, to_input(batch.pixels, compute.device, model.std))
     return heads.normed(pooled), labels[batch.index.to(compute.device, non_blocking=True)]
 
 

@@ -172,7 +172,7 @@ class Stages:
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
         with progress(f"{label} at {size} pixels", len(images), "images") as advance:
             for index, regions, _ in forward_pass(
-                loader, forward, self.compute, refuse, advance,
+                loader, forward, self.model.std, self.compute, refuse, advance,
                 on_infinite=raise_on_infinite(images),
             ):  # fmt: skip
                 yield int(index[0]), regions[0]

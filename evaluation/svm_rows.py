@@ -45,7 +45,7 @@ def layer_rows(
     loader = load_in_order(ImageDataset(images, warped(size)), BATCH, workers, compute.device)
     with progress(f"features of {label}", len(images), "images", verbose) as advance:
         steps = forward_pass(
-            loader, forward, compute, RaiseUnreadable(images), advance, torch.float32,
+            loader, forward, model.std, compute, RaiseUnreadable(images), advance, torch.float32,
             raise_on_infinite(images),
         )  # fmt: skip
         for index, rows, _ in steps:

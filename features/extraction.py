@@ -21,6 +21,7 @@ from models.layers import probe_pool
 from parallel.collectives import gather_objects, rank, shard_of, together
 from system.device import Compute
 from system.errors import InputError
+from system.normalisation import Std
 from system.progress import progress
 
 Forward = Callable[[Tensor], Tensor]
@@ -65,6 +66,7 @@ def extract(
     images: ImageList,
     load: Callable[[np.ndarray], DataLoader[Batch]],
     forward: Forward,
+    std: Std,
     compute: Compute,
 ) -> dict[int, str]:
     """Compute this process's share of the missing shards.
@@ -72,7 +74,7 @@ def extract(
     Args:
         missing: their numbers, ascending, the same in all processes.
         load: makes a loader of some images, in their order, whose batches divide the shards.
-        forward: as in `forward_pass`, to `(B, D)`.
+        forward, std: as in `forward_pass`; to `(B, D)`.
 
     Returns the images of the whole data set that have no row, with the reasons.
     """
@@ -86,7 +88,7 @@ def extract(
 
     dtype = torch.float16 if shards.none.dtype.itemsize == 2 else torch.float32
     with progress("features", len(order), "images", rank() == 0) as advance:
-        steps = forward_pass(load(order), forward, compute, leave_out, advance, dtype)
+        steps = forward_pass(load(order), forward, std, compute, leave_out, advance, dtype)
         for number, rows in by_shard(steps, shards, own):
             here = shards.images_of(number)
             shards.write(number, rows, {image: bad[image] for image in here if image in bad})

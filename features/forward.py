@@ -17,6 +17,7 @@ from models import ConvNet
 from parallel.collectives import all_reduce
 from system.device import Compute
 from system.errors import InputError
+from system.normalisation import Std
 
 BLOCK = 4096  # rows moved at a time
 NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
@@ -85,7 +86,7 @@ def compute_features(
     was_training = model.training
     model.eval()
     steps = forward_pass(
-        loader, model.embedding, compute, on_unreadable, advance, on_infinite=on_infinite
+        loader, model.embedding, model.std, compute, on_unreadable, advance, on_infinite=on_infinite
     )
     for index, found, embedding in steps:
         rows[index - images.start] = found
@@ -99,6 +100,7 @@ def compute_features(
 def forward_pass(
     loader: DataLoader[Batch],
     forward: Callable[[Tensor], Tensor],
+    std: Std,
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
@@ -110,6 +112,7 @@ def forward_pass(
     Args:
         forward: from network input `(B, 3, H, W)` to results `(B, …)`; if a transform gives many
             crops of an image, the input has the crops of each image one after the other.
+        std: the network's, for `to_input`.
         on_unreadable: called with the images that are left out and the reasons: those that cannot
             be decoded, and those whose results are NaN or infinite.
         advance: called with the number of images done in each step.
@@ -141,7 +144,7 @@ def forward_pass(
             on_unreadable(batch.unreadable)
         if len(batch.index) > 0:
             with compute.autocast():
-                result = forward(to_input(batch.pixels, compute.device)).float()
+                result = forward(to_input(batch.pixels, compute.device, std)).float()
             finite = torch.isfinite(result).flatten(1).all(dim=1)
             result = result.clamp(-largest, largest).to(dtype)
             step = number, batch.index.numpy(), result, ToHost(result, finite)

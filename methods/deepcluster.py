@@ -163,7 +163,7 @@ class DeepCluster:
         """Cross-entropy with the pseudo-labels."""
         target = self._targets[batch.index.to(self.compute.device, non_blocking=True)]
         with self.compute.autocast():
-            logits = forward(to_input(batch.pixels, self.compute.device))
+            logits = forward(to_input(batch.pixels, self.compute.device, self.network.std))
             return F.cross_entropy(logits, target, self._weights, reduction="none")
 
     def before_update(self) -> None: ...

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from system.errors import InputError
+from system.normalisation import IMAGENET_STD, Std
 
 
 class ConvNet(nn.Module):
@@ -27,8 +28,12 @@ class ConvNet(nn.Module):
         sobel: put the fixed Sobel filters in front; `features` then takes 2 channels.
         ends: index in `features` of the last module of each layer; None: the ReLUs.
 
-    The forward pass maps `(N, 3, H, W)` float images (ImageNet mean and standard deviation) to
+    The forward pass maps `(N, 3, H, W)` float images (less ImageNet's mean, divided by `std`) to
     `(N, out)` logits, or to the classifier's `(N, D)` output if `top_layer` is None.
+
+    Attributes:
+        std: the standard deviation of each channel that training divided images by; a new network
+            has ImageNet's.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.arch = arch
         self.embedding_dim = embedding_dim
+        self.std: Std = IMAGENET_STD
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
         self._held = 0  # modules of `features` that are frozen

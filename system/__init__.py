@@ -15,6 +15,7 @@ every other room imports it.
     kept.py          work saved with its settings, which the same command continues
     locks.py         one process at a time in a folder
     names.py         any file name on one line of a text file or of a terminal
+    normalisation.py the mean and deviation of the colours that networks take
     progress.py      a bar on a terminal, plain lines elsewhere
     results.py       the JSON file of an evaluation, with settings and versions
     safe_pickle.py   loads pickles without running code, by an allow list of names

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import ConvNet
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from tools.caffe.proto import new
 
 MEAN, STD = np.array(IMAGENET_MEAN)[::-1], np.array(IMAGENET_STD)[::-1]  # blue, green, red

@@ -28,7 +28,6 @@ from checkpoints.checkpoint import save_checkpoint
 from data.decode import read_pixels
 from data.resized import resize_long_side
 from data.retrieval import find_retrieval
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from eval_retrieval import average_precision, evaluate
 from evaluation import retrieval
 from evaluation.rmac import get_rmac_region_coordinates
@@ -36,6 +35,7 @@ from models import MODELS, ConvNet
 from system.cores import allowed_cores
 from system.device import select_compute
 from system.errors import InputError
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 CPU = select_compute("cpu", "fp32")
 SETTINGS: dict[str, Any] = {"S": 64, "L": 2, "n_pca": 6, "compute": CPU, "workers": 0}

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.safetensors_file import save_weights
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from features.network import SIZE_HELP, input_size
 from models import ConvNet, check_size
 from system import cli, flags
 from system.errors import InputError
 from system.extras import check_installed
 from system.files import atomic_write, make_folder
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
 BATCHES = (1, 3)  # sizes that are compared; the export is traced with another one
@@ -32,7 +32,8 @@ class Exported(nn.Module):
 
     Args:
         output: `embedding`, `logits`, or `conv1` and so on.
-        normalise: takes RGB from 0 to 1, subtracts ImageNet's mean and divides by its deviation.
+        normalise: takes RGB from 0 to 1, subtracts ImageNet's mean and divides by the network's
+            `std`.
     """
 
     mean: Tensor
@@ -43,7 +44,7 @@ class Exported(nn.Module):
         self.model, self.normalise = model, normalise
         self._compute = output_of(model, output)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(model.std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         return self._compute((images - self.mean) / self.std if self.normalise else images)
@@ -138,7 +139,8 @@ def main(args: argparse.Namespace) -> None:
     make_folder(out.parent, "OUT")
     taken = f"images (batch, 3, {size}, {size}) float32, RGB, from 0 to 1"
     if not args.normalise:
-        taken += f", minus {IMAGENET_MEAN}, divided by {IMAGENET_STD} (ImageNet)"
+        imagenet = " (ImageNet)" if model.std == IMAGENET_STD else ""
+        taken += f", minus {IMAGENET_MEAN}, divided by {model.std}{imagenet}"
     about |= {"output": output, "input": taken}
     exported = to_onnx(network, output, size, about)
     difference = largest_difference(network, exported, size)
@@ -163,6 +165,8 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
         "size": str(size),
         "weights_sha256": digest_of(model),
     }
+    if model.std != IMAGENET_STD:
+        about["std"] = " ".join(map(str, model.std))
     if model.top_layer is not None:
         about["k"] = str(model.top_layer.out_features)
     if isinstance(epoch := checkpoint.get("epoch"), int):

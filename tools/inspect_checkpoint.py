@@ -19,11 +19,11 @@ import torch
 from checkpoints.checkpoint import check_weights, read_checkpoint
 from checkpoints.released import layout_in_words
 from checkpoints.weights import has_sobel, network_for, outputs_of
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from system import cli, flags
 from system.errors import InputError
 from system.files import sha256_of
 from system.names import printable
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 WIDTH = 100  # columns
 CLUSTERS = "{k} centroids of {algorithm}, of the network that epoch {epoch} begins with"
@@ -74,7 +74,7 @@ def _contents(checkpoint: dict[str, Any]) -> Card:
             "channels": "RGB",
             "range": [0, 1],
             "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
+            "std": checkpoint.get("std", IMAGENET_STD),
             "size": _whole(settings.get("size")),
         },
         "clusters": _clusters(checkpoint.get("clusters")),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from checkpoints.checkpoint import network_entries
 from checkpoints.folder import NEWEST
 from cluster.quality import group_by_cluster
 from data.batch import blank_batch
@@ -235,8 +236,7 @@ class Run:
         return {
             **self.state.to_plain(),
             "method": self.args.method,
-            "arch": self.args.arch,
-            "state_dict": self.method.network.state_dict(),
+            **network_entries(self.method.network),
             "optimizer": self.optimizer.state_dict(),
             **self.method.state_dict(),
             "images_digest": self.images.digest,

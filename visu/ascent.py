@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from data.transforms import to_colours, to_input
 from models import ConvNet
 from system.device import AUTOCAST, Compute
+from system.normalisation import IMAGENET_STD, Std
 from system.seeding import derive_seed
 from visu.folded import folded
 
@@ -89,7 +90,7 @@ def ascend(
     network = folded(model, layer).to(compute.device, AUTOCAST.get(compute.precision))
     wanted = torch.tensor(filters, device=compute.device)
     noise = torch.stack([noise_of(layer, each, ascent.idim, seed) for each in filters])
-    x = to_input(noise, compute.device)
+    x = to_input(noise, compute.device, model.std)
     start = None
     for iteration in range(1, ascent.niter + 1):
         gradient, mean = gradient_of_objective(network, x, wanted, ascent.wd)
@@ -104,7 +105,7 @@ def ascend(
         end = _means(F.relu(_activations(network, x)))
     assert start is not None
     own = torch.arange(len(filters)), torch.tensor(filters)
-    return Ascended(as_picture(x).cpu(), start.cpu(), end.cpu()[own])
+    return Ascended(as_picture(x, model.std).cpu(), start.cpu(), end.cpu()[own])
 
 
 def noise_of(layer: int, number: int, side: int, seed: int) -> Tensor:
@@ -190,10 +191,10 @@ def blur(x: Tensor, sig: float) -> Tensor:
     return x
 
 
-def as_picture(x: Tensor) -> Tensor:
+def as_picture(x: Tensor, std: Std = IMAGENET_STD) -> Tensor:
     """Inputs of a network `(N, 3, S, S)` → pictures to look at `(N, 3, S, S) uint8`: the colours of
     each are scaled to mean 0.5 and standard deviation 0.1, and clipped."""
-    colours = to_colours(x)
+    colours = to_colours(x, std)
     dims, (mean, deviation) = (1, 2, 3), SHOWN
     colours = colours - colours.mean(dims, keepdim=True)
     spread = colours.std(dims, correction=0, keepdim=True).clamp_min(torch.finfo(x.dtype).eps)

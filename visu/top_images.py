@@ -100,7 +100,9 @@ def top_images(
         return torch.cat(found, dim=2)
 
     with frozen(model), torch.inference_mode():
-        steps = forward_pass(loader, summaries, compute, on_unreadable, advance, torch.float32)
+        steps = forward_pass(
+            loader, summaries, model.std, compute, on_unreadable, advance, torch.float32
+        )
         for index, rows, _ in steps:
             for layer, part in zip(layers, np.split(rows, ends, axis=2), strict=True):
                 top[layer] = top[layer].with_more(index, part[:, 0], part[:, 1].astype(np.int64))

@@ -11,8 +11,12 @@ import torch
 from conftest import tiny
 
 from benchmarks import __main__ as benchmark
-from benchmarks import probe, scaling, timing, training, visu
+from benchmarks import multicrop, probe, scaling, timing, training, visu
 from benchmarks.clustering import Step, arriving, growth, table
+from benchmarks.photos import write_photos
+from data.images import ImageList, find_images
+from data.loading import Draw
+from data.multicrop import Crops, unpack
 from models import MODELS
 from system.device import select_compute
 from system.errors import InputError
@@ -53,6 +57,41 @@ def test_the_memory_of_a_step_is_its_peak() -> None:
 
     large, small = timing.timed(use, 300), timing.timed(use, 10)
     assert 200 < (large.memory - small.memory) / 2**20 < 400
+
+
+def test_multicrop_is_compared_with_decoding_for_each_crop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--images 20 --nmb_crops 1 2 --size_crops 24 12 --batch 8 --workers 0 --rounds 1"
+    saved = tmp_path / "figures.json"
+    benchmark.main(benchmark.parse_args(["multicrop", *sizes.split(), "--json", str(saved)]))
+    found = json.loads(saved.read_text())
+    rates = found["images_per_second"]
+    assert set(rates) == {"decoded once", "decoded for each crop"}
+    assert found["ratio"] == rates["decoded once"] / rates["decoded for each crop"]
+    assert "crops 1 × 24 + 2 × 12, " in capsys.readouterr().out
+
+
+def test_the_plain_way_decodes_an_image_for_each_crop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path, 1)
+    images, opened = find_images(tmp_path), []
+    read = ImageList.read_pixels
+
+    def remember(self: ImageList, number: int) -> torch.Tensor:
+        opened.append(number)
+        return read(self, number)
+
+    monkeypatch.setattr(ImageList, "read_pixels", remember)
+    crops = Crops((1, 2), (24, 12), (0.14, 0.05), (1.0, 0.14))
+    plain = multicrop.DecodedForEachCrop(images, crops, "pillow", "auto")
+    _, pixels = plain[Draw(0, 0, 0)]
+    assert isinstance(pixels, torch.Tensor)
+    assert len(opened) == 3
+    assert len(pixels) == crops.packed
+    small = unpack(pixels[None], crops)[1]
+    assert not torch.equal(small[0], small[1])
 
 
 def test_all_features_arrive() -> None:

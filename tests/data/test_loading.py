@@ -14,8 +14,6 @@ from torchvision import transforms
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, make_loader
 from data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     apply_seeded,
     central_crop,
     object_crop,
@@ -25,6 +23,7 @@ from data.transforms import (
     to_input,
     warped,
 )
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 CPU = torch.device("cpu")
 

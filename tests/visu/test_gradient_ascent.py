@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from checkpoints.checkpoint import save_checkpoint
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD, to_input
+from data.transforms import to_input
 from models import MODELS
 from models.convnet import ConvNet
 from system.device import Compute, select_compute
 from system.errors import InputError
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from visu import gradient_ascent
 from visu.ascent import (
     Ascent,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from system.errors import InputError
+from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from tools.caffe.layers import Convolution, Scaling, Step, compose
 
 LEAST_OFFSET = 1e-4  # of a pixel's deviation; less is rounding
