@@ -1,6 +1,6 @@
 """Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
-4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019) and of SwAV (Caron et al., 2020), by
-the names of --protocol.
+4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019) and of SwAV (Caron et al., NeurIPS
+2020), by the names of --protocol.
 
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
