@@ -8,6 +8,10 @@
 #   ./download_model.sh --assignments                 also the published clusters of the images
 #   ./download_model.sh --features                    also the published features, which
 #                                                     python -m tools.cluster_features reads
+#   ./download_model.sh --swav swav_800ep_pretrain    only this ResNet-50 of SwAV, into
+#                                                     ~/deepcluster_models
+#
+# --deepclusterv2 NAME and --selav2 NAME likewise; an unknown name prints the published ones.
 #
 # Needs bash, and curl or wget. The same command resumes an interrupted download. The SHA-256 of each
 # file is recorded in SHA256SUMS beside it, and checked each time. "Released models" in
@@ -20,11 +24,18 @@ set -euo pipefail
 
 MODELROOT=${MODELROOT:-$HOME/deepcluster_models}
 BASE=${BASE:-https://dl.fbaipublicfiles.com/deepcluster}
-ARCHS=${ARCHS-alexnet vgg16}
 # Paths below BASE. Whether the server has these names for the assignments could not be checked.
 ASSIGNMENTS=${ASSIGNMENTS:-alexnet/alexnet_cluster_assignment.pickle \
     vgg16/vgg16_cluster_assignment.pickle}
 FEATURES=${FEATURES:-alexnet/alexnet_features.pkl vgg16/vgg16_features.pkl}
+# published names; the last of SwAV's is a linear classifier
+SWAV="swav_100ep_pretrain swav_200ep_pretrain swav_400ep_pretrain swav_800ep_pretrain \
+swav_200ep_bs256_pretrain swav_400ep_bs256_pretrain swav_400ep_2x224_pretrain \
+swav_RN50w2_400ep_pretrain swav_RN50w4_400ep_pretrain swav_RN50w5_400ep_pretrain \
+swav_800ep_eval_linear"
+DEEPCLUSTERV2="deepclusterv2_400ep_pretrain deepclusterv2_400ep_2x224_pretrain \
+deepclusterv2_800ep_pretrain"
+SELAV2="selav2_400ep_pretrain selav2_400ep_2x224_pretrain"
 
 fail() {  # exit status, message
     echo "${0##*/}: error: $2" >&2
@@ -56,6 +67,7 @@ transfer() {  # address, file; resumes, and makes five attempts
 fetch() {  # a path below BASE
     local folder name recorded
     folder=$MODELROOT/$(dirname "$1") name=$(basename "$1")
+    folder=${folder%/.}
     mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] && cd "$folder" \
         || fail 2 "$folder: cannot write there; give another folder: MODELROOT=/some/folder $0"
     exec 9<.  # for the lock, which lasts until the next file or the end
@@ -85,18 +97,31 @@ file to download it again"
     echo "$folder/$name: $(($(wc -c <"$name"))) bytes, its SHA-256 is in SHA256SUMS"
 }
 
-paths=
-for arch in $ARCHS; do
-    paths+=" $arch/checkpoint.pth.tar $arch/model.caffemodel $arch/model.prototxt"
-done
-for flag; do
-    case $flag in
+add() {  # flag, published names, name
+    case " $2 " in
+    *" $3 "*) paths+=" $3.pth.tar" archs= ;;
+    *) fail 2 "$1 $3: not a published name; give one of $2" ;;
+    esac
+}
+
+paths='' archs='alexnet vgg16'
+while [ $# -gt 0 ]; do
+    case $1 in
     --assignments) paths+=" $ASSIGNMENTS" ;;
     --features) paths+=" $FEATURES" ;;
+    --swav) add "$1" "$SWAV" "${2-}"; shift ;;
+    --deepclusterv2) add "$1" "$DEEPCLUSTERV2" "${2-}"; shift ;;
+    --selav2) add "$1" "$SELAV2" "${2-}"; shift ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
-    *) fail 2 "$flag: not one of --assignments, --features, --help" ;;
+    *) fail 2 "$1: not one of --assignments, --features, --swav NAME, --deepclusterv2 NAME, \
+--selav2 NAME, --help" ;;
     esac
+    shift
+done
+networks=
+for arch in ${ARCHS-$archs}; do
+    networks+=" $arch/checkpoint.pth.tar $arch/model.caffemodel $arch/model.prototxt"
 done
 command -v curl wget >/dev/null || fail 2 "neither curl nor wget is installed; install one of them"
 case $MODELROOT in /*) ;; *) MODELROOT=$PWD/$MODELROOT ;; esac
-for path in $paths; do fetch "$path"; done
+for path in $networks $paths; do fetch "$path"; done

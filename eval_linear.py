@@ -1,5 +1,6 @@
 """Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
-4.2, Table 1) and of the model zoos (after Goyal et al., ICCV 2019), by the names of --protocol.
+4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019) and of SwAV (Caron et al., NeurIPS
+2020), by the names of --protocol.
 
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
@@ -31,6 +32,10 @@ modelzoo-inat18: as modelzoo, but the rate is divided by 10 after 24, 48 and 72 
 modelzoo-avgpool: as modelzoo, but on avgpool alone, without batch norm, with plain momentum; rate
 30, divided by 10 after 60 and 80 of 100 epochs; no weight decay. Training images are random resized
 crops of 224, flipped at random.
+
+swav: on avgpool alone, without batch norm. Rate 0.3 for batch 256, proportional to the batch; from
+epoch to epoch it falls to 0 by half a cosine, over 100 epochs. Weight decay 1e-6. Training images
+are random resized crops of 224, flipped at random. The published tables have the best epoch.
 """
 
 import argparse
@@ -238,7 +243,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_data(parser)
     flags.add_model(parser)
     flags.add_key(parser)
-    protocol_help = "the paper's protocol, or a model zoo's; the defaults shown are the paper's"
+    protocol_help = (
+        "the paper's protocol, a model zoo's or SwAV's; the defaults shown are the paper's"
+    )
     add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
     conv_help = (
         "layers to classify: conv layers from 1 on, or all, and "
@@ -253,7 +260,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
     add("--lr", type=cli.positive_number, default=paper.lr, help="learning rate at the start")
-    steps_help = "epochs after which a zoo's rate is divided by ten; left out: the protocol's"
+    steps_help = "epochs after which the rate is divided by ten; left out: the protocol's rate"
     add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
     add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
     wd_help = "weight decay, as an exponent of ten: -4 for 1e-4"
@@ -266,7 +273,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
     device.add_flags(parser)
-    parser.set_defaults(**RECIPES[parser.parse_args(argv).protocol].flags)
+    chosen = parser.parse_args(argv)
+    parser.set_defaults(**RECIPES[chosen.protocol].flags(chosen.batch_size))
     args = parser.parse_args(argv)
     if args.steps is not None:
         args.steps = tuple(sorted(args.steps))

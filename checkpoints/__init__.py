@@ -7,6 +7,7 @@ or the network. Loading never runs code from a file.
     folder.py             the checkpoints of an experiment folder: when each was saved, which are sound
     released.py           the content of a file as a checkpoint, and in words
     search.py             the network among all that a file holds
+    swav.py               files of SwAV and DeepCluster-v2: the heads beside the network
     weights.py            names of weights, translated to ours and compared with a network's
     torch_file.py         torch's files, read safely, and other files named for what they are
     zip_torch_file.py     files since torch 1.6, checked for flipped bits
@@ -22,6 +23,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `epoch` | int | the next epoch, or the current one if `step` > 0; the original's key |
 | `arch` | str | name in `models.MODELS`; the original's key |
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
+| `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for` |
 | `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
 | `optimizer` | dict | state of the body's SGD; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
@@ -39,5 +41,6 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. `assignment`,
 `previous`, `clusters` and `clustering_loss` are DeepCluster's state (`methods/deepcluster.py`).
-A released checkpoint has the original's keys only.
+A released checkpoint has the original's keys only; `heads` and `std` are added to files that hold
+the heads of SwAV or DeepCluster-v2 beside the network.
 """  # noqa: E501

@@ -19,6 +19,7 @@ from checkpoints.search import (
     nearest_prefix,
     networks_in,
 )
+from checkpoints.swav import check_not_a_classifier, heads_beside
 from checkpoints.torch_file import ZIP, Loaded
 from checkpoints.torch_pickle import Placeholder
 from checkpoints.weights import (
@@ -107,6 +108,7 @@ def _as_checkpoint(loaded: Loaded, path: str | Path, key: str | None) -> dict[st
     )
     prefixes = tuple(each.prefix for each in networks)
     rest = {n: v for n, v in state.items() if not any(p.startswith(f"{n}.") for p in prefixes)}
+    rest = {**heads_beside(network, contents), **rest}
     return {**rest, "state_dict": network.weights, "arch": network.arch, "layout": layout}
 
 
@@ -198,6 +200,7 @@ def _nearest(contents: Contents, state: dict[str, Any], alone: bool, path: str |
     if prefix is None:
         prefix = "" if alone else OUR_LEVEL
     names, wrappers = rename(contents.below(prefix), path)
+    check_not_a_classifier(names, path)
     weights = {name: contents.values[full] for name, full in names.items()}
     for name, weight in weights.items():
         if not is_dense(weight):

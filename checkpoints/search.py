@@ -135,6 +135,10 @@ def left_out(network: Network, networks: Sequence[Network], contents: Contents) 
             beside[parts[len(list(shared))]] += 1
     names = [f"{name} ({count})" if count > 1 else name for name, count in beside.items()]
     elsewhere = [each for each in networks if not each.prefix.startswith(tuple(levels))]
+    if "trunk." in network.prefix:  # VISSL has heads in a dict beside that of the trunk
+        level = f"{network.prefix.partition('trunk.')[0]}heads."
+        count = sum(full.startswith(level) for full in contents.values)
+        names += [f"heads ({count})"] if count > 0 else []
     return names + [_shown(each.prefix) for each in elsewhere]
 
 

@@ -1,6 +1,7 @@
 """A run of linear probes: its settings, its two data sets, an epoch, and how it resumes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
 from evaluation import linear as probe
-from evaluation.linear_recipes import RECIPES, Recipe
+from evaluation.linear_recipes import BATCH, RECIPES, Recipe
 from models import ConvNet
 from models.layers import Layer
 from parallel.collectives import rank, shard_of, world_size
@@ -37,7 +38,7 @@ class Settings:
     lr: float
     wd: float | None
     steps: tuple[int, ...] | None
-    batch_size: int = 256
+    batch_size: int = BATCH
     momentum: float = 0.9
     tencrops: bool = False
     seed: int = 31
@@ -48,6 +49,11 @@ class Settings:
     def recipe(self) -> Recipe:
         """The protocol's recipe."""
         return RECIPES[self.protocol]
+
+    @property
+    def cosine(self) -> bool:
+        """Whether the rate falls by half a cosine over all epochs."""
+        return self.recipe.cosine and self.steps is None
 
     def optimizer(self, heads: probe.Heads) -> torch.optim.SGD:
         """The optimiser of the classifiers."""
@@ -62,11 +68,15 @@ class Settings:
 
     def set_rate(self, optimizer: torch.optim.SGD, epoch: int, iteration: int) -> None:
         """Set the learning rate of a step, the `iteration`-th since the run began."""
-        if self.steps is None:
+        if self.cosine:
+            rate = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        elif self.steps is None:
             learning_rate_decay(optimizer, iteration, self.lr)
+            return
         else:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr / 10 ** sum(step <= epoch for step in self.steps)
+            rate = self.lr / 10 ** sum(step <= epoch for step in self.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
 
 class Sets:
@@ -136,7 +146,8 @@ def key_of(
     settings: Settings,
 ) -> dict[str, Any]:
     """The settings and digests that must be the same for a run to resume from a saved file."""
-    kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("epochs", "workers")}
+    free = {"workers"} if settings.cosine else {"workers", "epochs"}  # a cosine depends on its end
+    kept = {n: v for n, v in dataclasses.asdict(settings).items() if n not in free}
     digests = {"train": train.digest, "val": val.digest, "network": digest_of(model)}
     key = {
         **kept,

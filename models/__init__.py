@@ -7,7 +7,7 @@ system/.
     convnet.py      ConvNet, the class of all networks: Sobel, conv layers, classifier, top layer
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
-    resnet.py       ResNet-50, ResNet-18, and a ResNet-18 for small images
+    resnet.py       ResNet-50, also wider, ResNet-18, and a ResNet-18 for small images
     heads.py        the heads of SwAV and DeepCluster-v2, and the forward pass of several crops
     layers.py       the layers of a linear probe, and how they are pooled: `POOLS`
     frozen.py       freeze a network, and check that it did not change
@@ -22,7 +22,14 @@ import torch
 
 from models.alexnet import alexnet
 from models.convnet import ConvNet
-from models.resnet import resnet18, resnet18_small, resnet50
+from models.resnet import (
+    resnet18,
+    resnet18_small,
+    resnet50,
+    resnet50w2,
+    resnet50w4,
+    resnet50w5,
+)
 from models.vgg16 import vgg16
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -31,6 +38,9 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
     "alexnet": alexnet,
     "vgg16": vgg16,
     "resnet50": resnet50,
+    "resnet50w2": resnet50w2,
+    "resnet50w4": resnet50w4,
+    "resnet50w5": resnet50w5,
     "resnet18": resnet18,
     "resnet18_small": resnet18_small,
 }

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from models.convnet import ConvNet
 from system.errors import InputError
 
+SWAV_STD = (0.228, 0.224, 0.225)  # of pixels, in the training of the released files
+
 Outputs = tuple[Tensor, list[Tensor]]
 
 # Names in a state dict: the last layer of a projection head without hidden layer, without batch
@@ -101,8 +103,8 @@ def prototype_layers(feat_dim: int, counts: Sequence[int]) -> nn.Module:
 
 
 def heads_for(weights: Mapping[str, Tensor]) -> Heads:
-    """The heads with these weights, float32 on the CPU: with any hidden layer or none, with or
-    without batch norm, with any number of sets of prototypes or none.
+    """The heads with these weights, in float32 on their device: with any hidden layer or none, with
+    or without batch norm, with any number of sets of prototypes or none.
 
     Args:
         weights: by the names of a state dict of `Heads`. A single set of prototypes may be called
@@ -121,7 +123,7 @@ def heads_for(weights: Mapping[str, Tensor]) -> Heads:
     wrong = (own.keys() ^ weights.keys()) | {n for n in shared if own[n].shape != weights[n].shape}
     if wrong:
         raise InputError(f"not the heads of SwAV or DeepCluster-v2: {', '.join(sorted(wrong))}")
-    heads.to_empty(device="cpu").load_state_dict(weights)
+    heads.to_empty(device=next(iter(weights.values())).device).load_state_dict(weights)
     return heads
 
 

@@ -318,9 +318,55 @@ def test_assignments_and_features_are_downloaded(
 
 
 @pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--swav", "swav_800ep_pretrain"),
+        ("--swav", "swav_RN50w2_400ep_pretrain"),
+        ("--deepclusterv2", "deepclusterv2_400ep_2x224_pretrain"),
+        ("--selav2", "selav2_400ep_pretrain"),
+    ],
+)
+def test_a_published_name_brings_this_file_alone(
+    root: Path, server: Server, download: Callable, flag: str, name: str
+) -> None:
+    server.files[f"{name}.pth.tar"] = b"content"
+    status, out, _ = download(flag, name)
+    assert (status, out.split(":")[0]) == (0, f"{root / name}.pth.tar")
+    assert everything_below(root) == {f"{name}.pth.tar", "SHA256SUMS"}
+
+
+def test_several_names_and_the_networks_of_archs(
+    root: Path, server: Server, download: Callable
+) -> None:
+    names = ["swav_100ep_pretrain", "swav_200ep_pretrain"]
+    server.files |= {f"{name}.pth.tar": b"content" for name in names}
+    assert download("--swav", names[0], "--swav", names[1], ARCHS="alexnet")[0] == 0
+    assert {path for path in everything_below(root) if "SHA" not in path} == {
+        *(f"{name}.pth.tar" for name in names), *(f"alexnet/{name}" for name in NAMES),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("flags", "variables", "message"),
     [
-        (["--all"], {}, "--all: not one of --assignments, --features, --help"),
+        (
+            ["--all"],
+            {},
+            "--all: not one of --assignments, --features, --swav NAME, --deepclusterv2 NAME, "
+            "--selav2 NAME, --help",
+        ),
+        (
+            ["--selav2", "800ep"],
+            {},
+            "--selav2 800ep: not a published name; give one of selav2_400ep_pretrain "
+            "selav2_400ep_2x224_pretrain",
+        ),
+        (
+            ["--deepclusterv2"],
+            {},
+            "--deepclusterv2 : not a published name; give one of deepclusterv2_400ep_pretrain "
+            "deepclusterv2_400ep_2x224_pretrain deepclusterv2_800ep_pretrain",
+        ),
         ([], {"PATH": "nowhere"}, "neither curl nor wget is installed; install one of them"),
     ],
 )

@@ -248,6 +248,16 @@ def test_fewer_epochs_than_done_give_the_first_results(probe_it: Probe) -> None:
     assert first["last"] == whole[0]
 
 
+def test_a_cosine_cannot_be_made_longer(
+    probe_it: Probe, data: Path, network: Path, error_line: ErrorLine
+) -> None:
+    probe_it("--protocol", "swav", "--epochs", "1")
+    command = ["--data", str(data), "--model", str(network), *FLAGS.split(), "--protocol", "swav"]
+    command += ["--exp", str(network.parent / "linear"), "--epochs", "2"]
+    error = error_line(eval_linear, *command)
+    assert "was made with other settings (epochs 1 → 2); give another --exp" in error
+
+
 def test_the_results_folder_is_named_by_epoch_and_protocol(
     data: Path, network: Path, tmp_path: Path
 ) -> None:

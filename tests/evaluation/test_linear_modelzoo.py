@@ -146,6 +146,31 @@ def test_the_rate_is_divided_by_ten_at_the_steps(
         assert optimizer.param_groups[0]["lr"] == pytest.approx(rate), epoch
 
 
+def test_swavs_rate_is_proportional_to_the_batch_and_falls_by_a_cosine(
+    heads: probe.Heads,
+) -> None:
+    chosen = settings("swav", "--batch_size", "64")
+    assert (chosen.epochs, chosen.lr) == (100, pytest.approx(0.075))
+    assert settings("swav").lr == pytest.approx(0.3)
+    assert settings("swav", "--batch_size", "64", "--lr", "0.3").lr == 0.3
+    torchs = torch.optim.SGD(heads.parameters(), 0.075)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(torchs, T_max=100)
+    optimizer = chosen.optimizer(heads)
+    for epoch in range(100):
+        chosen.set_rate(optimizer, epoch, iteration=1000 * epoch)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule.get_last_lr()[0])
+        torchs.step()
+        schedule.step()
+
+
+def test_steps_replace_swavs_cosine(heads: probe.Heads) -> None:
+    chosen = settings("swav", "--steps", "60", "80")
+    optimizer = chosen.optimizer(heads)
+    for epoch, rate in {0: 0.3, 59: 0.3, 60: 0.03, 80: 0.003}.items():
+        chosen.set_rate(optimizer, epoch, iteration=epoch)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_the_optimisers_of_the_protocols(heads: probe.Heads) -> None:
     def group(*flags: str) -> tuple[float, bool]:
         (found,) = settings(*flags).optimizer(heads).param_groups
@@ -155,6 +180,7 @@ def test_the_optimisers_of_the_protocols(heads: probe.Heads) -> None:
     for protocol in ("modelzoo", "modelzoo-places205", "modelzoo-inat18"):
         assert group(protocol) == (1e-4, True)
     assert group("modelzoo-avgpool") == (0, False)
+    assert group("swav") == (pytest.approx(1e-6), False)
     assert group("modelzoo", "--momentum", "0") == (1e-4, False), (
         "torch demands a momentum for Nesterov's"
     )

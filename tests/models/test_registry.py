@@ -12,8 +12,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from models import MODELS, ConvNet, accepts_size, untrained
 from models.convnet import sobel_filters
+from models.resnet import wide_resnet50
 
-CONV_LAYERS = {"alexnet": 5, "vgg16": 13, "resnet50": 5, "resnet18": 5, "resnet18_small": 5}
+CONV_LAYERS = {"alexnet": 5, "vgg16": 13} | {arch: 5 for arch in MODELS if "resnet" in arch}
 DIMENSIONS = {
     "alexnet": 4096,
     "vgg16": 4096,
@@ -21,10 +22,11 @@ DIMENSIONS = {
     "resnet18": 512,
     "resnet18_small": 512,
 }
-SMALLEST = {"alexnet": 63, "vgg16": 32, "resnet50": 33, "resnet18": 33, "resnet18_small": 9}
+SMALLEST = {"alexnet": 63, "vgg16": 32, "resnet18_small": 9}
+LARGE = {"resnet50w2", "resnet50w4", "resnet50w5"}  # slow to make; tested by their shapes
 
 
-@pytest.fixture(params=list(MODELS))
+@pytest.fixture(params=[arch for arch in MODELS if arch not in LARGE])
 def model(request: pytest.FixtureRequest) -> ConvNet:
     return untrained(request.param, sobel=True, out=10, seed=0).eval()
 
@@ -67,6 +69,35 @@ def test_a_resnet_computes_the_same_as_torchvisions(arch: str, blocks: list[int]
     torch.testing.assert_close(ours.embedding(x), reference.pop("flatten"))
     for layer, maps in ours.each_conv_features(x, range(1, 6)):
         torch.testing.assert_close(maps, reference[list(stages)[layer - 1]])
+
+
+@pytest.mark.parametrize(
+    ("arch", "stem", "dim", "millions"),
+    [
+        ("resnet50", 64, 2048, 23.508),
+        ("resnet50w2", 128, 4096, 93.907),
+        ("resnet50w4", 256, 8192, 375.378),
+        ("resnet50w5", 320, 10240, 586.450),
+    ],
+)
+def test_a_wide_resnet_has_the_published_number_of_parameters(
+    arch: str, stem: int, dim: int, millions: float
+) -> None:
+    with torch.device("meta"):
+        model = MODELS[arch](sobel=False)
+        assert model.embedding(torch.empty(2, 3, 96, 96)).shape == (2, dim)
+    assert model.embedding_dim == dim
+    assert model.get_parameter("features.conv1.weight").shape == (stem, 3, 7, 7)
+    assert sum(p.numel() for p in model.body()) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+@torch.inference_mode()
+def test_a_wide_resnet_of_width_one_is_resnet50() -> None:
+    wide = wide_resnet50("width one", 1, sobel=False, out=7).eval()
+    plain = untrained("resnet50", sobel=False, out=7, seed=0).eval()
+    wide.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(wide(x), plain(x))
 
 
 @torch.inference_mode()
@@ -179,5 +210,5 @@ def test_the_pool_is_the_identity_at_224_pixels(size: int) -> None:
 @pytest.mark.parametrize("arch", list(MODELS))
 def test_the_smallest_size(arch: str) -> None:
     """By hand for AlexNet: conv1 and the three pools map 63 → 15 → 7 → 3 → 1, and 62 to 0."""
-    assert accepts_size(arch, SMALLEST[arch])
-    assert not accepts_size(arch, SMALLEST[arch] - 1)
+    assert accepts_size(arch, SMALLEST.get(arch, 33))
+    assert not accepts_size(arch, SMALLEST.get(arch, 33) - 1)
