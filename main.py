@@ -20,8 +20,7 @@ from data.images import ImageList, find_images
 from data.levels import warn_of_lost_levels
 from data.loading import add_decode_flag, add_max_pixels_flag
 from data.reading import Reading, add_reading_flags, range_of
-from evaluation.knn import classify_each_other
-from features.forward import Features
+from evaluation.knn import make_probe
 from methods.deepcluster import DeepCluster
 from methods.deepclusterv2 import DeepClusterV2
 from methods.method import Method
@@ -36,7 +35,7 @@ from system.files import remove_leftovers_of
 from training import initial, resume
 from training.experiment import Experiment
 from training.resume import AUTO, check_same_place, is_finished, read_resume, settings_of
-from training.run import Probe, Run
+from training.run import Run
 from training.summary import summarise
 from visu.report_page import write_report
 
@@ -96,7 +95,7 @@ def start(
     stopping: Stopping,
 ) -> None:
     """Train to the end and print a summary, or until a signal comes."""
-    probed = probe(args, images, compute)
+    probed = make_probe(images.labels, args.seed, compute.device) if args.probe else None
     try:
         with contextlib.ExitStack() as stack:
             with together():
@@ -115,19 +114,6 @@ def start(
     except Stopped as stopped:
         if isinstance(run.folder, Experiment):
             sys.stdout.write(f"stopped by {stopped}; to resume: {run.folder.how_to_resume()}\n")
-
-
-def probe(args: argparse.Namespace, images: ImageList, compute: Compute) -> Probe | None:
-    """The function that `--probe` calls with features: accuracy of the nearest neighbours. None
-    without the flag, or without labels."""
-    if not args.probe or images.labels is None:
-        return None
-    labels = images.labels
-
-    def classify(features: Features) -> dict[str, float]:
-        return classify_each_other(features, labels, args.seed, compute.device)
-
-    return classify
 
 
 def say_finished(args: argparse.Namespace) -> None:

@@ -161,7 +161,7 @@ class Training(Stage):
 
     def work(self, loader: Any) -> None:
         self.training.state.step = 0
-        self.training.augmented = loader
+        self.training.loaders.augmented = loader
         for batch in self.training.batches(np.arange(len(self.images))):
             self.training.update(self.method.losses(self.training.forward, batch))
 

@@ -7,7 +7,7 @@ cosine similarity, each votes for its label with the weight exp(similarity / 0.0
 with the most votes wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,16 @@ BLOCK = 4096  # rows compared at a time
 QUERIES = 1024  # queries whose votes are counted at a time
 MOST_QUERIES = 10_000  # of `classify_each_other`
 CPU = torch.device("cpu")
+
+
+def make_probe(
+    labels: np.ndarray | None, seed: int, device: torch.device
+) -> Callable[[Features], dict[str, float]] | None:
+    """`classify_each_other` with these labels, seed and device; None without labels."""
+    if labels is None:
+        return None
+    known = labels
+    return lambda features: classify_each_other(features, known, seed, device)
 
 
 def classify_each_other(

@@ -32,7 +32,7 @@ from data.loading import Batch
 from data.transforms import TRAINING_VIEWS, to_input
 from methods.fitted import fit_clusters
 from methods.health import check_loss
-from methods.method import Running
+from methods.method import Running, Schedule
 from models import untrained
 from models.convnet import initialise
 from system import cli
@@ -63,7 +63,7 @@ class DeepCluster:
         Others: see `methods.method.Method`.
     """
 
-    schedule = None
+    schedule: Schedule | None = None
     order_settings: ClassVar[tuple[str, ...]] = ("nmb_cluster", "reassign", "sampler")
     form: ClassVar[dict[str, Any]] = {
         "assignment": torch.Tensor,

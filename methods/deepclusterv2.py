@@ -27,7 +27,7 @@ from system.errors import InputError
 from system.seeding import derive_seed
 
 HEADS = 3
-MEMORIES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
+MEMORIES = ("float32", "float16")
 
 
 class DeepClusterV2(MultiCropMethod):
@@ -57,7 +57,7 @@ class DeepClusterV2(MultiCropMethod):
         empty_help = "an empty cluster keeps its centroid, or takes half of the largest cluster"
         add("--empty", choices=["keep", "split"], default="keep", help=empty_help)
         memory_help = "type of the embeddings in the memory; float16 takes half the room"
-        add("--memory", choices=list(MEMORIES), default="float32", help=memory_help)
+        add("--memory", choices=MEMORIES, default="float32", help=memory_help)
 
     @staticmethod
     def fit_settings(args: argparse.Namespace, images: int) -> list[str]:
@@ -153,7 +153,7 @@ class DeepClusterV2(MultiCropMethod):
 
     def _new_memory(self, images: int) -> Memory:
         args = self.args
-        return Memory(images, len(self.assign), args.feat_dim, MEMORIES[args.memory])
+        return Memory(images, len(self.assign), args.feat_dim, np.dtype(args.memory))
 
     def _use_targets(self) -> None:
         self._on_device = self._targets.to(self.compute.device)

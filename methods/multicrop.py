@@ -25,7 +25,7 @@ from methods.fitted import fit_clusters
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from models import accepts_size, untrained
-from models.heads import Heads, MultiCropNet
+from models.heads import SWAV_STD, Heads, MultiCropNet
 from parallel.collectives import world_size
 from system import cli
 from system.device import Compute
@@ -66,7 +66,7 @@ class MultiCropMethod(ABC):
         self.args, self.compute, self.crops = args, compute, crops_of(args)
         self.assign: list[int] = args.crops_for_assign
         self.network = untrained(args.arch, args.sobel, 2, args.seed)
-        self.network.top_layer = None
+        self.network.top_layer, self.network.std = None, SWAV_STD
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(args.seed, "heads"))
             dim = self.network.embedding_dim
@@ -196,7 +196,8 @@ class MultiCropMethod(ABC):
     def inputs(self, batch: Batch) -> list[Tensor]:
         """The crops of a batch as network input, by resolution."""
         pixels = batch.pixels.to(self.compute.device, non_blocking=True)
-        return [to_input(part, self.compute.device) for part in unpack(pixels, self.crops)]
+        device, std = self.compute.device, self.network.std
+        return [to_input(part, device, std) for part in unpack(pixels, self.crops)]
 
     def assigned_rows(self) -> Tensor:
         """The last batch's embeddings of the crops that are clustered, `(B, assign, d)`."""
@@ -265,5 +266,5 @@ class MultiCropMethod(ABC):
             and labels.ndim == previous.ndim == 1
             and labels.min(initial=0) >= -1
             and (not clusters or clusters.is_sound())
-            and torch.tensor(state["window"]).isfinite().all()
+            and bool(torch.tensor(state["window"]).isfinite().all())
         )

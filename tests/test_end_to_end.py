@@ -438,7 +438,7 @@ def test_a_batch_without_readable_images_is_skipped(
     run = Run(args, images, method, compute, Stopping())
     empty = Batch(torch.empty(0, 3, 0, 0), torch.empty(0).long(), {})
     loader: Any = [empty]
-    run.augmented = loader
+    run.loaders.augmented = loader
     assert list(run.batches(np.arange(8))) == []
     assert (run.step, run.state.convnet_loss.count) == (1, 0)
 

@@ -14,23 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from checkpoints.checkpoint import network_entries
 from checkpoints.folder import NEWEST
 from cluster.quality import group_by_cluster
-from data.batch import blank_batch
 from data.images import ImageList
-from data.loading import Batch, EpochBatches, ImageDataset, load_in_order, make_loader
-from data.transforms import apply_seeded, central_crop
+from data.loading import Batch
 from methods.method import FrozenPass, Method
 from parallel.collectives import (
     broadcast_buffers,
-    data_parallel,
     rank,
     shard_of,
     together,
-    weighted,
     world_size,
 )
 from parallel.signals import Stopping
@@ -42,12 +37,11 @@ from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
-from training.initial import hold_stages
+from training.loaders import Loaders
 from training.logs import UNHEALTHY
-from training.optimizers import sgd
 from training.resume import set_up
-from training.schedules import warmup_cosine
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
+from training.updates import Updates
 
 log = logging.getLogger("deepcluster")
 
@@ -88,7 +82,10 @@ class Run:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.result = ""  # the finished network's clusters in words
         self.shard = shard_of(len(images))
-        self.central, self.augmented, self._draws = self._make_loaders()
+        view, follow = method.view(args.size), stopping.while_waiting()
+        to_train = stopping.while_waiting_to_train(self._save_in_epoch)
+        device = compute.device
+        self.loaders = Loaders(args, images, view, device, self.shard, follow, to_train)
         self.folder = open_experiment(args, images, checkpoint)
 
     def __enter__(self) -> "Run":
@@ -134,18 +131,20 @@ class Run:
         unreadable = self.folder.unreadable
         unreadable.begin_pass()
         with self.stage("features", len(self.shard), self._unit) as advance:
-            yield FrozenPass(self.central, self.shard, unreadable.report, self._stop, advance)
+            yield FrozenPass(
+                self.loaders.central, self.shard, unreadable.report, self._stop, advance
+            )
             unreadable.gather()
 
     @contextlib.contextmanager
     def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
-        self._draws.start_epoch(self.epoch, order)
+        self.loaders.start(self.epoch, order)
         with self.stage("features", -(-len(order) // world_size()), self._unit) as advance:
             yield self._pass_over(advance)
             self.folder.unreadable.gather()
 
     def _pass_over(self, advance: Callable[[int], None]) -> Iterator[Batch]:
-        for number, batch in enumerate(self.augmented):
+        for number, batch in enumerate(self.loaders.augmented):
             self.folder.unreadable.report(batch.unreadable)
             draw = number * world_size() + rank()
             torch.manual_seed(derive_seed(self.args.seed, "dropout of a pass", self.epoch, draw))
@@ -171,13 +170,12 @@ class Run:
             Stopped: a signal came, and a checkpoint was saved.
             Fault: a worker was killed, or a signal came while one of several processes waited.
         """
-        self._begin_epoch()
-        self._draws.start_epoch(self.epoch, order, first_batch=self.step)
-        self._per_epoch = -(-len(order) // self.args.batch)
+        self._begin_epoch(-(-len(order) // self.args.batch))
+        self.loaders.start(self.epoch, order, self.step)
         done = self.step * self.args.batch  # the last batch may be smaller
         self._drawn = max(len(order) - done, 0)
         with self._timed("training", -(-self._drawn // world_size()), self._unit) as advance:
-            for batch in self.augmented:
+            for batch in self.loaders.augmented:
                 self.folder.unreadable.report(batch.unreadable)
                 if (ready := self._prepare(batch)) is not None:
                     yield ready
@@ -190,17 +188,10 @@ class Run:
 
     def update(self, losses: Tensor) -> None:
         """Backward and SGD on the losses `(B,)` of the last batch."""
-        optimizers, scaler = (self.optimizer, *self._head_optimizers), self.state.scaler
         size = len(self._index)  # 0 for a placeholder
-        self._set_learning_rate()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        scaler.scale(weighted(losses.mean(), size)).backward()
+        self._updates.backward(losses, size)
         self._pending.add(losses[:size])
-        self.method.before_update()
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-        scaler.update()
+        self._updates.step()
 
     def finish_epoch(self) -> None:
         """Metrics, assignments, checkpoint."""
@@ -243,53 +234,28 @@ class Run:
             "settings": plain_settings(vars(self.args)),
         }
 
-    def _make_loaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch], EpochBatches]:
-        args, device = self.args, self.compute.device
-        central = ImageDataset(self.images, central_crop(args.size), args.seed, args.decode)
-        augmented = ImageDataset(self.images, self.method.view(args.size), args.seed, args.decode)
-        draws = EpochBatches(args.batch, rank(), world_size())
-        follow = self.stopping.while_waiting()
-        in_order = load_in_order(central, args.batch, args.workers, device, self.shard, 0, follow)
-        follow = self.stopping.while_waiting_to_train(self._save_in_epoch)
-        to_train = make_loader(augmented, draws, args.workers, device, follow)
-        example = torch.zeros(3, args.size, args.size, dtype=torch.uint8)
-        self._blank = blank_batch(apply_seeded(augmented.transform, example, args.seed))
-        return in_order, to_train, draws
-
-    def _begin_epoch(self) -> None:
+    def _begin_epoch(self, batches: int) -> None:
         method = self.method
         if self.step == 0:
             self.state.convnet_loss.reset()
             warn(health.check_assignment(method.assignment, method.k))
-        self._head_optimizers = [sgd([group]) for group in method.groups() if group.get("reset")]
-        hold_stages(self.args, self.epoch, method.network, self.optimizer)
-        self.forward = data_parallel(method.trained, self.compute.device)
-        if world_size() > 2 and self.compute.device.type == "cpu":
-            # After its first step DDP changes the order in which it sums gradients, which changes
-            # the rounding. This extra pass makes all steps of an epoch alike.
-            method.trained.eval()
-            method.losses(self.forward, self._blank).sum().backward()
-        method.trained.train()
+        self._updates = Updates(
+            self.args, method, self.compute, self.state, self.optimizer, batches, self.loaders.blank
+        )
+        self.forward = self._updates.forward
         self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
 
     def _prepare(self, batch: Batch) -> Batch | None:
         """The batch for the method; None if there is nothing to do."""
         self._index = batch.index
         size = len(batch.index)
-        self.method.trained.train(size > 0)  # batch norm skips a blank image
+        self._updates.prepare(size)
         # dropout is a function of (seed, epoch, step, rank)
         draw = self.step * world_size() + rank()
         torch.manual_seed(derive_seed(self.args.seed, "dropout", self.epoch, draw))
         if size == 0:  # the other processes wait for this one's gradients
-            return self._blank if world_size() > 1 else None
+            return self.loaders.blank if world_size() > 1 else None
         return batch
-
-    def _set_learning_rate(self) -> None:
-        if self.method.schedule is not None:
-            iteration = self.epoch * self._per_epoch + self.step
-            rate = warmup_cosine(iteration, self._per_epoch, self.epochs, *self.method.schedule)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
 
     def _finish_step(self) -> None:
         self.state.step += 1

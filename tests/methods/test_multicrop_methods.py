@@ -111,8 +111,8 @@ def test_two_processes_train_as_one(
         for name, weight in one[part].items():
             torch.testing.assert_close(two[part][name], weight, rtol=1e-3, atol=1e-5)
     assert torch.equal(one["assignment"], two["assignment"])
-    losses = [[line["convnet_loss"] for line in load_metrics(exp)] for exp in exps]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    one_loss, two_loss = ([line["convnet_loss"] for line in load_metrics(exp)] for exp in exps)
+    np.testing.assert_allclose(two_loss, one_loss, rtol=1e-4)
 
 
 def test_flags_that_do_not_fit(flags: list[str], tree: Path, error_line: ErrorLine) -> None:
