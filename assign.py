@@ -16,6 +16,7 @@ import numpy as np
 
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
+from checkpoints.prototypes import Prototypes, prototypes_of
 from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
@@ -60,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
             write_all(args, Assignment(images.names, nearest, distances), clusters, inputs, images)
 
 
-def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
+def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | Prototypes | None:
     """The clusters to assign to; None for `--recluster`, which finds them later.
 
     Raises:
@@ -74,6 +75,10 @@ def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | None:
         return None
     if args.dim_pca is not None:
         raise InputError(f"--dim_pca {args.dim_pca}: only --recluster whitens anew; add it")
+    if args.prototypes:
+        if args.save_clusters is not None:
+            raise InputError(f"--save-clusters {args.save_clusters}: keeps no --prototypes")
+        return prototypes_of(inputs.checkpoint, args.model, inputs.model)
     dim = inputs.model.embedding_dim
     if args.clusters is not None:
         return load_clusters(args.clusters, dim, digest_of(inputs.model), inputs.size)
@@ -140,7 +145,7 @@ def check_all_outputs(args: argparse.Namespace) -> None:
 def write_all(
     args: argparse.Namespace,
     assignment: Assignment,
-    clusters: Clusters,
+    clusters: Clusters | Prototypes,
     inputs: Applied,
     assigned: ImageList,
 ) -> None:
@@ -170,7 +175,7 @@ def write_all(
         written.append(args.contact_sheet)
     if not written:
         print_csv(assignment)
-    if args.save_clusters is not None:
+    if isinstance(clusters, Clusters) and args.save_clusters is not None:
         save_clusters(args.save_clusters, clusters, digest_of(inputs.model), inputs.size)
         written.append(args.save_clusters)
     for path in written:
@@ -208,6 +213,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source("--clusters", metavar="FILE.pth", type=Path, help=clusters_help)
     recluster_help = "find K clusters among these images, with k-means"
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
+    prototypes_help = "use the network's own prototypes (SwAV, DeepCluster-v2), not the k-means of "
+    source("--prototypes", action="store_true", help=prototypes_help + "its features")
     dim_help = "dimensions that --recluster whitens features to; auto: as many as suit the number "
     components.add_flag(parser, None, dim_help + "of images; 0: no whitening; left out: auto")
     flags.add_seed(parser, "of --recluster's first centroids")

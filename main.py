@@ -173,6 +173,7 @@ def make_parser(method: str) -> cli.Parser:
         description="Train a convnet on unlabelled images by clustering its own features.",
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
         details="docs/training.md",
+        owner_of=owner_of,
     )
     add = parser.add_argument
     data_help = "images: a folder, nested or flat, or a list (a path on each line)"
@@ -195,8 +196,9 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = "every so many epochs, if there are labels, classify images by nearest neighbours "
-    probe_help += "of the features, which are not whitened for it"
+    probe_help = (
+        "every so many epochs, classify labelled images by the neighbours of their features"
+    )
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)
@@ -208,38 +210,42 @@ def make_parser(method: str) -> cli.Parser:
     return parser
 
 
+def owner_of(flag: str) -> str | None:
+    """The methods that have a flag."""
+    methods = [name for name in METHODS if flag in make_parser(name).flags()]
+    return f"--method {' or '.join(methods)}" if methods else None
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the flags. A resumed run takes those that aren't given from its checkpoint."""
-    method = named_method(argv)
-    parser = make_parser(method or DEFAULT_METHOD)
-    args = parser.parse_args(argv)
-    path = args.resume
-    if path == AUTO:
-        if args.exp is None:
-            parser.error("argument --resume auto: give --exp, the folder to resume in")
-        path = last_sound(args.exp) or AUTO
+    early = parse_early(argv)
+    if (path := early.resume) == AUTO:
+        path = (early.exp and last_sound(early.exp)) or AUTO
     elif path is not None:
         path = instead_of_damaged(path)
-    if path not in (None, AUTO):
-        settings = settings_of(path)
-        saved = settings.get("method")
-        if method is None and isinstance(saved, str) and saved in METHODS:
-            parser = make_parser(saved)
+    settings = {} if path in (None, AUTO) else settings_of(path)
+    method = early.method or settings.get("method")
+    parser = make_parser(method if method in list(METHODS) else DEFAULT_METHOD)
+    if settings:
         parser.set_defaults(**parser.checked(settings, f"--resume {path}"))
-        args = parser.parse_args(argv)
-    elif args.init is not None:
-        parser.set_defaults(**initial.network_flags(args.init, args.network_key))
-        args = parser.parse_args(argv)
+    elif path in (None, AUTO) and early.init is not None:
+        parser.set_defaults(**initial.network_flags(early.init, early.network_key))
+    args = parser.parse_args(argv)
+    if args.resume == AUTO and args.exp is None:
+        parser.error("argument --resume auto: give --exp, the folder to resume in")
     args.resume = path
     return args
 
 
-def named_method(argv: Sequence[str] | None) -> str | None:
-    """The method that `--method` names, if it exists: each method has its own flags."""
-    parser = argparse.ArgumentParser(add_help=False)
+def parse_early(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags that the others depend on: each method has its own, and a resumed run's defaults
+    are those of its checkpoint."""
+    parser = cli.Parser(add_help=False)
     parser.add_argument("--method")
-    name = parser.parse_known_args(argv)[0].method
-    return name if name in METHODS else None
+    flags.add_exp(parser, "")
+    resume.add_flags(parser)
+    initial.add_flags(parser)
+    return parser.parse_known_args(argv)[0]
 
 
 if __name__ == "__main__":

@@ -41,11 +41,18 @@ class Parser(argparse.ArgumentParser):
     Args:
         example: a command with these flags, at the end of the help.
         details: the script's page in docs/, below the example.
+        owner_of: returns to what a flag belongs that is not one of these, if that is known.
     """
 
     def __init__(
-        self, *, example: str | None = None, details: str | None = None, **kwargs: Any
+        self,
+        *,
+        example: str | None = None,
+        details: str | None = None,
+        owner_of: Callable[[str], str | None] = lambda flag: None,
+        **kwargs: Any,
     ) -> None:
+        self.owner_of = owner_of
         kwargs.setdefault("formatter_class", _Help)
         kwargs.setdefault("prog", _command())
         ending = {"Example": example, "Details": details}
@@ -53,9 +60,21 @@ class Parser(argparse.ArgumentParser):
             kwargs["epilog"] = "\n".join(lines)
         super().__init__(**kwargs)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        for word in unknown:
+            flag = word.partition("=")[0]
+            if word.startswith("--") and (owner := self.owner_of(flag)):
+                self.error(f"argument {flag}: belongs to {owner}")
+        return found, unknown
+
     def print_help(self, file: Any = None) -> None:
         if _is_first():
             super().print_help(file)
+
+    def flags(self) -> set[str]:
+        """The names of all flags, such as `--seed`."""
+        return set(self._option_string_actions)
 
     def checked(self, saved: Mapping[Any, Any], source: str) -> dict[str, Any]:
         """Convert saved settings for `set_defaults`; those that aren't flags here are left out.
