@@ -75,7 +75,9 @@ class MultiCropMethod(ABC):
         self.net: nn.Module = MultiCropNet(self.network, self.heads)
         if args.sync_bn == "pytorch" and compute.device.type == "cuda" and world_size() > 1:
             self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
-        self.schedule = Schedule(args.lr, args.final_lr, args.warmup_epochs, args.start_warmup)
+        self.schedule: Schedule | None = Schedule(
+            args.lr, args.final_lr, args.warmup_epochs, args.start_warmup
+        )
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self._window: deque[Tensor] = deque(maxlen=WINDOW)
