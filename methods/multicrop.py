@@ -187,8 +187,10 @@ class MultiCropMethod(ABC):
         rows = [part.unflatten(0, (count, -1))[:, real] for part in (embedding, *scores)]
         self._embedding = rows[0].detach()  # (crops, B, d)
         found = self.losses_of(rows[1:], batch.index[real])
-        anchor = embedding.sum() * 0 + sum(part.sum() for part in scores) * 0
-        return found + anchor if real.all() else anchor[None]
+        if real.all():
+            return found
+        # a blank image has no loss, but other processes wait for its gradients, which are 0
+        return 0 * torch.stack([part.sum() for part in (embedding, *scores)]).sum(0, keepdim=True)
 
     @abstractmethod
     def losses_of(self, scores: list[Tensor], index: Tensor) -> Tensor:
