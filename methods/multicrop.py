@@ -182,12 +182,12 @@ class MultiCropMethod(ABC):
     def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
         with self.compute.autocast():
             embedding, scores = forward(self.inputs(batch))
-        real = batch.index >= 0
+        index = batch.index[batch.index >= 0]
         count = sum(self.crops.counts)
-        rows = [part.unflatten(0, (count, -1))[:, real] for part in (embedding, *scores)]
+        rows = [part.unflatten(0, (count, -1))[:, : len(index)] for part in (embedding, *scores)]
         self._embedding = rows[0].detach()  # (crops, B, d)
-        found = self.losses_of(rows[1:], batch.index[real])
-        if real.all():
+        found = self.losses_of(rows[1:], index)
+        if len(index) > 0:
             return found
         # a blank image has no loss, but other processes wait for its gradients, which are 0
         return 0 * torch.stack([part.sum() for part in (embedding, *scores)]).sum(0, keepdim=True)
