@@ -74,7 +74,6 @@ def main(args: argparse.Namespace) -> None:
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data, Reading(args.exif, range_of(args.range)))
             warn_of_lost_levels(images)
-            fit_settings(args, images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
             check_settings(args, images, compute)
@@ -139,19 +138,16 @@ def make_report(folder: Path) -> Path | None:
         return None
 
 
-def fit_settings(args: argparse.Namespace, images: ImageList) -> None:
-    """Choose settings that were not given, from the number of images, and say why."""
-    chosen = METHODS[args.method].fit_settings(args, len(images))
-    if rank() == 0:
-        sys.stderr.writelines(f"note: {line}\n" for line in chosen)
-
-
 def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute) -> None:
-    """Check the flags against each other and against the number of images.
+    """Choose the settings that were not given, say why, and check all of them against each other
+    and against the number of images.
 
     Raises:
         InputError: naming the flag, its value and what would be right.
     """
+    chosen = METHODS[args.method].fit_settings(args, len(images))
+    if rank() == 0:
+        sys.stderr.writelines(f"note: {line}\n" for line in chosen)
     if args.batch < 2 * world_size():
         raise InputError(
             f"--batch {args.batch}: too small for {world_size()} processes; give "

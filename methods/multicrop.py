@@ -75,7 +75,9 @@ class MultiCropMethod(ABC):
         self.net: nn.Module = MultiCropNet(self.network, self.heads)
         if args.sync_bn == "pytorch" and compute.device.type == "cuda" and world_size() > 1:
             self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
-        self.schedule = Schedule(args.lr, args.final_lr, args.warmup_epochs, args.start_warmup)
+        self.schedule: Schedule | None = Schedule(
+            args.lr, args.final_lr, args.warmup_epochs, args.start_warmup
+        )
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self._window: deque[Tensor] = deque(maxlen=WINDOW)
@@ -180,13 +182,15 @@ class MultiCropMethod(ABC):
     def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
         with self.compute.autocast():
             embedding, scores = forward(self.inputs(batch))
-        real = batch.index >= 0
+        index = batch.index[batch.index >= 0]
         count = sum(self.crops.counts)
-        rows = [part.unflatten(0, (count, -1))[:, real] for part in (embedding, *scores)]
+        rows = [part.unflatten(0, (count, -1))[:, : len(index)] for part in (embedding, *scores)]
         self._embedding = rows[0].detach()  # (crops, B, d)
-        found = self.losses_of(rows[1:], batch.index[real])
-        anchor = embedding.sum() * 0 + sum(part.sum() for part in scores) * 0
-        return found + anchor if real.all() else anchor[None]
+        found = self.losses_of(rows[1:], index)
+        if len(index) > 0:
+            return found
+        # a blank image has no loss, but other processes wait for its gradients, which are 0
+        return 0 * torch.stack([part.sum() for part in (embedding, *scores)]).sum(0, keepdim=True)
 
     @abstractmethod
     def losses_of(self, scores: list[Tensor], index: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from parallel.collectives import (
     broadcast_buffers,
     rank,
     shard_of,
-    together,
     world_size,
 )
 from parallel.signals import Stopping
@@ -139,7 +138,7 @@ class Run:
     @contextlib.contextmanager
     def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
         self.loaders.start(self.epoch, order)
-        with self.stage("features", -(-len(order) // world_size()), self._unit) as advance:
+        with self._timed("features", -(-len(order) // world_size()), self._unit) as advance:
             yield self._pass_over(advance)
             self.folder.unreadable.gather()
 
@@ -149,8 +148,9 @@ class Run:
             draw = number * world_size() + rank()
             torch.manual_seed(derive_seed(self.args.seed, "dropout of a pass", self.epoch, draw))
             yield batch
-            with together():  # `advance` raises Stopped
-                advance(len(batch.index) + len(batch.unreadable))
+            advance(len(batch.index) + len(batch.unreadable))
+            if self.stopping.agreed():  # all processes stop at the same batch
+                self.stopping.check()
 
     def inspect(self, features: Any) -> None:
         warn(health.check_features(features.rows))
