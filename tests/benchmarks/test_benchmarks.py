@@ -73,7 +73,7 @@ def test_training_has_its_limit_and_the_naive_way(
 ) -> None:
     monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
     monkeypatch.setitem(timing.PRODUCTS, "cpu", (64, 1))
-    flags = "training --images 4 --batch 2 --workers 0 --rounds 1 --device cpu --precision fp32"
+    flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
     results = training.run(benchmark.parse_args([*flags.split(), "--project"]))
     out = capsys.readouterr().out
     for stage, rates in results["images_per_second"].items():
@@ -139,7 +139,7 @@ def test_nan_becomes_null_in_json() -> None:
 
 
 def test_probes_of_each_layer_and_of_all(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "probe --images 8 --batch 4 --classes 3 --workers 0 --rounds 1 --device cpu"
+    flags = "probe --images 20 --batch 10 --classes 3 --workers 0 --rounds 1 --device cpu"
     results = probe.run(benchmark.parse_args(flags.split()))
     assert list(results["seconds"]) == ["conv1", "conv2", "conv3", "conv4", "conv5", "all"]
     assert all(seconds > 0 for seconds in results["seconds"].values())
