@@ -85,8 +85,8 @@ def evaluate(
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
         rows, labels, bad = embed(train, "train")
-        *found, bad_queries = embed(val, "val")
-    queries, truth = map(gather_rows, found)
+        queries, truth, bad_queries = embed(val, "val")
+    queries, truth = gather_rows(queries), gather_rows(truth)
     for split, readable, use, unreadable in (
         (train, len(gather_rows(labels)), "compare with", bad),
         (val, len(truth), "classify", bad_queries),

@@ -118,7 +118,8 @@ def measure(
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
         embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
-    found, _ = judge(embed, *images, run_args.nmb_cluster, seed)
+    train, val = images
+    found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
     return to_plain(found)
 
 

@@ -9,6 +9,7 @@ from conftest import tiny, write_images
 
 from benchmarks import __main__ as benchmark
 from benchmarks import learned
+from data.labelled import Labelled
 from models import MODELS
 from system.errors import InputError
 
@@ -26,11 +27,13 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
     settings.write_text(f"slow: {FLAGS} --lr 0.001\n\nquick: {FLAGS} --lr 0.01\n")
     command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
     command += ["--seeds", "1", "2"]
-    listed = learned.find_train_and_val
-    calls: list[Path] = []
-    monkeypatch.setattr(
-        learned, "find_train_and_val", lambda data: calls.append(data) or listed(data)
-    )
+    listed, calls = learned.find_train_and_val, list[Path]()
+
+    def counted(data: Path) -> tuple[Labelled, Labelled]:
+        calls.append(data)
+        return listed(data)
+
+    monkeypatch.setattr(learned, "find_train_and_val", counted)
     benchmark.main(benchmark.parse_args(command))
     assert calls == [tmp_path / "data"]  # the images are listed once, not for each network
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
