@@ -24,7 +24,7 @@ from benchmarks.json_lines import append_line, read_lines
 from cluster.components import auto_dim
 from cluster.kmeans import run_kmeans
 from cluster.quality import nmi
-from cluster.whitening import Preparation, Whitening, prepare
+from cluster.whitening import Preparation, Whitening, fit_whitening, prepare
 from clustering import PIC
 from evaluation.learned import nearest
 from system.errors import InputError
@@ -98,11 +98,11 @@ def measure(
 def preparations(rows: np.ndarray, dims: list[int]) -> dict[int, Preparation]:
     """The whitening of the rows to each of these numbers of dimensions, 0 for none. One PCA serves
     all: its first axes are those of a smaller one."""
-    whole = prepare(rows, max(dims))
-    found: dict[int, Preparation] = {}
-    for dim in dims:
-        cut = isinstance(whole, Whitening) and dim > 0
-        found[dim] = Whitening(whole.mean, whole.matrix[:, :dim]) if cut else prepare(rows, 0)
+    found: dict[int, Preparation] = {dim: prepare(rows, 0) for dim in dims if dim == 0}
+    if max(dims) > 0:
+        whole = fit_whitening(rows, max(dims))
+        for dim in set(dims) - {0}:
+            found[dim] = Whitening(whole.mean, whole.matrix[:, :dim])
     return found
 
 
