@@ -90,7 +90,8 @@ def test_a_temporary_folder_with_too_long_a_path_for_sockets_is_named(
     folder = tmp_path / ("x" * 108)  # a socket's path has at most 107 bytes
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.delitem(multiprocessing.process.current_process()._config, "tempdir", False)
+    own: Any = multiprocessing.process.current_process()
+    monkeypatch.delitem(own._config, "tempdir", False)  # where it was found before
     assert sum(len(batch.index) for batch in load(tree, workers=1)) == 40
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(f": {folder} is too long a path for sockets; set TMPDIR to a shorter one")
