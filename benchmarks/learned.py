@@ -22,6 +22,7 @@ import numpy as np
 import main
 from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
+from data.images import ImageList
 from data.labelled import find_train_and_val
 from evaluation.verdict import COUNT, keys_of, over_seeds, to_plain
 from models import untrained
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.jsonl"
     done = read_results(path)
+    images = [split.images for split in find_train_and_val(args.data)]
     results: Results = {}
     for seed in args.seeds:
         for name in (PIXELS, UNTRAINED, *settings):
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             key = json.dumps([str(args.data.resolve()), name, flags, seed])
             exp = args.out / f"{name}_{seed}".replace(" ", "_").replace("/", "_")
             if key not in done:
-                done[key] = measure(args, name, flags, seed, exp)
+                done[key] = measure(args, images, name, flags, seed, exp)
                 append_line(path, [json.loads(key), done[key]])
             shutil.rmtree(exp, ignore_errors=True)
             results[name, seed] = done[key]
@@ -92,8 +94,11 @@ def check_same_network(args: argparse.Namespace, settings: dict[str, str]) -> No
         )
 
 
-def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Path) -> Figures:
-    """Train with these flags, unless it is the untrained network or raw pixels; and measure.
+def measure(
+    args: argparse.Namespace, images: list[ImageList], name: str, flags: str, seed: int, exp: Path
+) -> Figures:
+    """Train with these flags, unless it is the untrained network or raw pixels; and measure on the
+    images of train and val.
 
     Raises:
         InputError: a signal stopped the training, which can be resumed.
@@ -113,7 +118,7 @@ def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Pat
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
         embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
-    train, val = (split.images for split in find_train_and_val(args.data))
+    train, val = images
     found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
     return to_plain(found)
 

@@ -36,11 +36,12 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `previous` | (N,) int64 | pseudo-labels of the epoch before; empty in the first |
 | `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32 |
 | `clustering_loss` | float | the k-means loss of `assignment` |
+| `auto_dim` | int or None | the dimensions that `--dim_pca auto` became; None with a number |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. `assignment`,
-`previous`, `clusters` and `clustering_loss` are DeepCluster's state (`methods/deepcluster.py`).
+`previous`, `clusters`, `clustering_loss` and `auto_dim` are DeepCluster's state (`methods/deepcluster.py`).
 A released checkpoint has the original's keys only; `heads` and `std` are added to files that hold
 the heads of SwAV or DeepCluster-v2 beside the network.
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""Started by test_collectives.py under torchrun: each process clusters its share of the features.
+"""Run by test_collectives.py in several processes: each clusters its share of the features.
 
 Usage: sharded_clustering.py FOLDER SHARES OUT.npz, where FOLDER has the features as .npy files and
 SHARES are the numbers of rows of the processes, such as 100,0,250,50.

@@ -111,6 +111,7 @@ def test_training_has_its_limit_and_the_naive_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
+    monkeypatch.setitem(timing.PRODUCTS, "cpu", (64, 1))
     flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
     results = training.run(benchmark.parse_args([*flags.split(), "--project"]))
     out = capsys.readouterr().out

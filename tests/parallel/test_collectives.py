@@ -1,14 +1,12 @@
-"""Clustering on 1, 2 and 4 processes, started with torchrun (gloo, CPU)."""
+"""Clustering on 1, 2 and 4 processes, connected as under torchrun (gloo, CPU)."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from arrays import sphere
 from kmeans_reference import kmeans_in_float64
+from runs import Server
 from sharded_clustering import SEED, K
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -16,22 +14,14 @@ from sklearn.metrics import adjusted_rand_score
 from clustering import preprocess_features
 from parallel.collectives import all_reduce, broadcast, gather_rows, rank, world_size
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[1] / "sharded_clustering.py"
 
 
-def cluster_on(folder: Path, shares: str) -> dict[str, np.ndarray]:
-    """Run tests/sharded_clustering.py under torchrun, with a process of one thread for each share.
-    Returns its results."""
-    processes = str(shares.count(",") + 1)
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", processes]
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    script = str(ROOT / "tests" / "sharded_clustering.py")
-    done = subprocess.run(
-        [sys.executable, *launcher, script, folder / "features", shares, folder / "out.npz"],
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def cluster_on(server: Server, folder: Path, shares: str) -> dict[str, np.ndarray]:
+    """Run tests/sharded_clustering.py with a process of one thread for each share. Returns its
+    results."""
+    arguments = [folder / "features", shares, folder / "out.npz"]
+    server.run_script(SCRIPT, arguments, folder / shares, ranks=shares.count(",") + 1)
     with np.load(folder / "out.npz") as results:
         return dict(results)
 
@@ -43,7 +33,7 @@ def test_one_process_needs_no_group() -> None:
         np.testing.assert_array_equal(collective(rows), rows)
 
 
-def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
+def test_the_clusters_do_not_depend_on_the_processes(server: Server, tmp_path: Path) -> None:
     """600 rows in 12 clear clusters, and 600 in none, where k-means would amplify the slightest
     difference from one iteration to the next."""
     clear, truth = make_blobs(600, 40, centers=12, cluster_std=2.0, random_state=0)
@@ -51,7 +41,9 @@ def test_the_clusters_do_not_depend_on_the_processes(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "clear.npy", clear.astype(np.float32))
     np.save(tmp_path / "features" / "none.npy", none)
-    sharded = [cluster_on(tmp_path, shares) for shares in ("600", "250,350", "100,0,460,40")]
+    sharded = [
+        cluster_on(server, tmp_path, shares) for shares in ("600", "250,350", "100,0,460,40")
+    ]
     for results in sharded:
         equals_kmeans_in_float64(none, results["none, k-means"], results["none, loss"])
         assert adjusted_rand_score(results["clear, k-means++, whitened"], truth) == 1
@@ -84,12 +76,14 @@ def are_equal_but_for_rounding(arrays: list[np.ndarray]) -> None:
         np.testing.assert_allclose(other, single, rtol=0, atol=1e-4 * np.abs(single).max())
 
 
-def test_fewer_features_than_dimensions_are_clustered_as_in_one_process(tmp_path: Path) -> None:
+def test_fewer_features_than_dimensions_are_clustered_as_in_one_process(
+    server: Server, tmp_path: Path
+) -> None:
     features, _ = make_blobs(300, 400, centers=12, cluster_std=2.0, random_state=0)
     features = features.astype(np.float16)
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "few.npy", features)
-    sharded = cluster_on(tmp_path, "90,0,210")
+    sharded = cluster_on(server, tmp_path, "90,0,210")
     whitened = preprocess_features(features)
     found = sharded["few, k-means, whitened"], sharded["few, loss, whitened"]
     equals_kmeans_in_float64(whitened, *found)
