@@ -170,6 +170,7 @@ def make_parser(method: str) -> cli.Parser:
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
         details="docs/training.md",
         owner_of=owner_of,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     data_help = "images: a folder, nested or flat, or a list (a path on each line)"
@@ -236,7 +237,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def parse_early(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags that the others depend on: each method has its own, and a resumed run's defaults
     are those of its checkpoint."""
-    parser = cli.Parser(add_help=False)
+    parser = cli.Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--method")
     flags.add_exp(parser, "")
     resume.add_flags(parser)
