@@ -169,6 +169,7 @@ def make_parser(method: str) -> cli.Parser:
         description="Train a convnet on unlabelled images by clustering its own features.",
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
         details="docs/training.md",
+        allow_abbrev=False,
         owner_of=owner_of,
     )
     add = parser.add_argument
@@ -236,7 +237,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def parse_early(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags that the others depend on: each method has its own, and a resumed run's defaults
     are those of its checkpoint."""
-    parser = cli.Parser(add_help=False)
+    parser = cli.Parser(add_help=False, allow_abbrev=False)  # `--k` is not short for `--keep`
     parser.add_argument("--method")
     flags.add_exp(parser, "")
     resume.add_flags(parser)
