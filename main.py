@@ -221,9 +221,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif path is not None:
         path = instead_of_damaged(path)
     settings = {} if path in (None, AUTO) else settings_of(path)
-    method = early.method or settings.get("method")
+    saved = settings.get("method", DEFAULT_METHOD)
+    method = early.method or saved
     parser = make_parser(method if method in list(METHODS) else DEFAULT_METHOD)
-    if settings:
+    if settings and method == saved:  # `read_resume` names another method
         parser.set_defaults(**parser.checked(settings, f"--resume {path}"))
     elif path in (None, AUTO) and early.init is not None:
         parser.set_defaults(**initial.network_flags(early.init, early.network_key))

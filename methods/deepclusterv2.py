@@ -76,8 +76,8 @@ class DeepClusterV2(MultiCropMethod):
             )
 
     def find_targets(self, run: Running) -> None:
-        """Fill the memory before the first epoch, then cluster it."""
-        if self._memory is None or self._memory.images != run.image_count:  # a new run, or new images
+        """Fill the memory before the first epoch, also with other images, then cluster it."""
+        if self._memory is None or self._memory.images != run.image_count:
             self._memory = self._new_memory(run.image_count)
             self._fill(run, self._memory)
         counts, device = self.args.nmb_prototypes, self.compute.device
@@ -138,10 +138,10 @@ class DeepClusterV2(MultiCropMethod):
         super().load_state_dict(state, with_heads)
         memory, targets, args = state["memory"], state["targets"], self.args
         if memory["rows"].shape[1:] != (len(self.assign), args.feat_dim):
-            raise self.does_not_fit("memory", "crops_for_assign", "feat_dim")
+            raise self.misfit("memory does not fit", "crops_for_assign", "feat_dim")
         clusters = torch.tensor(args.nmb_prototypes)
         if len(targets) != len(clusters) or (targets >= clusters[:, None]).any():
-            raise self.does_not_fit("targets", "nmb_prototypes")
+            raise self.misfit("targets do not fit", "nmb_prototypes")
         self._memory = self._new_memory(len(memory["known"]))
         self._memory.load(memory)
         self._targets = targets

@@ -261,10 +261,10 @@ class MultiCropMethod(ABC):
         )
         self._probed = state["probed"]
 
-    def does_not_fit(self, what: str, *names: str) -> InputError:
-        """The error of a checkpoint's part that doesn't fit the flags of these names."""
+    def misfit(self, problem: str, *names: str) -> InputError:
+        """The error of a checkpoint that doesn't fit the flags of these names."""
         flags = " and ".join(f"--{name} {_words(vars(self.args)[name])}" for name in names)
-        return InputError(f"--resume {self.args.resume}: its {what} does not fit {flags}")
+        return InputError(f"--resume {self.args.resume}: its {problem} {flags}")
 
     @classmethod
     def is_sound(cls, state: dict[str, Any], step: int) -> bool:

@@ -142,7 +142,7 @@ class SwAV(MultiCropMethod):
         queue = state["queue"]
         if queue is not None:
             if queue.shape[1:] != (len(self.assign), self.args.feat_dim):
-                raise self.does_not_fit("queue", "crops_for_assign", "feat_dim")
+                raise self.misfit("queue does not fit", "crops_for_assign", "feat_dim")
             self._queue = self._new_queue(queue)
 
     @classmethod

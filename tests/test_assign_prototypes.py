@@ -54,7 +54,9 @@ def test_an_image_goes_to_the_prototype_of_the_largest_score(
 ) -> None:
     model = train(tree, *METHODS[method].split()) / "checkpoint.pth.tar"
     images = [
-        path for seed in range(12) for path in write_images(tmp_path / "new" / f"{seed:02d}", 1, seed)
+        path
+        for seed in range(12)
+        for path in write_images(tmp_path / "new" / f"{seed:02d}", 1, seed)
     ]
     out = tmp_path / "new.csv"
     command = [str(model), str(tmp_path / "new"), "--prototypes", "--out", str(out)]
@@ -79,6 +81,7 @@ def test_bad_input_is_one_line(
     state = {**state, "settings": {"size": 32}}
     narrow = {
         "projection_head.weight": torch.zeros(6, 31),
+        "projection_head.bias": torch.zeros(6),
         "prototypes.weight": torch.zeros(4, 6),
     }
     for name, heads in (("none", {}), ("narrow", {"heads": narrow}), ("odd", {"heads": {"a": 1}})):
@@ -94,10 +97,12 @@ def test_bad_input_is_one_line(
     assert "narrow.pth.tar: its heads take features of 31 dimensions; the network's have 32" in (
         error("narrow")
     )
-    assert "odd.pth.tar: " in error("odd")
+    assert "odd.pth.tar: not the heads of SwAV or DeepCluster-v2" in error("odd")
     saved = str(tmp_path / "clusters.pth")
     line = error("good", "--save-clusters", saved)
     assert f"--save-clusters {saved}: keeps no --prototypes" in line
-    assert "--recluster: not allowed with argument --prototypes" in error("good", "--recluster", "3")
+    assert "--recluster: not allowed with argument --prototypes" in error(
+        "good", "--recluster", "3"
+    )
     assert "--dim_pca 8: only --recluster whitens anew; add it" in error("good", "--dim_pca", "8")
     assert not Path(saved).exists()

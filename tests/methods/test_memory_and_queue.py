@@ -58,7 +58,9 @@ def test_known_images_are_drawn_once_each() -> None:
 
 
 def test_more_clusters_than_known_images() -> None:
-    with pytest.raises(InputError, match="--nmb_prototypes 4: more clusters than the 3 images that"):
+    with pytest.raises(
+        InputError, match="--nmb_prototypes 4: more clusters than the 3 images that"
+    ):
         written([9, 3, 5]).draw(4, 1, np.random.default_rng(0))
 
 

@@ -143,6 +143,7 @@ def test_queues_that_round_to_nothing(tree: Path, error_line: ErrorLine) -> None
     line = error_line(main, *base, "--batch", "20", "--queue_length", "19")
     assert "--queue_length 19: less than one batch; give --batch 20 or more, or 0" in line
 
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_codes_and_embeddings_are_float32_in_half_precision(
     precision: str, tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch

@@ -46,9 +46,9 @@ def toy(sobel: bool = False, out: int = 1000) -> ConvNet:
     return ConvNet("toy", conv_layers(3, [(6, 3, 2, 1)]), 2, nn.Sequential(), 24, out, sobel)
 
 
-def parse(method: type[MultiCropMethod], name: str, flags: str) -> argparse.Namespace:
-    args = main.parse_args(["images", "--method", name, *SHARED.split(), *flags.split()])
-    method.fit_settings(args, IMAGES)
+def parse(method: str, flags: str) -> argparse.Namespace:
+    args = main.parse_args(["images", "--method", method, *SHARED.split(), *flags.split()])
+    main.METHODS[method].fit_settings(args, IMAGES)
     return args
 
 
@@ -101,7 +101,9 @@ class FakeRun:
         raise AssertionError("there is no --probe")
 
 
-def ten_steps(method: Any, run: FakeRun) -> Iterator[tuple[int, np.ndarray, list[np.ndarray], float]]:
+def ten_steps(
+    method: Any, run: FakeRun
+) -> Iterator[tuple[int, np.ndarray, list[np.ndarray], float]]:
     """Train as `training.run` does. Yields each step's number, images, crops and loss."""
     state = State(0)
     optimizer = make_optimizer(method.groups())
@@ -207,7 +209,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_swav() -> None:
     flags = f"--nmb_prototypes {K} --freeze_prototypes_niters {FROZEN} --queue_length {QUEUED}"
-    args = parse(SwAV, "swav", f"{flags} --epoch_queue_starts {QUEUE_STARTS} --epsilon {EPSILON}")
+    args = parse("swav", f"{flags} --epoch_queue_starts {QUEUE_STARTS} --epsilon {EPSILON}")
     method, run = SwAV(args, COMPUTE), FakeRun(Crops())
     exact = Float64(method)
     prototypes = exact.weights["heads.prototypes.weight"]
@@ -258,7 +260,7 @@ def kmeans(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def test_deepclusterv2() -> None:
     counts = (4, 5, 3)
-    args = parse(DeepClusterV2, "deepclusterv2", f"--nmb_prototypes {' '.join(map(str, counts))}")
+    args = parse("deepclusterv2", f"--nmb_prototypes {' '.join(map(str, counts))}")
     method, run = DeepClusterV2(args, COMPUTE), FakeRun(Crops())
     exact = Float64(method)
     heads = [exact.weights[f"heads.prototypes.prototypes{head}.weight"] for head in range(3)]
