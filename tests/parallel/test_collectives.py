@@ -15,6 +15,7 @@ from clustering import preprocess_features
 from parallel.collectives import all_reduce, broadcast, gather_rows, rank, world_size
 
 SCRIPT = Path(__file__).parents[1] / "sharded_clustering.py"
+KEPT = ("memory", "known", "numbers of the known", "drawn", "queue")
 
 
 def cluster_on(server: Server, folder: Path, shares: str) -> dict[str, np.ndarray]:
@@ -54,6 +55,11 @@ def test_the_clusters_do_not_depend_on_the_processes(server: Server, tmp_path: P
         are_the_same_clusters_of_pic([results[f"{name}, PIC"] for results in sharded])
         for what in ("mean", "inverse covariance"):
             are_equal_but_for_rounding([results[f"{name}, {what}"] for results in sharded])
+        for results in sharded:
+            are_the_codes_and_clusters_of_one_process(name, results, sharded[0])
+    unit = clear.astype(np.float32) / np.linalg.norm(clear.astype(np.float32), axis=1)[:, None]
+    for results in sharded:
+        are_kept_by_image(unit, {what: results[f"clear, {what}"] for what in KEPT})
 
 
 def equals_kmeans_in_float64(x: np.ndarray, assignment: np.ndarray, loss: np.ndarray) -> None:
@@ -68,6 +74,33 @@ def are_the_same_clusters_of_pic(assignments: list[np.ndarray]) -> None:
     assert 1 < len(set(single.tolist())) < len(single) / 2
     for other in others:
         np.testing.assert_array_equal(other, single)
+
+
+def are_the_codes_and_clusters_of_one_process(
+    name: str, results: dict[str, np.ndarray], single: dict[str, np.ndarray]
+) -> None:
+    for what in ("spherical", "spherical, empty ones split"):
+        np.testing.assert_array_equal(results[f"{name}, {what}"], single[f"{name}, {what}"])
+    for what in ("spherical centroids", "codes"):
+        found, expected = results[f"{name}, {what}"], single[f"{name}, {what}"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(results[f"{name}, codes"].sum(axis=1), 1, atol=1e-5)
+
+
+def are_kept_by_image(rows: np.ndarray, results: dict[str, np.ndarray]) -> None:
+    """What `sharded_clustering.remembered` describes."""
+    kept = np.arange(len(rows)) % 7 > 0
+    expected = np.where(kept[:, None], rows, 0)
+    expected[3] = rows[0]
+    np.testing.assert_allclose(results["memory"][:, 0], expected, atol=1e-3)
+    assert results["memory"].dtype == np.float16
+    np.testing.assert_array_equal(results["known"], kept)
+    np.testing.assert_array_equal(
+        results["numbers of the known"], np.where(kept, np.arange(len(rows)), -1)
+    )
+    chosen = np.random.default_rng(SEED).choice(np.flatnonzero(kept), K, replace=False)
+    np.testing.assert_allclose(results["drawn"], expected[chosen], atol=1e-3)
+    np.testing.assert_allclose(results["queue"][:, 0], rows[kept], atol=1e-6)
 
 
 def are_equal_but_for_rounding(arrays: list[np.ndarray]) -> None:
