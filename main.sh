@@ -5,6 +5,9 @@
 #   DIR=/your/images K=1000 ./main.sh    your images; see docs/own-images.md on k
 #   ./main.sh                            scikit-learn's digits: minutes on a laptop
 #
+# METHOD=swav or deepclusterv2 trains another method, with main.py's settings for it; their published
+# runs are recipes/swav.sh and recipes/deepclusterv2.sh.
+#
 # Uses all visible GPUs, with one process each (fewer: CUDA_VISIBLE_DEVICES or PROCESSES). The processes
 # share the batch and the WORKERS. Many machines: recipes/slurm.sh.
 #
@@ -22,17 +25,19 @@ if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that
 fi
 . "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
-read_folder_flags() {  # the values of --exp and --resume, which argparse also takes abbreviated
+read_flags() {  # the values of --exp, --resume and --method
     local before= word
     exp_flag= resume_flag=
     for word in "$@"; do
         case $before in
-        --ex | --exp) exp_flag=$word ;;
-        --res | --resu | --resum | --resume) resume_flag=$word ;;
+        --exp) exp_flag=$word ;;
+        --resume) resume_flag=$word ;;
+        --method) METHOD=$word ;;
         esac
         case $word in
-        --ex=* | --exp=*) exp_flag=${word#*=} ;;
-        --res=* | --resu=* | --resum=* | --resume=*) resume_flag=${word#*=} ;;
+        --exp=*) exp_flag=${word#*=} ;;
+        --resume=*) resume_flag=${word#*=} ;;
+        --method=*) METHOD=${word#*=} ;;
         esac
         before=$word
     done
@@ -44,7 +49,7 @@ read_folder_flags() {  # the values of --exp and --resume, which argparse also t
 }
 
 absolute EXP
-read_folder_flags "$@"
+read_flags "$@"
 if [ -z "${DIR:-}" ]; then
     embedded=datasets/digits
     "$PYTHON" -m tools.make_digits "$embedded"
@@ -68,12 +73,17 @@ if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not 
     done
     set -- ${RECIPE_FLAGS:-} "$@"
     ARCH=${ARCH:-alexnet}
-    K=${K:-10000}
-    LR=${LR:-0.05}
-    WD=${WD:--5}
     BATCH=${BATCH:-256}
-    EPOCHS=${EPOCHS:-200}
-    set -- ${SOBEL---sobel} --clustering Kmeans "$@"
+    if [ "${METHOD:-deepcluster}" = deepcluster ]; then
+        K=${K:-10000}
+        LR=${LR:-0.05}
+        WD=${WD:--5}
+        EPOCHS=${EPOCHS:-200}
+        SOBEL=${SOBEL---sobel}
+    else  # main.py has other defaults, and chooses K and LR for the images
+        set -- --method "$METHOD" "$@"
+    fi
+    set -- ${SOBEL:-} --clustering Kmeans "$@"
 fi
 set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \
     ${BATCH:+--batch "$BATCH"} ${EPOCHS:+--epochs "$EPOCHS"} "$@"

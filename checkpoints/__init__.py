@@ -15,6 +15,7 @@ or the network. Loading never runs code from a file.
     torch_pickle.py       the pickles in both, by an unpickler that runs nothing
     safetensors_file.py   weights as safetensors
     clusters.py           the clusters in a checkpoint or in a file of --save-clusters
+    prototypes.py         the prototypes in a checkpoint, as clusters
 
 The layout of a checkpoint, a dict that `torch.save` writes:
 
@@ -25,7 +26,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
 | `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for` |
 | `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
-| `optimizer` | dict | state of the body's SGD; the original's key |
+| `optimizer` | dict | state of the body's SGD, or of LARS on body and heads; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
 | `step` | int | batches done in the current epoch |
 | `iteration` | int | batches done in all epochs |
@@ -37,11 +38,19 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32 |
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `auto_dim` | int or None | the dimensions that `--dim_pca auto` became; None with a number |
+| `memory` | dict | `rows` (N, c, d), float32 or float16: the last embeddings of each image, one of each of c crops; `known` (N,) bool: whether it has any |
+| `targets` | (h, N) int64 | the labels that each head trains on, −1 without one |
+| `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
+| `steps` | int | training steps so far, by which prototypes are frozen |
+| `window` | list of lists of floats | signs of health of the last 100 steps: loss, cosine, and entropy of the codes |
+| `probed` | float or None | the last accuracy of `--probe`, its best number of neighbours |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
 
-`training/run.py` writes the keys, `training/resume.py` checks and reads them. `assignment`,
-`previous`, `clusters`, `clustering_loss` and `auto_dim` are DeepCluster's state (`methods/deepcluster.py`).
-A released checkpoint has the original's keys only; `heads` and `std` are added to files that hold
-the heads of SwAV or DeepCluster-v2 beside the network.
+`training/run.py` writes the keys, `training/resume.py` checks and reads them. All methods have
+`assignment`, `previous` and `clusters`. DeepCluster adds
+`clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
+`heads`, `window` and `probed`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
+(`state_dict` in methods/). A released checkpoint has the original's keys only; `heads` and `std`
+are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network.
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""Arrays in, labels out: whitening, k-means, PIC, samplers, quality, cluster files.
+"""Arrays in, labels out: whitening, k-means, PIC, Sinkhorn, samplers, quality, cluster files.
 
 In: features `(N, D)`. Out: an assignment `(N,) int64`, -1 for an image that is left out, and the
 PCA and centroids that assign new features. clustering.py at the top builds `Kmeans` and `PIC` from
@@ -9,6 +9,8 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     whitening.py   PCA-whitening and L2 normalisation, over all processes
     moments.py     the mean and covariance of rows that arrive in blocks
     kmeans.py      k-means: Faiss's loop over the rows of all processes
+    spherical.py   spherical k-means of unit rows, without a matrix of rows × clusters
+    sinkhorn.py    scores of a batch → soft codes that use all clusters equally
     nearest.py     the nearest centroid of each row, by Faiss or torch, on CPU or GPU
     pic.py         Power Iteration Clustering on a nearest-neighbour graph
     sampler.py     which images an epoch trains on, in which order; weights of clusters

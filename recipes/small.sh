@@ -5,7 +5,8 @@
 #   DIR=/your/images SIZE=64 K=200 recipes/small.sh       more to see, and more kinds of it
 #
 # docs/own-images.md says what to expect and how to choose K, LR and EPOCHS. The rest is as in main.sh,
-# which this starts.
+# which this starts. METHOD=swav or deepclusterv2 trains another method: recipes/swav_small.sh and
+# recipes/deepclusterv2_small.sh.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail +o posix
 script=${BASH_SOURCE[0]}
@@ -22,7 +23,16 @@ SIZE=${SIZE:-32}
 # fast as the small stem.
 arch=resnet18
 if [ "$SIZE" -lt 64 ]; then arch=resnet18_small; fi
+case ${METHOD:=deepcluster} in
+deepcluster) variables="K=100 LR=0.03" flags="--reassign 4" ;;
+swav | deepclusterv2)  # K and LR fit the images: main.py says why
+    variables=
+    flags="--nmb_crops 2 2 --size_crops $SIZE $((SIZE * 9 / 16)) --min_scale_crops 0.4 0.15 --max_scale_crops 1 0.4"
+    if [ "$METHOD" = swav ]; then flags="$flags --epsilon 0.03"; fi
+    ;;
+*) echo "small.sh: error: METHOD=$METHOD: give deepcluster, deepclusterv2 or swav" >&2; exit 2 ;;
+esac
 # main.sh applies these to new runs only: a resumed run keeps the settings that are not given
-export RECIPE="ARCH=$arch K=100 LR=0.03 BATCH=64 EPOCHS=20"
-export RECIPE_FLAGS="--size $SIZE --reassign 4 --probe 1"
+export METHOD RECIPE="ARCH=$arch BATCH=64 EPOCHS=20 $variables"
+export RECIPE_FLAGS="--size $SIZE $flags --probe 1"
 exec "$(dirname "$(readlink -f "$script")")/../main.sh" "$@"

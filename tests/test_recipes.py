@@ -7,20 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import write_images
 
 import eval_knn
 import eval_linear
 import main
+from data.multicrop import Crops, crops_of
+from models import accepts_size
 from training.logs import read_metrics
 from training.resume import OWN_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 HERE = ["--workers", "0", "--device", "cpu", "--precision", "fp32"]
-TINY = [
-    *HERE,
-    *["--batch", "8", "--nmb_cluster", "4", "--epochs", "1", "--reassign", "1", "--no-report"],
-]
+TINY = [*HERE, *["--batch", "8", "--nmb_cluster", "4", "--epochs", "1", "--no-report"]]
+SMALL = {
+    "small.sh": {"method": "deepcluster", "sobel": True, "lr": 0.03, "wd": -5.0, "reassign": 4.0},
+    "swav_small.sh": {"method": "swav", "sobel": False, "lr": 0.6, "wd": -6.0, "epsilon": 0.03},
+    "deepclusterv2_small.sh": {"method": "deepclusterv2", "sobel": False, "lr": 0.6, "wd": -6.0},
+}
+PUBLISHED = ["swav.sh", "deepclusterv2.sh"]
 
 
 def flags_of(script: str, *flags: str, **variables: str) -> list[str]:
@@ -41,6 +47,14 @@ def pretrain(script: str, data: Path, exp: Path, *flags: str, **variables: str) 
     return json.loads((exp / "config.json").read_text())["settings"]
 
 
+def changed_by_a_resume(script: str, data: Path, exp: Path) -> set[str]:
+    """The settings that a resumed run of a recipe doesn't keep, though they are not given."""
+    before = json.loads((exp / "config.json").read_text())["settings"]
+    resume = ["--resume", str(exp / "checkpoint.pth.tar")]
+    args = vars(main.parse_args(flags_of(script, *resume, DIR=str(data), EPOCHS="2")))
+    return {name for name in before if before[name] != args[name]} - set(OWN_SETTINGS)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     for split, count in (("train", 12), ("val", 5)):
@@ -56,6 +70,9 @@ def test_the_model_zoos_recipe_and_its_probes(data: Path, tmp_path: Path) -> Non
 
     settings = pretrain("recipes/resnet50.sh", data / "train", tmp_path / "exp")
     assert settings["transforms"] == "modelzoo"
+    at = data / "train", tmp_path / "exp"
+    assert changed_by_a_resume("recipes/resnet50.sh", *at) == {"epochs"}
+
     variables = {"DATA": str(data), "MODEL": str(tmp_path / "exp" / "checkpoint.pth.tar")}
     small = [*HERE, *["--size", "32", "--epochs", "1", "--batch_size", "8"]]
     for protocol in ("modelzoo", "modelzoo-places205", "modelzoo-inat18", "modelzoo-avgpool"):
@@ -79,27 +96,80 @@ def test_the_recipe_for_small_images_has_a_stem_to_match(size: str, arch: str) -
     assert (args.arch, args.size, args.nmb_cluster) == (arch, int(size), 100)
 
 
-def test_the_recipe_for_small_images(data: Path, tmp_path: Path) -> None:
-    settings = pretrain("recipes/small.sh", data / "train", tmp_path / "exp")
-    asked = {"arch": "resnet18_small", "sobel": True, "size": 32, "probe": 1, "wd": -5.0}
+@pytest.mark.parametrize("script", SMALL)
+def test_recipes_for_small_images(script: str, data: Path, tmp_path: Path) -> None:
+    settings = pretrain(f"recipes/{script}", data / "train", tmp_path / "exp")
+    asked = {"arch": "resnet18_small", "size": 32, "probe": 1, **SMALL[script]}
     assert asked.items() <= settings.items()
     assert read_metrics(tmp_path / "exp")[0]["knn_top1"]["10"] > 0
+    at = data / "train", tmp_path / "exp"
+    assert changed_by_a_resume(f"recipes/{script}", *at) == {"epochs"}
 
 
-@pytest.mark.parametrize("script", ["recipes/resnet50.sh", "recipes/small.sh"])
-def test_a_resumed_run_of_a_recipe_keeps_its_settings(
-    script: str, data: Path, tmp_path: Path
+@pytest.mark.parametrize("script", ["swav_small.sh", "deepclusterv2_small.sh"])
+@pytest.mark.parametrize(("size", "small"), [("32", 18), ("64", 36), ("96", 54)])
+def test_both_sizes_of_crops_fit_the_network(script: str, size: str, small: int) -> None:
+    args = main.parse_args(flags_of(f"recipes/{script}", DIR="images", SIZE=size))
+    assert args.size_crops == [int(size), small]
+    assert all(accepts_size(args.arch, side) for side in args.size_crops)
+    assert args.lr is args.nmb_cluster is None, "main.py chooses them"
+    main.METHODS[args.method].fit_settings(args, 3000)
+    main.METHODS[args.method].check_flags(args, 3000, torch.device("cpu"))
+
+
+LARGE = {
+    **{"batch": 4096, "lr": 4.8, "final_lr": 0.0048, "warmup_epochs": 10, "start_warmup": 0.3},
+    **{"epochs": 400, "arch": "resnet50", "feat_dim": 128, "hidden_mlp": 2048, "temperature": 0.1},
+    **{"wd": -6.0, "momentum": 0.9, "optimizer": "lars", "crops_for_assign": [0, 1]},
+}
+SWAV = {
+    **LARGE,
+    **{"nmb_prototypes": 3000, "freeze_prototypes_niters": 313, "queue_length": 0},
+    **{"epsilon": 0.05, "sinkhorn_iterations": 3},
+}
+QUEUE = {
+    **SWAV,
+    **{"batch": 256, "lr": 0.6, "final_lr": 0.0006, "warmup_epochs": 0},
+    "start_warmup": 0.0375,  # without effect
+    **{"queue_length": 3840, "epoch_queue_starts": 15, "freeze_prototypes_niters": 5005},
+}
+WIDE = {**SWAV, "arch": "resnet50w2", "hidden_mlp": 8192}
+V2 = {**LARGE, "nmb_prototypes": [3000, 3000, 3000]}
+BEST_V2 = {**V2, "epochs": 800}
+TWO = ((2,), (224,), (0.08,), (1.0,))
+
+
+def multi(count: int) -> Crops:
+    return Crops((2, count), (224, 96), (0.14, 0.05), (1.0, 0.14))
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "crops", "published"),
+    [
+        ("swav.sh", {}, multi(6), SWAV),
+        *(("swav.sh", {"EPOCHS": e}, multi(6), {**SWAV, "epochs": int(e)}) for e in ("100", "800")),
+        ("swav.sh", {"CROPS": "2x224"}, TWO, SWAV),
+        ("swav.sh", {"BATCH": "256", "EPOCHS": "200"}, multi(6), {**QUEUE, "epochs": 200}),
+        ("swav.sh", {"BATCH": "256"}, multi(6), QUEUE),
+        ("swav.sh", {"ARCH": "resnet50w2"}, multi(4), WIDE),
+        ("deepclusterv2.sh", {}, ((2, 4), (160, 96), (0.08, 0.05), (1.0, 0.14)), V2),
+        ("deepclusterv2.sh", {"CROPS": "2x224"}, TWO, V2),
+        ("deepclusterv2.sh", {"CROPS": "2x224+6x96", "EPOCHS": "800"}, multi(6), BEST_V2),
+    ],
+)
+def test_on_imagenet_the_settings_are_the_published_ones(
+    script: str, variables: dict[str, str], crops: Crops, published: dict[str, Any]
 ) -> None:
-    exp = tmp_path / "exp"
-    before = pretrain(script, data / "train", exp)
-    resume = ["--resume", str(exp / "checkpoint.pth.tar")]
-    given = flags_of(script, *resume, DIR=str(data / "train"), EPOCHS="2")
-    args = vars(main.parse_args(given))
-    changed = {name for name in before if before[name] != args[name]} - set(OWN_SETTINGS)
-    assert changed == {"epochs"}
+    args = main.parse_args(flags_of(f"recipes/{script}", DIR="images", **variables))
+    main.METHODS[args.method].fit_settings(args, 1_281_167)
+    assert crops_of(args) == crops
+    assert {name: getattr(args, name) for name in published} == published
 
 
-@pytest.mark.parametrize("script", ["main.sh", "recipes/resnet50.sh", "recipes/small.sh"])
+RECIPES = [f"recipes/{script}" for script in ("resnet50.sh", *SMALL, *PUBLISHED)]
+
+
+@pytest.mark.parametrize("script", ["main.sh", *RECIPES])
 def test_resume_auto_starts_with_all_settings_of_the_recipe(script: str) -> None:
     at = {"DIR": "/images", "EXP": "/exp"}
     assert flags_of(script, "--resume", "auto", **at) == [
@@ -109,12 +179,28 @@ def test_resume_auto_starts_with_all_settings_of_the_recipe(script: str) -> None
     ]
 
 
+@pytest.mark.parametrize("flags", [[], ["--method", "swav"], ["--method=swav"]])
+def test_main_sh_leaves_the_settings_of_another_method_to_main_py(flags: list[str]) -> None:
+    variables = {} if flags else {"METHOD": "swav"}
+    args = main.parse_args(flags_of("main.sh", *flags, DIR="images", **variables))
+    assert (args.method, args.lr, args.nmb_cluster, args.sobel) == ("swav", None, None, False)
+    assert (args.wd, args.epochs) == (-6.0, 100)
+    variables |= {"SOBEL": "--sobel", "K": "20", "LR": "0.3"}
+    args = main.parse_args(flags_of("main.sh", *flags, DIR="images", **variables))
+    assert (args.lr, args.nmb_cluster, args.sobel) == (0.3, 20, True)
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "message"),
     [
         ("small.sh", {"DIR": "d", "SIZE": "big"}, "SIZE=big: not a whole number"),
         ("small.sh", {}, "DIR: name a folder of images"),
-        ("resnet50.sh", {}, "DIR: name a folder of images"),
+        *((script, {}, "DIR: name a folder of images") for script in ("resnet50.sh", *PUBLISHED)),
+        ("swav_small.sh", {}, "DIR: name a folder of images"),
+        ("deepclusterv2_small.sh", {}, "DIR: name a folder of images"),
+        ("small.sh", {"DIR": "d", "METHOD": "moco"}, "METHOD=moco: give deepcluster, "),
+        ("swav.sh", {"DIR": "d", "CROPS": "2x160"}, "CROPS=2x160: give 2x224, "),
+        ("deepclusterv2.sh", {"DIR": "d", "CROPS": "4"}, "CROPS=4: give 2x160+4x96, "),
     ],
 )
 def test_bad_settings_are_one_line(script: str, variables: dict[str, str], message: str) -> None:

@@ -343,7 +343,13 @@ ANY = {"DIR": "/i", "DATA": "/d", "MODEL": "/m", "VOCDIR": "/v", "DATASET": "/r"
 STARTED = {  # a script, and what it starts
     "main.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
     "recipes/resnet50.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
-    "recipes/small.sh": "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
+    **dict.fromkeys(
+        [
+            *["recipes/small.sh", "recipes/swav_small.sh", "recipes/deepclusterv2_small.sh"],
+            *["recipes/swav.sh", "recipes/deepclusterv2.sh"],
+        ],
+        "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
+    ),
     "eval_linear.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_linear.py --data /d",
     "recipes/eval_linear_modelzoo.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_l",
     "recipes/eval_knn.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_knn.py --data",

@@ -6,7 +6,10 @@ methods/ only the two protocols.
 
     run.py            Run: batches, a step, an epoch, a save; stops after the step on a signal
     state.py          the run's place: epoch, step, losses so far
-    optimizers.py     SGD for a method's groups of parameters
+    loaders.py        its batches: of central crops, and of training images
+    updates.py        backward and step: several processes, loss scale, learning rate
+    optimizers.py     SGD and LARS for a method's groups of parameters
+    schedules.py      warm-up and cosine: the learning rate of an iteration
     experiment.py     the experiment folder: every file that a run writes, and when
     unreadable.py     names and counts the images that can't be read
     resume.py         `--resume`: reads the checkpoint and checks that it fits
@@ -15,7 +18,7 @@ methods/ only the two protocols.
     assignments.py    the clusters of each epoch by image, in files
     logs.py           metrics.jsonl, log.txt, the console, TensorBoard's curves
     summary.py        an epoch in numbers and in words, and the summary at the end
-    health.py         warnings: equal features, one huge cluster, a loss that stays at ln k
+    health.py         warnings: equal features, one huge cluster
     finite.py         NaN and infinity stop the run at their step, and are never saved
     finished_run.py   a run's clusters read back from its folder, for pictures and exports
 """
