@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def cpu_seconds() -> float:
 
 
 def table(
-    results: Results, settings: list[str], seeds: list[int], measured_by: Sequence[str] = COUNT
+    results: Results, settings: list[str], seeds: list[int], measured_by: Collection[str] = COUNT
 ) -> str:
     """Mean and standard deviation over the seeds, and the verdict against the untrained network.
 
