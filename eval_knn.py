@@ -72,24 +72,27 @@ def evaluate(
         InputError: too many images cannot be read.
     """
 
-    def embed(split: Labelled, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Features of this process's readable images, and their labels."""
+    def embed(split: Labelled, name: str) -> tuple[np.ndarray, np.ndarray, NameUnreadable]:
+        """Features of this process's readable images, their labels, and the other images."""
         own = shard_of(len(split.images))
         dataset = ImageDataset(split.images, central_crop(size))
         loader = load_in_order(dataset, batch, workers, compute.device, own)
+        unreadable = NameUnreadable(split.images)
         with progress(f"features of {name}", len(own), "images", verbose) as advance:
-            found = compute_features(
-                loader, model, own, compute, NameUnreadable(split.images), advance
-            )
-        return found.rows, split.labels[own.start : own.stop][found.present]
+            found = compute_features(loader, model, own, compute, unreadable, advance)
+        return found.rows, split.labels[own.start : own.stop][found.present], unreadable
 
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
-        rows, labels = embed(train, "train")
-        queries, truth = (gather_rows(each) for each in embed(val, "val"))
-    readable = len(gather_rows(labels))
-    check_readable(len(train.images) - readable, len(train.images), "compare with")
-    check_readable(len(val.images) - len(truth), len(val.images), "classify")
+        rows, labels, bad = embed(train, "train")
+        queries, truth, bad_queries = embed(val, "val")
+    queries, truth = gather_rows(queries), gather_rows(truth)
+    for split, readable, use, unreadable in (
+        (train, len(gather_rows(labels)), "compare with", bad),
+        (val, len(truth), "classify", bad_queries),
+    ):
+        count = len(split.images)
+        check_readable(count - readable, count, use, unreadable.named.values())
     right: Counter[int] = Counter()
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)

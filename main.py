@@ -169,6 +169,7 @@ def make_parser(method: str) -> cli.Parser:
         description="Train a convnet on unlabelled images by clustering its own features.",
         example="python main.py /imagenet/train --sobel --verbose --exp exp/alexnet",
         details="docs/training.md",
+        allow_abbrev=False,
         owner_of=owner_of,
     )
     add = parser.add_argument
@@ -220,9 +221,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif path is not None:
         path = instead_of_damaged(path)
     settings = {} if path in (None, AUTO) else settings_of(path)
-    method = early.method or settings.get("method")
+    saved = settings.get("method", DEFAULT_METHOD)
+    method = early.method or saved
     parser = make_parser(method if method in list(METHODS) else DEFAULT_METHOD)
-    if settings:
+    if settings and method == saved:  # `read_resume` names another method
         parser.set_defaults(**parser.checked(settings, f"--resume {path}"))
     elif path in (None, AUTO) and early.init is not None:
         parser.set_defaults(**initial.network_flags(early.init, early.network_key))
@@ -236,7 +238,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def parse_early(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags that the others depend on: each method has its own, and a resumed run's defaults
     are those of its checkpoint."""
-    parser = cli.Parser(add_help=False)
+    parser = cli.Parser(add_help=False, allow_abbrev=False)  # `--k` is not short for `--keep`
     parser.add_argument("--method")
     flags.add_exp(parser, "")
     resume.add_flags(parser)

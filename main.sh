@@ -25,19 +25,19 @@ if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that
 fi
 . "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
-read_flags() {  # the values of --exp, --resume and --method, which argparse also takes abbreviated
+read_flags() {  # the values of --exp, --resume and --method
     local before= word
     exp_flag= resume_flag=
     for word in "$@"; do
         case $before in
-        --ex | --exp) exp_flag=$word ;;
-        --res | --resu | --resum | --resume) resume_flag=$word ;;
-        --met | --meth | --metho | --method) METHOD=$word ;;
+        --exp) exp_flag=$word ;;
+        --resume) resume_flag=$word ;;
+        --method) METHOD=$word ;;
         esac
         case $word in
-        --ex=* | --exp=*) exp_flag=${word#*=} ;;
-        --res=* | --resu=* | --resum=* | --resume=*) resume_flag=${word#*=} ;;
-        --met=* | --meth=* | --metho=* | --method=*) METHOD=${word#*=} ;;
+        --exp=*) exp_flag=${word#*=} ;;
+        --resume=*) resume_flag=${word#*=} ;;
+        --method=*) METHOD=${word#*=} ;;
         esac
         before=$word
     done

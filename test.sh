@@ -17,4 +17,6 @@ requirements=requirements-dev.txt
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m codespell_lib
 "$PYTHON" -m mypy
+# Where this is set, the tests' many processes would each compile torch again, for some seconds
+unset PYTHONDONTWRITEBYTECODE
 OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n 2 --dist worksteal "$@"

@@ -8,6 +8,7 @@ compared with a well-known library and with the hardware's limit. Imports any ro
     multicrop.py    images per second of multi-crop, decoded once and for each crop
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
+    spherical.py    DeepCluster-v2's k-means, beside the plain way
     probe.py        linear probes, each layer alone and all at once
     learned.py      what settings of main.py learn, over seeds
     whitening.py    clusters of few images, by the dimensions of their whitening

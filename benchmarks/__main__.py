@@ -14,7 +14,17 @@ from typing import Any
 
 import system.interrupt
 
-from benchmarks import clustering, learned, multicrop, probe, scaling, training, visu, whitening
+from benchmarks import (
+    clustering,
+    learned,
+    multicrop,
+    probe,
+    scaling,
+    spherical,
+    training,
+    visu,
+    whitening,
+)
 from system import cli
 from system.device import add_device_flag
 from system.errors import InputError
@@ -24,6 +34,7 @@ BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
     "multicrop": (multicrop, "reading several crops of each image"),
+    "spherical": (spherical, "k-means of DeepCluster-v2's memory, beside the plain way"),
     "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
     "visu": (visu, "pictures of filters by gradient ascent, many at once and one at a time"),
     "scaling": (scaling, "whole epochs, by number of images, workers and processes"),

@@ -12,8 +12,10 @@ cut is resumed.
 
 import argparse
 import json
+import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ import numpy as np
 import main
 from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
+from data.images import ImageList
 from data.labelled import find_train_and_val
-from evaluation.verdict import COUNT, keys_of, over_seeds, to_plain
+from evaluation.verdict import COUNT, NAMES, keys_of, over_seeds, to_plain
 from models import untrained
 from system import flags as common
 from system.device import select_compute
@@ -31,7 +34,9 @@ from system.errors import InputError
 from tools.eval_quick import embed_by, embed_pixels, judge
 from training.resume import is_finished
 
-UNTRAINED, PIXELS = "untrained", "pixels"
+UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
+# Shorter than `NAMES`, whose numbers of labels and clusters the rows may differ in
+HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "nmi_k": "NMI, the run's k"}
 
 Figures = dict[str, dict[str, float]]  # of `to_plain`
 Results = dict[tuple[str, int], Figures]  # by setting and seed
@@ -45,6 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.jsonl"
     done = read_results(path)
+    images = [split.images for split in find_train_and_val(args.data)]
     results: Results = {}
     for seed in args.seeds:
         for name in (PIXELS, UNTRAINED, *settings):
@@ -52,11 +58,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             key = json.dumps([str(args.data.resolve()), name, flags, seed])
             exp = args.out / f"{name}_{seed}".replace(" ", "_").replace("/", "_")
             if key not in done:
-                done[key] = measure(args, name, flags, seed, exp)
+                done[key] = measure(args, images, name, flags, seed, exp)
                 append_line(path, [json.loads(key), done[key]])
             shutil.rmtree(exp, ignore_errors=True)
             results[name, seed] = done[key]
-    sys.stdout.write(table(results, list(settings), args.seeds) + "\n")
+    sys.stdout.write(table(results, list(settings), args.seeds, args.measures) + "\n")
     return {"results": [[*key, found] for key, found in results.items()]}
 
 
@@ -92,8 +98,11 @@ def check_same_network(args: argparse.Namespace, settings: dict[str, str]) -> No
         )
 
 
-def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Path) -> Figures:
-    """Train with these flags, unless it is the untrained network or raw pixels; and measure.
+def measure(
+    args: argparse.Namespace, images: list[ImageList], name: str, flags: str, seed: int, exp: Path
+) -> Figures:
+    """Train with these flags, unless it is the untrained network or raw pixels; and measure on the
+    images of train and val.
 
     Raises:
         InputError: a signal stopped the training, which can be resumed.
@@ -102,31 +111,44 @@ def measure(args: argparse.Namespace, name: str, flags: str, seed: int, exp: Pat
     run_args = run_args_of(args, flags, *own)
     compute = select_compute(run_args.device, run_args.precision)
     of_pass = argparse.Namespace(workers=run_args.workers, verbose=False)
+    spent = 0.0
     if name == PIXELS:
         embed = embed_pixels(run_args.size, of_pass)
     elif name == UNTRAINED:
         network = untrained(run_args.arch, run_args.sobel, 2, seed)
         embed = embed_by(network, run_args.size, compute, of_pass)
     else:
+        before = cpu_seconds()
         main.main(run_args)
+        spent = cpu_seconds() - before
         checkpoint = exp / "checkpoint.pth.tar"
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
         embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
-    train, val = (split.images for split in find_train_and_val(args.data))
+    train, val = images
+    main.METHODS[run_args.method].fit_settings(run_args, len(train))  # its k, if it isn't given
     found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
-    return to_plain(found)
+    return {**to_plain(found), CPU: {"mean": spent}}
 
 
-def table(results: Results, settings: list[str], seeds: list[int]) -> str:
-    """Mean and standard deviation over the seeds, and the verdict against the untrained network."""
-    lines = [
-        "| | " + " | ".join(f"{words}, against untrained" for words in COUNT.values()) + " |",
-        "|---|" + "---|" * len(COUNT),
-    ]
+def cpu_seconds() -> float:
+    """CPU time of this process and its finished workers."""
+    return sum(os.times()[:4])
+
+
+def table(
+    results: Results, settings: list[str], seeds: list[int], measured_by: Collection[str] = COUNT
+) -> str:
+    """Mean and standard deviation over the seeds, and the verdict against the untrained network.
+
+    Args:
+        measured_by: keys of `evaluation.verdict.NAMES`.
+    """
+    words = [f"{HEADS.get(name, NAMES[name])}, against untrained" for name in measured_by]
+    lines = [f"| | {' | '.join(words)} | CPU s |", "|---|" + "---|" * (len(words) + 1)]
     for name in (PIXELS, UNTRAINED, *settings):
         cells = []
-        for measured in COUNT:
+        for measured in measured_by:
             own, base = (
                 np.array([best_mean(results[each, seed], measured) for seed in seeds])
                 for each in (name, UNTRAINED)
@@ -135,6 +157,8 @@ def table(results: Results, settings: list[str], seeds: list[int]) -> str:
             spread = f" ± {own.std(ddof=1):.3f}" if several else ""
             known = f", {over_seeds(own - base)}" if several and name in settings else ""
             cells.append(f"{own.mean():.3f}{spread}{known}")
+        spent = [results[name, seed].get(CPU, {"mean": 0.0})["mean"] for seed in seeds]
+        cells.append(f"{np.mean(spent):.0f}" if max(spent) > 0 else "–")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -168,5 +192,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("settings", metavar="SETTINGS.txt", type=Path, help=settings_help)
     common.add_seeds(parser, "seeds of each setting")
     parser.set_defaults(seeds=[1, 2, 3, 4, 5])
+    measures_help = "columns of the table, of evaluation/verdict.py"
+    add("--measures", nargs="+", choices=list(NAMES), default=list(COUNT), help=measures_help)
     out_help = "folder for the results and the run under way; the same command goes on there"
     add("--out", type=Path, required=True, help=out_help)

@@ -12,6 +12,8 @@ import torch
 
 from system import cli
 
+PRODUCTS = {"cuda": (8192, 20), "cpu": (4096, 1)}  # side, and how many: a GPU takes 1 ms for one
+
 
 def add_rounds_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--rounds`."""
@@ -51,7 +53,7 @@ def memory(which: str = "VmRSS") -> float:
 
 def matmul_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of large matrix products, the best of 3."""
-    side, count = (8192, 20) if device.type == "cuda" else (4096, 1)  # a GPU takes 1 ms for one
+    side, count = PRODUCTS["cuda" if device.type == "cuda" else "cpu"]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
 
     def multiply() -> None:

@@ -6,13 +6,15 @@ anew for each seed, and N of the others are drawn, the PCA is fitted on these, a
 to D dimensions (0: L2-normalised only). NMI: k-means with k = number of labels against the labels.
 20-NN: accuracy of the val rows by their 20 nearest neighbours among the N. Both: mean and standard
 deviation over the seeds. PIC, once: its clusters at sigma 0.2, their NMI, and how many of them are
-of one image.
+of one image (before these join their neighbours).
 
-Each finished cell is a line of `--out`, and is not measured again.
+Each finished cell is a line of `--out`, and is not measured again. A sample of N rows is measured
+with all D at once.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from benchmarks.json_lines import append_line, read_lines
 from cluster.components import auto_dim
 from cluster.kmeans import run_kmeans
 from cluster.quality import nmi
-from cluster.whitening import prepare
+from cluster.whitening import Preparation, Whitening, fit_whitening, prepare
 from clustering import PIC
 from evaluation.learned import nearest
 from system.errors import InputError
@@ -37,45 +39,71 @@ Cell = tuple[str, int, int]  # set, N, D
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a Markdown table for each set; the cells as a dict."""
+    """Print Markdown tables for each set; the cells as a dict."""
     sets = {path.stem: read_set(path) for path in args.features}
-    cells = [
-        (name, n, d)
-        for name, (rows, _) in sets.items()
-        for n in sizes_of(len(rows))
-        for d in sorted({*DIMENSIONS, auto_dim(n, rows.shape[1])}, key=lambda d: d or rows.shape[1])
-        if d <= min(n - 1, rows.shape[1])
-    ]
+    samples = [(name, n) for name, (rows, _) in sets.items() for n in sizes_of(len(rows))]
     done = read_cells(args.out)
-    with progress("cells", len(cells), "cells") as advance:
-        for cell in cells:
-            if cell not in done:
-                done[cell] = measure(*sets[cell[0]], *cell[1:])
-                append_line(args.out, [*cell, done[cell]])
+    with progress("samples", len(samples), "samples") as advance:
+        for name, n in samples:
+            dims = dimensions_of(n, sets[name][0].shape[1])
+            missing = [dim for dim in dims if (name, n, dim) not in done]
+            for dim, values in measure(*sets[name], n, missing).items():
+                done[name, n, dim] = values
+                append_line(args.out, [name, n, dim, values])
             advance(1)
-    for name, (rows, _) in sets.items():
-        found = {cell[1:]: values for cell, values in done.items() if cell[0] == name}
-        sys.stdout.write(table(name, rows.shape, found) + "\n\n")
-    return {"cells": [[*cell, done[cell]] for cell in cells]}
+    found: dict[str, dict[tuple[int, int], dict[str, float]]] = {name: {} for name in sets}
+    for name, n in samples:
+        for dim in dimensions_of(n, sets[name][0].shape[1]):
+            found[name][n, dim] = done[name, n, dim]
+    for name, cells in found.items():
+        sys.stdout.write(tables(name, sets[name][0].shape, cells) + "\n\n")
+    return {"cells": [[name, *key, v] for name, cells in found.items() for key, v in cells.items()]}
 
 
-def measure(rows: np.ndarray, labels: np.ndarray, n: int, dim: int) -> dict[str, float]:
-    """The figures of a cell: N rows, whitened to D dimensions."""
-    agreement, accuracy = [], []
-    pic: dict[str, float] = {}
-    for seed in SEEDS:
-        x, truth, queries, query_labels = draw(rows, labels, n, dim, seed)
-        clusters, _ = run_kmeans(x, len(np.unique(labels)), seed=seed)
-        agreement.append(nmi(clusters, truth))
-        accuracy.append(np.mean(nearest(x, truth, queries, 20) == query_labels))
-        pic = pic or measure_pic(x, truth)  # of the first seed
+def dimensions_of(n: int, dim: int) -> list[int]:
+    """The numbers of dimensions that N rows of D dimensions are whitened to, ascending; then 0."""
+    wanted = sorted({*DIMENSIONS, auto_dim(n, dim)} - {0})
+    return [*(d for d in wanted if d <= min(n - 1, dim)), 0]
+
+
+def measure(
+    rows: np.ndarray, labels: np.ndarray, n: int, dims: list[int]
+) -> dict[int, dict[str, float]]:
+    """The figures of N rows, whitened to each of these numbers of dimensions."""
+    agreement: dict[int, list[float]] = {dim: [] for dim in dims}
+    accuracy: dict[int, list[float]] = {dim: [] for dim in dims}
+    pic: dict[int, dict[str, float]] = {}
+    for seed in SEEDS if dims else ():
+        train, val = draw(len(rows), n, seed)
+        for dim, preparation in preparations(rows[train], dims).items():
+            x, queries = preparation.apply(rows[train]), preparation.apply(rows[val])
+            clusters, _ = run_kmeans(x, len(np.unique(labels)), seed=seed)
+            agreement[dim].append(nmi(clusters, labels[train]))
+            right = nearest(x, labels[train], queries, 20) == labels[val]
+            accuracy[dim].append(float(np.mean(right)))
+            if dim not in pic:  # of the first seed
+                pic[dim] = measure_pic(x, labels[train])
     return {
-        "nmi": float(np.mean(agreement)),
-        "nmi_std": float(np.std(agreement, ddof=1)),
-        "20nn": float(np.mean(accuracy)),
-        "20nn_std": float(np.std(accuracy, ddof=1)),
-        **pic,
+        dim: {
+            "nmi": float(np.mean(agreement[dim])),
+            "nmi_std": float(np.std(agreement[dim], ddof=1)),
+            "20nn": float(np.mean(accuracy[dim])),
+            "20nn_std": float(np.std(accuracy[dim], ddof=1)),
+            **pic[dim],
+        }
+        for dim in dims
     }
+
+
+def preparations(rows: np.ndarray, dims: list[int]) -> dict[int, Preparation]:
+    """The whitening of the rows to each of these numbers of dimensions, 0 for none. One PCA serves
+    all: its first axes are those of a smaller one."""
+    found: dict[int, Preparation] = {dim: prepare(rows, 0) for dim in dims if dim == 0}
+    if max(dims) > 0:
+        whole = fit_whitening(rows, max(dims))
+        for dim in set(dims) - {0}:
+            found[dim] = Whitening(whole.mean, whole.matrix[:, :dim])
+    return found
 
 
 def measure_pic(x: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -90,14 +118,10 @@ def measure_pic(x: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-def draw(
-    rows: np.ndarray, labels: np.ndarray, n: int, dim: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """N whitened rows and their labels; the val rows, whitened with them, and theirs."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    val, train = order[: held_out(len(rows))], order[len(rows) - n :]
-    whitening = prepare(rows[train], dim)
-    return whitening.apply(rows[train]), labels[train], whitening.apply(rows[val]), labels[val]
+def draw(rows: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of N of the rows, and of the val rows."""
+    order = np.random.default_rng(seed).permutation(rows)
+    return order[rows - n :], order[: held_out(rows)]
 
 
 def held_out(rows: int) -> int:
@@ -138,22 +162,35 @@ def read_cells(path: Path) -> dict[Cell, dict[str, float]]:
     return {(name, n, dim): values for name, n, dim, values in read_lines(path, 4)}
 
 
-def table(name: str, shape: tuple[int, ...], cells: dict[tuple[int, int], dict[str, float]]) -> str:
-    """The cells of a set in Markdown."""
-    lines = [
-        f"{name}: {shape[0]:,} rows of {shape[1]:,} dimensions\n",
-        "| N | D | NMI | 20-NN | PIC: clusters, of one image, NMI |",
-        "|---|---|---|---|---|",
-    ]
-    for (n, dim), found in cells.items():
-        auto = " (auto)" if dim == auto_dim(n, shape[1]) else ""
-        lines.append(
-            f"| {n:,} | {dim or 'not whitened'}{auto} "
-            f"| {found['nmi']:.3f} ± {found['nmi_std']:.3f} "
-            f"| {found['20nn']:.3f} ± {found['20nn_std']:.3f} | {found['pic_clusters']:,}, "
-            f"{found['pic_singletons']:,}, {found['pic_nmi']:.3f} |"
-        )
-    return "\n".join(lines)
+def tables(
+    name: str, shape: tuple[int, ...], cells: dict[tuple[int, int], dict[str, float]]
+) -> str:
+    """The cells of a set in Markdown: a table for each measure, a row for each N."""
+    parts = [f"{name}: {shape[0]:,} rows of {shape[1]:,} dimensions"]
+    names = [*map(str, DIMENSIONS[:-1]), "not whitened", "`auto`"]
+    for title, written in MEASURES.items():
+        lines = [f"| {title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for n in sorted({n for n, _ in cells}):
+            auto = auto_dim(n, shape[1])
+            row = [written(cells[n, dim]) if (n, dim) in cells else "" for dim in DIMENSIONS]
+            row.append(f"{written(cells[n, auto])} ({auto})")
+            lines.append(f"| {n:,} | {' | '.join(row)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def with_deviation(measure: str) -> Callable[[dict[str, float]], str]:
+    """Writes the mean of a measure, and its deviation in thousandths."""
+    return lambda cell: f"{cell[measure]:.3f} ± {1000 * cell[f'{measure}_std']:.0f}"
+
+
+# A table's title, and how it writes a cell
+MEASURES: dict[str, Callable[[dict[str, float]], str]] = {
+    "NMI": with_deviation("nmi"),
+    "20-NN": with_deviation("20nn"),
+    "PIC: clusters, of one image": lambda c: f"{c['pic_clusters']:,}, {c['pic_singletons']:,}",
+    "PIC: NMI": lambda cell: f"{cell['pic_nmi']:.3f}",
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

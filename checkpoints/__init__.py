@@ -37,6 +37,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `previous` | (N,) int64 | pseudo-labels of the epoch before; empty in the first |
 | `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32 |
 | `clustering_loss` | float | the k-means loss of `assignment` |
+| `auto_dim` | int or None | the dimensions that `--dim_pca auto` became; None with a number |
 | `memory` | dict | `rows` (N, c, d), float32 or float16: the last embeddings of each image, one of each of c crops; `known` (N,) bool: whether it has any |
 | `targets` | (h, N) int64 | the labels that each head trains on, −1 without one |
 | `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
@@ -47,7 +48,8 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `settings` | dict | the flags of `main.py` |
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. All methods have
-`assignment`, `previous` and `clusters`. DeepCluster adds `clustering_loss`; SwAV and DeepCluster-v2
+`assignment`, `previous` and `clusters`. DeepCluster adds
+`clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
 `heads`, `window` and `probed`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
 (`state_dict` in methods/). A released checkpoint has the original's keys only; `heads` and `std`
 are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network.

@@ -1,6 +1,7 @@
 """The content of a file as a checkpoint: its network under our names, and a description."""
 
 import math
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypedDict
@@ -106,8 +107,9 @@ def _as_checkpoint(loaded: Loaded, path: str | Path, key: str | None) -> dict[st
         named=network.arch == named,
         counts=any(name.endswith("num_batches_tracked") for name in network.weights),
     )
-    prefixes = tuple(each.prefix for each in networks)
-    rest = {n: v for n, v in state.items() if not any(p.startswith(f"{n}.") for p in prefixes)}
+    prefixes = (each.prefix for each in networks)
+    above = {prefix[: dot.start()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)}
+    rest = {name: value for name, value in state.items() if name not in above}
     rest = {**heads_beside(network, contents), **rest}
     return {**rest, "state_dict": network.weights, "arch": network.arch, "layout": layout}
 

@@ -9,6 +9,7 @@ import functools
 import itertools
 import re
 import reprlib
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from models import MODELS, ConvNet
 from system.errors import InputError, shorten
 
 DEEPEST = 8  # dicts in dicts
+MOST_PARTS = 32  # of a weight's full name; more prefixes aren't tried
 OUR_LEVEL = "state_dict."  # where our checkpoints have the network
 OURS = ("sobel.", "features.", "classifier.", "top_layer.")
 NUMBERS = {
@@ -68,10 +70,22 @@ class Contents:
                 elif full not in self.values:
                     self.values[full] = _plain(value) if is_text else None
                     self.levels[full] = prefix
+        self._sorted = sorted((full, number) for number, full in enumerate(self.values))
 
     def below(self, prefix: str) -> dict[str, str]:
-        """The full names that begin with a prefix, by what follows it."""
-        return {full[len(prefix) :]: full for full in self.values if full.startswith(prefix)}
+        """The full names that begin with a prefix, by what follows it, in the order of the file.
+
+        The time grows with their number, and not with that of all names: a hostile file can have
+        very many names and very many prefixes.
+        """
+
+        def start(entry: tuple[str, int]) -> str:
+            return entry[0][: len(prefix)]
+
+        first = bisect_left(self._sorted, prefix, key=start)
+        last = bisect_right(self._sorted, prefix, first, key=start)
+        found = sorted((number, full) for full, number in self._sorted[first:last])
+        return {full[len(prefix) :]: full for _, full in found}
 
 
 @dataclass(frozen=True)
@@ -96,10 +110,13 @@ class Network:
 def networks_in(contents: Contents, archs: Sequence[str]) -> list[Network]:
     """The networks of these architectures whose bodies are whole."""
     found: list[Network] = []
-    for first, prefix in _places(contents):
-        if not any(first in network.used for network in found):
+    used: set[str] = set()
+    for prefix, firsts in _places(contents).items():
+        if used.isdisjoint(firsts):
             network = _network_at(prefix, contents, archs)
-            found += [network] if network else []
+            if network is not None:
+                found.append(network)
+                used |= network.used
     return found
 
 
@@ -148,7 +165,7 @@ def nearest_prefix(contents: Contents) -> str | None:
     def count(prefix: str) -> int:
         return sum(our_name(name)[0].startswith(OURS) for name in contents.below(prefix))
 
-    return max((prefix for _, prefix in _places(contents)), key=count, default=None)
+    return max(_places(contents), key=count, default=None)
 
 
 def is_dense(weight: Any) -> bool:
@@ -164,17 +181,18 @@ def is_dense(weight: Any) -> bool:
     )
 
 
-def _places(contents: Contents) -> list[tuple[str, str]]:
-    """Weights whose names end like the first one of a network, and the prefix before that; the
-    shortest prefix first."""
+def _places(contents: Contents) -> dict[str, list[str]]:
+    """The prefixes after which the first weight of a network follows, the shortest prefix first,
+    with the full names of these weights."""
     firsts = {_body(make)[0] for make in MODELS.values()}
     ends = tuple(first.removeprefix("features.") for first in firsts)
-    places = []
+    places: dict[str, list[str]] = {}
     for full in contents.values:
-        if full.endswith(ends):
+        if full.endswith(ends) and full.count(".") < MOST_PARTS:
             starts = [0, *(match.end() for match in re.finditer(r"\.", full))]
-            places += [(full, full[:i]) for i in starts if our_name(full[i:])[0] in firsts]
-    return sorted(places, key=lambda place: len(place[1]))
+            for prefix in (full[:i] for i in starts if our_name(full[i:])[0] in firsts):
+                places.setdefault(prefix, []).append(full)
+    return dict(sorted(places.items(), key=lambda place: len(place[0])))
 
 
 @functools.cache

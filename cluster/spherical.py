@@ -6,6 +6,7 @@ import torch
 from cluster.kmeans import Advance, sum_by_cluster
 from cluster.nearest import CPU
 from parallel.collectives import all_reduce, together
+from system.device import full_float32
 
 UPDATES = 10
 PRODUCTS = 2**24  # row-centroid products that are held at a time (float32: 64 MiB)
@@ -55,7 +56,8 @@ def _nearest(rows: np.ndarray, centroids: np.ndarray, device: torch.device) -> n
     block = max(PRODUCTS // len(centroids), 1)
     for start in range(0, len(rows), block):
         part = torch.from_numpy(rows[start : start + block]).to(device).float()
-        found[start : start + block] = (part @ columns).argmax(dim=1).cpu()
+        with full_float32():
+            found[start : start + block] = (part @ columns).argmax(dim=1).cpu()
     return found
 
 

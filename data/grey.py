@@ -8,6 +8,7 @@ from PIL import Image
 
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 MIN_IS_WHITE, SIGNED = 0, 2
+RANGE = "--range LOW HIGH"
 UNSIGNED_16 = ("PNG", "PPM")  # formats whose mode "I" is of 16 bits; Pillow scales PPM to them
 
 
@@ -83,6 +84,6 @@ def to_bytes(
         here = f", here from {finite.min():g} to {finite.max():g}" if finite.size else ""
         raise ValueError(
             f"its grey levels are {depth.kind} numbers{here}: give the range of all images with "
-            "--range LOW HIGH"
+            f"{RANGE}"
         )
     return 255 - grey if depth.inverted else grey

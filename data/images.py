@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, below_again, find_below
+from data.grey import RANGE
 from data.lists import listed, parse_list, read_list
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
@@ -123,11 +124,15 @@ class ImageList:
 
 
 class NameUnreadable:
-    """Names each image that is left out once on stderr, with the reason."""
+    """Names each image that is left out once on stderr, with the reason.
+
+    Attributes:
+        named: the reason by index.
+    """
 
     def __init__(self, images: ImageList) -> None:
         self.images = images
-        self.named: set[int] = set()
+        self.named: dict[int, str] = {}
 
     def __call__(self, unreadable: dict[int, str]) -> None:
         """Name images, given by index with the reasons."""
@@ -135,7 +140,7 @@ class NameUnreadable:
             if index not in self.named:
                 path = printable(self.images.where(index))
                 sys.stderr.write(f"left out, unreadable: {path}: {reason}\n")
-        self.named |= set(unreadable)
+        self.named |= unreadable
 
 
 class RaiseUnreadable:
@@ -152,6 +157,13 @@ class RaiseUnreadable:
         """
         for index, reason in unreadable.items():
             raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
+
+
+def remedy(reasons: Iterable[str]) -> str:
+    """What to do about unreadable images, from the reasons, as the end of a message."""
+    by_range = {RANGE in reason for reason in reasons}
+    advice = {True: f"give {RANGE}", False: "repair or remove them"}
+    return ", and ".join(advice[by] for by in sorted(by_range, reverse=True))
 
 
 def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:

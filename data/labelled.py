@@ -2,18 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from data.folder import FLAT, find_below
-from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.images import MOST_UNREADABLE, ImageList, find_images, remedy
 from data.levels import warn_of_lost_levels
 from data.lists import read_list
 from data.reading import AS_STORED, Reading
 from data.sieve import look_alike
+from parallel.collectives import gather_objects
 from system.errors import InputError, shorten
 from system.names import read_text
 
@@ -80,20 +81,22 @@ def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[
     return _label(train, classes), _label(val, classes)
 
 
-def check_readable(unreadable: int, images: int, use: str) -> None:
-    """Check that nearly all images of a split can be read.
+def check_readable(unreadable: int, images: int, use: str, reasons: Iterable[str]) -> None:
+    """Check that nearly all images of a split can be read. All processes call this together.
 
     Args:
         unreadable: how many of the `images` cannot be read.
         use: their use, for the message, such as "train on".
+        reasons: why this process could not read some.
 
     Raises:
         InputError: too many cannot be read.
     """
     if unreadable > MOST_UNREADABLE * images:
+        of_all = {reason for each in gather_objects(set(reasons)) for reason in each}
         raise InputError(
             f"--data: more than {MOST_UNREADABLE:.0%} of the images to {use} are unreadable "
-            f"({unreadable} of {images}, named above); repair or remove them"
+            f"({unreadable} of {images}, named above); {remedy(of_all)}"
         )
 
 

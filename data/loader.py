@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from data.parcel import FEWER, WAYS_OUT, Parcel, describe_room
+from data.parcel import FEWER, WAYS_OUT, Parcel, describe_room, reason_of
 from parallel.collectives import rank, world_size
 from system import cli
 from system.errors import Fault
@@ -88,7 +88,7 @@ class Loader(DataLoader[T]):
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise  # no temporary folder
-            reason = f"{error.strerror}; {FEWER}"
+            reason = f"{error.strerror}; {FEWER}" if error.errno else reason_of(error)
             if error.errno == errno.ENOSPC:
                 reason = f"{describe_room()}; {WAYS_OUT}"
             raise Fault(f"--workers {self.num_workers}: cannot start them: {reason}") from error

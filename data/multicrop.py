@@ -129,7 +129,7 @@ def _uniform(low: float, high: float) -> float:
     return float(torch.empty(1).uniform_(low, high))
 
 
-def add_crop_flags(parser: argparse._ArgumentGroup) -> None:
+def add_crop_flags(parser: argparse._ActionsContainer) -> None:
     """The flags that `crops_of` takes, and `--blur`. The defaults are SwAV's best recipe."""
     add, size = parser.add_argument, cli.whole_number(1)
     add("--nmb_crops", type=size, nargs="+", default=[2, 6], help="crops of each size")

@@ -5,6 +5,7 @@ Torch would send it from a thread of the worker, where an error loses the batch.
 
 import pickle
 import shutil
+import tempfile
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -51,8 +52,17 @@ def collate_parcel(samples: list[tuple[int, Tensor | str]]) -> Parcel:
         check_room(batch.pixels.nbytes)
         sent, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
     except (OSError, RuntimeError) as error:  # torch raises the latter if there is no room
-        sent, obstacle = batch.pixels.numpy(), str(error)
+        sent, obstacle = batch.pixels.numpy(), reason_of(error)
     return Parcel(sent, batch.index.numpy(), batch.unreadable, obstacle)
+
+
+def reason_of(error: OSError | RuntimeError) -> str:
+    """Why a worker can't start or send a batch, for a message."""
+    if "AF_UNIX path too long" in str(error):
+        return (
+            f"{tempfile.gettempdir()} is too long a path for sockets; set TMPDIR to a shorter one"
+        )
+    return str(error)
 
 
 def check_room(size: int) -> None:

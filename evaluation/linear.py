@@ -123,10 +123,11 @@ def train_epoch(
     layers = list(heads.pools)
     network = data_parallel(heads.train(), compute.device)
     total = torch.zeros(len(layers), device=compute.device)
-    count = unreadable = 0
+    count, unreadable, reasons = 0, 0, set[str]()
     for number, batch in enumerate(loader):
         on_unreadable(batch.unreadable)
         unreadable += len(batch.unreadable)
+        reasons |= {*batch.unreadable.values()}
         size = len(batch.index)
         if size > 0 or world_size() > 1:  # the others wait for this process's gradients
             seen, target = _look(model, heads, batch, labels, compute)
@@ -141,7 +142,7 @@ def train_epoch(
     *sums, count, unreadable = all_reduce(
         np.array([*total.tolist(), count, unreadable], np.float64)
     ).tolist()
-    check_readable(int(unreadable), int(count + unreadable), "train on")
+    check_readable(int(unreadable), int(count + unreadable), "train on", reasons)
     means = {layer: value / count for layer, value in zip(layers, sums, strict=True)}
     for layer, mean in means.items():
         if not math.isfinite(mean):
@@ -186,9 +187,10 @@ def validate(
     """
     heads.eval()
     sums = {layer: torch.zeros(3, device=compute.device) for layer in heads.pools}
-    shown = readable = 0
+    shown, readable, reasons = 0, 0, set[str]()
     for batch in loader:
         on_unreadable(batch.unreadable)
+        reasons |= {*batch.unreadable.values()}
         size = len(batch.index)
         if size > 0:
             crops = batch.pixels.shape[1] if batch.pixels.ndim == 5 else 1
@@ -202,7 +204,8 @@ def validate(
         top1, top5, loss, all_shown, all_readable = all_reduce(
             np.array([*each.tolist(), shown, readable], np.float64)
         ).tolist()
-        check_readable(int(all_shown - all_readable), int(all_shown), "validate on")
+        unreadable = int(all_shown - all_readable)
+        check_readable(unreadable, int(all_shown), "validate on", reasons)
         found[layer] = {
             "top1": top1 / all_shown, "top5": top5 / all_shown, "loss": loss / all_readable
         }  # fmt: skip

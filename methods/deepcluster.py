@@ -60,6 +60,8 @@ class DeepCluster:
     Attributes:
         previous: the assignment before `assignment`.
         clustering_loss: the k-means loss of `assignment`.
+        auto_dim: the number that `--dim_pca auto` became at its first clustering, which later
+            epochs and resumes keep; None with a number.
         Others: see `methods.method.Method`.
     """
 
@@ -70,6 +72,7 @@ class DeepCluster:
         "previous": torch.Tensor,
         "clusters": (dict, type(None)),
         "clustering_loss": (int, float),
+        "auto_dim": (int, type(None)),
     }
 
     def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
@@ -79,6 +82,7 @@ class DeepCluster:
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self.clustering_loss = 0.0
+        self.auto_dim: int | None = None
         self._described: Components | None = None  # the dimensions that were logged
 
     @staticmethod
@@ -142,11 +146,14 @@ class DeepCluster:
         """Features → whitening → clusters → pseudo-labels, and a new top layer, as cluster numbers
         change from epoch to epoch."""
         self.previous = self.assignment
-        pca = self.args.dim_pca
-        quiet = pca in (PCA, self._described)  # 256 is the default, however few the images
+        auto = self.args.dim_pca == AUTO
+        pca = self.auto_dim or AUTO if auto else self.args.dim_pca
+        # 256 is the default, however few the images
+        quiet = pca in (PCA, self.auto_dim, self._described)
         found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet)
         self.assignment, self.clustering_loss, self.clusters = found
-        self.args.dim_pca = self._described = self.clusters.whitening.components  # if "auto"
+        self.auto_dim = self.clusters.whitening.components if auto else None
+        self._described = pca
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.args.seed, "top layer", run.epoch))
             self.network.top_layer = self._new_top_layer().to(self.compute.device)
@@ -195,6 +202,7 @@ class DeepCluster:
             "previous": torch.from_numpy(self.previous),
             "clusters": self.clusters and self.clusters.to_plain(),
             "clustering_loss": self.clustering_loss,
+            "auto_dim": self.auto_dim,
         }
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
@@ -203,6 +211,7 @@ class DeepCluster:
             self.previous = state["previous"].numpy()
             self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
             self.clustering_loss = state["clustering_loss"]
+            self.auto_dim = state.get("auto_dim")
         if with_heads:
             self.network.top_layer = self._new_top_layer()
             self._set_targets()
@@ -214,6 +223,7 @@ class DeepCluster:
         return (
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
+            and 1 <= (state.get("auto_dim") or 1) <= PCA
             and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
             and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
         )

@@ -76,8 +76,8 @@ class DeepClusterV2(MultiCropMethod):
             )
 
     def find_targets(self, run: Running) -> None:
-        """Fill the memory before the first epoch, then cluster it."""
-        if self._memory is None:
+        """Fill the memory before the first epoch, also with other images, then cluster it."""
+        if self._memory is None or self._memory.images != run.image_count:
             self._memory = self._new_memory(run.image_count)
             self._fill(run, self._memory)
         counts, device = self.args.nmb_prototypes, self.compute.device
@@ -136,19 +136,28 @@ class DeepClusterV2(MultiCropMethod):
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
         super().load_state_dict(state, with_heads)
-        self._memory = self._new_memory(len(state["memory"]["known"]))
-        self._memory.load(state["memory"])
-        self._targets = state["targets"]
+        memory, targets, args = state["memory"], state["targets"], self.args
+        if memory["rows"].shape[1:] != (len(self.assign), args.feat_dim):
+            raise self.misfit("memory does not fit", "crops_for_assign", "feat_dim")
+        clusters = torch.tensor(args.nmb_prototypes)
+        if len(targets) != len(clusters) or (targets >= clusters[:, None]).any():
+            raise self.misfit("targets do not fit", "nmb_prototypes")
+        self._memory = self._new_memory(len(memory["known"]))
+        self._memory.load(memory)
+        self._targets = targets
         self._use_targets()
 
-    @staticmethod
-    def is_sound(state: dict[str, Any], step: int) -> bool:
-        memory, targets = state["memory"], state["targets"]
-        images = len(state["assignment"])
+    @classmethod
+    def is_sound(cls, state: dict[str, Any], step: int) -> bool:
+        rows, known = state["memory"]["rows"], state["memory"]["known"]
+        targets, images = state["targets"], len(state["assignment"])
         return (
-            MultiCropMethod.is_sound(state, step)
-            and targets.shape[1:] == (images,)
-            and memory["known"].shape == memory["rows"].shape[:1] == (images,)
+            super().is_sound(state, step)
+            and targets.shape[1:] == known.shape == rows.shape[:1] == (images,)
+            and (targets.dtype, known.dtype) == (torch.int64, torch.bool)
+            and rows.dtype in (torch.float32, torch.float16)
+            and int(targets.min()) >= -1
+            and bool(rows.isfinite().all())
         )
 
     def _new_memory(self, images: int) -> Memory:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from parallel.collectives import all_reduce, gather_rows, shard_of
+from system.errors import InputError
 
 AT_ONCE = 64  # batches that are kept before processes exchange them
 
@@ -21,12 +22,13 @@ class Memory:
         dtype: float32 or float16.
 
     Attributes:
+        images: N.
         rows: `(n, banks, d)`, of this process's images.
         known: `(n,) bool`, whether an image has embeddings yet.
     """
 
     def __init__(self, images: int, banks: int, dim: int, dtype: np.dtype[Any]) -> None:
-        self.own = shard_of(images)
+        self.images, self.own = images, shard_of(images)
         self.rows = np.zeros((len(self.own), banks, dim), dtype)
         self.known = np.zeros(len(self.own), bool)
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -60,9 +62,19 @@ class Memory:
 
     def draw(self, count: int, number: int, rng: np.random.Generator) -> np.ndarray:
         """`(count, d) float32`, the embeddings in a bank of random known images of all processes,
-        the same in each process."""
+        the same in each process.
+
+        Raises:
+            InputError: fewer images are known.
+        """
         self.flush()
-        chosen = rng.choice(np.flatnonzero(gather_rows(self.known)), count, replace=False)
+        known = np.flatnonzero(gather_rows(self.known))
+        if count > len(known):
+            raise InputError(
+                f"--nmb_prototypes {count}: more clusters than the {len(known)} images that can be "
+                "read; give fewer"
+            )
+        chosen = rng.choice(known, count, replace=False)
         here = (chosen >= self.own.start) & (chosen < self.own.stop)
         found = np.zeros((count, self.rows.shape[2]), np.float32)
         found[here] = self.rows[chosen[here] - self.own.start, number]

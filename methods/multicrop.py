@@ -261,8 +261,14 @@ class MultiCropMethod(ABC):
         )
         self._probed = state["probed"]
 
-    @staticmethod
-    def is_sound(state: dict[str, Any], step: int) -> bool:
+    def misfit(self, problem: str, *names: str) -> InputError:
+        """The error of a checkpoint that doesn't fit the flags of these names."""
+        flags = " and ".join(f"--{name} {_words(vars(self.args)[name])}" for name in names)
+        return InputError(f"--resume {self.args.resume}: its {problem} {flags}")
+
+    @classmethod
+    def is_sound(cls, state: dict[str, Any], step: int) -> bool:
+        signs = torch.tensor([[0.0] * len(cls.signs), *state["window"]])  # raises on other lengths
         labels, previous = state["assignment"].numpy(), state["previous"].numpy()
         clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
         return (
@@ -270,5 +276,10 @@ class MultiCropMethod(ABC):
             and labels.ndim == previous.ndim == 1
             and labels.min(initial=0) >= -1
             and (not clusters or clusters.is_sound())
-            and bool(torch.tensor(state["window"]).isfinite().all())
+            and bool(signs.isfinite().all())
+            and np.isfinite(state["probed"] or 0)
         )
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

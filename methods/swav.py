@@ -124,7 +124,9 @@ class SwAV(MultiCropMethod):
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         self._gather_assignment()
-        return super().metrics(labels)
+        drawn = len(self.draw(0))  # the others have no prototype in this epoch
+        unreadable = drawn - int((self.assignment >= 0).sum())
+        return {**super().metrics(labels), "unreadable": unreadable}
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
         return check_collapse(metrics, self.args.warmup_epochs)
@@ -137,13 +139,21 @@ class SwAV(MultiCropMethod):
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
         super().load_state_dict(state, with_heads)
         self.steps = state["steps"]
-        if state["queue"] is not None:
-            self._queue = self._new_queue(state["queue"])
-
-    @staticmethod
-    def is_sound(state: dict[str, Any], step: int) -> bool:
         queue = state["queue"]
-        return MultiCropMethod.is_sound(state, step) and (queue is None or queue.ndim == 3)
+        if queue is not None:
+            if queue.shape[1:] != (len(self.assign), self.args.feat_dim):
+                raise self.misfit("queue does not fit", "crops_for_assign", "feat_dim")
+            self._queue = self._new_queue(queue)
+
+    @classmethod
+    def is_sound(cls, state: dict[str, Any], step: int) -> bool:
+        queue = torch.zeros(0, 0, 0) if state["queue"] is None else state["queue"]
+        return (
+            super().is_sound(state, step)
+            and state["steps"] >= 0
+            and (queue.ndim, queue.dtype) == (3, torch.float32)
+            and bool(queue.isfinite().all())
+        )
 
     def _new_queue(self, rows: Tensor) -> Queue:
         return Queue(self.args.queue_length, rows.to(self.compute.device))

@@ -114,6 +114,8 @@ def heads_for(weights: Mapping[str, Tensor]) -> Heads:
         InputError: they are not the weights of such heads; names those that don't fit.
     """
     weights = dict(weights)
+    if not all(isinstance(n, str) and isinstance(w, Tensor) for n, w in weights.items()):
+        raise InputError("not the heads of SwAV or DeepCluster-v2: not tensors by name")
     if "prototypes.prototypes1.weight" not in weights and FIRST_OF_SEVERAL in weights:
         weights["prototypes.weight"] = weights.pop(FIRST_OF_SEVERAL)
     with torch.device("meta"):

@@ -1,6 +1,7 @@
 """Small trees of images, a tiny network, and ways to run the scripts within this process."""
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,10 @@ __all__ = [
     "tree",
     "write_images",
 ]
+
+# `nohup` ignores it, and the runs that tests send signals to would, too
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T")
 ErrorLine = Callable[..., str]

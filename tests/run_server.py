@@ -12,7 +12,8 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         the seconds between two heartbeats; "silence", the seconds after which other ranks than 0
         print an error; "stall_at": [RANK, 7], with which this rank's seventh read of an image
         creates `folder`/paused, and waits until that file is gone; "print_buffers", which prints
-        the sum of each buffer after every epoch.
+        the sum of each buffer after every epoch; "threads" of torch. With "script": PATH, the
+        processes run this script instead of main.py.
     {"wait": [process IDs]}
         answers with the exit statuses once all have ended; −9 means SIGKILL, which a process also
         gets if it runs for minutes.
@@ -25,10 +26,12 @@ import itertools
 import json
 import mmap
 import os
+import runpy
 import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -158,8 +161,10 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     if ranks != "1":
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=ranks)
         os.environ.update(WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
+    torch.set_num_threads(request.get("threads", 1))
     MODELS.update(tiny=tiny, plain=plain)
+    if "script" in request:
+        return run_script(request["script"], request["start"])
     heartbeat.BEAT = request.get("beat", heartbeat.BEAT)
     cli.LONGEST_SILENCE = request.get("silence", cli.LONGEST_SILENCE)
     if "print_buffers" in request:
@@ -174,6 +179,19 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
     status = cli.run(main.main, main.parse_args, request["start"])
     stage[0] = STAGES.index("end")
     return status
+
+
+def run_script(path: str, arguments: list[str]) -> int:
+    """Run a script with these arguments. Returns its exit status."""
+    sys.argv = [path, *arguments]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def broadcast_and_print(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Started by test_collectives.py under torchrun: each process clusters its share of the features.
+"""Run by test_collectives.py in several processes: each clusters its share of the features.
 
 Usage: sharded_clustering.py FOLDER SHARES OUT.npz, where FOLDER has the features as .npy files and
 SHARES are the numbers of rows of the processes, such as 100,0,250,50.
@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cluster.kmeans import train_kmeans
+from cluster.sinkhorn import sinkhorn
+from cluster.spherical import spherical_kmeans
 from cluster.whitening import Whitening
 from clustering import PIC, Kmeans, KmeansOptions
+from methods.memory import Memory
+from methods.queue import Queue
 from parallel.collectives import gather_rows, process_group, rank, world_size
 
 K, SEED = 12, 3
@@ -25,7 +30,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for path in sorted(Path(sys.argv[1]).glob("*.npy")):
         features = np.load(path)[start : start + shares[rank()]]
-        for name, result in cluster(features).items():
+        for name, result in {**cluster(features), **of_unit_rows(features, start)}.items():
             results[f"{path.stem}, {name}"] = result
     for name, result in results.items():  # the same in all processes
         copies = gather_rows(result[None])
@@ -62,6 +67,53 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
         "components": np.array(chosen.whitening.components),
         "k-means, auto": chosen.assignments,
         "k-means, normalised": normalised.assignments,
+    }
+
+
+def of_unit_rows(features: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """Spherical k-means, Sinkhorn's codes, and what DeepCluster-v2's memory and SwAV's queue keep,
+    of the rows at unit length.
+
+    Args:
+        start: the number of this process's first row.
+    """
+    rows = features.astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    first = np.random.default_rng(SEED).standard_normal((K, rows.shape[1]), np.float32)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    assignment, centroids = spherical_kmeans(rows, first)
+    split, _ = spherical_kmeans(rows, first, split_empty=True)
+    codes = sinkhorn(torch.from_numpy(rows @ first.T), 0.05, 3).numpy()
+    return {
+        "spherical": gather_rows(assignment),
+        "spherical centroids": centroids,
+        "spherical, empty ones split": gather_rows(split),
+        "codes": gather_rows(codes),
+        **remembered(rows, start),
+    }
+
+
+def remembered(rows: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """The memory and the queue after two batches of each process: all its rows but each seventh,
+    then a new row of image 3 from the process that has image 0."""
+    total = int(gather_rows(np.array([len(rows)])).sum())
+    numbers = np.arange(start, start + len(rows))
+    kept, again = numbers[numbers % 7 > 0], numbers[numbers == 0]
+    here = torch.from_numpy(rows[:, None])
+    memory = Memory(total, 1, rows.shape[1], np.dtype(np.float16))
+    memory.write(torch.from_numpy(kept), here[kept - start])
+    memory.write(torch.from_numpy(again + 3), here[again - start])
+    drawn = memory.draw(K, 0, np.random.default_rng(SEED))
+    known = memory.own.start + np.flatnonzero(memory.known)
+    queue = Queue(world_size() * total, torch.zeros(0, 1, rows.shape[1]))  # room for all
+    queue.push(here[kept - start])
+    plain = memory.to_plain()
+    return {
+        "memory": plain["rows"].numpy(),
+        "known": plain["known"].numpy(),
+        "drawn": drawn,
+        "numbers of the known": memory.of_all(known),
+        "queue": queue.to_plain().numpy(),
     }
 
 

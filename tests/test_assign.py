@@ -5,8 +5,6 @@ import io
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 import torch
 from conftest import ErrorLine, image_list, read_file, tiny, write_images
 from PIL import Image
+from runs import Server
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
@@ -370,7 +369,9 @@ def test_links_to_relative_paths_work_from_anywhere(
         write_folders(Path(), Assignment([], np.empty(0, np.int64)))
 
 
-def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(
+    server: Server, tree: Path, released: Path, tmp_path: Path
+) -> None:
     """The same processes also run cluster_features.py, to save time."""
     (tree / "b" / "004.png").write_bytes(b"no image")
     (tree / "c" / "009.png").unlink()
@@ -381,17 +382,10 @@ def test_two_processes_give_the_result_of_one(tree: Path, released: Path, tmp_pa
     features[470] = np.nan
     np.save(tmp_path / "broken.npy", features)
 
-    script = str(ROOT / "tests" / "sharded_assigning.py")
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *launcher, script, str(tmp_path)],
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "1 of 39 images left out: unreadable\n" in done.stderr
-    assert done.stdout.count("written to") == 1
+    script = ROOT / "tests" / "sharded_assigning.py"
+    output = server.run_script(script, [tmp_path], tmp_path / "run")
+    assert "1 of 39 images left out: unreadable\n" in output
+    assert output.count("written to") == 2, "each script says it once"
     one, two = read_csv(tmp_path / "one.csv"), read_csv(tmp_path / "two.csv")
     assert len(two) == 38
     for row, other in zip(one, two, strict=True):

@@ -1,9 +1,6 @@
 """eval_knn.py on a small tree of images, against scikit-learn."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 import torch
 from conftest import ErrorLine, read_file, tiny
 from PIL import Image
+from runs import Server
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
@@ -23,7 +21,6 @@ from data.transforms import central_crop, to_input
 from models import MODELS
 from system.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 FLAGS = "--workers 0 --batch 16 --device cpu --precision fp32 --k 5 1 100"
 Evaluate = Callable[..., dict[str, Any]]
 
@@ -128,26 +125,17 @@ def test_an_unreadable_image_is_an_error_in_val_and_ignored_in_train(
 
 
 def test_two_processes_give_the_results_of_one(
-    evaluate: Evaluate, data: Path, network: Path, tmp_path: Path
+    server: Server, evaluate: Evaluate, data: Path, network: Path, tmp_path: Path
 ) -> None:
     (data / "val" / "a" / "000.png").write_bytes(b"no image")
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from conftest import read_file, tiny; from models import MODELS\n"
-        "from parallel import script\nimport data.labelled, eval_knn\n"
-        "MODELS['tiny'] = tiny; data.labelled.MOST_UNREADABLE = 0.1\n"
+        "import sys\nfrom parallel import script\nimport data.labelled, eval_knn\n"
+        "data.labelled.MOST_UNREADABLE = 0.1\n"
         "sys.exit(script.run(eval_knn.main, eval_knn.parse_args))\n"
     )
-    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *command, "--exp", str(tmp_path / "two")],
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    command = ["--data", data, "--model", network, *FLAGS.split(), "--exp", tmp_path / "two"]
+    server.run_script(script, command, tmp_path / "run")
     two = json.loads((tmp_path / "two" / "knn.json").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data.labelled.MOST_UNREADABLE", 0.1)

@@ -1,10 +1,7 @@
 """eval_linear.py on a small tree of images."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,13 @@ import pytest
 import torch
 from conftest import ErrorLine, tiny
 from PIL import Image
+from runs import Server
 
 import eval_linear
 from checkpoints.checkpoint import load_model, save_checkpoint
 from models import MODELS
 from system.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 FLAGS = "--size 32 --batch_size 16 --epochs 2 --workers 0 --lr 0.001 --device cpu --precision fp32"
 Probe = Callable[..., dict[str, Any]]
 
@@ -275,7 +272,7 @@ def test_the_results_folder_is_named_by_epoch_and_protocol(
 
 
 def test_two_processes_give_the_results_of_one(
-    probe_it: Probe, data: Path, network: Path, tmp_path: Path
+    server: Server, probe_it: Probe, data: Path, network: Path, tmp_path: Path
 ) -> None:
     """The last batch has one image, and the number of val images is odd. The protocols are the
     paper's, and the model zoos', whose batch norm is over the whole batch."""
@@ -288,24 +285,14 @@ def test_two_processes_give_the_results_of_one(
     ones = {name: probe_it("--protocol", name, exp=name)["results"] for name in protocols}
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from conftest import tiny; from models import MODELS; import eval_linear\n"
-        "from parallel.collectives import process_group\n"
-        "MODELS['tiny'] = tiny\n"
+        "import sys\nimport eval_linear\nfrom parallel.collectives import process_group\n"
         "with process_group('cpu'):\n"
         f"    for name in {protocols}:\n"
-        "        flags = [*sys.argv[1:], '--protocol', name, '--exp', f'two/{name}']\n"
-        "        eval_linear.main(eval_linear.parse_args(flags))\n"
+        f"        flags = ['--protocol', name, '--exp', {str(tmp_path / 'two')!r} + '/' + name]\n"
+        "        eval_linear.main(eval_linear.parse_args([*sys.argv[1:], *flags]))\n"
     )
-    command = ["--data", str(data), "--model", str(network), *FLAGS.split()]
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *command], cwd=tmp_path,
-        env={**os.environ, **settings},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    command = ["--data", data, "--model", network, *FLAGS.split()]
+    server.run_script(script, command, tmp_path / "run")
     for name, one in ones.items():
         two = json.loads((tmp_path / "two" / name / "linear.json").read_text())["results"]
         for layer in ("conv1", "conv2"):

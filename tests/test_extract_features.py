@@ -2,9 +2,6 @@
 
 import errno
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +12,7 @@ import safetensors.numpy
 import torch
 from conftest import tiny, write_images
 from PIL import Image
+from runs import Server
 from sklearn.decomposition import PCA
 from torchvision import transforms
 
@@ -492,7 +490,7 @@ def test_bad_values_of_whiten(text: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_many_processes_write_the_same_file_as_one(
-    tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
+    server: Server, tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
 ) -> None:
     """One process begins and is interrupted, two finish; each part has bad images. Then both fit a
     whitening."""
@@ -502,16 +500,11 @@ def test_many_processes_write_the_same_file_as_one(
     flags = ["--dtype", "float32"]
     whole = extract(tree, *flags, out="whole")
     extract(tree, *flags, cut=1)
-    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
-    script = [str(ROOT / "tests" / "sharded_extraction.py"), str(checkpoint), str(tree)]
-    threads = str(torch.get_num_threads())  # more threads may sum in another order
-    done = subprocess.run(
-        [sys.executable, *launcher, *script, *FIXED.split(), *flags, "--out", tmp_path / "out"],
-        env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("features.npy: 37 rows of") == 2
+    script = ROOT / "tests" / "sharded_extraction.py"
+    command = [checkpoint, tree, *FIXED.split(), *flags, "--out", tmp_path / "out"]
+    threads = torch.get_num_threads()  # more threads may sum in another order
+    output = server.run_script(script, command, tmp_path / "two", threads=threads)
+    assert output.count("features.npy: 37 rows of") == 2
     for name in ("features.npy", "images.txt", "bad_images.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
     white = rows_of(tmp_path / "out" / "white")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_images
 from runs import assert_same_weights
 
 import assign
@@ -63,10 +64,15 @@ def test_the_report_counts_the_clusters_that_pic_found_for_the_finished_network(
     assert (str(found), f"of {found} clusters not empty") in content["overview"]
 
 
-def test_the_checkpoint_keeps_the_number_that_auto_chose(tree: Path, train: Train) -> None:
-    folder = train(tree, "--dim_pca", "auto")
-    settings = checkpoint_of(folder)["settings"]
-    assert (settings["dim_pca"], settings["final_dim_pca"]) == (3, "auto")
+def test_a_resume_keeps_the_number_that_auto_chose(tree: Path, train: Train) -> None:
+    before = train(tree, "--dim_pca", "auto")
+    write_images(tree / "d", 60)  # of 100 images auto would take 8
+    resume = ["--resume", str(before / "checkpoint.pth.tar"), "--dim_pca", "auto", "--epochs", "2"]
+    after = train(tree, *resume, exp="after")
+    for folder in (before, after):
+        checkpoint = checkpoint_of(folder)
+        assert (checkpoint["auto_dim"], checkpoint["settings"]["dim_pca"]) == (3, "auto")
+    assert "dim_pca" not in (after / "log.txt").read_text()
 
 
 def test_a_flag_of_a_resume_holds_from_the_next_clustering_on(tree: Path, train: Train) -> None:

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
-from data.images import MOST_UNREADABLE, ImageList, find_images
+from data.images import MOST_UNREADABLE, ImageList, find_images, remedy
 from data.levels import warn_of_lost_levels
 from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
 from data.reading import Reading, add_reading_flags, range_of
@@ -117,18 +117,19 @@ def main(args: argparse.Namespace) -> None:
         batches = EpochBatches(BATCH)
         batches.start_epoch(0, np.arange(len(images)))
         loader = make_loader(copies, batches, workers, torch.device("cpu"), collate_fn=list)
-        sums = Counter[str]()
+        sums, reasons = Counter[str](), set[str]()
         with progress("copying", len(images), "images") as advance:
             for batch in loader:
                 for copied in batch:
                     report(images, copied)
                     sums.update({copied.how: 1, "before": copied.before, "after": copied.after})
+                    reasons |= {copied.reason} - {""}
                 advance(len(batch))
     sys.stdout.write(f"{in_words(sums)}\n")
     if sums["unreadable"] > MOST_UNREADABLE * len(images):
         raise InputError(
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
-            "above; repair or remove them, and start again"
+            f"above; {remedy(reasons)}, and start again"
         )
 
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from data.images import MOST_UNREADABLE, ImageList
+from data.images import MOST_UNREADABLE, ImageList, remedy
 from parallel.collectives import gather_objects, together
 from system.errors import InputError
 from system.files import write_text
@@ -77,8 +77,8 @@ class Unreadable:
             *_, last = self.now.values()
             raise InputError(
                 f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
-                f"unreadable, more than {MOST_UNREADABLE:.0%} (the last: {last}); repair or remove "
-                f"those in {self.path}"
+                f"unreadable, more than {MOST_UNREADABLE:.0%} (all in {self.path}; the last: "
+                f"{last}); {remedy(self.now.values())}"
             )
 
     def _write(self, named: dict[int, str]) -> None:

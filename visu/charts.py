@@ -36,8 +36,13 @@ class Chart:
 LEARNING = [
     Chart(
         "loss",
-        note="mean cross-entropy of the epoch; guessing gives ln k",
-        series=[("convnet loss", "C0", "-", "convnet_loss"), ("ln k", "C7", "--", "ln_k")],
+        note="mean cross-entropy of the epoch; guessing gives ln k, and so does the entropy of "
+        "SwAV's codes if they are even",
+        series=[
+            ("convnet loss", "C0", "-", "convnet_loss"),
+            ("entropy of the codes", "C1", "-.", "code_entropy"),
+            ("ln k", "C7", "--", "ln_k"),
+        ],
     ),
     Chart(
         "NMI, ARI of the clusters",
@@ -65,6 +70,11 @@ DETAILS = [
         "loss of the clustering",
         note="sum of squared distances to the centroids",
         series=[("k-means loss", "C0", "-", "kmeans_loss")],
+    ),
+    Chart(
+        "mean cosine of two images",
+        note="of their embeddings in training; near 1, the network has collapsed",
+        series=[("mean cosine", "C0", "-", "mean_cosine")],
     ),
     Chart(
         "clusters that are not empty",

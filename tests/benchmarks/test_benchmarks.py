@@ -94,6 +94,22 @@ def test_the_plain_way_decodes_an_image_for_each_crop(
     assert not torch.equal(small[0], small[1])
 
 
+def test_spherical_kmeans_is_compared_with_the_plain_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--n 600 --dim 16 --k 20 30 --rounds 1 --device cpu"
+    saved = tmp_path / "figures.json"
+    benchmark.main(benchmark.parse_args(["spherical", *sizes.split(), "--json", str(saved)]))
+    found = json.loads(saved.read_text())
+    for k in ("20", "30"):
+        assert found[k]["ratio"] == found[k]["plain_seconds"] / found[k]["seconds"]
+        assert found[k]["same"] > 0.98
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["K", "20", "30"]
+    with pytest.raises(InputError, match="--k 700: more clusters than --n 600; give fewer"):
+        benchmark.main(benchmark.parse_args(["spherical", "--n", "600", "--k", "700"]))
+
+
 def test_all_features_arrive() -> None:
     starts, batches = zip(*arriving(600, 32), strict=True)
     assert starts == (0, 256, 512)
@@ -111,6 +127,7 @@ def test_training_has_its_limit_and_the_naive_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
+    monkeypatch.setitem(timing.PRODUCTS, "cpu", (64, 1))
     flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
     results = training.run(benchmark.parse_args([*flags.split(), "--project"]))
     out = capsys.readouterr().out

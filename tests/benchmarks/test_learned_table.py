@@ -9,6 +9,7 @@ from conftest import tiny, write_images
 
 from benchmarks import __main__ as benchmark
 from benchmarks import learned
+from data.labelled import Labelled
 from models import MODELS
 from system.errors import InputError
 
@@ -26,7 +27,15 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
     settings.write_text(f"slow: {FLAGS} --lr 0.001\n\nquick: {FLAGS} --lr 0.01\n")
     command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
     command += ["--seeds", "1", "2"]
+    listed, calls = learned.find_train_and_val, list[Path]()
+
+    def counted(data: Path) -> tuple[Labelled, Labelled]:
+        calls.append(data)
+        return listed(data)
+
+    monkeypatch.setattr(learned, "find_train_and_val", counted)
     benchmark.main(benchmark.parse_args(command))
+    assert calls == [tmp_path / "data"]  # the images are listed once, not for each network
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     keys = [json.loads(line)[0] for line in lines]
     names = ["pixels", "untrained", "slow", "quick"]
@@ -56,7 +65,7 @@ def test_a_stopped_run_is_not_measured(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(learned.main, "main", stopped)
     with pytest.raises(InputError, match="the run was stopped; the same command resumes it"):
-        learned.measure(args, "name", f"{FLAGS} --epochs 2", 1, tmp_path / "exp")
+        learned.measure(args, [], "name", f"{FLAGS} --epochs 2", 1, tmp_path / "exp")
     assert (tmp_path / "exp" / "checkpoint.pth.tar").exists()
 
 

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 import hubconf
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.folder import place_of
+from checkpoints.search import Contents, networks_in
 from checkpoints.torch_file import load_torch_file
+from checkpoints.weights import our_name
 from models import MODELS
 from system import cli
 from system.errors import InputError
@@ -337,3 +339,32 @@ def test_files_that_are_no_checkpoint_say_what_they_are(tmp_path: Path) -> None:
         (tmp_path / kind).write_bytes(content)
         with pytest.raises(InputError, match=rf"/{kind}: not a checkpoint, but {message}"):
             load_model(tmp_path / kind)
+
+
+@pytest.mark.parametrize("name", ["n{}.", "n{}module.", "n{}." + "a.module." * 100])
+def test_the_search_takes_time_in_proportion_to_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    calls: list[str] = []
+
+    def renamed(count: int) -> int:
+        first = next(iter(BODY))
+        hostile = {name.format(number) + first: torch.ones(1) for number in range(count)}
+        calls.clear()
+        with pytest.raises(InputError):
+            load_model(saved(tmp_path, hostile))
+        return len(calls)
+
+    def counted(full: str) -> tuple[str, set[str]]:
+        calls.append(full)
+        return our_name(full)
+
+    for module in ("search", "weights"):
+        monkeypatch.setattr(f"checkpoints.{module}.our_name", counted)
+    assert renamed(200) < 3 * renamed(100)
+
+
+def test_a_network_and_its_copies_are_found_once_each() -> None:
+    copies = Contents({f"copy{number}": {"module": dict(ONE)} for number in range(3)})
+    found = networks_in(copies, list(MODELS))
+    assert [network.prefix for network in found] == [f"copy{number}." for number in range(3)]

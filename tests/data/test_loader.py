@@ -84,6 +84,19 @@ def test_batches_that_shared_memory_has_no_room_for_are_the_same(
         )
 
 
+def test_a_temporary_folder_with_too_long_a_path_for_sockets_is_named(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ("x" * 108)  # a socket's path has at most 107 bytes
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    own: Any = multiprocessing.process.current_process()
+    monkeypatch.delitem(own._config, "tempdir", False)  # where it was found before
+    assert sum(len(batch.index) for batch in load(tree, workers=1)) == 40
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f": {folder} is too long a path for sockets; set TMPDIR to a shorter one")
+
+
 def test_shared_memory_without_room_for_queues_is_a_fault(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ErrorLine, read_file
+from conftest import ErrorLine, read_file, tiny
 from image_zoo import tiff
 from PIL import Image
 
@@ -19,12 +20,13 @@ import main
 from checkpoints.checkpoint import read_checkpoint
 from checkpoints.safetensors_file import read_weights
 from data.decode import read_pixels
-from data.images import find_images
+from data.images import find_images, remedy
 from data.labelled import find_train_and_val
 from data.levels import warn_of_lost_levels
 from data.reading import AS_STORED, Reading, chosen_reading
 from data.retrieval import find_readable
 from features.network import open_inputs
+from models import MODELS
 from system.errors import InputError
 from tools import export, prepare_data
 from training.finished_run import read_run
@@ -125,7 +127,40 @@ def test_a_run_without_the_range_ends_with_the_reason(
     reason = r"its grey levels are float numbers, here from .*--range LOW HIGH"
     with pytest.raises(InputError, match=reason):
         train(float_tree)
-    assert len((tmp_path / "exp" / "bad_images.txt").read_text().splitlines()) >= 1
+    assert len((tmp_path / "exp" / "bad_images.txt").read_text().splitlines()) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("main", "train -a tiny --k 4 --batch 8 --size 32 --exp {exp} --no-report"),
+        ("tools.prepare_data", "train {exp}"),
+        ("eval_knn", "--data . --model {model} --k 1 --exp {exp}"),
+        ("eval_linear", "--data . --model {model} --conv 2 --batch_size 20 --exp {exp}"),
+    ],
+)
+def test_the_last_line_of_every_script_says_to_give_a_range(
+    float_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: str
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    model = tmp_path / "model.pth"
+    torch.save({"arch": "tiny", "state_dict": tiny().state_dict()}, model)
+    shutil.copytree(float_tree, tmp_path / "data" / "train")
+    shutil.copytree(float_tree, tmp_path / "data" / "val")
+    monkeypatch.chdir(tmp_path / "data")
+    command = [*flags.format(exp=tmp_path / "exp", model=model).split(), "--workers", "0"]
+    script = importlib.import_module(name)
+    with pytest.raises(
+        InputError, match=r"unreadable.*; give --range LOW HIGH(, and start again)?$"
+    ):
+        script.main(script.parse_args(command))
+
+
+def test_the_remedy_follows_the_reasons() -> None:
+    floats, damaged = "float numbers: give --range LOW HIGH", "the file is empty"
+    assert remedy([floats]) == "give --range LOW HIGH"
+    assert remedy([damaged]) == "repair or remove them"
+    assert remedy([damaged, floats]) == "give --range LOW HIGH, and repair or remove them"
 
 
 def test_neighbours_are_those_of_the_8_bit_copies(

@@ -214,6 +214,8 @@ def test_a_state_can_be_loaded(run: FakeRun, settings: Settings, compute: Comput
         {"assignment": torch.tensor([0, 4] * 20)},
         {"assignment": torch.tensor([0, -2] * 20)},
         {"previous": torch.tensor([[0, 1]])},
+        {"auto_dim": -3},
+        {"auto_dim": 257},
     ],
 )
 def test_a_malformed_state_is_noticed(
@@ -252,10 +254,52 @@ def test_auto_becomes_the_number_of_the_first_clustering(
     with caplog.at_level("INFO", "deepcluster"):
         for run.epoch in (0, 1):
             method.relabel(run)
-            assert (args.dim_pca, dimensions(method)) == (3, 3)
+            assert (method.auto_dim, dimensions(method)) == (3, 3)
     assert caplog.messages == ["whitened to 3 dimensions: 40 rows are too few for the paper's 256"]
     method.finish(run)
     assert dimensions(method) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "flag", "expected"),
+    [
+        (["auto"], "auto", 3),  # a job script that repeats its command
+        (["auto"], "5", 5),
+        (["5"], "auto", 8),
+        (["auto", "5"], "auto", 8),
+    ],
+)
+def test_auto_at_a_resume_keeps_its_number_unless_one_was_given_since(
+    tmp_path: Path,
+    run: FakeRun,
+    settings: Settings,
+    compute: Compute,
+    caplog: pytest.LogCaptureFixture,
+    before: list[str],
+    flag: str,
+    expected: int,
+) -> None:
+    state: dict[str, Any] | None = None
+    for given in before:  # 40 images
+        method = resumed(settings("--dim_pca", given), compute, state)
+        method.relabel(run)
+        state = method.state_dict()
+    write_images(tmp_path / "more", 100)
+    method = resumed(settings("--dim_pca", flag), compute, state)
+    caplog.clear()
+    method.relabel(FakeRun(tmp_path / "more"))
+    assert dimensions(method) == expected
+    assert (method.auto_dim is None) == (flag != "auto")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def resumed(
+    args: argparse.Namespace, compute: Compute, state: dict[str, Any] | None
+) -> DeepCluster:
+    method = DeepCluster(args, compute)
+    if state is not None:
+        method.load_state_dict(state, with_heads=False)
+    return method
 
 
 def test_too_many_dimensions_are_warned_of_once(

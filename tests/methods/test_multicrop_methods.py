@@ -14,6 +14,8 @@ from runs import Server, assert_equal, load_metrics, output_of
 
 import main
 from checkpoints.checkpoint import load_model, read_checkpoint
+from cluster.sinkhorn import sinkhorn
+from methods import swav
 from models.heads import heads_for
 
 Train = Callable[..., Path]
@@ -140,3 +142,27 @@ def test_queues_that_round_to_nothing(tree: Path, error_line: ErrorLine) -> None
     base = [tree, *METHODS["swav"].split(), "--arch", "resnet18_small", "--size", "32"]
     line = error_line(main, *base, "--batch", "20", "--queue_length", "19")
     assert "--queue_length 19: less than one batch; give --batch 20 or more, or 0" in line
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_codes_and_embeddings_are_float32_in_half_precision(
+    precision: str, tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(scores: torch.Tensor, *more: Any) -> torch.Tensor:
+        seen.extend([scores, sinkhorn(scores, *more)])
+        return seen[-1]
+
+    monkeypatch.setattr(swav, "sinkhorn", watched)
+    for name, flags in METHODS.items():
+        exp = train(tree, *flags.split(), "--precision", precision, exp=name)
+        checkpoint = read_checkpoint(exp / "checkpoint.pth.tar")
+        tensors = {**checkpoint["state_dict"], **checkpoint["heads"]}
+        assert all(weight.dtype != torch.half for weight in tensors.values())
+        assert all(np.isfinite(line["window_loss"]) for line in load_metrics(exp))
+        rows = checkpoint["queue"] if name == "swav" else checkpoint["memory"]["rows"]
+        torch.testing.assert_close(rows.norm(dim=2), torch.ones(rows.shape[:2]))
+    assert len(seen) == 2 * 2 * 15
+    assert {each.dtype for each in seen} == {torch.float32}
+    assert all(each.isfinite().all() for each in seen)

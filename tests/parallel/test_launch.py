@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from runs import Server, output_of
 from torch.distributed.elastic.multiprocessing import PContext
 
 from parallel import launch as launch_module
@@ -175,15 +176,18 @@ def test_an_end_by_a_signal_is_not_reported(tmp_path: Path) -> None:
     assert launcher.returncode == 128 + signal.SIGTERM
 
 
-def test_a_stopped_run_with_workers_can_be_resumed(tree: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_with_workers_can_be_resumed(
+    server: Server, tree: Path, tmp_path: Path
+) -> None:
+    """The processes that resume it are forked, which saves their imports."""
     exp = tmp_path / "exp"
     command = [sys.executable, "-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
     flags = "--arch resnet18_small --sobel --size 32 --k 4 --batch 8 --workers 1 --no-report"
-    command += [str(ROOT / "main.py"), str(tree), *flags.split(), "--resume", "auto"]
-    command += ["--device", "cpu", "--precision", "fp32", "--exp", str(exp), "--epochs"]
+    flags += " --device cpu --precision fp32 --epochs"
+    command += [str(ROOT / "main.py"), str(tree), *flags.split(), "500", "--resume", "auto"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
-        [*command, "500"], env=environment, text=True,
+        [*command, "--exp", str(exp)], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     while run.poll() is None and not (exp / "checkpoint.pth.tar").exists():
@@ -195,9 +199,7 @@ def test_a_stopped_run_with_workers_can_be_resumed(tree: Path, tmp_path: Path) -
     assert (run.returncode, output, error) == (0, f"stopped by SIGTERM; {onward}", "")
 
     epochs = len((exp / "metrics.jsonl").read_text().splitlines()) + 1
-    done = subprocess.run(
-        [*command, str(epochs)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    resumed = server.start(tree, tmp_path, ranks=2, workers=1, flags=f"{flags} {epochs}")
+    assert server.wait(resumed) == [0, 0], output_of(tmp_path)
     lines = (exp / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(epochs))

@@ -1,0 +1,212 @@
+"""Checkpoints of SwAV and DeepCluster-v2 that are damaged, or don't fit: one line each."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ErrorLine, tiny, train_tiny, write_tree
+
+import main
+from checkpoints.checkpoint import read_checkpoint
+from models import MODELS
+
+Spoil = Callable[[dict[str, Any]], object]
+
+CROPS = "--nmb_crops 2 --size_crops 32 --min_scale_crops 0.4 --max_scale_crops 1"
+SMALL = f"{CROPS} --hidden_mlp 8 --feat_dim 4 --epochs 2 --checkpoints 3"
+RUNS = {
+    "swav": f"--method swav {SMALL} --queue_length 8 --epoch_queue_starts 0",
+    "deepclusterv2": f"--method deepclusterv2 {SMALL} --nmb_prototypes 4 3 3",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images, and a run of each method; checkpoint_1 is from within the first epoch."""
+    folder = tmp_path_factory.mktemp("made")
+    tree = write_tree(folder / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", tiny)
+        for name, flags in RUNS.items():
+            train_tiny(tree, folder / name, *flags.split())
+    return folder
+
+
+@pytest.fixture
+def resume(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
+) -> Callable[..., str]:
+    """Spoil a run's checkpoint and resume from it, with more flags. Returns the error. Nothing in
+    the folder may change."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+
+    def run(method: str, spoil: Spoil, *flags: str, name: str = "checkpoint_1") -> str:
+        exp = shutil.copytree(made / method, tmp_path / method)
+        path = next(exp.rglob(f"{name}.pth.tar"))
+        checkpoint = read_checkpoint(path)
+        spoil(checkpoint)
+        torch.save(checkpoint, path)
+        before = {file: file.stat().st_mtime_ns for file in exp.rglob("*")}
+        line = error_line(main, made / "images", "--resume", path, "--workers", "0", *flags)
+        assert {file: file.stat().st_mtime_ns for file in exp.rglob("*")} == before
+        return line
+
+    return run
+
+
+def without(*names: str) -> Spoil:
+    def spoil(checkpoint: dict[str, Any]) -> None:
+        for name in names[:-1]:
+            checkpoint = checkpoint[name]
+        del checkpoint[names[-1]]
+
+    return spoil
+
+
+def change(*names: str, to: Any) -> Spoil:
+    """Change an entry. `to` is the value, or a function of the entry."""
+
+    def spoil(checkpoint: dict[str, Any]) -> None:
+        for name in names[:-1]:
+            checkpoint = checkpoint[name]
+        checkpoint[names[-1]] = to(checkpoint[names[-1]]) if callable(to) else to
+
+    return spoil
+
+
+PLACE = "its place in the run is malformed"
+BOTH = {
+    "no heads": (without("heads"), "its 'heads' is missing or malformed"),
+    "heads in a list": (change("heads", to=[1]), "its 'heads' is missing or malformed"),
+    "a head without its last layer": (
+        without("heads", "projection_head.3.weight"),
+        "its heads do not fit",
+    ),
+    "a head of another width": (
+        change("heads", "projection_head.0.weight", to=torch.zeros(8, 31)),
+        "its heads do not fit",
+    ),
+    "a head in words": (
+        change("heads", "projection_head.0.weight", to="weight"),
+        "its heads do not fit",
+    ),
+    "no window": (without("window"), "its 'window' is missing or malformed"),
+    "a window with NaN": (change("window", to=lambda w: [[np.nan] * len(w[0])]), PLACE),
+    "a window of other signs": (change("window", to=[[1.0]]), PLACE),
+    "a window in words": (change("window", to=[["good"] * 3]), PLACE),
+    "a probe of NaN": (change("probed", to=np.nan), PLACE),
+    "labels of floats": (change("assignment", to=torch.zeros(40)), PLACE),
+    "labels below -1": (change("assignment", to=torch.full((40,), -2)), PLACE),
+    "labels in a table": (change("previous", to=torch.zeros(4, 10).long()), PLACE),
+    "clusters without centroids": (change("clusters", to={"epoch": 0}), PLACE),
+}
+OF = {
+    "swav": {
+        "no queue": (without("queue"), PLACE),
+        "a flat queue": (change("queue", to=torch.zeros(8, 4)), PLACE),
+        "a queue of NaN": (change("queue", to=torch.full((8, 2, 4), np.nan)), PLACE),
+        "a queue of whole numbers": (change("queue", to=torch.zeros(8, 2, 4).long()), PLACE),
+        "a narrow queue": (change("queue", to=torch.zeros(8, 2, 3)), "its queue does not fit"),
+        "steps below 0": (change("steps", to=-1), PLACE),
+        "steps that are true": (change("steps", to=True), "its 'steps' is missing or malformed"),
+    },
+    "deepclusterv2": {
+        "no memory": (without("memory"), "its 'memory' is missing or malformed"),
+        "no rows": (without("memory", "rows"), PLACE),
+        "rows of fewer images": (change("memory", "rows", to=lambda rows: rows[:39]), PLACE),
+        "a memory of fewer images": (
+            change("memory", to=lambda memory: {name: each[:39] for name, each in memory.items()}),
+            PLACE,
+        ),
+        "rows of NaN": (change("memory", "rows", to=lambda rows: rows * np.nan), PLACE),
+        "rows of whole numbers": (change("memory", "rows", to=lambda rows: rows.long()), PLACE),
+        "images known by number": (change("memory", "known", to=lambda known: known.long()), PLACE),
+        "narrow rows": (
+            change("memory", "rows", to=lambda rows: rows[:, :, :3]),
+            "its memory does not fit",
+        ),
+        "rows of one crop": (
+            change("memory", "rows", to=lambda rows: rows[:, :1]),
+            "its memory does not fit",
+        ),
+        "targets of two heads": (
+            change("targets", to=lambda targets: targets[:2]),
+            "its targets do not fit",
+        ),
+        "targets too high": (
+            change("targets", to=lambda targets: targets + 3),
+            "its targets do not fit",
+        ),
+        "targets below -1": (change("targets", to=lambda targets: targets - 9), PLACE),
+        "targets of floats": (change("targets", to=lambda targets: targets.float()), PLACE),
+    },
+}
+CASES = [
+    (method, fault, *case) for method in RUNS for fault, case in {**BOTH, **OF[method]}.items()
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "spoil", "message"), CASES, ids=[f"{m}, {f}" for m, f, *_ in CASES]
+)
+def test_a_damaged_checkpoint_is_one_line(
+    method: str, fault: str, spoil: Spoil, message: str, resume: Callable[..., str]
+) -> None:
+    assert message in resume(method, spoil)
+
+
+def leave(checkpoint: dict[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "message"),
+    [
+        ("swav", "--crops_for_assign 0", "its queue does not fit --crops_for_assign 0 and"),
+        ("swav", "--feat_dim 5", "its heads do not fit"),
+        ("swav", "--nmb_prototypes 5", "its heads do not fit"),
+        ("swav", "--batch 4", "was saved mid-epoch with --batch 8 and can't resume with 4"),
+        ("deepclusterv2", "--crops_for_assign 0", "its memory does not fit --crops_for_assign 0"),
+        ("deepclusterv2", "--nmb_prototypes 4 3", "its heads do not fit"),
+        ("deepclusterv2", "--hidden_mlp 9", "its heads do not fit"),
+    ],
+)
+def test_settings_that_cannot_change(
+    method: str, flags: str, message: str, resume: Callable[..., str]
+) -> None:
+    assert message in resume(method, leave, *flags.split())
+
+
+@pytest.mark.parametrize(
+    ("method", "other"), [("swav", "deepclusterv2"), ("deepclusterv2", "deepcluster")]
+)
+def test_another_methods_checkpoint_is_named(
+    method: str, other: str, resume: Callable[..., str]
+) -> None:
+    line = resume(method, leave, "--method", other)
+    assert f"holds a run of --method {method}, not of {other}" in line
+
+
+def test_flags_of_another_method_are_named(tmp_path: Path, error_line: ErrorLine) -> None:
+    line = error_line(main, tmp_path, "--epsilon", "0.1")
+    assert "--epsilon: belongs to --method swav" in line
+    line = error_line(main, tmp_path, "--method", "swav", "--empty", "split")
+    assert "--empty: belongs to --method deepclusterv2" in line
+    line = error_line(main, tmp_path, "--temperature", "0.1")
+    assert "--temperature: belongs to --method deepclusterv2 or swav" in line
+
+
+def test_a_memory_of_other_images_is_filled_anew(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two epochs a run may go on with other images."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    more = shutil.copytree(made / "images", tmp_path / "more")
+    shutil.copytree(more / "a", more / "d")
+    for method in RUNS:
+        flags = ["--resume", str(made / method / "checkpoint.pth.tar"), "--epochs", "3"]
+        exp = train_tiny(more, tmp_path / method, *flags)
+        assert len(read_checkpoint(exp / "checkpoint.pth.tar")["assignment"]) == 50
