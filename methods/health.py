@@ -35,10 +35,12 @@ def check_collapse(metrics: dict[str, Any], warmup_epochs: int) -> list[str]:
 
     Args:
         metrics: the epoch's line of `metrics.jsonl`.
-        warmup_epochs: epochs that are skipped.
+        warmup_epochs: epochs that are skipped; one at least, as an untrained network's embeddings
+            are alike.
     """
     guessing, loss = metrics["ln_k"], metrics["window_loss"]
-    if metrics["epoch"] < warmup_epochs or loss is None or loss < COLLAPSED * guessing:
+    early = metrics["epoch"] < max(warmup_epochs, 1)
+    if early or loss is None or loss < COLLAPSED * guessing:
         return []
     entropy, cosine = metrics["code_entropy"], metrics["mean_cosine"]
     used, prototypes = metrics["nonempty_clusters"], metrics["clusters"]

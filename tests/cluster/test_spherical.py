@@ -1,9 +1,12 @@
 """Spherical k-means: the released clusters, empty clusters, blocks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from reference_numbers import SWAV
 
+from benchmarks.timing import memory, timed
 from cluster import spherical
 from cluster.spherical import spherical_kmeans
 
@@ -34,9 +37,19 @@ def test_the_assignment_is_that_of_the_returned_centroids() -> None:
 
 def test_blocks_give_the_same_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = spherical_kmeans(ROWS, FIRST)
-    monkeypatch.setattr(spherical, "PRODUCTS", 50 * 77)  # 77 rows at a time
+    monkeypatch.setattr(spherical, "CACHED", 50 * 77)  # 77 rows at a time
     for a, b in zip(whole, spherical_kmeans(ROWS, FIRST), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_does_not_grow_with_the_cosines() -> None:
+    """All of them would take 640 MB here."""
+    rng = np.random.default_rng(0)
+    rows, first = (rng.standard_normal((n, 4), np.float32) for n in (80_000, 2_000))
+    before = memory()
+    peak = timed(spherical_kmeans, rows, first, 0).memory
+    assert peak - before < 100e6
 
 
 @pytest.fixture

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from made_crops import COMPUTE, Crops, FakeRun, parse, steps_of, toy
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
+import main
 from methods import multicrop
 from methods.health import check_collapse, check_memorised
 from models import MODELS
-from models.convnet import ConvNet, conv_layers
 
 Train = Callable[..., Path]
 
@@ -57,6 +56,7 @@ def test_all_signs_are_named() -> None:
 def test_the_warm_up_is_skipped() -> None:
     assert collapse({"mean_cosine": 1.0}, warmup_epochs=5) == []
     assert collapse({"mean_cosine": 1.0}, warmup_epochs=4)
+    assert collapse({"mean_cosine": 1.0, "epoch": 0}, warmup_epochs=0) == [], "it has just begun"
     assert collapse({"mean_cosine": None, "code_entropy": None}, None) == [], "no step yet"
 
 
@@ -84,84 +84,73 @@ def test_labels_are_not_memorised_otherwise() -> None:
     assert memorised(0.80, 0.75, window_loss=None, nmi_previous=0.97) == []
 
 
-def write_patterns(folder: Path, blank: bool = False) -> Path:
-    """32 pictures of horizontal or vertical stripes, with other grey levels in each; or as many
-    black ones."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    stripes = np.mgrid[:40, :40] // 4 % 2
-    for number in range(32):
-        dark, light = rng.integers(0, 60), rng.integers(190, 256)
-        grey = np.where(stripes[number % 2], light, dark) * (not blank)
-        pixels = np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
-    return folder
-
-
-def simple(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """Two convolutions with batch norm, without dropout."""
-    features = conv_layers(2 if sobel else 3, [(8, 5, 2, 2), (16, 3, 2, 1)])
-    return ConvNet("simple", features, 2, nn.Sequential(), 64, out, sobel)
-
-
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "simple", simple)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "toy", toy)
     monkeypatch.setattr(multicrop, "WINDOW", 8)
 
 
+def metrics_of(method: str, flags: str, crops: Crops) -> tuple[dict[str, Any], list[str]]:
+    """Train on made crops. Returns the last epoch's metrics and advice."""
+    trained: Any = main.METHODS[method](parse(method, flags), COMPUTE)
+    for _ in steps_of(trained, FakeRun(crops)):
+        pass
+    found = {**trained.metrics(None), "epoch": trained.args.epochs - 1, "knn_top1": None}
+    return found, trained.advice(found)
+
+
+SGD = "--optimizer sgd --lr 0.2 --nmb_prototypes"
+
+
+def test_swav_collapses_if_all_images_are_the_same() -> None:
+    crops = Crops(noise=1)
+    crops.colours[:] = 100
+    found, advice = metrics_of("swav", f"{SGD} 4 --epochs 60", crops)
+    assert found["mean_cosine"] > 0.9
+    (warning,) = advice
+    assert "SwAV has collapsed" in warning
+
+
+def test_swav_learns_colours() -> None:
+    found, advice = metrics_of("swav", f"{SGD} 4 --epochs 60 --epsilon 0.03", Crops())
+    assert found["window_loss"] < 0.9 * found["ln_k"]
+    assert advice == []
+
+
+def test_deepclusterv2_learns_and_then_memorises() -> None:
+    found, advice = metrics_of("deepclusterv2", f"{SGD} 3 3 --epochs 3", Crops())
+    assert found["window_loss"] > 0.05 * found["ln_k"]
+    assert advice == []
+    found, advice = metrics_of("deepclusterv2", f"{SGD} 3 3 --epochs 150", Crops(noise=20))
+    assert found["window_loss"] < 0.05 * found["ln_k"]
+    (warning,) = advice
+    assert "the labels are memorised" in warning
+
+
 CROPS = "--nmb_crops 2 2 --size_crops 32 16 --min_scale_crops 0.4 0.2 --max_scale_crops 1 0.4"
-RUN = (
-    f"--arch simple {CROPS} --hidden_mlp 32 --feat_dim 16 --k 2 --batch 16 --optimizer sgd --lr 0.1"
-)
+RUN = f"--method swav --arch toy {CROPS} --hidden_mlp 32 --feat_dim 16 --k 4 --batch 8 --epochs 2"
 
 
-def lines_of(exp: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
-
-
-def warnings_of(exp: Path) -> list[str]:
-    lines = (exp / "log.txt").read_text().splitlines()
-    return [line.partition("unhealthy: ")[2] for line in lines if "unhealthy: " in line]
-
-
-def test_swav_collapses_on_black_pictures(tmp_path: Path, train: Train) -> None:
-    """All embeddings are the same there, on any processor."""
-    images = write_patterns(tmp_path / "images", blank=True)
-    exp = train(images, "--method", "swav", *RUN.split(), "--epochs", "2", report=True)
-    found = [warning for warning in warnings_of(exp) if "SwAV has collapsed" in warning]
-    assert len(found) == 2, "in each epoch"
-    assert "mean cosine of 1.00" in found[-1]
-    assert "codes are even" in found[-1]
-    assert "SwAV has collapsed" in (exp / "report.html").read_text()
-    last = lines_of(exp)[-1]
-    assert last["mean_cosine"] == pytest.approx(1, abs=1e-3)
-    assert last["code_entropy"] == pytest.approx(math.log(2), abs=1e-3)
-
-
-def test_swav_learns_patterns(tmp_path: Path, train: Train) -> None:
-    images = write_patterns(tmp_path / "images")
-    flags = ["--method", "swav", *RUN.split(), "--epsilon", "0.03", "--epochs", "6"]
-    exp = train(images, *flags, report=True)
-    assert not [warning for warning in warnings_of(exp) if "SwAV" in warning]
-    lines = lines_of(exp)
-    assert lines[-1]["window_loss"] < 0.9 * lines[-1]["ln_k"]
-    curves = EventAccumulator(str(exp / "tensorboard")).Reload()
+def test_a_collapse_is_in_all_places(tmp_path: Path, train: Train) -> None:
+    """All embeddings of black pictures are the same, on any processor."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(32):
+        Image.new("RGB", (40, 40)).save(images / f"{number:02d}.png")
+    exp = train(images, *RUN.split(), report=True)
+    log = (exp / "log.txt").read_text()
+    assert log.count("unhealthy: SwAV has collapsed") == 1, "the first epoch is skipped"
+    assert "mean cosine of 1.00" in log
+    assert "codes are even" in log
     page = (exp / "report.html").read_text()
+    assert "SwAV has collapsed" in page
+    lines = [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["mean_cosine"] == pytest.approx(1, abs=1e-3)
+    assert lines[-1]["code_entropy"] == pytest.approx(math.log(4), abs=1e-3)
+    curves = EventAccumulator(str(exp / "tensorboard")).Reload()
     for name in ("window_loss", "mean_cosine", "code_entropy"):
         values = [event.value for event in curves.Scalars(name)]
         assert values == pytest.approx([line[name] for line in lines])
         assert name.replace("_", " ") in page
-
-
-def test_deepclusterv2_memorises_patterns(tmp_path: Path, train: Train) -> None:
-    images = write_patterns(tmp_path / "images")
-    exp = train(images, "--method", "deepclusterv2", *RUN.split(), "--epochs", "12")
-    assert any("the labels are memorised" in warning for warning in warnings_of(exp)[-1:])
-    assert lines_of(exp)[-1]["window_loss"] < 0.05 * math.log(2)
-
-
-def test_deepclusterv2_learns(tree: Path, train: Train) -> None:
-    exp = train(tree, "--method", "deepclusterv2", *RUN.split(), "--epochs", "2")
-    assert not [warning for warning in warnings_of(exp) if "memorised" in warning]
-    assert all(line["window_loss"] > 0.05 * line["ln_k"] for line in lines_of(exp))
+    assert "entropy of the codes" in page
+    assert "mean cosine of two images" in page

@@ -4,125 +4,28 @@ from the papers' formulas: crops, batch norm, codes, queue, memory, k-means, los
 Five epochs of two batches of 8 of 20 images; the last 4 draws of an epoch are left out.
 """
 
-import argparse
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_crops import BATCH, COMPUTE, IMAGES, PER_EPOCH, Crops, FakeRun, parse, steps_of, toy
 from torch import Tensor, nn
 
-import main
-from data.loading import Batch
 from methods.deepclusterv2 import DeepClusterV2
 from methods.multicrop import MultiCropMethod
 from methods.swav import SwAV
 from models import MODELS
-from models.convnet import ConvNet, conv_layers
-from system.device import select_compute
 from system.seeding import derive_seed
-from training.optimizers import make_optimizer
-from training.state import State
-from training.updates import Updates
 
-IMAGES, BATCH, EPOCHS, PER_EPOCH = 20, 8, 5, 2
-SIDES = (12, 12, 8, 8)  # of the crops
-COMPUTE = select_compute("cpu", "fp32")
+EPOCHS = 5
 BASE, FINAL, START, MOMENTUM, DECAY = 0.6, 0.006, 0.1, 0.9, 1e-6
 TEMPERATURE, EPSILON = 0.1, 0.05
 K = 5
 FROZEN = 3  # steps with fixed prototypes
 QUEUED, QUEUE_STARTS = 16, 1  # full after the second epoch
-SHARED = f"""--arch toy --batch {BATCH} --epochs {EPOCHS} --nmb_crops 2 2 --size_crops 12 8
-    --min_scale_crops 0.4 0.2 --max_scale_crops 1 0.4 --hidden_mlp 16 --feat_dim 6 --lr {BASE}
-    --final_lr {FINAL} --warmup_epochs 1 --start_warmup {START}"""
-
-
-def toy(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """A convolution with batch norm, pooled to 2 × 2."""
-    return ConvNet("toy", conv_layers(3, [(6, 3, 2, 1)]), 2, nn.Sequential(), 24, out, sobel)
-
-
-def parse(method: str, flags: str) -> argparse.Namespace:
-    args = main.parse_args(["images", "--method", method, *SHARED.split(), *flags.split()])
-    main.METHODS[method].fit_settings(args, IMAGES)
-    return args
-
-
-class Crops:
-    """Random crops, new ones in each batch; those of an image have its colour."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-        self.colours = self.rng.integers(60, 200, size=(IMAGES, 1, 1, 3))
-
-    def batch(self, index: np.ndarray) -> tuple[Batch, list[np.ndarray]]:
-        """A batch as the loader makes it, and its crops, `(B, side, side, 3)` each."""
-        crops = [
-            (self.colours[index] + self.rng.integers(-60, 56, (len(index), side, side, 3))).astype(
-                np.uint8
-            )
-            for side in SIDES
-        ]
-        pixels = np.concatenate([crop.reshape(len(index), -1) for crop in crops], axis=1)
-        return Batch(torch.from_numpy(pixels), torch.from_numpy(index), {}), crops
-
-
-class FakeRun:
-    """A run, as a method sees it; keeps the batches of its pass."""
-
-    image_count = IMAGES
-
-    def __init__(self, crops: Crops) -> None:
-        self.epoch, self.crops = 0, crops
-        self.passed: list[tuple[np.ndarray, list[np.ndarray]]] = []
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        yield lambda done: None
-
-    @contextlib.contextmanager
-    def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
-        yield self._pass_over(order)
-
-    def _pass_over(self, order: np.ndarray) -> Iterator[Batch]:
-        for index in order.reshape(-1, BATCH):
-            batch, crops = self.crops.batch(index)
-            self.passed.append((index, crops))
-            yield batch
-
-    def frozen_pass(self) -> Any:
-        raise AssertionError("there is no --probe")
-
-    def inspect(self, features: Any) -> None:
-        raise AssertionError("there is no --probe")
-
-
-def ten_steps(
-    method: Any, run: FakeRun
-) -> Iterator[tuple[int, np.ndarray, list[np.ndarray], float]]:
-    """Train as `training.run` does. Yields each step's number, images, crops and loss."""
-    state = State(0)
-    optimizer = make_optimizer(method.groups())
-    blank, _ = run.crops.batch(np.array([0]))
-    for run.epoch in range(EPOCHS):
-        method.relabel(run)
-        updates = Updates(method.args, method, COMPUTE, state, optimizer, PER_EPOCH, blank)
-        for index in method.draw(run.epoch).reshape(-1, BATCH):
-            batch, crops = run.crops.batch(index)
-            updates.prepare(BATCH)
-            method.before_step()
-            losses = method.losses(updates.forward, batch)
-            updates.backward(losses, BATCH)
-            updates.step()
-            method.after_step(batch)
-            yield state.epoch * PER_EPOCH + state.step, index, crops, losses.mean().item()
-            state.step += 1
-        assert method.metrics(None)["unreadable"] == 0
-        state.finish_epoch()
+SHARED = f"""--epochs {EPOCHS} --lr {BASE} --final_lr {FINAL} --warmup_epochs 1
+    --start_warmup {START} """
 
 
 def learning_rate(step: int) -> float:
@@ -209,13 +112,15 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_swav() -> None:
     flags = f"--nmb_prototypes {K} --freeze_prototypes_niters {FROZEN} --queue_length {QUEUED}"
-    args = parse("swav", f"{flags} --epoch_queue_starts {QUEUE_STARTS} --epsilon {EPSILON}")
+    args = parse(
+        "swav", f"{SHARED} {flags} --epoch_queue_starts {QUEUE_STARTS} --epsilon {EPSILON}"
+    )
     method, run = SwAV(args, COMPUTE), FakeRun(Crops())
     exact = Float64(method)
     prototypes = exact.weights["heads.prototypes.weight"]
     queue = np.zeros((2, 0, 6))  # newest first
     used, found = 0, np.full(IMAGES, -1)
-    for step, index, crops, loss in ten_steps(method, run):
+    for step, index, crops, loss in steps_of(method, run):
         prototypes.data /= prototypes.data.norm(dim=1, keepdim=True)
         embedding = exact.embed(crops).unflatten(0, (4, BATCH))
         scores = embedding @ prototypes.T
@@ -260,13 +165,13 @@ def kmeans(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def test_deepclusterv2() -> None:
     counts = (4, 5, 3)
-    args = parse("deepclusterv2", f"--nmb_prototypes {' '.join(map(str, counts))}")
+    args = parse("deepclusterv2", f"{SHARED} --nmb_prototypes {' '.join(map(str, counts))}")
     method, run = DeepClusterV2(args, COMPUTE), FakeRun(Crops())
     exact = Float64(method)
     heads = [exact.weights[f"heads.prototypes.prototypes{head}.weight"] for head in range(3)]
     memory = np.zeros((2, IMAGES, 6))
     targets = np.zeros((3, IMAGES), np.int64)
-    for step, index, crops, loss in ten_steps(method, run):
+    for step, index, crops, loss in steps_of(method, run):
         if step == 0:  # the pass before the first epoch; its last batch has 4 images again
             for number, (images, passed) in enumerate(run.passed):
                 new = slice(0, 4 if number == 2 else 8)
