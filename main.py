@@ -178,7 +178,7 @@ def make_parser(method: str) -> cli.Parser:
     add("--method", choices=list(METHODS), default=method, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
-    lr_help = "learning rate; on small data try 0.005"
+    lr_help = "learning rate; DeepCluster on small data: try 0.005"
     add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
     wd_help = "weight decay, as an exponent of ten: -5 for 1e-5"
     add("--wd", type=cli.number, default=-5.0, help=wd_help)

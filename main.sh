@@ -25,9 +25,9 @@ if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that
 fi
 . "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
-read_flags() {  # the values of --exp, --resume and --method
+read_flags() {  # the values of --exp, --resume and --method, and whether there is an --init
     local before= word
-    exp_flag= resume_flag=
+    exp_flag= resume_flag= init_flag=
     for word in "$@"; do
         case $before in
         --exp) exp_flag=$word ;;
@@ -38,6 +38,7 @@ read_flags() {  # the values of --exp, --resume and --method
         --exp=*) exp_flag=${word#*=} ;;
         --resume=*) resume_flag=${word#*=} ;;
         --method=*) METHOD=${word#*=} ;;
+        --init | --init=*) init_flag=yes ;;
         esac
         before=$word
     done
@@ -55,6 +56,10 @@ if [ -z "${DIR:-}" ]; then
     "$PYTHON" -m tools.make_digits "$embedded"
     DIR=$embedded/train
     WORKERS=${WORKERS:-2}
+    if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
+        export DIR METHOD WORKERS
+        exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
+    fi
     if [ -z "$resume_flag" ]; then
         # With the paper's settings, training on so few images collapses. Hence a lower rate, a smaller
         # batch and more epochs between two clusterings.
@@ -67,6 +72,7 @@ fi
 
 WORKERS=${WORKERS:-$(cores)}
 if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not given
+    own_arch=${ARCH:-} own_sobel=${SOBEL:-}
     for default in ${RECIPE:-}; do  # the settings of recipes/resnet50.sh, for example
         name=${default%%=*}
         [ -n "${!name:-}" ] || declare "$default"
@@ -83,6 +89,7 @@ if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not 
     else  # main.py has other defaults, and chooses K and LR for the images
         set -- --method "$METHOD" "$@"
     fi
+    if [ -n "$init_flag" ]; then ARCH=$own_arch SOBEL=$own_sobel; fi  # the file has them
     set -- ${SOBEL:-} --clustering Kmeans "$@"
 fi
 set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \

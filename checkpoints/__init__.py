@@ -43,14 +43,14 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
 | `steps` | int | training steps so far, by which prototypes are frozen |
 | `window` | list of lists of floats | signs of health of the last 100 steps: loss, cosine, and entropy of the codes |
-| `probed` | float or None | the last accuracy of `--probe`, its best number of neighbours |
+| `best_probe` | float or None | the best accuracy of `--probe` so far |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
 
 `training/run.py` writes the keys, `training/resume.py` checks and reads them. All methods have
 `assignment`, `previous` and `clusters`. DeepCluster adds
 `clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
-`heads`, `window` and `probed`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
+`heads`, `window` and `best_probe`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
 (`state_dict` in methods/). A released checkpoint has the original's keys only; `heads` and `std`
 are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network.
 """  # noqa: E501

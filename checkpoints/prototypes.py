@@ -10,6 +10,7 @@ import torch
 from cluster.nearest import CPU
 from models import ConvNet
 from models.heads import Heads, heads_for
+from system.device import full_float32
 from system.errors import InputError
 
 BLOCK = 16384  # rows at a time
@@ -30,7 +31,7 @@ class Prototypes:
     @property
     def centroids(self) -> np.ndarray:
         """`(K, d) float32`, the prototypes at unit length."""
-        weight = self.heads.prototype_sets()[0].weight.detach()
+        weight = self.heads.prototype_sets()[0].weight.detach().cpu()
         return torch.nn.functional.normalize(weight).numpy()
 
     @torch.inference_mode()
@@ -49,10 +50,11 @@ class Prototypes:
         for start in range(0, len(features), BLOCK):
             rows = torch.from_numpy(features[start : start + BLOCK]).to(device).float()
             embedding, _ = heads(rows.relu() if self.rectified else rows)
-            cosines, nearest = (embedding @ prototypes.T).max(dim=1)
+            with full_float32():
+                cosines, nearest = (embedding @ prototypes.T).max(dim=1)
             found[start : start + BLOCK] = nearest.cpu().numpy()
-            gaps = (2 - 2 * cosines.double()).clamp(min=0).sqrt()
-            distances[start : start + BLOCK] = gaps.cpu().numpy()
+            gaps = (2 - 2 * cosines.cpu().double()).clamp(min=0).sqrt()
+            distances[start : start + BLOCK] = gaps.numpy()
         return found, distances
 
 
@@ -75,7 +77,9 @@ def prototypes_of(state: dict[str, Any], path: Path, model: ConvNet) -> Prototyp
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     dim = next(heads.projection_head.parameters()).shape[1]
-    if dim != model.embedding_dim or not heads.prototype_sets():
+    if not heads.prototype_sets():
+        raise InputError(f"{path}: its heads have no prototypes")
+    if dim != model.embedding_dim:
         raise InputError(
             f"{path}: its heads take features of {dim} dimensions; the network's have "
             f"{model.embedding_dim}"

@@ -6,8 +6,9 @@ from typing import Any
 
 from checkpoints.search import Contents, Network, is_dense
 from checkpoints.weights import our_name, some
-from models.heads import SWAV_STD, heads_for
+from models.heads import heads_for
 from system.errors import InputError
+from system.normalisation import SWAV_STD
 
 
 def heads_beside(network: Network, contents: Contents) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from parallel.collectives import add_up, take_max
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The codes of a batch (SwAV, arXiv 2006.09882, section 3.1, equation 3 and what follows).
+    """The codes of a batch (SwAV, arXiv 2006.09882).
 
     Starts from exp(scores / ε). Each iteration scales each column, so that all prototypes have the
     same mass in the batch, then each row, so that it sums to 1. All in the log domain: no ε is too

@@ -24,7 +24,7 @@ def spherical_kmeans(
     advance: Advance | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Assign each row to the centroid of the largest cosine, move centroids to the normalised mean
-    of their rows, repeat (DeepCluster-v2, arXiv 2006.09882, appendix).
+    of their rows, repeat (DeepCluster-v2, arXiv 2006.09882).
 
     Memory does not depend on N × K: `PRODUCTS` cosines at most are held at a time.
 

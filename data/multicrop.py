@@ -1,5 +1,5 @@
-"""Multi-crop: several random crops of an image, of several sizes (Caron et al., NeurIPS 2020,
-section 3.3). An image is decoded once for all its crops.
+"""Multi-crop: several random crops of an image, of several sizes (Caron et al., NeurIPS
+2020). An image is decoded once for all its crops.
 """
 
 import argparse

@@ -45,6 +45,7 @@ class DeepClusterV2(MultiCropMethod):
     def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
         super().__init__(args, compute, args.nmb_prototypes, learned=False)
         self._memory: Memory | None = None
+        self._images_digest = ""  # of the images in the memory
         self._targets = torch.empty(len(args.nmb_prototypes), 0, dtype=torch.int64)
 
     @staticmethod
@@ -68,17 +69,19 @@ class DeepClusterV2(MultiCropMethod):
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
-        MultiCropMethod.check_shared_flags(args, images)
+        MultiCropMethod.check_shared_flags(args, images, device)
         if max(args.nmb_prototypes) > images:
             raise InputError(
                 f"--nmb_prototypes {max(args.nmb_prototypes)}: more clusters than the {images} "
-                f"images of {args.data}; give {images // 20} or fewer"
+                f"images of {args.data}; give {max(images // 20, 2)} or fewer"
             )
 
     def find_targets(self, run: Running) -> None:
-        """Fill the memory before the first epoch, also with other images, then cluster it."""
-        if self._memory is None or self._memory.images != run.image_count:
+        """Fill the memory, before the first epoch and if a resumed run has other images; then
+        cluster it."""
+        if self._memory is None or self._images_digest != run.images_digest:
             self._memory = self._new_memory(run.image_count)
+            self._images_digest = run.images_digest
             self._fill(run, self._memory)
         counts, device = self.args.nmb_prototypes, self.compute.device
         self._targets = torch.empty(len(counts), run.image_count, dtype=torch.int64)
@@ -105,7 +108,7 @@ class DeepClusterV2(MultiCropMethod):
 
     def losses_of(self, scores: list[Tensor], index: Tensor) -> Tensor:
         """Cross-entropy of every crop with its image's cluster, the mean over heads and crops."""
-        targets = self._on_device[:, index.to(self.compute.device)]
+        targets = self._on_device[:, index.to(self.compute.device, non_blocking=True)]
         known = (targets[0] >= 0).float()
         losses = torch.zeros_like(known)
         for target, parts in zip(targets.clamp(min=0), scores, strict=True):
@@ -124,10 +127,11 @@ class DeepClusterV2(MultiCropMethod):
         self._memory.write(batch.index[batch.index >= 0], self.assigned_rows())
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
-        before = self._probed
+        best, probed = self._best, None
         if metrics["knn_top1"]:
-            self._probed = max(metrics["knn_top1"].values())
-        return check_memorised(metrics, before, self._probed)
+            probed = max(metrics["knn_top1"].values())
+            self._best = max(probed, best or 0.0)
+        return check_memorised(metrics, best, probed)
 
     def state_dict(self) -> dict[str, Any]:
         assert self._memory is not None
@@ -143,6 +147,7 @@ class DeepClusterV2(MultiCropMethod):
         if len(targets) != len(clusters) or (targets >= clusters[:, None]).any():
             raise self.misfit("targets do not fit", "nmb_prototypes")
         self._memory = self._new_memory(len(memory["known"]))
+        self._images_digest = state["images_digest"]
         self._memory.load(memory)
         self._targets = targets
         self._use_targets()
@@ -182,12 +187,12 @@ class DeepClusterV2(MultiCropMethod):
                 kept = torch.ones(len(batch.index), dtype=torch.bool)
                 if number == whole:
                     kept = ~torch.isin(batch.index, torch.from_numpy(again))
-                if len(batch.index) < 2:  # too few for batch norm
-                    kept[:] = False
-                    rows = torch.zeros(len(batch.index), len(self.assign), self.args.feat_dim)
-                else:
-                    rows = self._embed(batch)
-                memory.write(batch.index[kept], rows[kept.to(rows.device)])
+                index = batch.index[kept]
+                if len(batch.index) < 2:  # too few for batch norm, which may wait for all processes
+                    pixels = torch.zeros(2, self.crops.packed, dtype=torch.uint8)
+                    batch, index = Batch(pixels, torch.tensor([-1, -1]), {}), index[:0]
+                    kept = torch.zeros(2, dtype=torch.bool)
+                memory.write(index, self._embed(batch)[kept.to(self.compute.device)])
 
     def _embed(self, batch: Batch) -> Tensor:
         """The embeddings `(B, assign, d)` of the crops that are clustered."""

@@ -6,6 +6,7 @@ SwAV's queue of 3,840 from epoch 15.
 """
 
 import argparse
+import math
 from typing import Any
 
 MOST_PROTOTYPES = 3000
@@ -65,6 +66,8 @@ def fit_learning_rate(fit: Fitter) -> None:
     fit.choose("final_lr", args.lr / 1000, "a thousandth of --lr")
     warmup = min(10, args.epochs // 10) if args.batch > BATCH else 0
     fit.choose("warmup_epochs", warmup, f"a tenth of the epochs, 10 at most, above batch {BATCH}")
+    if args.warmup_epochs == 0 and args.start_warmup is None:
+        args.start_warmup = args.lr
     fit.choose("start_warmup", args.lr / 16, "a sixteenth of --lr")
 
 
@@ -73,12 +76,15 @@ def fit_queue(args: argparse.Namespace, images: int) -> list[str]:
     `fit_shared`."""
     fit, batches = Fitter(args), max(images // args.batch, 1)
     fit.choose("freeze_prototypes_niters", batches + 1, "an epoch")
-    needed = -(-QUEUED_EACH * args.nmb_prototypes // args.batch)
-    length = 0 if args.batch >= args.nmb_prototypes else int(needed) * args.batch
-    reason = f"--batch {args.batch} and {args.nmb_prototypes} prototypes: codes need more samples "
-    reason += "than prototypes"
+    prototypes = args.nmb_prototypes
+    if args.batch >= prototypes:
+        length, reason = 0, f"--batch {args.batch} has as many samples as there are prototypes"
+    else:
+        length = math.ceil(QUEUED_EACH * prototypes / args.batch) * args.batch
+        reason = f"codes need more samples than the {prototypes} prototypes, and than a batch has"
     fit.choose("queue_length", length, reason)
-    fit.choose(
-        "epoch_queue_starts", min(15, args.epochs // 10), "a tenth of the epochs, 15 at most"
-    )
+    if args.queue_length == 0 and args.epoch_queue_starts is None:
+        args.epoch_queue_starts = 0
+    starts = min(15, args.epochs // 10)
+    fit.choose("epoch_queue_starts", starts, "a tenth of the epochs, 15 at most")
     return fit.lines

@@ -59,20 +59,19 @@ def check_collapse(metrics: dict[str, Any], warmup_epochs: int) -> list[str]:
     ]
 
 
-def check_memorised(
-    metrics: dict[str, Any], before: float | None, probed: float | None
-) -> list[str]:
+def check_memorised(metrics: dict[str, Any], best: float | None, probed: float | None) -> list[str]:
     """Warn if DeepCluster-v2 knows its labels by heart: the loss is near 0, and clusters no longer
     change, or nearest neighbours get worse.
 
     Args:
         metrics: the epoch's line of `metrics.jsonl`.
-        before, probed: the last two accuracies of nearest neighbours, if there are any.
+        best, probed: the best accuracy of nearest neighbours before, and that of this epoch, if
+            they were probed.
     """
     loss, same = metrics["window_loss"], metrics["nmi_previous"]
     if loss is None or loss > MEMORISED * metrics["ln_k"]:
         return []
-    fall = 0.0 if before is None or probed is None else before - probed
+    fall = 0.0 if best is None or probed is None else best - probed
     signs = {
         f"clusters hardly change (NMI {same or 0:.3f} to the previous)": (same or 0) > FROZEN,
         f"nearest neighbours got worse by {fall:.3f}": fall > LEAST_FALL,

@@ -68,6 +68,11 @@ class Running(Protocol):
         """Number of images in the data set, over all processes."""
         ...
 
+    @property
+    def images_digest(self) -> str:
+        """Digest of the images' names, in order."""
+        ...
+
     def frozen_pass(self) -> AbstractContextManager[FrozenPass]:
         """A timed pass over this process's images, with a progress bar."""
         ...

@@ -17,7 +17,7 @@ from cluster import components
 from cluster.clusters import Clusters
 from cluster.components import AUTO
 from cluster.quality import clustering_metrics
-from clustering import add_clustering_flags, check_clustering
+from clustering import add_clustering_flags, check_clustering, make_clustering
 from data.loading import Batch
 from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
 from data.transforms import to_input
@@ -25,11 +25,12 @@ from methods.fitted import fit_clusters
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from models import accepts_size, untrained
-from models.heads import SWAV_STD, Heads, MultiCropNet
+from models.heads import Heads, MultiCropNet
 from parallel.collectives import world_size
 from system import cli
 from system.device import Compute
 from system.errors import InputError
+from system.normalisation import SWAV_STD
 from system.seeding import derive_seed
 
 log = logging.getLogger("deepcluster")
@@ -57,7 +58,7 @@ class MultiCropMethod(ABC):
         "clusters": (dict, type(None)),
         "heads": dict,
         "window": list,
-        "probed": (int, float, type(None)),
+        "best_probe": (int, float, type(None)),
     }
 
     def __init__(
@@ -81,7 +82,7 @@ class MultiCropMethod(ABC):
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self._window: deque[Tensor] = deque(maxlen=WINDOW)
-        self._probed: float | None = None  # the last accuracy of --probe
+        self._best: float | None = None  # of the accuracies of --probe so far
 
     @staticmethod
     def add_shared_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +117,7 @@ class MultiCropMethod(ABC):
         parser.set_defaults(nmb_cluster=None, lr=None, wd=-6.0, epochs=100, size_crops=None)
 
     @staticmethod
-    def check_shared_flags(args: argparse.Namespace, images: int) -> None:
+    def check_shared_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
         """Fail early on flags that don't fit each other or the number of images.
 
         Raises:
@@ -136,7 +137,12 @@ class MultiCropMethod(ABC):
                 f"--batch {args.batch}: more than the {images} images; only whole batches are "
                 f"trained on, so give {images} at most"
             )
+        if args.warmup_epochs > args.epochs:
+            raise InputError(
+                f"--warmup_epochs {args.warmup_epochs}: more than the {args.epochs} epochs"
+            )
         check_clustering(args, images, f"images of {args.data}")
+        make_clustering(args, 0, device, args.final_dim_pca)  # fail early on bad clustering flags
 
     @property
     def trained(self) -> nn.Module:
@@ -205,7 +211,7 @@ class MultiCropMethod(ABC):
 
     def assigned_rows(self) -> Tensor:
         """The last batch's embeddings of the crops that are clustered, `(B, assign, d)`."""
-        return self._embedding[self.assign].transpose(0, 1).contiguous()
+        return torch.stack([self._embedding[crop] for crop in self.assign], dim=1)
 
     def note_health(self, losses: Tensor, *more: Tensor) -> None:
         """Keep a step's signs of health: the mean loss, the mean cosine of different images'
@@ -220,7 +226,7 @@ class MultiCropMethod(ABC):
         """The means of the last steps' signs of health, as `metrics.jsonl` names them."""
         if not self._window:
             return dict.fromkeys(self.signs)
-        means = torch.stack(list(self._window)).double().mean(0).tolist()
+        means = torch.stack(list(self._window)).cpu().double().mean(0).tolist()
         return dict(zip(self.signs, means, strict=True))
 
     def finish(self, run: Running) -> np.ndarray:
@@ -244,8 +250,8 @@ class MultiCropMethod(ABC):
             "previous": torch.from_numpy(self.previous),
             "clusters": self.clusters and self.clusters.to_plain(),
             "heads": self.heads.state_dict(),
-            "window": [signs.tolist() for signs in self._window],
-            "probed": self._probed,
+            "window": torch.stack(list(self._window)).tolist() if self._window else [],
+            "best_probe": self._best,
         }
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
@@ -259,7 +265,7 @@ class MultiCropMethod(ABC):
         self._window.extend(
             torch.tensor(signs, device=self.compute.device) for signs in state["window"]
         )
-        self._probed = state["probed"]
+        self._best = state["best_probe"]
 
     def misfit(self, problem: str, *names: str) -> InputError:
         """The error of a checkpoint that doesn't fit the flags of these names."""
@@ -277,7 +283,7 @@ class MultiCropMethod(ABC):
             and labels.min(initial=0) >= -1
             and (not clusters or clusters.is_sound())
             and bool(signs.isfinite().all())
-            and np.isfinite(state["probed"] or 0)
+            and np.isfinite(state["best_probe"] or 0)
         )
 
 

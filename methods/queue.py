@@ -1,10 +1,11 @@
 """SwAV's queue: embeddings of earlier batches, which make a small batch large enough for
 Sinkhorn."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from parallel.collectives import gather_rows, shard_of
+from parallel.collectives import gather_rows, rank, shard_of, world_size
 
 
 class Queue:
@@ -17,8 +18,8 @@ class Queue:
     """
 
     def __init__(self, length: int, rows: Tensor) -> None:
-        own, there = shard_of(length), shard_of(len(rows))
-        self.length, self.rows = len(own), rows[there.start : there.stop]
+        self.length = len(shard_of(length))
+        self.rows = rows[rank() :: world_size()][: self.length]
 
     @property
     def is_full(self) -> bool:
@@ -29,5 +30,7 @@ class Queue:
         self.rows = torch.cat([rows, self.rows.to(rows.device)])[: self.length]
 
     def to_plain(self) -> Tensor:
-        """The rows of all processes, for a checkpoint."""
-        return torch.from_numpy(gather_rows(self.rows.cpu().numpy()))
+        """The rows of all processes, the newest first, for a checkpoint."""
+        ages = gather_rows(np.arange(len(self.rows)))
+        rows = gather_rows(self.rows.cpu().numpy())
+        return torch.from_numpy(rows[np.argsort(ages, kind="stable")])

@@ -22,7 +22,7 @@ from methods.multicrop import MultiCropMethod
 from methods.queue import Queue
 from parallel.collectives import gather_rows
 from system import cli
-from system.device import Compute
+from system.device import Compute, full_float32
 from system.errors import InputError
 
 
@@ -78,13 +78,13 @@ class SwAV(MultiCropMethod):
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
-        MultiCropMethod.check_shared_flags(args, images)
+        MultiCropMethod.check_shared_flags(args, images, device)
         if sum(args.nmb_crops) < 2:
             raise InputError("--nmb_crops 1: the code of a crop needs another one; give 2 or more")
         if 0 < args.queue_length < args.batch:
             raise InputError(
-                f"--queue_length {args.queue_length}: less than one batch; give --batch "
-                f"{args.batch} or more, or 0 for no queue"
+                f"--queue_length {args.queue_length}: less than one batch; give {args.batch} "
+                "(one batch) or more, or 0 for no queue"
             )
 
     def find_targets(self, run: Running) -> None:
@@ -104,7 +104,8 @@ class SwAV(MultiCropMethod):
         args, (parts,) = self.args, scores
         queued = None
         if self._queue is not None and self._queue.is_full:
-            queued = self._queue.rows.transpose(0, 1) @ self.prototypes.weight.detach().T
+            with full_float32():
+                queued = self._queue.rows.transpose(0, 1) @ self.prototypes.weight.detach().T
         settings = args.temperature, args.epsilon, args.sinkhorn_iterations
         losses, codes = swap(parts, self.assign, *settings, queued)
         entropies = torch.special.entr(codes).sum(dim=2)
@@ -205,7 +206,7 @@ def swapped_prediction_loss(
     queued: Tensor | None = None,
 ) -> Tensor:
     """The codes of each crop in `assign` are predicted from every other crop of the same image
-    (SwAV, arXiv 2006.09882, equations 1, 2 and 6).
+    (SwAV, arXiv 2006.09882).
 
     Args:
         scores: `(crops · B, K)`, cosines with the prototypes: B rows of crop 0, then of crop 1, ….

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.convnet import ConvNet
+from system.device import full_float32
 from system.errors import InputError
-
-SWAV_STD = (0.228, 0.224, 0.225)  # of pixels, in the training of the released files
 
 Outputs = tuple[Tensor, list[Tensor]]
 
@@ -54,7 +53,8 @@ class Heads(nn.Module):
         projected = self.projection_head(features)
         with torch.autocast(projected.device.type, enabled=False):
             embedding = F.normalize(projected.float(), dim=1)
-            return embedding, [layer(embedding) for layer in self.prototype_sets()]
+            with full_float32():
+                return embedding, [layer(embedding) for layer in self.prototype_sets()]
 
     def prototype_sets(self) -> list[nn.Linear]:
         """The prototypes, one linear layer with weights `(K_h, d)` for each set."""

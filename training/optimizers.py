@@ -75,9 +75,10 @@ class LARS(torch.optim.Optimizer):
         scaled = torch._foreach_mul(tensors, list(decay))
         torch._foreach_add_(scaled, gradients)
         torch._foreach_mul_(scaled, list(scale))
-        buffers = [
-            self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in tensors
-        ]
+        for p in tensors:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in tensors]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, scaled)
         torch._foreach_add_(tensors, buffers, alpha=-group["lr"])

@@ -68,6 +68,11 @@ def read_resume(
     if args.resume in (None, AUTO):
         return None
     checkpoint = read_checkpoint(args.resume)
+    if not {"step", "method"} & checkpoint.keys() and args.method != "deepcluster":
+        raise InputError(
+            f"--resume {args.resume}: is no checkpoint of a run; to start from its weights, give "
+            "--init instead"
+        )
     method_of = checkpoint.get("method", "deepcluster")
     if method_of != args.method:
         raise InputError(
@@ -129,8 +134,8 @@ def _check_form(checkpoint: dict[str, Any], path: Path, method: type[Method]) ->
         raise InputError(
             f"--resume {path}: its epoch is {reprlib.repr(epoch)}, not a whole number from 0 on"
         )
-    if "step" not in checkpoint:
-        return
+    if "step" not in checkpoint and "method" not in checkpoint:
+        return  # a released one
     for name, kind in {**FORM, **method.form}.items():
         value = checkpoint.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):

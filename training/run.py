@@ -36,6 +36,7 @@ from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
+from training.initial import hold_stages
 from training.loaders import Loaders
 from training.logs import UNHEALTHY
 from training.resume import set_up
@@ -78,7 +79,9 @@ class Run:
         self.args, self.images, self.method = args, images, method
         self.compute, self.stopping, self.probe = compute, stopping, probe
         self.state, self.optimizer = set_up(args, method, compute, checkpoint)
+        hold_stages(args, self.state.epoch, method.network, self.optimizer)
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._tried = -1  # the epoch whose first pass has begun
         self.result = ""  # the finished network's clusters in words
         self.shard = shard_of(len(images))
         view, follow = method.view(args.size), stopping.while_waiting()
@@ -120,6 +123,10 @@ class Run:
     def image_count(self) -> int:
         return len(self.images)
 
+    @property
+    def images_digest(self) -> str:
+        return self.images.digest
+
     @contextlib.contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         with self._timed(name, total, unit) as advance:
@@ -128,15 +135,21 @@ class Run:
     @contextlib.contextmanager
     def frozen_pass(self) -> Iterator[FrozenPass]:
         unreadable = self.folder.unreadable
-        unreadable.begin_pass()
+        self._begin_pass()
         with self.stage("features", len(self.shard), self._unit) as advance:
             yield FrozenPass(
                 self.loaders.central, self.shard, unreadable.report, self._stop, advance
             )
             unreadable.gather()
 
+    def _begin_pass(self) -> None:
+        """Try all images again, also those that could not be read before."""
+        self.folder.unreadable.begin_pass()
+        self._tried = self.epoch
+
     @contextlib.contextmanager
     def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
+        self._begin_pass()
         self.loaders.start(self.epoch, order)
         with self._timed("features", -(-len(order) // world_size()), self._unit) as advance:
             yield self._pass_over(advance)
@@ -238,6 +251,8 @@ class Run:
         method = self.method
         if self.step == 0:
             self.state.convnet_loss.reset()
+            if self._tried != self.epoch:  # no pass before this epoch
+                self._begin_pass()
             warn(health.check_assignment(method.assignment, method.k))
         self._updates = Updates(
             self.args, method, self.compute, self.state, self.optimizer, batches, self.loaders.blank
@@ -279,7 +294,7 @@ class Run:
         start = time.perf_counter()
         with progress(name, total, unit, self.args.verbose and rank() == 0) as advance:
             yield advance
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] += time.perf_counter() - start
 
     @property
     def _unit(self) -> str:

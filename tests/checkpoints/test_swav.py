@@ -14,8 +14,9 @@ from torchvision.models import resnet18, resnet50
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.released import as_checkpoint
 from checkpoints.torch_file import ZIP, Loaded
-from models.heads import SWAV_STD, Heads, heads_for
+from models.heads import Heads, heads_for
 from system.errors import InputError
+from system.normalisation import SWAV_STD
 
 Weights = dict[str, Tensor]
 

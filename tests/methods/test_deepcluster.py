@@ -31,6 +31,7 @@ class FakeRun:
     def __init__(self, folder: Path) -> None:
         self.images = find_images(folder)
         self.epoch, self.image_count = 0, len(self.images)
+        self.images_digest = self.images.digest
         self.stages: list[str] = []
         self.seen: list[Features] = []
 
