@@ -61,7 +61,7 @@ class Crops:
 class FakeRun:
     """A run, as a method sees it; keeps the batches of its pass."""
 
-    image_count = IMAGES
+    image_count, images_digest = IMAGES, "digest"
 
     def __init__(self, crops: Crops) -> None:
         self.epoch, self.crops = 0, crops
