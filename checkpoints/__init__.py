@@ -42,7 +42,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `targets` | (h, N) int64 | the labels that each head trains on, −1 without one |
 | `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
 | `steps` | int | training steps so far, by which prototypes are frozen |
-| `window` | list of lists of floats | signs of health of the last 100 steps: loss, cosine, and entropy of the codes |
+| `window` | list of lists of floats | signs of health of the last 100 steps of the epoch: loss, cosine, and entropy of the codes |
 | `best_probe` | float or None | the best accuracy of `--probe` so far |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |

@@ -36,7 +36,7 @@ from system.seeding import derive_seed
 log = logging.getLogger("deepcluster")
 
 TRUST = 0.001  # of LARS
-WINDOW = 100  # steps whose signs of health are kept
+WINDOW = 100  # steps of an epoch, the last, whose signs of health are kept
 FINAL_DIM_PCA_HELP = "dimensions that features are whitened to for the k-means of the finished run"
 
 
@@ -173,6 +173,7 @@ class MultiCropMethod(ABC):
         if probe and run.epoch % probe == 0:
             frozen_features(run, self.network, self.compute)
         self.previous = self.assignment
+        self._window.clear()
         self.find_targets(run)
 
     @abstractmethod

@@ -141,7 +141,7 @@ def test_flags_that_do_not_fit(flags: list[str], tree: Path, error_line: ErrorLi
 def test_queues_that_round_to_nothing(tree: Path, error_line: ErrorLine) -> None:
     base = [tree, *METHODS["swav"].split(), "--arch", "resnet18_small", "--size", "32"]
     line = error_line(main, *base, "--batch", "20", "--queue_length", "19")
-    assert "--queue_length 19: less than one batch; give --batch 20 or more, or 0" in line
+    assert "--queue_length 19: less than one batch; give 20 (one batch) or more, or 0" in line
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -93,7 +93,7 @@ def test_a_method_has_its_own_flags(
     assert main.parse_args(["x", "--method", "remembering", "--slowness", "3"]).slowness == 3
     with pytest.raises(SystemExit):
         main.parse_args(["x", "--slowness", "3"])
-    assert "unrecognized arguments: --slowness 3" in capsys.readouterr().err
+    assert "argument --slowness: belongs to --method remembering" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main.parse_args(["x", "--method", "forgetting"])
     assert "invalid choice: 'forgetting'" in capsys.readouterr().err
