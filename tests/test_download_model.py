@@ -295,7 +295,7 @@ def test_a_killed_download_resumes(
     assert "alexnet: another download into it is under way" in errors
 
     os.killpg(process.pid, sent)  # the whole group, like a terminal
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     server.rest.set()
     assert not (root / "alexnet/checkpoint.pth.tar").exists()
     assert download(ARCHS="alexnet")[0] == 0

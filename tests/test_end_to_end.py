@@ -30,6 +30,7 @@ from models import MODELS
 from parallel.signals import Stopping
 from system.device import select_compute
 from system.errors import InputError
+from system.normalisation import Std
 from training.experiment import experiment_folder
 from training.resume import set_up
 from training.run import Run
@@ -364,9 +365,9 @@ def test_images_and_pseudo_labels_belong_together(
     cross_entropy = torch.nn.functional.cross_entropy
     pixels: list[torch.Tensor] = []
 
-    def remember_pixels(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def remember_pixels(batch: torch.Tensor, device: torch.device, std: Std) -> torch.Tensor:
         pixels.append(batch)
-        return to_input(batch, device)
+        return to_input(batch, device, std)
 
     def remember_targets(
         logits: torch.Tensor, target: torch.Tensor, weights: None, reduction: str

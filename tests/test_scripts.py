@@ -129,8 +129,8 @@ def test_resume_auto_passes_all_settings(clone: Path) -> None:
         ("", "{clone}/e", "{clone}/e"),
         ("--exp=x/y", "", "x/y"),
         ("--resume x/y/checkpoint.pth.tar", "{clone}/e", "{clone}/e"),
-        ("--res=x/y/checkpoints/checkpoint_3.pth.tar", "", "x/y"),
-        ("--resume gone/checkpoint.pth.tar --ex x/y", "", "x/y"),
+        ("--resume=x/y/checkpoints/checkpoint_3.pth.tar", "", "x/y"),
+        ("--resume gone/checkpoint.pth.tar --exp x/y", "", "x/y"),
     ],
 )
 def test_the_network_of_the_digits_run_is_evaluated(

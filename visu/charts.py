@@ -40,18 +40,18 @@ LEARNING = [
         "SwAV's codes if they are even",
         series=[
             ("convnet loss", "C0", "-", "convnet_loss"),
-            ("entropy of the codes", "C1", "-.", "code_entropy"),
+            ("code entropy", "C1", "-.", "code_entropy"),
             ("ln k", "C7", "--", "ln_k"),
         ],
     ),
     Chart(
         "NMI, ARI of the clusters",
-        note="normalised mutual information and adjusted Rand index: how much two groupings have "
-        "in common",
+        note="normalised mutual information and adjusted Rand index: what the clusters have in "
+        "common with those of the epoch before, and with the folder labels",
         series=[
-            ("NMI to the epoch before's", "C0", "-", "nmi_previous"),
-            ("NMI to the labels", "C1", "--", "nmi_labels"),
-            ("ARI to the labels", "C2", "-.", "ari"),
+            ("NMI, before", "C0", "-", "nmi_previous"),
+            ("NMI, labels", "C1", "--", "nmi_labels"),
+            ("ARI, labels", "C2", "-.", "ari"),
         ],
     ),
     Chart(

@@ -156,5 +156,5 @@ def test_a_collapse_is_in_all_places(tmp_path: Path, train: Train) -> None:
         values = [event.value for event in curves.Scalars(name)]
         assert values == pytest.approx([line[name] for line in lines])
         assert name.replace("_", " ") in page
-    assert "entropy of the codes" in page
+    assert "code entropy" in page
     assert "mean cosine of two images" in page

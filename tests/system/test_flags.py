@@ -32,8 +32,8 @@ HELPS += [
 ]
 # Flags with another meaning in each file that defines them
 HOMONYMS = {
-    "--clusters", "--conv", "--count", "--epochs", "--graph", "--images", "--json", "--k", "--lr",
-    "--method", "--momentum", "--names", "--niter", "--out", "--wd",
+    "--clusters", "--conv", "--count", "--dim", "--epochs", "--graph", "--images", "--json", "--k",
+    "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_prototypes", "--out", "--wd",
 }  # fmt: skip
 
 

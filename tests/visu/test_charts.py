@@ -74,7 +74,7 @@ def test_only_curves_with_a_value_are_kept() -> None:
     kept = {
         c.title: [s[0] for s in c.series] for c in keep_known([*LEARNING, *DETAILS], unlabelled)
     }
-    assert kept["NMI, ARI of the clusters"] == ["NMI to the epoch before's"]
+    assert kept["NMI, ARI of the clusters"] == ["NMI, before"]
     assert "share of the images" not in kept
     assert kept["sizes of the clusters"] == ["largest", "median", "smallest"]
 

@@ -34,7 +34,7 @@ def test_each_run_has_a_column_and_each_row_one_scale() -> None:
 def test_curves_without_values_are_left_out() -> None:
     figure = curves.draw_curves({"run": [epoch_line(epoch, labelled=False) for epoch in range(3)]})
     assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "NMI, ARI of the clusters"]
-    assert [line.get_label() for line in figure.axes[1].lines] == ["NMI to the epoch before's"]
+    assert [line.get_label() for line in figure.axes[1].lines] == ["NMI, before"]
 
 
 def draw(*command: object) -> None:
