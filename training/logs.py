@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from cluster.quality import AGREEMENT
+from parallel.collectives import rank
 from system.errors import InputError, shorten
 from system.files import append, write_text
+
+log = logging.getLogger("deepcluster")
 
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
@@ -34,6 +38,13 @@ NUMBERS = (
     "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", *AGREEMENT, "clusters",
     "nonempty_clusters",
 )  # fmt: skip
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Log warnings about the run's health, in the first process only."""
+    if rank() == 0:
+        for warning in warnings:
+            log.warning("%s%s", UNHEALTHY, warning)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
 from training.initial import hold_stages
 from training.loaders import Loaders
-from training.logs import UNHEALTHY
+from training.logs import warn
 from training.resume import set_up
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 from training.updates import Updates
@@ -86,18 +86,14 @@ class Run:
         self.shard = shard_of(len(images))
         view, follow = method.view(args.size), stopping.while_waiting()
         to_train = stopping.while_waiting_to_train(self._save_in_epoch)
-        device = compute.device
-        self.loaders = Loaders(args, images, view, device, self.shard, follow, to_train)
+        self.loaders = Loaders(args, images, view, compute.device, self.shard, follow, to_train)
         self.folder = open_experiment(args, images, checkpoint)
 
     def __enter__(self) -> "Run":
         self.folder.__enter__()
         processes = f"{world_size()} processes, " if world_size() > 1 else ""
-        log.info(
-            "%s, %d images, %son %s in %s",
-            self.args.arch, len(self.images), processes,
-            self.compute.device, self.compute.precision,
-        )  # fmt: skip
+        place = f"{processes}on {self.compute.device} in {self.compute.precision}"
+        log.info("%s, %d images, %s", self.args.arch, len(self.images), place)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -135,21 +131,15 @@ class Run:
     @contextlib.contextmanager
     def frozen_pass(self) -> Iterator[FrozenPass]:
         unreadable = self.folder.unreadable
-        self._begin_pass()
+        self._try_all_images()
         with self.stage("features", len(self.shard), self._unit) as advance:
-            yield FrozenPass(
-                self.loaders.central, self.shard, unreadable.report, self._stop, advance
-            )
+            loader = self.loaders.central
+            yield FrozenPass(loader, self.shard, unreadable.report, self._stop, advance)
             unreadable.gather()
-
-    def _begin_pass(self) -> None:
-        """Try all images again, also those that could not be read before."""
-        self.folder.unreadable.begin_pass()
-        self._tried = self.epoch
 
     @contextlib.contextmanager
     def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
-        self._begin_pass()
+        self._try_all_images()
         self.loaders.start(self.epoch, order)
         with self._timed("features", -(-len(order) // world_size()), self._unit) as advance:
             yield self._pass_over(advance)
@@ -252,13 +242,18 @@ class Run:
         if self.step == 0:
             self.state.convnet_loss.reset()
             if self._tried != self.epoch:  # no pass before this epoch
-                self._begin_pass()
+                self._try_all_images()
             warn(health.check_assignment(method.assignment, method.k))
+        blank, optimizer = self.loaders.blank, self.optimizer
         self._updates = Updates(
-            self.args, method, self.compute, self.state, self.optimizer, batches, self.loaders.blank
+            self.args, method, self.compute, self.state, optimizer, batches, blank
         )
         self.forward = self._updates.forward
         self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
+
+    def _try_all_images(self) -> None:
+        self.folder.unreadable.begin_pass()
+        self._tried = self.epoch
 
     def _prepare(self, batch: Batch) -> Batch | None:
         """The batch for the method; None if there is nothing to do."""
@@ -303,10 +298,3 @@ class Run:
     def _stop(self, batch: int, bad: np.ndarray) -> None:
         place = f"batch {batch} of the pass for epoch {self.epoch} (both from 0)"
         stop(f"the features became NaN or infinite in {place}", self.folder)
-
-
-def warn(warnings: Sequence[str]) -> None:
-    """Log warnings about the run's health, in the first process only."""
-    if rank() == 0:
-        for warning in warnings:
-            log.warning("%s%s", UNHEALTHY, warning)
