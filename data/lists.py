@@ -21,6 +21,7 @@ PATHS = frozenset(
     {"path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path"}
     | {"image", "images", "image_path", "img", "img_path", "name", "image_name"}
 )
+COUNTERS = frozenset({"", "id", "index", "idx", "number", "no", "unnamed:_0"})  # no labels
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes
 
 
@@ -82,7 +83,7 @@ def parse_list(source: Path, needs_labels: bool = False) -> tuple[Files, str]:
             )
         names.append(form.repair(row[form.path]))
         labels.append("" if label is None else row[label].strip().strip("\"'"))
-    how = [form.how or "a path on each line"] + (["a header"] if header else [])
+    how = [form.how or "a path on each line"] + (["with a header"] if header else [])
     if label is None:
         files = listed(source.parent, names)
     else:
@@ -158,11 +159,13 @@ def _header(root: Path, form: Format, row: list[str]) -> bool:
 def _label_field(
     source: Path, form: Format, typical: tuple[int, list[str]], header: bool
 ) -> int | None:
-    """The field with the label: the one that the header says, or the other one of two."""
+    """The field with the label: the one that the header calls so, or else the only one beside the
+    path that is no counter."""
     number, row = typical
     others = [place for place in range(len(row)) if place != form.path]
     if header:
-        others = [place for place in others if _word(row[place]) in LABELS]
+        named = [place for place in others if _word(row[place]) in LABELS]
+        others = named or [place for place in others if _word(row[place]) not in COUNTERS]
     if len(others) > 1:
         raise InputError(
             f"{source}:{number}: {_quote(','.join(row))} has {len(row)} fields, and which is the "

@@ -76,7 +76,8 @@ class Sieve:
         if self._others:
             count = self._others.total()
             what = "file is no image" if count == 1 else "files are no images"
-            lines.append(f"{count:,} {what} by the first bytes, left out ({_most(self._others)})")
+            kinds = _most(self._others)
+            lines.append(f"{count:,} {what} by name or first bytes, left out ({kinds})")
         if self._heic:
             lines.append(
                 f"left out {self._heic:,} in HEIC, which can't be read; convert to JPEG first, for "

@@ -74,11 +74,12 @@ class Unreadable:
 
     def _check(self) -> None:
         if self._too_many():
-            *_, last = self.now.values()
+            *_, (index, reason) = self.now.items()
+            name = printable(self.images.names[index])
             raise InputError(
                 f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
                 f"unreadable, more than {MOST_UNREADABLE:.0%} (all in {self.path}; the last: "
-                f"{last}); {remedy(self.now.values())}"
+                f"{name}: {reason}); {remedy(self.now.values())}"
             )
 
     def _write(self, named: dict[int, str]) -> None:

@@ -30,6 +30,7 @@ UNLABELLED_LISTS = {
         '"\\{}"'.format(name.replace("/", "\\")) for name in NAMES
     ],
     "a header": ["path", *NAMES],
+    "a header with a counter": ["id,path", *(f"{i},{name}" for i, name in enumerate(NAMES))],
     "carriage returns": [f"{name}\r" for name in NAMES],
 }
 LABELLED_LISTS = {
@@ -43,6 +44,11 @@ LABELLED_LISTS = {
     "a header with more fields": [
         "id,label,File Name,width",
         *(f"{i},{label},{name},40" for i, (name, label) in enumerate(PAIRS)),
+    ],
+    "a header with another name": ["file,pet", *(f"{name},{label}" for name, label in PAIRS)],
+    "a header with another name and a counter": [
+        ",file,pet",  # as pandas writes it
+        *(f"{i},{name},{label}" for i, (name, label) in enumerate(PAIRS)),
     ],
     "the label first": [f"{label} {name}" for name, label in PAIRS],
     "the label first, and commas": [f"{label},{name}" for name, label in PAIRS],
@@ -95,12 +101,18 @@ def test_evaluations_take_the_same_lists(folder: Path, lines: list[str], ending:
         assert found.labels.tolist() == [0] * 12 + [1] * 12
 
 
+def test_a_header_that_leaves_the_label_unclear_is_an_error(folder: Path) -> None:
+    lines = ["file,pet,year", *(f"{name},{label},2026" for name, label in PAIRS)]
+    with pytest.raises(InputError, match="'file,pet,year' has 3 fields, and which is the label"):
+        find_images(written(folder, lines))
+
+
 def test_how_a_list_is_read_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     find_images(written(folder, NAMES))
     assert capsys.readouterr().err == "", "nothing to say of a path on each line"
     path = written(folder, LABELLED_LISTS["commas and a header"])
     find_images(path)
-    said = "read as fields between commas, a header, the label in field 2, such as 'cat'"
+    said = "read as fields between commas, with a header, the label in field 2, such as 'cat'"
     assert capsys.readouterr().err == f"note: {path}: {said}\n"
 
 

@@ -100,7 +100,8 @@ def test_other_files_are_no_images(
     (tmp_path / "other").write_bytes(content)
     assert find_images(tmp_path).names == ["000.png"]
     assert (
-        "1 file is no image by the first bytes, left out (1 without an" in capsys.readouterr().err
+        "1 file is no image by name or first bytes, left out (1 without an"
+        in capsys.readouterr().err
     )
 
 
@@ -139,7 +140,7 @@ def test_what_is_no_image_is_counted_by_extension(
     find_images(tmp_path)
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"note: {tmp_path}: 4 files are no images by the first bytes, left out (3 .txt, .mp4)",
+        f"note: {tmp_path}: 4 files are no images by name or first bytes, left out (3 .txt, .mp4)",
         f"note: {tmp_path}: left out 4 in HEIC, which can't be read; convert to JPEG first, for "
         "example with heif-convert or ImageMagick",
     ]
