@@ -40,9 +40,14 @@ __all__ = [
     "write_images",
 ]
 
-# `nohup` ignores it, and the runs that tests send signals to would, too
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# `nohup` ignores SIGHUP, and a shell SIGINT of its background jobs; the runs that tests send these
+# signals to would ignore them, too
+for number, usual in {
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 T = TypeVar("T")
 ErrorLine = Callable[..., str]

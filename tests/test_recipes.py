@@ -131,7 +131,7 @@ SWAV = {
 QUEUE = {
     **SWAV,
     **{"batch": 256, "lr": 0.6, "final_lr": 0.0006, "warmup_epochs": 0},
-    "start_warmup": 0.0375,  # without effect
+    "start_warmup": 0.6,  # without effect
     **{"queue_length": 3840, "epoch_queue_starts": 15, "freeze_prototypes_niters": 5005},
 }
 WIDE = {**SWAV, "arch": "resnet50w2", "hidden_mlp": 8192}
