@@ -42,12 +42,10 @@ __all__ = [
 
 # `nohup` ignores SIGHUP, and a shell SIGINT of its background jobs; the runs that tests send these
 # signals to would ignore them, too
-for number, usual in {
-    signal.SIGHUP: signal.SIG_DFL,
-    signal.SIGINT: signal.default_int_handler,
-}.items():
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T")
 ErrorLine = Callable[..., str]

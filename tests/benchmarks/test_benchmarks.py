@@ -128,8 +128,10 @@ def test_training_has_its_limit_and_the_naive_way(
 ) -> None:
     monkeypatch.setattr(training, "clustering_seconds", lambda n, device: n / 1000 + 5)
     monkeypatch.setitem(timing.PRODUCTS, "cpu", (64, 1))
-    flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu --precision fp32"
-    results = training.run(benchmark.parse_args([*flags.split(), "--project"]))
+    flags = "training --images 20 --batch 10 --workers 0 --rounds 1 --device cpu"
+    results = training.run(
+        benchmark.parse_args([*flags.split(), "--precision", "fp32", "--project"])
+    )
     out = capsys.readouterr().out
     for stage, rates in results["images_per_second"].items():
         assert set(rates) == {"end to end", "network", "reading", "limit", "naive"}
@@ -163,7 +165,9 @@ def test_alexnets_operations_by_hand() -> None:
 
 
 def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "scaling --images 20 --workers 0 --processes 1 --k 2 --batch 8 --device cpu"
+    flags = (
+        "scaling --arch resnet18 --images 20 --workers 0 --processes 1 --k 2 --batch 8 --device cpu"
+    )
     results = scaling.run(benchmark.parse_args(flags.split()))
     rows = [(r["images"], r["workers"], r["processes"]) for r in results["runs"]]
     assert rows == [(20, 0, 1)]
