@@ -123,6 +123,7 @@ def test_impossible_sizes_are_an_error(flags: str) -> None:
         benchmark.main(benchmark.parse_args(["clustering", *flags.split()]))
 
 
+@pytest.mark.long
 def test_training_has_its_limit_and_the_naive_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_alexnets_operations_by_hand() -> None:
     assert 2.5 * forward < trained < 3.1 * (forward + sobel + 2 * 4096 * 1000)
 
 
+@pytest.mark.long
 def test_whole_epochs_by_images_workers_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
     flags = (
         "scaling --arch resnet18 --images 20 --workers 0 --processes 1 --k 2 --batch 8 --device cpu"
