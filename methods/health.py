@@ -49,12 +49,11 @@ def check_collapse(metrics: dict[str, Any], warmup_epochs: int) -> list[str]:
         f"embeddings of different images have a mean cosine of {cosine:.2f}": cosine > ALIKE,
         f"{used} of {prototypes} prototypes are used": used < LEAST_USED * prototypes,
     }
-    found = [sign for sign, there in signs.items() if there]
-    if not found:
+    if not (found := _present(signs)):
         return []
     return [
         f"SwAV has collapsed: its loss {loss:.3f} in the last steps is that of guessing, ln K = "
-        f"{guessing:.3f}, and {', and '.join(found)}; start again with a smaller --epsilon (such "
+        f"{guessing:.3f}, and {found}; start again with a smaller --epsilon (such "
         "as 0.03), a larger --freeze_prototypes_niters or a lower --lr"
     ]
 
@@ -76,11 +75,15 @@ def check_memorised(metrics: dict[str, Any], best: float | None, probed: float |
         f"clusters hardly change (NMI {same or 0:.3f} to the previous)": (same or 0) > FROZEN,
         f"nearest neighbours got worse by {fall:.3f}": fall > LEAST_FALL,
     }
-    found = [sign for sign, there in signs.items() if there]
-    if not found:
+    if not (found := _present(signs)):
         return []
     return [
         f"the labels are memorised: the loss {loss:.3f} in the last steps is near 0, and "
-        f"{', and '.join(found)}; give fewer --epochs, more clusters (--nmb_cluster) or smaller "
+        f"{found}; give fewer --epochs, more clusters (--nmb_cluster) or smaller "
         "crops (--min_scale_crops)"
     ]
+
+
+def _present(signs: dict[str, bool]) -> str:
+    """The signs that are there, in words; empty if none is."""
+    return ", and ".join(sign for sign, there in signs.items() if there)

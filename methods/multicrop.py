@@ -3,7 +3,6 @@ a k-means of the finished network's features (Caron et al., NeurIPS 2020).
 """
 
 import argparse
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, ClassVar
@@ -32,8 +31,6 @@ from system.device import Compute
 from system.errors import InputError
 from system.normalisation import SWAV_STD
 from system.seeding import derive_seed
-
-log = logging.getLogger("deepcluster")
 
 TRUST = 0.001  # of LARS
 WINDOW = 100  # steps of an epoch, the last, whose signs of health are kept
@@ -102,10 +99,8 @@ class MultiCropMethod(ABC):
         add("--base_lr", dest="lr", type=cli.positive_number, help="the same as --lr")
         final_help = "learning rate at the end; left out: a thousandth of --lr"
         add("--final_lr", type=cli.number, help=final_help)
-        warmup_help = (
-            "epochs in which the learning rate rises; left out: 0 up to batch 256, else a "
-        )
-        warmup_help += "tenth of the epochs, 10 at most"
+        warmup_help = "epochs in which the learning rate rises; left out: 0 up to batch 256, else "
+        warmup_help += "a tenth of the epochs, 10 at most"
         add("--warmup_epochs", type=cli.whole_number(0), help=warmup_help)
         start_help = "learning rate of the first iteration, if there is a warm-up; left out: a "
         start_help += "sixteenth of --lr"
