@@ -200,6 +200,7 @@ def set_up(
         if not with_heads:
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
+        method.network.margin = checkpoint.get("margin", 0)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
