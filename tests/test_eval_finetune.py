@@ -83,14 +83,8 @@ def test_the_result_file_and_the_fine_tuned_networks(
 ) -> None:
     report = tune("--sobel2rgb", "--untrained", "--verbose")
     assert report["protocol"].startswith("Fine-tuning of a whole network on labelled images")
-    assert {
-        "lr": 0.01,
-        "wd": -4,
-        "sobel2rgb": True,
-        "classes": 2,
-        "train": 14,
-        "val": 10,
-    }.items() <= (report["settings"].items())
+    expected = {"lr": 0.01, "wd": -4, "sobel2rgb": True, "classes": 2, "train": 14, "val": 10}
+    assert expected.items() <= report["settings"].items()
     assert set(report["results"]) == {"trained", "untrained"}
     found = report["results"]["trained"]["network"]
     assert len(found["epochs"]) == 2
