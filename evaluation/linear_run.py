@@ -108,7 +108,7 @@ class Settings:
     def set_rate(self, optimizer: torch.optim.SGD, epoch: int, iteration: int) -> None:
         """Set the learning rates of a step, the `iteration`-th since the run began."""
         for group in optimizer.param_groups:
-            start = group.get("start", self.lr)
+            start = group["start"] if self.lr is None else self.lr
             if self.cosine:
                 group["lr"] = start * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
             elif self.steps is None:

@@ -91,7 +91,7 @@ def test_the_result_file_and_the_fine_tuned_networks(
     assert found["last"] == found["epochs"][1]
     tuned = load_model(network.parent / "tuned" / "network_trained.pth.tar")
     assert (tuned.margin, tuned.sobel) == (1, None)
-    assert tuned.features[0].weight.shape == (8, 3, 7, 7)
+    assert tuned.get_parameter("features.0.weight").shape == (8, 3, 7, 7)
     assert tuned.top_layer is not None
     assert tuned.top_layer.out_features == 2
     out = capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_new_classifier_has_a_top_layer_of_pytorchs_making() -> None:
     top = model.top_layer
     assert 0.1 < top.weight.abs().max() <= 32**-0.5, "uniform up to 1 / √32"
     assert top.bias.std() > 0.03
-    assert all((model.classifier[i].bias == 0.1).all() for i in (1, 4))
+    assert all((model.get_parameter(f"classifier.{i}.bias") == 0.1).all() for i in (1, 4))
 
 
 def test_an_interrupted_run_resumes_with_the_same_bits(tune: Tune, network: Path) -> None:

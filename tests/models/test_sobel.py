@@ -31,7 +31,7 @@ def test_sobel_to_rgb_is_the_composition_of_both_layers_borders_included() -> No
     torch.manual_seed(0)
     x, convolution = torch.randn(2, 3, 12, 15), nn.Conv2d(2, 5, 3, padding=1)
     grey, sobel = sobel_filters()
-    derivatives = F.conv2d(F.pad(grey(x), [2] * 4), sobel.weight)
+    derivatives = F.conv2d(F.pad(grey(x), [2] * 4), sobel.get_parameter("weight"))
     weight, bias = sobel_to_rgb(convolution.weight, convolution.bias)
     assert weight.shape == (5, 3, 5, 5)
     assert bias is convolution.bias
