@@ -79,14 +79,7 @@ def evaluate(
     network.to(compute.device).to(memory_format=torch.channels_last)
     whole = Whole(network, settings.size, compute)
     sets = Sets(train, val, compute, settings, verbose and rank() == 0)
-    return network, run_epochs(network, whole, sets, key, saved, say)
-
-
-def say(lines: str) -> None:
-    """Print from the first process."""
-    if rank() == 0:
-        sys.stdout.write(lines)
-        sys.stdout.flush()
+    return network, run_epochs(network, whole, sets, key, saved, script.say)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -111,7 +104,7 @@ def main(args: argparse.Namespace) -> None:
         make_experiment_folder(exp)
     given = {name: getattr(args, name) for name in Settings.__annotations__ if name in args}
     settings = Settings(protocol=FINE_TUNED, **given)
-    say(
+    script.say(
         f"{len(train.classes)} classes, {len(train.images)} images to train on, "
         f"{len(val.images)} to validate on\n"
     )
@@ -120,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
         saved = exp / f"finetune_{name}.pth.tar"
         if rank() == 0:
             remove_leftovers_of(saved)
-        say(f"{name} network:\n")
+        script.say(f"{name} network:\n")
         tuned, histories[name] = evaluate(
             network, train, val, compute, settings, saved=saved, verbose=args.verbose
         )
@@ -133,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
         used |= {"arch": checkpoint["arch"], "processes": world_size(), **reading.settings}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
-    say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+    script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

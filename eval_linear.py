@@ -5,13 +5,13 @@
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
 to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; the stages of VGG-16: to 9216, 8192, 9216,
-8192 and 8192; other networks: to the square grid with
-9,000 to 10,000 dimensions, or as close as possible; avgpool: the last layer to one value for each
-channel). On them a linear classifier, with initial weights N(0, 0.01) and biases 0, is trained with
-SGD, momentum, weight decay and cross-entropy. Val images are resized to 256 on the short side, and
-the central 224 is classified; with ten crops, the softmax is averaged. The loss is that of the
-central crop. The last and the best epoch are reported. Sizes are for --size 224, and scale with it;
-other numbers below are the flags' defaults.
+8192 and 8192; other networks: to the square grid with 9,000 to 10,000 dimensions, or as close as
+possible; avgpool: the last layer to one value for each channel). On them a linear classifier, with
+initial weights N(0, 0.01) and biases 0, is trained with SGD, momentum, weight decay and
+cross-entropy. Val images are resized to 256 on the short side, and the central 224 is classified;
+with ten crops, the softmax is averaged. The loss is that of the central crop. The last and the best
+epoch are reported. Sizes are for --size 224, and scale with it; other numbers below are the flags'
+defaults.
 
 paper: the rate is lr / sqrt(1 + lr * wd * t) after t iterations, lr 0.01, wd 1e-4, batch 256, 90
 epochs. The short side of training images is resized to 256; they are cropped to the central 256,
@@ -114,16 +114,9 @@ def evaluate(
         )  # fmt: skip
         heads.to(compute.device)
         key = key_of(model, layers, train, val, compute, settings)
-        say(describe_data(train, val, heads))
+        script.say(describe_data(train, val, heads))
         sets = Sets(train, val, compute, settings, verbose and rank() == 0)
-        return run_epochs(model, heads, sets, key, saved, say)
-
-
-def say(lines: str) -> None:
-    """Print from the first process."""
-    if rank() == 0:
-        sys.stdout.write(lines)
-        sys.stdout.flush()
+        return run_epochs(model, heads, sets, key, saved, script.say)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -151,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
         saved = exp / f"linear_{name}.pth.tar"
         if rank() == 0:
             remove_leftovers_of(saved)
-        say(f"{name} network:\n")
+        script.say(f"{name} network:\n")
         histories[name] = evaluate(
             network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
         )
@@ -163,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         results = {name: summary(history) for name, history in histories.items()}
         words = in_words(args.protocol)
         save_results(exp / RESULTS, words, {**vars(args), **used}, results)
-        say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+        script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
 
 def check_flags(args: argparse.Namespace) -> None:

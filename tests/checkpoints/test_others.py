@@ -36,7 +36,7 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(autouse=True)
 def _only_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for arch in list(MODELS):
+    for arch in reversed(list(MODELS)):  # which is undone in the order of the names
         monkeypatch.delitem(MODELS, arch)
     monkeypatch.setitem(MODELS, "tiny", tiny)
 
