@@ -36,7 +36,7 @@ from training.resume import is_finished
 
 UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
 # Shorter than `NAMES`, whose numbers of labels and clusters the rows may differ in
-HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "nmi_k": "NMI, the run's k"}
+HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "purity": "purity", "nmi_k": "NMI, the run's k"}
 
 Figures = dict[str, dict[str, float]]  # of `to_plain`
 Results = dict[tuple[str, int], Figures]  # by setting and seed
@@ -174,8 +174,18 @@ def table(
 
 
 def best_mean(found: Figures, measured: str) -> float:
-    """A figure of one network, in the view in which it is higher."""
-    return max(found[key]["mean"] for key in keys_of(measured))
+    """A figure of one network, in the view in which it is higher.
+
+    Raises:
+        InputError: an earlier version measured the network, without this.
+    """
+    keys = keys_of(measured)
+    if not found.keys() >= set(keys):
+        raise InputError(
+            f"--measures {measured}: results.jsonl of --out has lines of an earlier version "
+            "without it; give another --out"
+        )
+    return max(found[key]["mean"] for key in keys)
 
 
 def read_settings(path: Path) -> dict[str, str]:
