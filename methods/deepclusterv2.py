@@ -22,6 +22,7 @@ from methods.health import check_memorised
 from methods.memory import Memory
 from methods.method import Running
 from methods.multicrop import MultiCropMethod
+from parallel.collectives import add_up
 from system import cli
 from system.device import Compute
 from system.errors import InputError
@@ -116,10 +117,9 @@ class DeepClusterV2(MultiCropMethod):
             logits = (parts / self.args.temperature).permute(1, 2, 0)  # (B, K, crops)
             same = target[:, None].expand(-1, len(parts))
             losses = losses + F.cross_entropy(logits, same, reduction="none").mean(dim=1)
-        weights = (
-            known * len(known) / known.sum().clamp(min=1)
-        )  # images without a cluster are ignored
-        losses = losses * weights / len(scores)
+        # images without a cluster have no loss; those with one, in all processes, weigh more for it
+        images, clustered = add_up(torch.stack([torch.ones_like(known), known]).sum(dim=1))
+        losses = losses * known * (images / clustered.clamp(min=1)) / len(scores)
         self.note_health(losses)
         return losses
 
