@@ -206,5 +206,6 @@ def set_up(
     optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
-        load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
+        scheduled = method.schedule is not None
+        load_optimizer(optimizer, state.scaler, checkpoint, args.resume, scheduled)
     return state, optimizer
