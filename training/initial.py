@@ -15,6 +15,7 @@ from checkpoints.weights import has_sobel, some
 from models import MODELS, ConvNet
 from system import cli, flags
 from system.errors import InputError
+from system.normalisation import IMAGENET_STD
 
 log = logging.getLogger("deepcluster")
 
@@ -87,7 +88,8 @@ def read_init(
 
 
 def take_weights(network: ConvNet, state: dict[str, Any], path: Path) -> str:
-    """Copy the weights of a checkpoint, all but the top layer's, into a network without top layer.
+    """Copy the weights of a checkpoint, all but the top layer's, and the `std` that they go with,
+    into a network without top layer.
 
     Returns:
         A line on what was taken and what was not.
@@ -97,6 +99,7 @@ def take_weights(network: ConvNet, state: dict[str, Any], path: Path) -> str:
     """
     weights = {n: w for n, w in state["state_dict"].items() if not n.startswith("top_layer.")}
     load_weights(network, weights, path)
+    network.std = state.get("std", IMAGENET_STD)
     rest = [name for name in state["state_dict"] if name not in weights]
     but = f", not {some(rest)}" if rest else ""
     return (

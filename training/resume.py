@@ -18,6 +18,7 @@ from parallel.collectives import gather_objects
 from system import cli
 from system.device import Compute
 from system.errors import InputError, shorten
+from system.normalisation import IMAGENET_STD
 from training.optimizers import load_optimizer, make_optimizer
 from training.state import State
 
@@ -200,9 +201,11 @@ def set_up(
         if not with_heads:
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
+        method.network.std = checkpoint.get("std", IMAGENET_STD)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
-        load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
+        scheduled = method.schedule is not None
+        load_optimizer(optimizer, state.scaler, checkpoint, args.resume, scheduled)
     return state, optimizer
