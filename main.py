@@ -76,13 +76,13 @@ def main(args: argparse.Namespace) -> None:
             warn_of_lost_levels(images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
-            check_settings(args, images, compute)
+            chosen = check_settings(args, images, compute)
         check_same_place(args, checkpoint)
         if checkpoint is not None and is_finished(checkpoint, args.epochs):
             if rank() == 0:
                 say_finished(args)
         else:
-            start(args, images, compute, checkpoint, init, stopping)
+            start(args, images, compute, checkpoint, init, chosen, stopping)
 
 
 def start(
@@ -91,6 +91,7 @@ def start(
     compute: Compute,
     checkpoint: dict[str, Any] | None,
     init: dict[str, Any] | None,
+    chosen: list[str],
     stopping: Stopping,
 ) -> None:
     """Train to the end and print a summary, or until a signal comes."""
@@ -102,8 +103,8 @@ def start(
                 taken = init and initial.take_weights(method.network, init, args.init)
                 run = Run(args, images, method, compute, stopping, checkpoint, probed)
                 stack.enter_context(run)
-            if taken:
-                log.info(taken)
+            for line in filter(None, [*chosen, taken]):
+                log.info(line)
             train(method, run)
             if isinstance(run.folder, Experiment):
                 folder = run.folder.folder
@@ -138,9 +139,9 @@ def make_report(folder: Path) -> Path | None:
         return None
 
 
-def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute) -> None:
+def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute) -> list[str]:
     """Choose the settings that were not given, say why, and check all of them against each other
-    and against the number of images.
+    and against the number of images. Returns a line for each choice.
 
     Raises:
         InputError: naming the flag, its value and what would be right.
@@ -161,6 +162,7 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
         )
     check_size(args.arch, args.size)
     METHODS[args.method].check_flags(args, len(images), compute.device)
+    return chosen
 
 
 def make_parser(method: str) -> cli.Parser:
@@ -193,9 +195,7 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = (
-        "every so many epochs, classify labelled images by the neighbours of their features"
-    )
+    probe_help = "every so many epochs, classify labelled images by their features' neighbours"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)

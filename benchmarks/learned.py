@@ -36,7 +36,7 @@ from training.resume import is_finished
 
 UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
 # Shorter than `NAMES`, whose numbers of labels and clusters the rows may differ in
-HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "nmi_k": "NMI, the run's k"}
+HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "purity": "purity", "nmi_k": "NMI, the run's k"}
 
 Figures = dict[str, dict[str, float]]  # of `to_plain`
 Results = dict[tuple[str, int], Figures]  # by setting and seed
@@ -118,9 +118,7 @@ def measure(
         network = untrained(run_args.arch, run_args.sobel, 2, seed)
         embed = embed_by(network, run_args.size, compute, of_pass)
     else:
-        before = cpu_seconds()
-        main.main(run_args)
-        spent = cpu_seconds() - before
+        spent = train_on(run_args)
         checkpoint = exp / "checkpoint.pth.tar"
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
@@ -129,6 +127,18 @@ def measure(
     main.METHODS[run_args.method].fit_settings(run_args, len(train))  # its k, if it isn't given
     found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
     return {**to_plain(found), CPU: {"mean": spent}}
+
+
+def train_on(run_args: argparse.Namespace) -> float:
+    """Train, or go on with a training that was stopped. Returns its CPU seconds in all calls; those
+    of a call that was killed are not known, and so left out."""
+    path = run_args.exp / CPU
+    spent = float(path.read_text()) if path.exists() else 0.0
+    before = cpu_seconds()
+    main.main(run_args)
+    spent += cpu_seconds() - before
+    path.write_text(str(spent))
+    return spent
 
 
 def cpu_seconds() -> float:
@@ -164,8 +174,18 @@ def table(
 
 
 def best_mean(found: Figures, measured: str) -> float:
-    """A figure of one network, in the view in which it is higher."""
-    return max(found[key]["mean"] for key in keys_of(measured))
+    """A figure of one network, in the view in which it is higher.
+
+    Raises:
+        InputError: an earlier version measured the network, without this.
+    """
+    keys = keys_of(measured)
+    if not found.keys() >= set(keys):
+        raise InputError(
+            f"--measures {measured}: results.jsonl of --out has lines of an earlier version "
+            "without it; give another --out"
+        )
+    return max(found[key]["mean"] for key in keys)
 
 
 def read_settings(path: Path) -> dict[str, str]:

@@ -101,9 +101,14 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
         check_weights(network_for(arch, weights), weights, path)
     model = network_for(arch, weights)
     model.load_state_dict(weights, strict=False)
-    model.std, model.margin = state.get("std", IMAGENET_STD), state.get("margin", 0)
+    set_input(model, state)
     log.info("%s: %s", path, describe(state))
     return model
+
+
+def set_input(model: ConvNet, state: dict[str, Any]) -> None:
+    """Give a network the `std` and the `margin` of a checkpoint, which go with its weights."""
+    model.std, model.margin = state.get("std", IMAGENET_STD), state.get("margin", 0)
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
@@ -117,7 +122,7 @@ def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
         )
     seed = settings.get("seed", seed)
     model = untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
-    model.std, model.margin = state.get("std", IMAGENET_STD), state.get("margin", 0)
+    set_input(model, state)
     return model
 
 

@@ -29,10 +29,11 @@ def collate(samples: list[tuple[int, Tensor | str]]) -> Batch:
     return Batch(torch.stack(pixels), torch.tensor(indices), unreadable)
 
 
-def blank_batch(pixels: Tensor) -> Batch:
-    """A placeholder batch for a process without images: one black image, number −1, of weight 0.
+def blank_batch(pixels: Tensor, images: int = 1) -> Batch:
+    """A placeholder batch for a process without images: black images, number −1, of weight 0.
 
     Args:
         pixels: of any image, for their shape.
+        images: their number.
     """
-    return Batch(torch.zeros_like(pixels)[None], torch.tensor([-1]), {})
+    return Batch(pixels.new_zeros(images, *pixels.shape), torch.full((images,), -1), {})

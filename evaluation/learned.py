@@ -4,7 +4,7 @@ Protocol. The embedding is seen in two views: L2-normalised only ("plain"), and 
 `auto_dim` of the train rows, on which the PCA is fitted, and L2-normalised ("whitened"). In each
 view: the 1 and the 20 nearest neighbours of the val rows among the train rows (cosine similarity,
 majority vote); k-means of the train rows, five seeds, against their labels, with k = number of
-labels (NMI, ACC and ARI) and with the run's k (NMI). A linear probe once, on rows that are
+labels (NMI, ACC, ARI and purity) and with the run's k (NMI). A linear probe once, on rows that are
 standardised and not whitened: logistic regression, with the regularisation that is best on a fifth
 of the train rows.
 
@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cluster.components import AUTO, Components
 from cluster.kmeans import run_kmeans
-from cluster.quality import accuracy, ari, nmi
+from cluster.quality import accuracy, ari, nmi, purity
 from cluster.whitening import prepare
 
 VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
@@ -32,6 +32,8 @@ SEEDS = 5  # of k-means
 NEIGHBOURS = (1, 20)
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the strongest first
 PIXELS = 32  # largest side of an image whose raw pixels are measured
+# Measures of clusters, with k = number of labels
+WITH_LABELS = {"nmi": nmi, "acc": accuracy, "ari": ari, "purity": purity}
 BLOCK = 1024  # val rows that are compared at a time
 
 Samples = np.ndarray
@@ -55,8 +57,9 @@ def measures(
 
     Returns:
         The samples whose mean is the figure: of an accuracy `(M,) bool`, whether each val row is
-        right; of NMI, ACC and ARI `(5,) float64`, one for each seed. Keys: `linear`, and for the
-        views `plain` and `whitened` `<view>_1nn`, `_20nn`, `_nmi`, `_acc`, `_ari`, `_nmi_k`.
+        right; of NMI, ACC, ARI and purity `(5,) float64`, one for each seed. Keys: `linear`, and
+        for the views `plain` and `whitened` `<view>_1nn`, `_20nn`, and `<view>_` with a key of
+        `WITH_LABELS` or `nmi_k`.
 
     Raises:
         ValueError: there are fewer train rows than clusters, or a row is not finite.
@@ -70,7 +73,7 @@ def measures(
             found[f"{view}_{count}nn"] = names[nearest(x, truth, queries, count)] == val_labels
         seeds = range(seed, seed + SEEDS)
         by_label = [run_kmeans(x, len(names), seed=each)[0] for each in seeds]
-        for name, measure in {"nmi": nmi, "acc": accuracy, "ari": ari}.items():
+        for name, measure in WITH_LABELS.items():
             found[f"{view}_{name}"] = np.array([measure(clusters, truth) for clusters in by_label])
         by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
         found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])

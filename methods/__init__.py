@@ -8,6 +8,7 @@ checkpoints or the training loop, which is in `main.py`.
     deepcluster.py     DeepCluster (ECCV 2018): k-means or PIC, a new top layer, cross-entropy
     deepclusterv2.py   DeepCluster-v2 (2020): spherical k-means of a memory, centroids as prototypes
     swav.py            SwAV (NeurIPS 2020): codes of a batch, predicted from other crops
+    clustered.py       what all share: the clusters of the epoch and of the finished network
     multicrop.py       what the last two share: network and heads, crops, LARS, signs of health
     memory.py          DeepCluster-v2's memory: the last embeddings of each image
     queue.py           SwAV's queue: embeddings of earlier batches

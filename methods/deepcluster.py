@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from cluster import components
-from cluster.clusters import Clusters
 from cluster.components import AUTO, PCA, Components
 from cluster.quality import clustering_metrics
 from cluster.sampler import ORDERS, cluster_weights
@@ -30,6 +29,7 @@ from clustering import (
 )
 from data.loading import Batch
 from data.transforms import TRAINING_VIEWS, to_input
+from methods.clustered import Clustered
 from methods.fitted import fit_clusters
 from methods.health import check_loss
 from methods.method import Running, Schedule
@@ -50,7 +50,7 @@ DIM_PCA_HELP = (
 FINAL_DIM_PCA_HELP = "the same for the finished network's clusters, which are the run's result"
 
 
-class DeepCluster:
+class DeepCluster(Clustered):
     """The method and its network.
 
     Args:
@@ -58,29 +58,24 @@ class DeepCluster:
         compute: device and precision.
 
     Attributes:
-        previous: the assignment before `assignment`.
         clustering_loss: the k-means loss of `assignment`.
         auto_dim: the number that `--dim_pca auto` became at its first clustering, which later
             epochs and resumes keep; None with a number.
-        Others: see `methods.method.Method`.
+        Others: see `methods.clustered.Clustered`.
     """
 
     schedule: Schedule | None = None
     order_settings: ClassVar[tuple[str, ...]] = ("nmb_cluster", "reassign", "sampler")
     form: ClassVar[dict[str, Any]] = {
-        "assignment": torch.Tensor,
-        "previous": torch.Tensor,
-        "clusters": (dict, type(None)),
+        **Clustered.form,
         "clustering_loss": (int, float),
         "auto_dim": (int, type(None)),
     }
 
     def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
-        self.args, self.compute = args, compute
+        super().__init__(args, compute)
         self.network = untrained(args.arch, args.sobel, args.nmb_cluster, args.seed)
         self.network.top_layer = None
-        self.assignment = self.previous = np.empty(0, np.int64)
-        self.clusters: Clusters | None = None
         self.clustering_loss = 0.0
         self.auto_dim: int | None = None
         self._described: Components | None = None  # the dimensions that were logged
@@ -177,12 +172,6 @@ class DeepCluster:
 
     def after_step(self, batch: Batch) -> None: ...
 
-    def finish(self, run: Running) -> np.ndarray:
-        pca = self.args.final_dim_pca
-        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
-        assignment, _, self.clusters = found
-        return assignment
-
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         assert self.clusters is not None
         has_loss = CLUSTERINGS[self.clusters.algorithm].has_loss
@@ -198,34 +187,26 @@ class DeepCluster:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "assignment": torch.from_numpy(self.assignment),
-            "previous": torch.from_numpy(self.previous),
-            "clusters": self.clusters and self.clusters.to_plain(),
+            **super().state_dict(),
             "clustering_loss": self.clustering_loss,
             "auto_dim": self.auto_dim,
         }
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
         if "assignment" in state:  # the released checkpoints have none
-            self.assignment = state["assignment"].numpy()
-            self.previous = state["previous"].numpy()
-            self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+            super().load_state_dict(state, with_heads)
             self.clustering_loss = state["clustering_loss"]
             self.auto_dim = state.get("auto_dim")
         if with_heads:
             self.network.top_layer = self._new_top_layer()
             self._set_targets()
 
-    @staticmethod
-    def is_sound(state: dict[str, Any], step: int) -> bool:
-        labels, previous = state["assignment"].numpy(), state["previous"].numpy()
-        clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+    @classmethod
+    def is_sound(cls, state: dict[str, Any], step: int) -> bool:
         return (
-            labels.dtype == previous.dtype == np.int64
-            and labels.ndim == previous.ndim == 1
+            super().is_sound(state, step)
             and 1 <= (state.get("auto_dim") or 1) <= PCA
-            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
-            and (step == 0 or -1 <= labels.min() <= labels.max() < len(clusters.centroids))
+            and (step == 0 or state["assignment"].max() < len(state["clusters"]["centroids"]))
         )
 
     def _new_top_layer(self) -> nn.Linear:

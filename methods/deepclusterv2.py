@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.spherical import UPDATES, spherical_kmeans
+from data.batch import blank_batch
 from data.loading import Batch
 from methods.fitting import fit_shared
 from methods.health import check_memorised
 from methods.memory import Memory
 from methods.method import Running
 from methods.multicrop import MultiCropMethod
+from parallel.collectives import add_up
 from system import cli
 from system.device import Compute
 from system.errors import InputError
@@ -115,10 +117,9 @@ class DeepClusterV2(MultiCropMethod):
             logits = (parts / self.args.temperature).permute(1, 2, 0)  # (B, K, crops)
             same = target[:, None].expand(-1, len(parts))
             losses = losses + F.cross_entropy(logits, same, reduction="none").mean(dim=1)
-        weights = (
-            known * len(known) / known.sum().clamp(min=1)
-        )  # images without a cluster are ignored
-        losses = losses * weights / len(scores)
+        # images without a cluster have no loss; those with one, in all processes, weigh more for it
+        images, clustered = add_up(torch.stack([torch.ones_like(known), known]).sum(dim=1))
+        losses = losses * known * (images / clustered.clamp(min=1)) / len(scores)
         self.note_health(losses)
         return losses
 
@@ -184,15 +185,12 @@ class DeepClusterV2(MultiCropMethod):
         self.net.train()
         with run.augmented_pass(np.concatenate([order, again])) as batches:
             for number, batch in enumerate(batches):
-                kept = torch.ones(len(batch.index), dtype=torch.bool)
-                if number == whole:
-                    kept = ~torch.isin(batch.index, torch.from_numpy(again))
-                index = batch.index[kept]
                 if len(batch.index) < 2:  # too few for batch norm, which may wait for all processes
-                    pixels = torch.zeros(2, self.crops.packed, dtype=torch.uint8)
-                    batch, index = Batch(pixels, torch.tensor([-1, -1]), {}), index[:0]
-                    kept = torch.zeros(2, dtype=torch.bool)
-                memory.write(index, self._embed(batch)[kept.to(self.compute.device)])
+                    batch = blank_batch(batch.pixels.new_empty(self.crops.packed), 2)
+                kept = batch.index >= 0
+                if number == whole:
+                    kept &= ~torch.isin(batch.index, torch.from_numpy(again))
+                memory.write(batch.index[kept], self._embed(batch)[kept.to(self.compute.device)])
 
     def _embed(self, batch: Batch) -> Tensor:
         """The embeddings `(B, assign, d)` of the crops that are clustered."""

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from cluster import components
-from cluster.clusters import Clusters
 from cluster.components import AUTO
 from cluster.quality import clustering_metrics
 from clustering import add_clustering_flags, check_clustering, make_clustering
 from data.loading import Batch
 from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
 from data.transforms import to_input
-from methods.fitted import fit_clusters
+from methods.clustered import Clustered
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from models import accepts_size, untrained
@@ -37,8 +36,8 @@ WINDOW = 100  # steps of an epoch, the last, whose signs of health are kept
 FINAL_DIM_PCA_HELP = "dimensions that features are whitened to for the k-means of the finished run"
 
 
-class MultiCropMethod(ABC):
-    """The common part of the two methods; attributes as in `methods.method.Method`.
+class MultiCropMethod(Clustered, ABC):
+    """The common part of the two methods; attributes as in `methods.clustered.Clustered`.
 
     Args:
         args: the flags of `main.py`, after `fit_settings`.
@@ -50,9 +49,7 @@ class MultiCropMethod(ABC):
     order_settings: ClassVar[tuple[str, ...]] = ()
     signs: ClassVar[tuple[str, ...]] = ("window_loss", "mean_cosine")
     form: ClassVar[dict[str, Any]] = {
-        "assignment": torch.Tensor,
-        "previous": torch.Tensor,
-        "clusters": (dict, type(None)),
+        **Clustered.form,
         "heads": dict,
         "window": list,
         "best_probe": (int, float, type(None)),
@@ -61,7 +58,8 @@ class MultiCropMethod(ABC):
     def __init__(
         self, args: argparse.Namespace, compute: Compute, prototypes: list[int], learned: bool
     ) -> None:
-        self.args, self.compute, self.crops = args, compute, crops_of(args)
+        super().__init__(args, compute)
+        self.crops = crops_of(args)
         self.assign: list[int] = args.crops_for_assign
         self.network = untrained(args.arch, args.sobel, 2, args.seed)
         self.network.top_layer, self.network.std = None, SWAV_STD
@@ -76,8 +74,6 @@ class MultiCropMethod(ABC):
         self.schedule: Schedule | None = Schedule(
             args.lr, args.final_lr, args.warmup_epochs, args.start_warmup
         )
-        self.assignment = self.previous = np.empty(0, np.int64)
-        self.clusters: Clusters | None = None
         self._window: deque[Tensor] = deque(maxlen=WINDOW)
         self._best: float | None = None  # of the accuracies of --probe so far
 
@@ -225,12 +221,6 @@ class MultiCropMethod(ABC):
         means = torch.stack(list(self._window)).cpu().double().mean(0).tolist()
         return dict(zip(self.signs, means, strict=True))
 
-    def finish(self, run: Running) -> np.ndarray:
-        pca = self.args.final_dim_pca
-        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
-        assignment, _, self.clusters = found
-        return assignment
-
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         return {
             "kmeans_loss": None,
@@ -242,18 +232,14 @@ class MultiCropMethod(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "assignment": torch.from_numpy(self.assignment),
-            "previous": torch.from_numpy(self.previous),
-            "clusters": self.clusters and self.clusters.to_plain(),
+            **super().state_dict(),
             "heads": self.heads.state_dict(),
             "window": torch.stack(list(self._window)).tolist() if self._window else [],
             "best_probe": self._best,
         }
 
     def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
-        self.assignment = state["assignment"].numpy()
-        self.previous = state["previous"].numpy()
-        self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+        super().load_state_dict(state, with_heads)
         try:
             self.heads.load_state_dict(state["heads"])
         except RuntimeError as error:
@@ -271,13 +257,8 @@ class MultiCropMethod(ABC):
     @classmethod
     def is_sound(cls, state: dict[str, Any], step: int) -> bool:
         signs = torch.tensor([[0.0] * len(cls.signs), *state["window"]])  # raises on other lengths
-        labels, previous = state["assignment"].numpy(), state["previous"].numpy()
-        clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
         return (
-            labels.dtype == previous.dtype == np.int64
-            and labels.ndim == previous.ndim == 1
-            and labels.min(initial=0) >= -1
-            and (not clusters or clusters.is_sound())
+            super().is_sound(state, step)
             and bool(signs.isfinite().all())
             and np.isfinite(state["best_probe"] or 0)
         )

@@ -23,6 +23,8 @@ class Queue:
 
     @property
     def is_full(self) -> bool:
+        """Whether it is used. Where images can't be read, some processes may use it some steps
+        before others: `sinkhorn` takes any number of rows from each."""
         return len(self.rows) == self.length
 
     def push(self, rows: Tensor) -> None:

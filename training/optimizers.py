@@ -92,9 +92,14 @@ def make_optimizer(groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, scaler: GradScaler, checkpoint: dict[str, Any], path: Path
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    checkpoint: dict[str, Any],
+    path: Path,
+    scheduled: bool,
 ) -> None:
-    """Load the momenta, and in fp16 the loss scale, of a checkpoint. Rates stay this run's.
+    """Load the momenta, and in fp16 the loss scale, of a checkpoint. Settings stay this run's, but
+    for rates that are `scheduled`: each step sets them, and a run without any more keeps the last.
 
     Raises:
         InputError: they are missing or do not fit.
@@ -106,7 +111,8 @@ def load_optimizer(
         loaded = dict(checkpoint["optimizer"])
         own = optimizer.state_dict()["param_groups"]
         pairs = zip(own, list(loaded["param_groups"]), strict=True)
-        groups = [{**group, "params": dict(other)["params"]} for group, other in pairs]
+        kept = ("params", "lr") if scheduled else ("params",)
+        groups = [{**group, **{name: dict(other)[name] for name in kept}} for group, other in pairs]
         optimizer.load_state_dict({"state": loaded["state"], "param_groups": groups})
         for group in optimizer.param_groups:
             momenta = [optimizer.state.get(p, {}).get("momentum_buffer") for p in group["params"]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import load_weights, read_checkpoint
+from checkpoints.checkpoint import load_weights, read_checkpoint, set_input
 from checkpoints.torch_file import load_without_weights
 from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
@@ -200,10 +200,11 @@ def set_up(
         if not with_heads:
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
-        method.network.margin = checkpoint.get("margin", 0)
+        set_input(method.network, checkpoint)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()
     if checkpoint is not None:
-        load_optimizer(optimizer, state.scaler, checkpoint, args.resume)
+        scheduled = method.schedule is not None
+        load_optimizer(optimizer, state.scaler, checkpoint, args.resume, scheduled)
     return state, optimizer

@@ -9,7 +9,7 @@ from conftest import tiny, write_images
 
 from benchmarks import __main__ as benchmark
 from benchmarks import learned
-from data.labelled import Labelled
+from data.labelled import Labelled, find_train_and_val
 from models import MODELS
 from system.errors import InputError
 
@@ -52,21 +52,29 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
         benchmark.main(benchmark.parse_args(command))
 
 
-def test_a_stopped_run_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_is_measured_once_it_has_gone_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its CPU seconds are those of both calls."""
     monkeypatch.setitem(MODELS, "tiny", tiny)
     for split in ("train", "val"):
         for label in "ab":
             write_images(tmp_path / "data" / split / label, 12, ord(label))
     args = argparse.Namespace(data=tmp_path / "data")
+    images = [split.images for split in find_train_and_val(args.data)]
+    call = (args, images, "name", f"{FLAGS} --epochs 2", 1, tmp_path / "exp")
     whole = learned.main.main
 
     def stopped(run_args: argparse.Namespace) -> None:
         whole(argparse.Namespace(**{**vars(run_args), "epochs": 1}))
 
-    monkeypatch.setattr(learned.main, "main", stopped)
-    with pytest.raises(InputError, match="the run was stopped; the same command resumes it"):
-        learned.measure(args, [], "name", f"{FLAGS} --epochs 2", 1, tmp_path / "exp")
+    monkeypatch.setattr(learned, "cpu_seconds", iter([10.0, 13.0, 20.0, 25.5]).__next__)
+    with monkeypatch.context() as patch:
+        patch.setattr(learned.main, "main", stopped)
+        with pytest.raises(InputError, match="the run was stopped; the same command resumes it"):
+            learned.measure(*call)
     assert (tmp_path / "exp" / "checkpoint.pth.tar").exists()
+    assert learned.measure(*call)["cpu_seconds"] == {"mean": 3 + 5.5}
 
 
 def test_settings_of_several_networks_are_bad_input(tmp_path: Path) -> None:

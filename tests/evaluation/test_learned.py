@@ -27,7 +27,7 @@ def test_well_separated_groups_are_found_by_every_measure() -> None:
     assert set(found) == {"linear"} | {
         f"{view}_{name}"
         for view in ("plain", "whitened")
-        for name in ("1nn", "20nn", "nmi", "acc", "ari", "nmi_k")
+        for name in ("1nn", "20nn", "nmi", "acc", "ari", "purity", "nmi_k")
     }
 
 
@@ -52,6 +52,16 @@ def test_a_label_that_train_lacks_is_never_right() -> None:
     found = measures(blobs(0), LABELS, blobs(1), val_labels, k=3)
     for name in ("linear", "plain_1nn", "whitened_20nn"):
         assert found[name].mean() == pytest.approx(2 / 3, abs=0.01), name
+
+
+def test_purity_and_accuracy_by_hand() -> None:
+    """Of two clear groups, one is 3 cats and a dog, the other 3 cats and 2 dogs."""
+    labels = np.array(["cat", "cat", "cat", "dog", "cat", "cat", "cat", "dog", "dog"])
+    rows = np.repeat(np.eye(2, 3), [4, 5], axis=0)
+    rows += 0.01 * np.random.default_rng(0).standard_normal(rows.shape)
+    found = measures(rows, labels, rows, labels, k=2)
+    assert found["plain_purity"] == pytest.approx(6 / 9), "all cats"
+    assert found["plain_acc"] == pytest.approx(5 / 9), "3 cats of the first, 2 dogs of the second"
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])

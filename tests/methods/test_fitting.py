@@ -119,13 +119,15 @@ def test_zeros_are_kept() -> None:
     assert not [line for line in lines if line.split()[0] in flags.split()]
 
 
-def test_a_resumed_run_keeps_its_numbers(
+def test_a_resumed_run_keeps_the_numbers_in_the_log(
     tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = "--method swav --nmb_crops 2 --size_crops 32 --min_scale_crops 0.4 --max_scale_crops 1"
     exp = train(tree, *small.split(), "--hidden_mlp", "8", "--feat_dim", "4")
     notes = capsys.readouterr().err.splitlines()
     assert "note: --queue_length 0: " in "\n".join(notes)
+    logged = (exp / "log.txt").read_text()
+    assert all(f" INFO {note.removeprefix('note: ')}\n" in logged for note in notes)
     path = exp / "checkpoint.pth.tar"
     before = read_checkpoint(path)["settings"]
     # with these flags the rules would give other numbers

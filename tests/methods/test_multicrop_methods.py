@@ -17,6 +17,8 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from cluster.sinkhorn import sinkhorn
 from methods import swav
 from models.heads import heads_for
+from system.errors import Stopped
+from training.run import Run
 
 Train = Callable[..., Path]
 
@@ -50,6 +52,24 @@ def test_a_run_resumed_within_an_epoch_has_the_same_bits(
     middle = cut / "checkpoints" / f"checkpoint_{number}.pth.tar"
     assert read_checkpoint(middle)["step"] == 7 * number % 5
     train(tree, *flags, "--resume", str(middle), exp="cut")
+    one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    assert_equal(one, other, "checkpoint")
+
+
+def test_a_run_stopped_after_its_last_step_has_the_same_bits(
+    flags: list[str], tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the learning rate, which no step sets any more."""
+    flags = [*flags, "--epochs", "1"]
+    whole = train(tree, *flags, exp="whole")
+
+    def stop(run: Run, assignment: np.ndarray) -> None:
+        raise Stopped("a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", stop)
+        cut = train(tree, *flags, exp="cut")
+    train(tree, *flags, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
     one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
     assert_equal(one, other, "checkpoint")
 

@@ -14,6 +14,7 @@ import main
 from checkpoints.checkpoint import read_checkpoint, untrained_of
 from models import MODELS
 from system.errors import Stopped
+from system.normalisation import IMAGENET_STD, SWAV_STD
 from training.initial import network_flags, take_weights
 from training.run import Run
 
@@ -83,6 +84,19 @@ def test_torchvisions_weights_are_taken(tmp_path: Path) -> None:
     theirs.fc = torch.nn.Identity()
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_the_std_goes_with_the_weights(tree: Path, start: Path, train: Train) -> None:
+    """From SwAV to DeepCluster, also in a resumed run; and back."""
+    torch.save({**read_checkpoint(start), "std": list(SWAV_STD)}, start)
+    exp = train(tree, "--init", str(start))
+    train(tree, "--resume", str(exp / "checkpoint.pth.tar"), "--epochs", "2")
+    assert read_checkpoint(exp / "checkpoint.pth.tar")["std"] == SWAV_STD
+    torch.save(tiny(sobel=True).state_dict(), start)
+    network = tiny(sobel=True)
+    network.top_layer, network.std = None, SWAV_STD
+    take_weights(network, read_checkpoint(start), start)
+    assert network.std == IMAGENET_STD
 
 
 def test_a_resumed_run_keeps_its_own_weights_and_the_margin_of_the_file(

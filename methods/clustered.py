@@ -1,0 +1,63 @@
+"""What every method keeps of its clusters, and the clusters of the finished network."""
+
+import argparse
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from cluster.clusters import Clusters
+from clustering import CLUSTERINGS
+from methods.fitted import fit_clusters
+from methods.method import Running
+from models import ConvNet
+from system.device import Compute
+
+
+class Clustered:
+    """The common part of all methods; attributes as in `methods.method.Method`.
+
+    Attributes:
+        previous: the assignment before `assignment`.
+    """
+
+    form: ClassVar[dict[str, Any]] = {
+        "assignment": torch.Tensor,
+        "previous": torch.Tensor,
+        "clusters": (dict, type(None)),
+    }
+    network: ConvNet
+
+    def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
+        self.args, self.compute = args, compute
+        self.assignment = self.previous = np.empty(0, np.int64)
+        self.clusters: Clusters | None = None
+
+    def finish(self, run: Running) -> np.ndarray:
+        pca = self.args.final_dim_pca
+        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
+        assignment, _, self.clusters = found
+        return assignment
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "assignment": torch.from_numpy(self.assignment),
+            "previous": torch.from_numpy(self.previous),
+            "clusters": self.clusters and self.clusters.to_plain(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], with_heads: bool) -> None:
+        self.assignment = state["assignment"].numpy()
+        self.previous = state["previous"].numpy()
+        self.clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+
+    @classmethod
+    def is_sound(cls, state: dict[str, Any], step: int) -> bool:
+        labels, previous = state["assignment"].numpy(), state["previous"].numpy()
+        clusters = state["clusters"] and Clusters.from_plain(state["clusters"])
+        return (
+            labels.dtype == previous.dtype == np.int64
+            and labels.ndim == previous.ndim == 1
+            and labels.min(initial=0) >= -1
+            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
+        )
