@@ -11,7 +11,8 @@
 #   ./download_model.sh --swav swav_800ep_pretrain    only this ResNet-50 of SwAV, into
 #                                                     ~/deepcluster_models
 #
-# --deepclusterv2 NAME and --selav2 NAME likewise; an unknown name prints the published ones.
+# --deepclusterv2 NAME, --selav2 NAME and --deepercluster NAME likewise; an unknown name prints the
+# published ones. --deepercluster alone downloads its four VGG-16s.
 #
 # Needs bash, and curl or wget. The same command resumes an interrupted download. The SHA-256 of each
 # file is recorded in SHA256SUMS beside it, and checked each time. "Released models" in
@@ -36,6 +37,7 @@ swav_800ep_eval_linear"
 DEEPCLUSTERV2="deepclusterv2_400ep_pretrain deepclusterv2_400ep_2x224_pretrain \
 deepclusterv2_800ep_pretrain"
 SELAV2="selav2_400ep_pretrain selav2_400ep_2x224_pretrain"
+DEEPERCLUSTER="ours deepcluster_flickr rotnet_flickr rotnet_imagenet"
 
 fail() {  # exit status, message
     echo "${0##*/}: error: $2" >&2
@@ -97,9 +99,9 @@ file to download it again"
     echo "$folder/$name: $(($(wc -c <"$name"))) bytes, its SHA-256 is in SHA256SUMS"
 }
 
-add() {  # flag, published names, name
+add() {  # flag, published names, name, its folder and ending on the server
     case " $2 " in
-    *" $3 "*) paths+=" $3.pth.tar" archs= ;;
+    *" $3 "*) paths+=" ${4-}$3${5-.pth.tar}" archs= ;;
     *) fail 2 "$1 $3: not a published name; give one of $2" ;;
     esac
 }
@@ -112,9 +114,13 @@ while [ $# -gt 0 ]; do
     --swav) add "$1" "$SWAV" "${2-}"; shift ;;
     --deepclusterv2) add "$1" "$DEEPCLUSTERV2" "${2-}"; shift ;;
     --selav2) add "$1" "$SELAV2" "${2-}"; shift ;;
+    --deepercluster)
+        case ${2-} in '' | -*) names=$DEEPERCLUSTER ;; *) names=$2; shift ;; esac
+        for name in $names; do add --deepercluster "$DEEPERCLUSTER" "$name" "${name%_*}/" .pth; done
+        ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
     *) fail 2 "$1: not one of --assignments, --features, --swav NAME, --deepclusterv2 NAME, \
---selav2 NAME, --help" ;;
+--selav2 NAME, --deepercluster [NAME], --help" ;;
     esac
     shift
 done

@@ -1,16 +1,17 @@
 """Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
-4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019) and of SwAV (Caron et al., NeurIPS
-2020), by the names of --protocol.
+4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019), of SwAV (Caron et al., NeurIPS
+2020) and of DeeperCluster (Caron et al., ICCV 2019), by the names of --protocol.
 
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
-to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; other networks: to the square grid with
-9,000 to 10,000 dimensions, or as close as possible; avgpool: the last layer to one value for each
-channel). On them a linear classifier, with initial weights N(0, 0.01) and biases 0, is trained with
-SGD, momentum, weight decay and cross-entropy. Val images are resized to 256 on the short side, and
-the central 224 is classified; with ten crops, the softmax is averaged. The loss is that of the
-central crop. The last and the best epoch are reported. Sizes are for --size 224, and scale with it;
-other numbers below are the flags' defaults.
+to 5 are the stages: to 9216, 9216, 8192, 9216 and 8192; the stages of VGG-16: to 9216, 8192, 9216,
+8192 and 8192; other networks: to the square grid with 9,000 to 10,000 dimensions, or as close as
+possible; avgpool: the last layer to one value for each channel). On them a linear classifier, with
+initial weights N(0, 0.01) and biases 0, is trained with SGD, momentum, weight decay and
+cross-entropy. Val images are resized to 256 on the short side, and the central 224 is classified;
+with ten crops, the softmax is averaged. The loss is that of the central crop. The last and the best
+epoch are reported. Sizes are for --size 224, and scale with it; other numbers below are the flags'
+defaults.
 
 paper: the rate is lr / sqrt(1 + lr * wd * t) after t iterations, lr 0.01, wd 1e-4, batch 256, 90
 epochs. The short side of training images is resized to 256; they are cropped to the central 256,
@@ -36,13 +37,20 @@ crops of 224, flipped at random.
 swav: on avgpool alone, without batch norm. Rate 0.3 for batch 256, proportional to the batch; from
 epoch to epoch it falls to 0 by half a cosine, over 100 epochs. Weight decay 1e-6. Training images
 are random resized crops of 224, flipped at random. The published tables have the best epoch.
+
+deepercluster: for the 13 conv layers of VGG-16. The rate falls with every iteration as in the
+paper's protocol; at the start it is 0.005 for layer 1, 0.01 for 2, 0.03 for 3 to 6, 0.02 for 7,
+0.03 for 8 to 10 and 0.02 for 11 to 13. Weight decay 1e-5, 100 epochs. Training images are random
+resized crops of 224, flipped at random.
+
+deepercluster-places205: as deepercluster, but the rate at the start is 0.003 for layer 1, 0.005 for
+2, 0.01 for 3 to 9, 0.03 for 10, 0.01 for 11 and 12, and 0.02 for 13.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import system.interrupt
 
@@ -55,8 +63,10 @@ from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation import linear as probe
-from evaluation.linear_recipes import RECIPES
-from evaluation.linear_run import History, Sets, Settings, go_on, key_of, run_epoch, save
+from evaluation.linear_recipes import RECIPES, add_flags
+from evaluation.linear_recipes import check_flags as check_training
+from evaluation.linear_results import History, summary, table
+from evaluation.linear_run import Sets, Settings, key_of, run_epochs
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, add_conv_flag, layers_or_avgpool, name_of
@@ -103,22 +113,10 @@ def evaluate(
             settings.recipe.normalised,
         )  # fmt: skip
         heads.to(compute.device)
-        optimizer = settings.optimizer(heads)
         key = key_of(model, layers, train, val, compute, settings)
-        history = go_on(saved, key, heads, optimizer)
-        if rank() == 0:
-            sys.stdout.write(describe_data(train, val, heads))
-            if history:
-                sys.stdout.write(f"resuming after epoch {len(history) - 1}, from {saved}\n")
+        script.say(describe_data(train, val, heads))
         sets = Sets(train, val, compute, settings, verbose and rank() == 0)
-        while len(history) < settings.epochs:
-            history.append(run_epoch(len(history), model, heads, optimizer, sets))
-            if saved is not None and rank() == 0:
-                save(saved, key, heads, optimizer, history)
-            if verbose and rank() == 0:
-                sys.stdout.write(describe(history))
-                sys.stdout.flush()
-    return history[: settings.epochs]
+        return run_epochs(model, heads, sets, key, saved, script.say)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -134,6 +132,7 @@ def main(args: argparse.Namespace) -> None:
         reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
         train, val = find_train_and_val(args.data, reading)
         settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
+        settings.check_layers(model, layers)
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
         make_experiment_folder(exp)
@@ -145,18 +144,19 @@ def main(args: argparse.Namespace) -> None:
         saved = exp / f"linear_{name}.pth.tar"
         if rank() == 0:
             remove_leftovers_of(saved)
-            sys.stdout.write(f"{name} network:\n")
+        script.say(f"{name} network:\n")
         histories[name] = evaluate(
             network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
         )
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
         used |= {"arch": model.arch, "conv": layers, "processes": world_size(), **reading.settings}
+        used["rates"] = {name_of(layer): settings.rate_of(layer) for layer in layers}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
         words = in_words(args.protocol)
         save_results(exp / RESULTS, words, {**vars(args), **used}, results)
-        sys.stdout.write(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+        script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -165,12 +165,12 @@ def check_flags(args: argparse.Namespace) -> None:
     Raises:
         InputError: naming the flag, its value and what would be right.
     """
-    if args.wd is not None and args.wd > 0:
-        raise InputError(f"--wd {args.wd:g}: give an exponent of ten, such as -4 for 1e-4")
-    if args.protocol == "paper" and args.steps is not None:
+    check_training(args)
+    recipe = RECIPES[args.protocol]
+    if recipe.steps is None and not recipe.cosine and args.steps is not None:
         raise InputError(
-            f"--steps {' '.join(map(str, args.steps))}: the paper's rate falls with every "
-            "iteration; give --protocol modelzoo, or no --steps"
+            f"--steps {' '.join(map(str, args.steps))}: the rate of --protocol {args.protocol} "
+            "falls with every iteration; give --protocol modelzoo, or no --steps"
         )
 
 
@@ -195,43 +195,6 @@ def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(history: History) -> dict[str, Any]:
-    """By layer: the last epoch, the best one, and all of them."""
-    best = probe.best_epochs(history)
-    return {
-        name_of(layer): {
-            "last": history[-1][layer],
-            "best": {"epoch": best[layer], **history[best[layer]][layer]},
-            "epochs": [epoch[layer] for epoch in history],
-        }
-        for layer in history[0]
-    }
-
-
-def describe(history: History) -> str:
-    """The last epoch, a line for each layer."""
-    return "".join(
-        f"epoch {len(history) - 1}, {name_of(layer)}: train loss {found['train_loss']:.4f}, "
-        f"val loss {found['loss']:.4f}, top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}\n"
-        for layer, found in history[-1].items()
-    )
-
-
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """A line for each layer and network, in percent."""
-    lines = [
-        f"{'layer':8}{'network':12}{'best top-1':>11}{'top-5':>8}{'epoch':>7}{'last top-1':>12}"
-    ]
-    for layer in next(iter(results.values())):
-        for name, by_layer in results.items():
-            best, last = by_layer[layer]["best"], by_layer[layer]["last"]
-            lines.append(
-                f"{layer:8}{name:12}{100 * best['top1']:11.2f}{100 * best['top5']:8.2f}"
-                f"{best['epoch']:7}{100 * last['top1']:12.2f}"
-            )
-    return "\n".join(lines)
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Train linear classifiers on the layers of a frozen network.",
@@ -239,12 +202,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--conv all --verbose",
         details="docs/evaluation/linear.md",
     )
-    add, paper = parser.add_argument, RECIPES["paper"]
+    add = parser.add_argument
     flags.add_data(parser)
     flags.add_model(parser)
     flags.add_key(parser)
     protocol_help = (
-        "the paper's protocol, a model zoo's or SwAV's; the defaults shown are the paper's"
+        "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's; the defaults shown are "
+        "the paper's"
     )
     add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
     conv_help = (
@@ -256,19 +220,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser, Settings.workers, flags.READERS_OF_EACH)
-    add("--epochs", type=cli.whole_number(1), default=paper.epochs, help="number of epochs")
-    batch_help = "mini-batch size over all devices"
-    add("--batch_size", type=cli.whole_number(1), default=Settings.batch_size, help=batch_help)
-    add("--lr", type=cli.positive_number, default=paper.lr, help="learning rate at the start")
-    steps_help = "epochs after which the rate is divided by ten; left out: the protocol's rate"
-    add("--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", help=steps_help)
-    add("--momentum", type=cli.fraction, default=Settings.momentum, help="momentum of SGD")
-    wd_help = "weight decay, as an exponent of ten: -4 for 1e-4"
-    add("--weight_decay", "--wd", type=cli.number, default=paper.wd, dest="wd", help=wd_help)
-    flags.add_seed(parser, default=Settings.seed)
-    flags.add_verbose(parser, "show progress and each epoch's accuracy")
-    size_help = "side of the input in pixels; 256 and 224 in the protocol scale with it"
-    flags.add_size(parser, Settings.size, size_help)
+    add_flags(parser, RECIPES["paper"])
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)

@@ -9,7 +9,6 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.metrics import average_precision
-from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, settings_of
+from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, parse, settings_of
 from features.forward import forward_pass, raise_on_infinite
 from models import ConvNet, check_size
 from models.frozen import check_unchanged
@@ -101,7 +100,7 @@ def _run(
     verbose: bool,
 ) -> dict[str, Any]:
     """Fine-tune with one seed, and test; resumes from the folder's file."""
-    identity = {**asdict(settings), "seed": seed, "precision": compute.precision}
+    identity = {**settings.key, "seed": seed, "precision": compute.precision}
     identity |= train.images.reading.key
     identity["weights of SHA-256"] = digest_of(model)[:12]
     identity["images and labels of SHA-256"] = f"{train.digest[:12]}, {test.digest[:12]}"
@@ -154,7 +153,7 @@ def score_images(
     """
     size, least, most = settings.size, settings.min_scale, settings.max_scale
     random = settings.eval_random_crops
-    crops = object_crops(size, least, most, CROPS) if random else ten_crops(size)
+    crops = object_crops(size, least, most, CROPS, settings.aspect) if random else ten_crops(size)
     dataset = ImageDataset(voc.images, crops, seed)
     # epoch 0 is training, with other crops
     loader = load_in_order(dataset, settings.batch, workers, compute.device, epoch=1)
@@ -219,12 +218,15 @@ def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
     checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model)
+    if settings.sobel2rgb:
+        model.merge_sobel()
     reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
     train, test = (find_voc(args.vocdir, s, reading) for s in (args.split, TESTED_ON[args.split]))
     warn_of_lost_levels(train.images)
     check_size(model.arch, args.size)
     sys.stdout.write(describe_training(model, settings) + "\n")
     part = "fc6_8" if args.fc6_8 else "all"
+    part = part if args.protocol == "paper" else f"{args.protocol}_{part}"
     folder = args.exp or folder_of(args.model) / f"voc_{part}_{args.split}"
     make_experiment_folder(folder)
     results = evaluate(
@@ -284,7 +286,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
     device.add_flags(parser)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ or the network. Loading never runs code from a file.
     folder.py             the checkpoints of an experiment folder: when each was saved, which are sound
     released.py           the content of a file as a checkpoint, and in words
     search.py             the network among all that a file holds
+    deepercluster.py      files of DeeperCluster's release, recognised by their names
     swav.py               files of SwAV and DeepCluster-v2: the heads beside the network
     weights.py            names of weights, translated to ours and compared with a network's
     torch_file.py         torch's files, read safely, and other files named for what they are
@@ -26,6 +27,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
 | `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for` |
 | `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
+| `margin` | int | the network's `margin`, if it isn't 0 |
 | `optimizer` | dict | state of the body's SGD, or of LARS on body and heads; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
 | `step` | int | batches done in the current epoch |
@@ -52,5 +54,6 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 `clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
 `heads`, `window` and `best_probe`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
 (`state_dict` in methods/). A released checkpoint has the original's keys only; `heads` and `std`
-are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network.
+are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network, and `margin` to those of
+DeeperCluster's release.
 """  # noqa: E501

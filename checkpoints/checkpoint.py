@@ -49,10 +49,12 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
 
 
 def network_entries(model: ConvNet) -> dict[str, Any]:
-    """The keys of a checkpoint that `model_of` makes the network from: `arch`, `state_dict`, and
-    `std` if it isn't ImageNet's."""
-    entries = {"arch": model.arch, "state_dict": model.state_dict()}
-    return entries if model.std == IMAGENET_STD else {**entries, "std": list(model.std)}
+    """The keys of a checkpoint that `model_of` makes the network from: `arch`, `state_dict`, `std`
+    if it isn't ImageNet's, and `margin` if it isn't 0."""
+    entries: dict[str, Any] = {"arch": model.arch, "state_dict": model.state_dict()}
+    if model.std != IMAGENET_STD:
+        entries["std"] = list(model.std)
+    return {**entries, "margin": model.margin} if model.margin else entries
 
 
 def read_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Any]:
@@ -82,9 +84,9 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, key: str | None = None) -> ConvNet:
-    """The network of a checkpoint, on the CPU, with its architecture, Sobel filters, `std` and
-    number of outputs; `top_layer` is None if the checkpoint has none. Logs a description. `key` as
-    for `read_checkpoint`.
+    """The network of a checkpoint, on the CPU, with its architecture, Sobel filters, `std`,
+    `margin` and number of outputs; `top_layer` is None if the checkpoint has none. Logs a
+    description. `key` as for `read_checkpoint`.
 
     Raises:
         InputError: not a checkpoint, or its weights do not fit its architecture.
@@ -99,9 +101,14 @@ def model_of(state: dict[str, Any], path: str | Path) -> ConvNet:
         check_weights(network_for(arch, weights), weights, path)
     model = network_for(arch, weights)
     model.load_state_dict(weights, strict=False)
-    model.std = state.get("std", IMAGENET_STD)
+    set_input(model, state)
     log.info("%s: %s", path, describe(state))
     return model
+
+
+def set_input(model: ConvNet, state: dict[str, Any]) -> None:
+    """Give a network the `std` and the `margin` of a checkpoint, which go with its weights."""
+    model.std, model.margin = state.get("std", IMAGENET_STD), state.get("margin", 0)
 
 
 def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
@@ -115,16 +122,18 @@ def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
         )
     seed = settings.get("seed", seed)
     model = untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
-    model.std = state.get("std", IMAGENET_STD)
+    set_input(model, state)
     return model
 
 
 def digest_of(model: ConvNet) -> str:
-    """SHA-256 of a network's architecture, weights, and `std` if it isn't ImageNet's, to recognise
-    its results."""
+    """SHA-256 of a network's architecture, weights, `std` if it isn't ImageNet's, and `margin` if
+    it isn't 0, to recognise its results."""
     digest = hashlib.sha256(model.arch.encode())
     if model.std != IMAGENET_STD:
         digest.update(repr(model.std).encode())
+    if model.margin:
+        digest.update(f"margin {model.margin}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

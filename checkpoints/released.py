@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from checkpoints.deepercluster import HEAD, MARGIN, release_of
 from checkpoints.search import (
     OUR_LEVEL,
     Contents,
@@ -37,6 +38,8 @@ from models import MODELS
 from system.errors import InputError, shorten
 from system.normalisation import Std
 
+MOST_MARGIN = 16  # pixels
+
 
 class Layout(TypedDict):
     """The layout of a checkpoint's file; plain values, so that it can be saved again.
@@ -50,6 +53,7 @@ class Layout(TypedDict):
         unknown: classes of objects that were not loaded.
         named: the file names its architecture; otherwise it was recognised by the weights.
         counts: batch norm has its `num_batches_tracked`, which files of 2018 lack.
+        release: the kind of a file of DeeperCluster's release, in words; None for other files.
     """
 
     container: str
@@ -60,6 +64,7 @@ class Layout(TypedDict):
     unknown: list[str]
     named: bool
     counts: bool
+    release: str | None
 
 
 def as_checkpoint(loaded: Loaded, path: str | Path, key: str | None = None) -> dict[str, Any]:
@@ -97,20 +102,25 @@ def _as_checkpoint(loaded: Loaded, path: str | Path, key: str | None) -> dict[st
     _check_settings(state.get("settings", {}), path)
     if "std" in state:
         state["std"] = _std_of(state["std"], path)
+    if "margin" in state:
+        _check_margin(state["margin"], path)
+    release = release_of(network, contents, named)
     layout = Layout(
         container=loaded.container,
         alone=alone,
         prefix=network.prefix,
         wrappers=network.wrappers,
-        left_out=left_out(network, networks, contents),
+        left_out=left_out(network, networks, contents) + ([HEAD] if HEAD in state else []),
         unknown=loaded.unknown,
         named=network.arch == named,
         counts=any(name.endswith("num_batches_tracked") for name in network.weights),
+        release=release,
     )
     prefixes = (each.prefix for each in networks)
     above = {prefix[: dot.start()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)}
     rest = {name: value for name, value in state.items() if name not in above}
-    rest = {**heads_beside(network, contents), **rest}
+    margin = {"margin": MARGIN} if release else {}
+    rest = {**heads_beside(network, contents), **margin, **rest}
     return {**rest, "state_dict": network.weights, "arch": network.arch, "layout": layout}
 
 
@@ -120,8 +130,9 @@ def describe(state: dict[str, Any]) -> str:
     sobel = "with Sobel filters" if has_sobel(weights) else "without Sobel filters"
     outputs = outputs_of(weights)
     std = f", std {' '.join(map(str, state['std']))}" if "std" in state else ""
+    margin = f", margin of {state['margin']} px" if state.get("margin") else ""
     parts = [
-        f"{state['arch']} {sobel}{std}",
+        f"{state['arch']} {sobel}{std}{margin}",
         "no top layer" if outputs is None else f"{outputs} outputs",
         f"epoch {state['epoch']}" if isinstance(state.get("epoch"), int) else "no epoch",
     ]
@@ -132,6 +143,8 @@ def layout_in_words(layout: Layout) -> str:
     """A layout in one line."""
     container, wrappers = layout["container"], layout["wrappers"]
     parts = ["zip of torch 1.6 or later" if container == ZIP else container]
+    if layout["release"]:
+        parts.append(f"of {layout['release']}")
     if layout["alone"]:
         parts.append("a state dict alone")
     if not layout["named"]:
@@ -181,6 +194,13 @@ def _std_of(value: Any, path: str | Path) -> Std:
         case [red, green, blue] if len(values) == 3:
             return red, green, blue
     raise InputError(f"{path}: its std is {shorten(value)}; it should be three numbers above 0")
+
+
+def _check_margin(value: Any, path: str | Path) -> None:
+    if type(value) is not int or not 0 <= value <= MOST_MARGIN:
+        raise InputError(
+            f"{path}: its margin is {shorten(value)}; it should be 0 to {MOST_MARGIN} pixels"
+        )
 
 
 def _is_setting(value: Any) -> bool:

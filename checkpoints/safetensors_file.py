@@ -16,8 +16,8 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
     """Write a network, whole or not at all.
 
     Args:
-        about: the file's metadata; `read_weights` reads `arch`, `epoch`, `std`, `size`, `exif`
-            and `range`.
+        about: the file's metadata; `read_weights` reads `arch`, `epoch`, `std`, `margin`, `size`,
+            `exif` and `range`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
@@ -25,14 +25,17 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, `std`, and
-    `size`, `exif` and `range` among the settings. On a damaged file it may raise any exception."""
+    """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, `std`,
+    `margin`, and `size`, `exif` and `range` among the settings. On a damaged file it may raise any
+    exception."""
     with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state: dict[str, Any] = {"arch": about.get("arch"), "state_dict": weights}
     if "epoch" in about:
         state["epoch"] = int(about["epoch"])
+    if "margin" in about:
+        state["margin"] = int(about["margin"])
     if "std" in about:
         state["std"] = _numbers(about["std"])
     kinds: dict[str, Callable[[str], Any]] = {"size": int, "exif": str, "range": _numbers}

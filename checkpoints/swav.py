@@ -37,7 +37,8 @@ def check_not_a_classifier(names: Iterable[str], path: str | Path) -> None:
         InputError: they aren't.
     """
     shown = list(names)
-    if shown and all(name.startswith(("linear.", "bn.")) for name in shown):
+    alone = {"weight", "bias"}  # a head of DeeperCluster
+    if shown and (alone == {*shown} or all(n.startswith(("linear.", "bn.")) for n in shown)):
         raise InputError(
             f"{path}: holds a linear classifier alone ({some(shown)}), no network; give the file "
             "of the network on which it was trained"

@@ -19,6 +19,7 @@ WRAPPER = r"\w*module|_orig_mod"  # of DataParallel, torch.compile and the like
 
 RENAMES = [  # (pattern in a weight's name, replacement)
     (re.compile(rf"(^|\.)(({WRAPPER})\.)+"), r"\1"),
+    (re.compile(r"^body\."), ""),  # DeeperCluster's
     # the model zoos' residual networks, with torchvision's names
     (re.compile(r"^backbone\."), ""),
     (re.compile(r"^sobel_layer\.(sobel\.)?"), "sobel."),
@@ -69,9 +70,16 @@ def outputs_of(weights: StateDict) -> int | None:
 
 
 def network_for(arch: str, weights: StateDict) -> ConvNet:
-    """A new network with the Sobel filters and top layer that these weights have."""
+    """A new network with the Sobel filters and top layer that these weights have. Its first
+    convolution is wider if they were trained after `ConvNet.merge_sobel`."""
     outputs = outputs_of(weights)
-    model = MODELS[arch](sobel=has_sobel(weights), out=1 if outputs is None else outputs)
+    out = 1 if outputs is None else outputs
+    model = MODELS[arch](sobel=has_sobel(weights), out=out)
+    name, first = next(iter(model.features.named_parameters()))
+    found = weights.get(f"features.{name}")
+    if found is not None and found.shape[2:] == (first.shape[2] + 2, first.shape[3] + 2):
+        model = MODELS[arch](sobel=True, out=out)
+        model.merge_sobel()
     if outputs is None:
         model.top_layer = None
     return model

@@ -143,16 +143,20 @@ def warped(size: int) -> v2.Transform:
     return v2.Compose([ShortSide(round(size * 256 / 224)), both, v2.PILToTensor()])
 
 
-def object_crop(size: int, least: float, most: float) -> v2.Transform:
-    """A random square of `least` to `most` of the image's area, resized to `size`, and a horizontal
-    flip."""
-    square = v2.RandomResizedCrop(size, scale=(least, most), ratio=(1, 1))
-    return v2.Compose([square, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+def object_crop(
+    size: int, least: float, most: float, aspect: tuple[float, float] = (1, 1)
+) -> v2.Transform:
+    """A random part of `least` to `most` of the image's area, with a width / height in the range
+    `aspect`, resized to a square of side `size`, and a horizontal flip."""
+    part = v2.RandomResizedCrop(size, scale=(least, most), ratio=aspect)
+    return v2.Compose([part, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 
-def object_crops(size: int, least: float, most: float, count: int) -> v2.Transform:
+def object_crops(
+    size: int, least: float, most: float, count: int, aspect: tuple[float, float] = (1, 1)
+) -> v2.Transform:
     """`count` draws of `object_crop` from one image: `(count, 3, size, size) uint8`."""
-    return _Repeated(object_crop(size, least, most), count)
+    return _Repeated(object_crop(size, least, most, aspect), count)
 
 
 class _Repeated(v2.Transform):

@@ -136,7 +136,7 @@ def fine_tune(
     order = draw_order(len(voc.images), settings.nit * settings.batch, seed)
     batches = EpochBatches(settings.batch)
     batches.start_epoch(0, order, first_batch=run.iteration)
-    crop = object_crop(settings.size, settings.min_scale, settings.max_scale)
+    crop = object_crop(settings.size, settings.min_scale, settings.max_scale, settings.aspect)
     loader = make_loader(ImageDataset(voc.images, crop, seed), batches, workers, compute.device)
     network.eval()  # batch norm keeps the statistics of pretraining
     network.classifier.train()
@@ -204,14 +204,19 @@ def draw_order(images: int, length: int, seed: int) -> np.ndarray:
     return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]
 
 
-def renew_classifier(network: ConvNet, out: int, seed: int) -> None:
-    """Add a top layer with `out` outputs, and reset it and the classifier's linear layers: weights
-    N(0, 0.01), biases 0.1."""
+def renew_classifier(network: ConvNet, out: int, seed: int, with_top: bool = True) -> None:
+    """Add a top layer with `out` outputs, and reset the classifier's linear layers: weights
+    N(0, 0.01), biases 0.1.
+
+    Args:
+        with_top: reset the top layer in the same way; else it has PyTorch's initial weights.
+    """
     layers = [m for m in network.classifier.modules() if isinstance(m, nn.Linear)]
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "new top layer"))
         network.top_layer = nn.Linear(network.embedding_dim, out)
         torch.manual_seed(derive_seed(seed, "new classifier"))
-        for layer in [*layers, network.top_layer]:
+        for layer in [*layers, network.top_layer] if with_top else layers:
             nn.init.normal_(layer.weight, 0.0, 0.01)
             nn.init.constant_(layer.bias, 0.1)
 
@@ -242,7 +247,7 @@ def trained_parameters(network: ConvNet, convolutions: bool, norms: bool) -> lis
 def class_scores(network: ConvNet, x: Tensor) -> Tensor:
     """`(N, 3, H, W)` images → `(N, K)` logits, in float32 whatever the precision: rounding would
     make many of them equal, and ties count against the network."""
-    hidden = network.classifier[-1](network.embedding(x))
+    hidden = network.classifier[-1:](network.embedding(x))
     assert network.top_layer is not None
     with torch.autocast(x.device.type, enabled=False):
         return network.top_layer(hidden.float())

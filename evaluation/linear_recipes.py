@@ -1,5 +1,7 @@
-"""The protocols of the linear probe side by side; `eval_linear.py` describes them."""
+"""The protocols of the linear probe and of fine-tuning side by side, and their flags.
+`eval_linear.py` and `eval_finetune.py` describe them."""
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +10,18 @@ from torchvision.transforms import v2
 
 from data.transforms import modelzoo_probe_crop, probe_crop, random_crop, resized_crop
 from models.layers import AVGPOOL
+from system import cli, flags
+from system.errors import InputError
 
 BATCH = 256  # images, of all protocols
+MOMENTUM = 0.9
+SIZE = 224  # side of the input in pixels
+SEED = 31
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A protocol of the linear probe.
+    """A protocol.
 
     Attributes:
         view: makes the transform of training images, given the input's side in pixels.
@@ -23,6 +30,7 @@ class Recipe:
         conv, epochs, lr, wd, steps: defaults of the flags of these names. `wd` is an exponent of
             ten, None for no decay. `steps` are the numbers of epochs after which the rate is
             divided by ten, None for the paper's rate, which falls with every iteration.
+        rates: in place of `lr`, the rate at the start for each conv layer of VGG-16.
         cosine: in place of `steps`, the rate falls from epoch to epoch to 0, by half a cosine.
         scaled: `lr` is for `BATCH` images, and its default is proportional to the batch.
     """
@@ -32,7 +40,8 @@ class Recipe:
     nesterov: bool = True
     conv: tuple[str, ...] = ("all",)
     epochs: int = 90
-    lr: float = 0.01
+    lr: float | None = 0.01
+    rates: tuple[float, ...] = ()
     wd: float | None = -4.0
     steps: tuple[int, ...] | None = (30, 60, 90)
     cosine: bool = False
@@ -41,7 +50,9 @@ class Recipe:
     def flags(self, batch: int) -> dict[str, Any]:
         """The flags' defaults for a batch size."""
         found = {name: getattr(self, name) for name in ("conv", "epochs", "lr", "wd", "steps")}
-        return found | {"lr": self.lr * batch / BATCH} if self.scaled else found
+        if self.scaled and self.lr is not None:
+            found["lr"] = self.lr * batch / BATCH
+        return found
 
 
 # by the names of `--protocol`
@@ -58,4 +69,48 @@ RECIPES = {
         random_crop, normalised=False, nesterov=False, conv=(AVGPOOL,),
         epochs=100, lr=0.3, wd=-6.0, steps=None, cosine=True, scaled=True,
     ),
+    "deepercluster": Recipe(
+        random_crop, normalised=False, nesterov=False, epochs=100, lr=None, wd=-5.0, steps=None,
+        rates=(0.005, 0.01, *[0.03] * 4, 0.02, *[0.03] * 3, *[0.02] * 3),
+    ),
+    "deepercluster-places205": Recipe(
+        random_crop, normalised=False, nesterov=False, epochs=100, lr=None, wd=-5.0, steps=None,
+        rates=(0.003, 0.005, *[0.01] * 7, 0.03, *[0.01] * 2, 0.02),
+    ),
 }  # fmt: skip
+
+# of `eval_finetune.py`
+FINE_TUNING = Recipe(
+    random_crop, normalised=False, nesterov=False, epochs=100, lr=0.1, steps=(30, 60, 90)
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    """The flags of training, with a protocol's defaults."""
+    add = parser.add_argument
+    add("--epochs", type=cli.whole_number(1), default=recipe.epochs, help="number of epochs")
+    batch_help = "mini-batch size over all devices"
+    add("--batch_size", type=cli.whole_number(1), default=BATCH, help=batch_help)
+    add("--lr", type=cli.positive_number, default=recipe.lr, help="learning rate at the start")
+    steps_help = "epochs after which the rate is divided by ten; left out: the protocol's rate"
+    add(
+        "--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", default=recipe.steps,
+        help=steps_help,
+    )  # fmt: skip
+    add("--momentum", type=cli.fraction, default=MOMENTUM, help="momentum of SGD")
+    wd_help = "weight decay, as an exponent of ten: -4 for 1e-4"
+    add("--weight_decay", "--wd", type=cli.number, default=recipe.wd, dest="wd", help=wd_help)
+    flags.add_seed(parser, default=SEED)
+    flags.add_verbose(parser, "show progress and each epoch's accuracy")
+    size_help = f"side of the input in pixels; 256 and {SIZE} in the protocol scale with it"
+    flags.add_size(parser, SIZE, size_help)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Check the flags of `add_flags`.
+
+    Raises:
+        InputError: naming the flag, its value and what would be right.
+    """
+    if args.wd is not None and args.wd > 0:
+        raise InputError(f"--wd {args.wd:g}: give an exponent of ten, such as -4 for 1e-4")

@@ -1,8 +1,9 @@
-"""A run of linear probes: its settings, its two data sets, an epoch, and how it resumes."""
+"""A run of linear probes, or of fine-tuning: its settings, its two data sets, its epochs, and how
+it resumes."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,67 +17,104 @@ from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
 from evaluation import linear as probe
-from evaluation.linear_recipes import BATCH, RECIPES, Recipe
+from evaluation.linear_recipes import (
+    BATCH,
+    FINE_TUNING,
+    MOMENTUM,
+    RECIPES,
+    SEED,
+    SIZE,
+    Recipe,
+)
+from evaluation.linear_results import History, describe
 from models import ConvNet
-from models.layers import Layer
+from models.layers import Layer, name_of
 from parallel.collectives import rank, shard_of, world_size
 from system.device import Compute
+from system.errors import InputError
 from system.kept import check_key, continuing
 from system.progress import progress
 from system.seeding import derive_seed
 
-History = list[dict[Layer, dict[str, float]]]
+FINE_TUNED = "fine-tuning"  # a protocol beside those of `RECIPES`
 
 
 @dataclass(frozen=True)
 class Settings:
     """How classifiers are trained. `epochs`, `lr`, `wd` and `steps` replace those of the protocol's
-    recipe; `size` is the input's side in pixels."""
+    recipe, whose `rates` hold if `lr` is None; `size` is the input's side in pixels."""
 
     protocol: str
     epochs: int
-    lr: float
+    lr: float | None
     wd: float | None
     steps: tuple[int, ...] | None
     batch_size: int = BATCH
-    momentum: float = 0.9
+    momentum: float = MOMENTUM
     tencrops: bool = False
-    seed: int = 31
-    size: int = 224
+    seed: int = SEED
+    size: int = SIZE
     workers: int = 4
 
     @property
     def recipe(self) -> Recipe:
         """The protocol's recipe."""
-        return RECIPES[self.protocol]
+        return FINE_TUNING if self.protocol == FINE_TUNED else RECIPES[self.protocol]
 
     @property
     def cosine(self) -> bool:
         """Whether the rate falls by half a cosine over all epochs."""
         return self.recipe.cosine and self.steps is None
 
+    def rate_of(self, layer: Layer) -> float:
+        """The learning rate with which a layer's classifier starts."""
+        if self.lr is not None:
+            return self.lr
+        assert isinstance(layer, int)
+        return self.recipe.rates[layer - 1]
+
+    def check_layers(self, model: ConvNet, layers: Sequence[Layer]) -> None:
+        """Check that there is a learning rate for each layer.
+
+        Raises:
+            InputError: the protocol has none for one of them.
+        """
+        known = len(self.recipe.rates)
+        strange = [name_of(layer) for layer in layers if not isinstance(layer, int)]
+        if self.lr is None and (model.conv_layers != known or strange):
+            what = strange[0] if strange else model.arch
+            raise InputError(
+                f"--protocol {self.protocol}: its learning rates are for the {known} conv layers "
+                f"of vgg16; give --lr for {what}"
+            )
+
     def optimizer(self, heads: probe.Heads) -> torch.optim.SGD:
-        """The optimiser of the classifiers."""
+        """The optimiser of the classifiers, with a group for each if their rates differ."""
         return torch.optim.SGD(
-            heads.parameters(),
-            self.lr,
+            heads.parameters() if self.lr is not None else self._groups(heads),
+            0.0 if self.lr is None else self.lr,
             self.momentum,
             weight_decay=0.0 if self.wd is None else 10**self.wd,
             nesterov=self.recipe.nesterov and self.momentum > 0,  # torch demands a momentum for it
             fused=True,
         )
 
+    def _groups(self, heads: probe.Heads) -> list[dict[str, Any]]:
+        return [
+            {"params": [*heads.linear[str(layer)].parameters()], "start": self.rate_of(layer)}
+            for layer in heads.pools
+        ]
+
     def set_rate(self, optimizer: torch.optim.SGD, epoch: int, iteration: int) -> None:
-        """Set the learning rate of a step, the `iteration`-th since the run began."""
-        if self.cosine:
-            rate = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-        elif self.steps is None:
-            learning_rate_decay(optimizer, iteration, self.lr)
-            return
-        else:
-            rate = self.lr / 10 ** sum(step <= epoch for step in self.steps)
+        """Set the learning rates of a step, the `iteration`-th since the run began."""
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            start = group["start"] if self.lr is None else self.lr
+            if self.cosine:
+                group["lr"] = start * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            elif self.steps is None:
+                group["lr"] = decayed(start, group["weight_decay"], iteration)
+            else:
+                group["lr"] = start / 10 ** sum(step <= epoch for step in self.steps)
 
 
 class Sets:
@@ -107,6 +145,42 @@ class Sets:
         return progress(name, images, "images", self.verbose)
 
 
+def run_epochs(
+    model: ConvNet,
+    heads: probe.Heads,
+    sets: Sets,
+    key: dict[str, Any],
+    saved: Path | None,
+    say: Callable[[str], None],
+) -> History:
+    """Train and validate until the last epoch.
+
+    Args:
+        key: as `key_of` returns it.
+        saved: file from which an interrupted call resumes; made if missing.
+        say: called with lines of text.
+
+    Returns:
+        For each epoch, by layer, val's `top1` and `top5` (fractions of 1) and `loss`, and the
+        `train_loss`.
+
+    Raises:
+        InputError: a loss is not finite, or the file has other settings.
+    """
+    settings = sets.settings
+    optimizer = settings.optimizer(heads)
+    history = go_on(saved, key, heads, optimizer)
+    if history:
+        say(f"resuming after epoch {len(history) - 1}, from {saved}\n")
+    while len(history) < settings.epochs:
+        history.append(run_epoch(len(history), model, heads, optimizer, sets))
+        if saved is not None and rank() == 0:
+            save(saved, key, heads, optimizer, history)
+        if sets.verbose:
+            say(describe(history))
+    return history[: settings.epochs]
+
+
 def run_epoch(
     epoch: int,
     model: ConvNet,
@@ -120,6 +194,7 @@ def run_epoch(
     order = random.permutation(len(sets.train.images))
     sets.draws.start_epoch(epoch, order)
     share = -(-len(order) // world_size())
+    torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, rank()))  # in fine-tuning
     name_train, name_val = sets.name_unreadable
     with sets.progress(f"epoch {epoch}, training", share) as advance:
         losses = probe.train_epoch(
@@ -193,4 +268,9 @@ def learning_rate_decay(optimizer: torch.optim.Optimizer, t: int, lr_0: float) -
     """Set each group's learning rate to lr_0 / √(1 + lr_0·wd·t) after `t` iterations, where wd is
     the group's weight decay (the paper's linear probes)."""
     for group in optimizer.param_groups:
-        group["lr"] = lr_0 / (1 + lr_0 * group["weight_decay"] * t) ** 0.5
+        group["lr"] = decayed(lr_0, group["weight_decay"], t)
+
+
+def decayed(lr: float, wd: float, t: int) -> float:
+    """The rate of `learning_rate_decay`."""
+    return lr / (1 + lr * wd * t) ** 0.5

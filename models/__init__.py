@@ -5,6 +5,7 @@ the activations of a conv layer. A new architecture is one file and a row of `MO
 system/.
 
     convnet.py      ConvNet, the class of all networks: Sobel, conv layers, classifier, top layer
+    sobel.py        the Sobel filters, and their merge into the first convolution
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
     resnet.py       ResNet-50, also wider, ResNet-18, and a ResNet-18 for small images

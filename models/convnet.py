@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Self
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from models.sobel import sobel_filters, sobel_to_rgb
 from system.errors import InputError
 from system.normalisation import IMAGENET_STD, Std
 
@@ -34,6 +35,8 @@ class ConvNet(nn.Module):
     Attributes:
         std: the standard deviation of each channel that training divided images by; a new network
             has ImageNet's.
+        margin: zeros around the normalised image, in pixels. DeeperCluster's released networks have
+            1, so that their maps begin with 226 × 226; others have 0.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ConvNet(nn.Module):
         self.arch = arch
         self.embedding_dim = embedding_dim
         self.std: Std = IMAGENET_STD
+        self.margin = 0
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
         self._held = 0  # modules of `features` that are frozen
@@ -90,6 +94,24 @@ class ConvNet(nn.Module):
         self.features[: self._held].eval()
         return self
 
+    def merge_sobel(self) -> None:
+        """Replace the Sobel filters and the first convolution by one convolution of RGB with the
+        same results. Without a `margin`, the results differ at the edges of the maps.
+
+        Raises:
+            InputError: the network has no Sobel filters.
+        """
+        first = self.features[0]
+        if self.sobel is None or not isinstance(first, nn.Conv2d):
+            raise InputError(f"--sobel2rgb: {self.arch} has no Sobel filters here; leave it out")
+        weight, bias = sobel_to_rgb(first.weight.detach(), first.bias)
+        self.features[0] = merged = nn.Conv2d(
+            3, len(weight), weight.shape[2], first.stride[0], int(first.padding[0]) + 1,
+            bias=bias is not None,
+        )  # fmt: skip
+        merged.weight, merged.bias = nn.Parameter(weight), bias
+        self.sobel = None
+
     @property
     def conv_layers(self) -> int:
         """Number of conv layers, or of a residual network's stem and stages."""
@@ -118,8 +140,8 @@ class ConvNet(nn.Module):
             start = stop
 
     def modules_before_relu(self, layer: int) -> list[nn.Module]:
-        """The modules from the image to a conv layer's activations before its ReLU, in order:
-        convolutions (with those of the Sobel filters), batch norms, ReLUs and max-pools.
+        """The modules from the image to a conv layer's activations before its ReLU, in order: the
+        margin, convolutions (with those of the Sobel filters), batch norms, ReLUs and max-pools.
 
         Raises:
             ValueError: as `conv_features`.
@@ -130,7 +152,8 @@ class ConvNet(nn.Module):
                 f"{self.arch}: layer {layer} is a stage of residual blocks, whose filters cannot "
                 "be pictured; layer 1's can, and those of alexnet and vgg16"
             )
-        return [*(self.sobel or ()), *self.features[: self._end_of(layer)]]
+        margin = [nn.ZeroPad2d(self.margin)] if self.margin else []
+        return [*margin, *(self.sobel or ()), *self.features[: self._end_of(layer)]]
 
     def _end_of(self, layer: int) -> int:
         if not 1 <= layer <= self.conv_layers:
@@ -141,22 +164,8 @@ class ConvNet(nn.Module):
         return self.pool(self.features(self._edges(x))).flatten(1)
 
     def _edges(self, x: Tensor) -> Tensor:
+        x = F.pad(x, [self.margin] * 4) if self.margin else x
         return x if self.sobel is None else self.sobel(x)
-
-
-def sobel_filters() -> nn.Sequential:
-    """Fixed filters `(N, 3, H, W)` → `(N, 2, H, W)`: grey as the mean of the channels, then the
-    horizontal and the vertical Sobel derivative (paper, section 4)."""
-    grey = nn.Conv2d(3, 1, kernel_size=1)
-    sobel = nn.Conv2d(1, 2, kernel_size=3, padding=1)
-    derivative = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-    with torch.no_grad():
-        grey.weight.fill_(1 / 3)
-        sobel.weight.copy_(torch.stack([derivative, derivative.T]).unsqueeze(1))
-        for convolution in (grey, sobel):
-            assert convolution.bias is not None
-            convolution.bias.zero_()
-    return nn.Sequential(grey, sobel).requires_grad_(False)
 
 
 def conv_layers(in_channels: int, table: list[tuple[int, int, int, int] | str]) -> nn.Sequential:

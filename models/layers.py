@@ -10,11 +10,16 @@ from system.errors import InputError
 
 # Average pooling (kernel, stride, padding) after each conv layer, for images of 224 pixels.
 # AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions, as in the paper's Table 1. ResNet-50: to
-# 9216, 9216, 8192, 9216 and 8192, as in the model zoos (after Goyal et al., ICCV 2019).
+# 9216, 9216, 8192, 9216 and 8192, as in the model zoos (after Goyal et al., ICCV 2019). VGG-16: to
+# 9216, 8192, 9216, 8192 and 8192 in its five stages, as in DeeperCluster's release.
 POOLS = {
     "alexnet": [(6, 6, 3), (4, 4, 0), (3, 3, 1), (3, 3, 1), (2, 2, 0)],
     "resnet50": [(10, 10, 4), (16, 8, 0), (13, 5, 0), (8, 3, 0), (6, 1, 0)],
-}
+    "vgg16": [
+        *[(18, 18, 0)] * 2, *[(14, 14, 0)] * 2, *[(9, 9, 0)] * 3, *[(6, 6, 0)] * 3,
+        *[(3, 3, 0)] * 3,
+    ],
+}  # fmt: skip
 FEWEST, MOST = 9_000, 10_000  # dimensions to aim at for other networks
 
 AVGPOOL = "avgpool"

@@ -1,9 +1,10 @@
-"""`cli.run` for scripts that torchrun may start: it joins the processes."""
+"""`cli.run` for scripts that torchrun may start: it joins the processes, of which one prints."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 
-from parallel.collectives import process_group
+from parallel.collectives import process_group, rank
 from system import cli
 
 ParseArgs = Callable[[Sequence[str] | None], argparse.Namespace]
@@ -22,3 +23,10 @@ def run(
             main(args)
 
     return cli.run(joined, parse_args, argv)
+
+
+def say(lines: str) -> None:
+    """Print from the first process."""
+    if rank() == 0:
+        sys.stdout.write(lines)
+        sys.stdout.flush()

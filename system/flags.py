@@ -121,6 +121,12 @@ def add_untrained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--untrained", action="store_true", help=untrained_help)
 
 
+def add_sobel2rgb(parser: argparse.ArgumentParser) -> None:
+    """`--sobel2rgb`, for fine-tuning."""
+    sobel_help = "merge the Sobel filters into the first convolution, which then takes colours"
+    parser.add_argument("--sobel2rgb", action="store_true", help=sobel_help)
+
+
 def add_verbose(parser: argparse.ArgumentParser, help: str = "show progress") -> None:
     """`--verbose`."""
     parser.add_argument("--verbose", action="store_true", help=help)

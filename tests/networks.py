@@ -25,6 +25,17 @@ def alexnet_features(sobel: bool) -> ConvNet:
     return ConvNet("alexnet", features, 6, nn.Sequential(nn.Linear(1, 1)), 1, 2, sobel)
 
 
+def vgg_like(sobel: bool = False, out: int = 1000) -> ConvNet:
+    """VGG-16's 13 conv layers and names, with few channels and a small classifier."""
+    table: list[tuple[int, int, int, int] | str] = []
+    for layers in (2, 2, 3, 3, 3):
+        table += [(3, 3, 1, 1)] * layers
+        table.append("pool 2/2")
+    features = conv_layers(2 if sobel else 3, table)
+    linear = [nn.Linear(3 * 49, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU()]
+    return ConvNet("vgg16", features, 7, nn.Sequential(*linear), 8, out, sobel)
+
+
 def plain(sobel: bool = False, out: int = 1000) -> ConvNet:
     """A network without batch norm and dropout: an image's gradient is independent of the others
     in its batch. It has only four dimensions, which whitening makes equally important; if kinds of

@@ -335,6 +335,31 @@ def test_a_published_name_brings_this_file_alone(
     assert everything_below(root) == {f"{name}.pth.tar", "SHA256SUMS"}
 
 
+OF_DEEPERCLUSTER = [
+    "ours/ours.pth",
+    "deepcluster/deepcluster_flickr.pth",
+    "rotnet/rotnet_flickr.pth",
+    "rotnet/rotnet_imagenet.pth",
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "paths"),
+    [
+        (["--deepercluster"], OF_DEEPERCLUSTER),
+        (["--deepercluster", "--swav", "swav_100ep_pretrain"], OF_DEEPERCLUSTER),
+        *((["--deepercluster", Path(path).stem], [path]) for path in OF_DEEPERCLUSTER),
+    ],
+)
+def test_deeperclusters_files_are_in_their_published_folders(
+    root: Path, server: Server, download: Callable, flags: list[str], paths: list[str]
+) -> None:
+    server.files |= dict.fromkeys([*OF_DEEPERCLUSTER, "swav_100ep_pretrain.pth.tar"], b"content")
+    assert download(*flags)[0] == 0
+    more = {"swav_100ep_pretrain.pth.tar"} if "--swav" in flags else set()
+    assert {path for path in everything_below(root) if "SHA" not in path} == {*paths, *more}
+
+
 def test_several_names_and_the_networks_of_archs(
     root: Path, server: Server, download: Callable
 ) -> None:
@@ -353,7 +378,7 @@ def test_several_names_and_the_networks_of_archs(
             ["--all"],
             {},
             "--all: not one of --assignments, --features, --swav NAME, --deepclusterv2 NAME, "
-            "--selav2 NAME, --help",
+            "--selav2 NAME, --deepercluster [NAME], --help",
         ),
         (
             ["--selav2", "800ep"],
@@ -366,6 +391,12 @@ def test_several_names_and_the_networks_of_archs(
             {},
             "--deepclusterv2 : not a published name; give one of deepclusterv2_400ep_pretrain "
             "deepclusterv2_400ep_2x224_pretrain deepclusterv2_800ep_pretrain",
+        ),
+        (
+            ["--deepercluster", "theirs"],
+            {},
+            "--deepercluster theirs: not a published name; give one of ours deepcluster_flickr "
+            "rotnet_flickr rotnet_imagenet",
         ),
         ([], {"PATH": "nowhere"}, "neither curl nor wget is installed; install one of them"),
     ],

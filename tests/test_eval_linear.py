@@ -200,7 +200,11 @@ def test_an_unreadable_image_is_named_once_and_counts_as_an_error(
         ("--exp {}/data/val/a/000.png/x", "--exp {}/data/val/a/000.png/x: cannot write there"),
         ("--wd 400", "--wd 400: give an exponent of ten, such as -4 for 1e-4"),
         ("--conv avgpool 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
-        ("--steps 3 4", "--steps 3 4: the paper's rate falls with every iteration; give --prot"),
+        ("--steps 3 4", "--steps 3 4: the rate of --protocol paper falls with every it"),
+        (
+            "--protocol deepercluster --steps 3 --conv 1",
+            "--steps 3: the rate of --protocol deep",
+        ),
         ("--protocol modelzoo --steps 0", "argument --steps: '0' is not a whole number of 1 or"),
         ("--protocol zoo", "argument --protocol: invalid choice: 'zoo' (choose from"),
         ("--epochs 0", "argument --epochs: '0' is not a whole number of 1 or more"),
@@ -213,6 +217,17 @@ def test_bad_input_is_one_line(
     flags, message = (text.format(*[data.parent] * 2) for text in (flags, message))
     assert message in error_line(eval_linear, *command, *flags.split())
     assert [path.name for path in network.parent.iterdir()] == ["checkpoint.pth.tar"]
+
+
+def test_deeperclusters_rates_are_for_the_layers_of_vgg16(
+    data: Path, network: Path, error_line: ErrorLine, probe_it: Probe
+) -> None:
+    command = ["--data", data, "--model", network, "--protocol", "deepercluster", "--size", "32"]
+    message = "--protocol deepercluster: its learning rates are for the 13 conv layers of vgg16; "
+    assert f"{message}give --lr for tiny" in error_line(eval_linear, *command)
+    report = probe_it("--protocol", "deepercluster")  # with --lr
+    assert report["settings"]["rates"] == {"conv1": 0.001, "conv2": 0.001}
+    assert (report["settings"]["wd"], report["settings"]["protocol"]) == (-5, "deepercluster")
 
 
 def test_a_folder_with_other_settings_is_an_error(

@@ -22,7 +22,7 @@ from torch import nn
 from voc_tree import write_voc
 
 import eval_voc_classif
-from checkpoints.checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import load_model, network_entries, save_checkpoint
 from data.loading import Draw, ImageDataset
 from data.transforms import apply_seeded, object_crop, ten_crops, to_input
 from data.voc import CLASSES, VocSplit, find_voc
@@ -35,7 +35,7 @@ from evaluation.finetuning import (
     renew_classifier,
     trained_parameters,
 )
-from evaluation.voc import Settings
+from evaluation.voc import Settings, in_words, settings_of
 from models import MODELS, ConvNet
 from system.cores import allowed_cores
 from system.device import Compute, select_compute
@@ -501,6 +501,11 @@ def forget_sheep(voc: Path) -> None:
         ),
         (None, "--seeds 31 32 31", "--seeds 31 32 31: one is given twice"),
         (None, "--size 3", "--size 3: too small for tiny; give 13 or more"),
+        (
+            None,
+            "--sobel2rgb --model {colour}",
+            "--sobel2rgb: tiny has no Sobel filters here; leave",
+        ),
         (None, "--fc6_8 2", "argument --fc6_8: invalid choice: 2"),
         (None, "--wd 2", "argument --wd: '2' is not a number from 0 to below 1"),
         (None, "--exp {voc}/ImageSets/Main/cat_val.txt", "cannot write there: File exists"),
@@ -517,7 +522,9 @@ def test_bad_input_is_one_line(
 ) -> None:
     if spoil is not None:
         spoil(voc)
-    error = error_line(eval_voc_classif, *command(voc, saved, *flags.format(voc=voc).split()))
+    colour = save_without_sobel(saved.parent)
+    flags = flags.format(voc=voc, colour=colour)
+    error = error_line(eval_voc_classif, *command(voc, saved, *flags.split()))
     assert message.format(voc=voc) in error
 
 
@@ -561,6 +568,63 @@ def test_the_defaults_are_the_originals() -> None:
     assert {name: args[name] for name in expected} == expected
     one = eval_voc_classif.parse_args(["--vocdir", "v", "--model", "m", "--seed", "7"])
     assert one.seeds == [7]
+
+
+@pytest.mark.parametrize(("part", "stepsize", "wd"), [("1", 20_000, 1e-5), ("0", 10_000, 1e-4)])
+def test_deeperclusters_protocol_has_the_published_settings(
+    part: str, stepsize: int, wd: float
+) -> None:
+    flags = ["--vocdir", "v", "--model", "m", "--protocol", "deepercluster", "--fc6_8", part]
+    expected = Settings(
+        nit=150_000, fc6_8=part == "1", stepsize=stepsize, lr=0.003, wd=wd, batch=16,
+        min_scale=0.08, max_scale=1, aspect=(3 / 4, 4 / 3), eval_random_crops=True,
+    )  # fmt: skip
+    assert settings_of(eval_voc_classif.parse_args(flags)) == expected
+    given = settings_of(eval_voc_classif.parse_args([*flags, "--wd", "0.1", "--max_scale", "0.9"]))
+    assert (given.wd, given.max_scale, given.stepsize) == (0.1, 0.9, stepsize)
+    words = in_words(expected, "trainval")
+    assert "a random part of 0.08 to 1 of its area, 0.75 to 1.33 times as wide as high" in words
+    assert "a random square of 0.1 to 0.5 of its area, resized" in in_words(Settings(), "trainval")
+
+
+def test_crops_may_have_other_shapes_than_squares() -> None:
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    pixels = torch.stack([rows, columns, rows]).to(torch.uint8)
+    ratios = []
+    for seed in range(100):
+        crop = apply_seeded(object_crop(32, 0.2, 0.3, (3 / 4, 4 / 3)), pixels, seed).float()
+        height = crop[0, -1, 0] - crop[0, 0, 0]
+        ratios.append(float((crop[1, 0, -1] - crop[1, 0, 0]).abs() / height))
+    assert 0.7 < min(ratios) < 0.85
+    assert 1.18 < max(ratios) < 1.45
+
+
+def test_older_runs_have_no_key_for_newer_settings() -> None:
+    assert not {"aspect", "sobel2rgb"} & Settings().key.keys()
+    changed = Settings(aspect=(0.5, 2), sobel2rgb=True).key
+    assert (changed["aspect"], changed["sobel2rgb"]) == ([0.5, 2], True)
+
+
+def test_merged_sobel_filters_train_and_a_run_resumes(
+    voc: Path, saved: Path, tmp_path: Path
+) -> None:
+    """A released network keeps its margin."""
+    model = load_model(saved)
+    model.margin = 1
+    save_checkpoint(saved, network_entries(model))
+    flags = ["--protocol", "deepercluster", "--fc6_8", "0", "--sobel2rgb", "--nit", "2"]
+    run_script(voc, saved, *flags)
+    folder = tmp_path / "voc_deepercluster_all_train"
+    report = json.loads((folder / "voc_classif.json").read_text())
+    assert "the Sobel filters are merged into the first convolution" in report["protocol"]
+    tuned = load_model(folder / "seed_31.pth.tar")
+    assert (tuned.sobel, tuned.margin) == (None, 1)
+    model.merge_sobel()
+    before, after = (each.get_parameter("features.0.weight") for each in (model, tuned))
+    assert before.shape == after.shape == (8, 3, 7, 7)
+    assert not torch.equal(before, after)
+    run_script(voc, saved, *flags)  # takes the results of the finished seed
+    assert json.loads((folder / "voc_classif.json").read_text())["results"] == report["results"]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import write_images
+from networks import vgg_like
 
+import eval_finetune
 import eval_knn
 import eval_linear
+import eval_voc_classif
 import main
+from checkpoints.checkpoint import load_model
 from data.multicrop import Crops, crops_of
-from models import accepts_size
+from models import MODELS, accepts_size
 from training.logs import read_metrics
 from training.resume import OWN_SETTINGS
 
@@ -86,6 +90,40 @@ def test_the_model_zoos_recipe_and_its_probes(data: Path, tmp_path: Path) -> Non
     eval_knn.main(eval_knn.parse_args([*command, *HERE, "--k", "3", "10"]))
     found = json.loads(next((tmp_path / "exp").glob("knn_*/knn.json")).read_text())
     assert list(found["results"]["trained"]) == ["3", "10"]
+
+
+def test_deeperclusters_evaluations_of_a_released_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "vgg16", vgg_like)
+    weights = {n: w for n, w in vgg_like(sobel=True).state_dict().items() if "top_layer" not in n}
+    renamed = {
+        f"module.{n}" if n.startswith("sobel") else f"module.body.{n}": w
+        for n, w in weights.items()
+    }
+    torch.save({"state_dict": renamed}, tmp_path / "ours.pth")
+    variables = {"DATA": str(data), "MODEL": str(tmp_path / "ours.pth")}
+    small = [*HERE, *["--size", "32", "--epochs", "1", "--batch_size", "8"]]
+    for protocol in ("deepercluster", "deepercluster-places205"):
+        command = flags_of("recipes/eval_linear_deepercluster.sh", PROTOCOL=protocol, **variables)
+        exp = ["--exp", str(tmp_path / protocol)]
+        eval_linear.main(eval_linear.parse_args([*command, *small, *exp]))
+        report = json.loads((tmp_path / protocol / "linear.json").read_text())
+        assert len(report["results"]["trained"]) == len(report["settings"]["rates"]) == 13
+        assert f"{protocol}: " in report["protocol"]
+    command = flags_of("recipes/eval_finetune.sh", "--sobel2rgb", **variables)
+    exp = ["--exp", str(tmp_path / "tuned")]
+    eval_finetune.main(eval_finetune.parse_args([*command, *small, *exp]))
+    tuned = load_model(tmp_path / "tuned" / "network_trained.pth.tar")
+    assert (tuned.margin, tuned.sobel, tuned.arch) == (1, None, "vgg16")
+
+
+@pytest.mark.parametrize(("part", "stepsize", "wd"), [("1", 20_000, 1e-5), ("0", 10_000, 1e-4)])
+def test_deeperclusters_voc_recipe(part: str, stepsize: int, wd: float) -> None:
+    command = flags_of("recipes/eval_voc_deepercluster.sh", VOCDIR="v", MODEL="m", FC6_8=part)
+    args = eval_voc_classif.parse_args(command)
+    assert (args.split, args.fc6_8, args.nit) == ("trainval", int(part), 150_000)
+    assert (args.stepsize, args.wd, args.max_scale) == (stepsize, wd, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,15 @@ STARTED = {  # a script, and what it starts
     ),
     "eval_linear.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_linear.py --data /d",
     "recipes/eval_linear_modelzoo.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_l",
+    "recipes/eval_linear_deepercluster.sh": (
+        "-m parallel.launch --standalone --nproc_per_node 2 eval_linear.py --data /d --model /m "
+        "--protocol deepercluster --workers"
+    ),
+    "recipes/eval_finetune.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_finetune",
+    "recipes/eval_voc_deepercluster.sh": (
+        "eval_voc_classif.py --vocdir /v --model /m --protocol deepercluster --split trainval "
+        "--fc6_8 1 --workers"
+    ),
     "recipes/eval_knn.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_knn.py --data",
     "recipes/eval_svm.sh": "eval_svm.py --vocdir /v",
     "eval_retrieval.sh": "eval_retrieval.py --model /m",

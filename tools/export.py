@@ -167,6 +167,8 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
     }
     if model.std != IMAGENET_STD:
         about["std"] = " ".join(map(str, model.std))
+    if model.margin:
+        about["margin"] = str(model.margin)
     if model.top_layer is not None:
         about["k"] = str(model.top_layer.out_features)
     if isinstance(epoch := checkpoint.get("epoch"), int):

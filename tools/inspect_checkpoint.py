@@ -75,6 +75,7 @@ def _contents(checkpoint: dict[str, Any]) -> Card:
             "range": [0, 1],
             "mean": IMAGENET_MEAN,
             "std": checkpoint.get("std", IMAGENET_STD),
+            "margin": checkpoint.get("margin", 0),
             "size": _whole(settings.get("size")),
         },
         "clusters": _clusters(checkpoint.get("clusters")),
@@ -112,16 +113,20 @@ def in_words(card: Card) -> str:
 def _network_in_words(card: Card) -> dict[str, str]:
     clusters, k, wanted = card["clusters"], card["k"], card["input"]
     mean, std = (", ".join(map(str, wanted[name])) for name in ("mean", "std"))
-    side = f"{wanted['size']} × {wanted['size']} pixels in training" if wanted["size"] else ""
+    notes = [f"{wanted['size']} × {wanted['size']} pixels in training"] if wanted["size"] else []
+    if wanted["margin"]:
+        notes.append(f"then a margin of zeros, {wanted['margin']} pixel wide")
     settings = [f"{name} {value}" for name, value in card["settings"].items() if value is not None]
     place = "the next to run" if card["step"] == 0 else f"{card['step']} batches done"
-    rows = {
+    release = card["layout"]["release"]
+    rows = {"released": f"a file of {release}"} if release else {}
+    rows |= {
         "architecture": card["architecture"],
         "Sobel filters": "yes" if card["sobel"] else "no",
         "k": "no top layer" if k is None else f"{k} (outputs of the top layer)",
         "clusters": "not saved" if clusters is None else CLUSTERS.format(**clusters),
         "epoch": "not known" if card["epoch"] is None else f"{card['epoch']}, {place}",
-        "input": f"RGB from 0 to 1, less {mean}, divided by {std}" + (side and f"; {side}"),
+        "input": "; ".join([f"RGB from 0 to 1, less {mean}, divided by {std}", *notes]),
         "parameters": f"{card['parameters']:,}",
     }
     if card["error"] is None:

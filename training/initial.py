@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import load_weights, read_checkpoint
+from checkpoints.checkpoint import load_weights, read_checkpoint, set_input
 from checkpoints.released import as_checkpoint, describe
 from checkpoints.torch_file import load_torch_file
 from checkpoints.weights import has_sobel, some
 from models import MODELS, ConvNet
 from system import cli, flags
 from system.errors import InputError
-from system.normalisation import IMAGENET_STD
 
 log = logging.getLogger("deepcluster")
 
@@ -88,8 +87,8 @@ def read_init(
 
 
 def take_weights(network: ConvNet, state: dict[str, Any], path: Path) -> str:
-    """Copy the weights of a checkpoint, all but the top layer's, and the `std` that they go with,
-    into a network without top layer.
+    """Copy the weights of a checkpoint, all but the top layer's, and the `std` and `margin` that
+    they go with, into a network without top layer.
 
     Returns:
         A line on what was taken and what was not.
@@ -99,7 +98,7 @@ def take_weights(network: ConvNet, state: dict[str, Any], path: Path) -> str:
     """
     weights = {n: w for n, w in state["state_dict"].items() if not n.startswith("top_layer.")}
     load_weights(network, weights, path)
-    network.std = state.get("std", IMAGENET_STD)
+    set_input(network, state)
     rest = [name for name in state["state_dict"] if name not in weights]
     but = f", not {some(rest)}" if rest else ""
     return (

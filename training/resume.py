@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import load_weights, read_checkpoint
+from checkpoints.checkpoint import load_weights, read_checkpoint, set_input
 from checkpoints.torch_file import load_without_weights
 from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
@@ -18,7 +18,6 @@ from parallel.collectives import gather_objects
 from system import cli
 from system.device import Compute
 from system.errors import InputError, shorten
-from system.normalisation import IMAGENET_STD
 from training.optimizers import load_optimizer, make_optimizer
 from training.state import State
 
@@ -201,7 +200,7 @@ def set_up(
         if not with_heads:
             weights = {n: w for n, w in weights.items() if not n.startswith("top_layer.")}
         load_weights(method.network, weights, args.resume)
-        method.network.std = checkpoint.get("std", IMAGENET_STD)
+        set_input(method.network, checkpoint)
     method.trained.to(compute.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer([group for group in method.groups() if not group.get("reset")])
     state.scaler = compute.grad_scaler()

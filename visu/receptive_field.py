@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+Spatial = nn.Conv2d | nn.MaxPool2d | nn.ZeroPad2d
+
 
 @dataclass(frozen=True)
 class ReceptiveField:
@@ -22,10 +24,11 @@ class ReceptiveField:
 
 
 def receptive_field(modules: Iterable[nn.Module]) -> ReceptiveField:
-    """The receptive field after these modules. Only convolutions and max-pools change it."""
+    """The receptive field after these modules. Only padding, convolutions and max-pools change
+    it."""
     field = ReceptiveField()
     for module in modules:
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, Spatial):
             kernel, stride, padding = _geometry(module)
             field = ReceptiveField(
                 field.start - padding * field.stride,
@@ -38,14 +41,17 @@ def receptive_field(modules: Iterable[nn.Module]) -> ReceptiveField:
 def map_side(modules: Iterable[nn.Module], side: int) -> int:
     """The side of the map for a square image with this side; below 1 if the image is too small."""
     for module in modules:
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, Spatial):
             kernel, stride, padding = _geometry(module)
             side = (side + 2 * padding - kernel) // stride + 1 if side > 0 else 0
     return side
 
 
-def _geometry(module: nn.Conv2d | nn.MaxPool2d) -> tuple[int, int, int]:
+def _geometry(module: nn.Module) -> tuple[int, int, int]:
     """Kernel, stride and padding of a square, undilated module."""
+    if isinstance(module, nn.ZeroPad2d):
+        return 1, 1, module.padding[0]
+    assert isinstance(module, nn.Conv2d | nn.MaxPool2d)
 
     def one(value: int | str | tuple[int, ...]) -> int:
         return int(value[0] if isinstance(value, tuple) else value)

@@ -36,7 +36,7 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(autouse=True)
 def _only_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for arch in list(MODELS):
+    for arch in reversed(list(MODELS)):  # which is undone in the order of the names
         monkeypatch.delitem(MODELS, arch)
     monkeypatch.setitem(MODELS, "tiny", tiny)
 
@@ -158,6 +158,7 @@ def test_networks_of_equal_right_need_a_key(tmp_path: Path) -> None:
 
 COMMANDS = {
     "eval_linear": "--data d --model {} --workers 0",
+    "eval_finetune": "--data d --model {}",
     "eval_knn": "--data d --model {}",
     "eval_svm": "--vocdir v --model {}",
     "eval_voc_classif": "--vocdir v --model {}",

@@ -20,7 +20,7 @@ from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
 from checkpoints.released import as_checkpoint
 from checkpoints.torch_file import ZIP, Loaded, load_torch_file
 from models import MODELS, untrained
-from models.convnet import sobel_filters
+from models.sobel import sobel_filters
 from system.errors import InputError
 
 Weights = dict[str, Tensor]

@@ -12,8 +12,8 @@ from data.transforms import to_input
 from evaluation import linear as probe
 from evaluation.linear_run import History, learning_rate_decay
 from evaluation.metrics import top_k
-from models import untrained
-from models.layers import nearest_grid
+from models import MODELS, untrained
+from models.layers import nearest_grid, probe_pool
 from system.device import select_compute
 from system.errors import InputError
 
@@ -39,10 +39,14 @@ def test_alexnet_has_the_papers_dimensions() -> None:
     assert list(heads.dimensions.values()) == [9600, 9216, 9600, 9600, 9216]
 
 
-def test_vgg16_has_about_ten_thousand_dimensions() -> None:
-    heads = probe.Heads(untrained("vgg16", True, 2, 0).eval(), range(1, 14), 10, 224, seed=0)
-    stages = [9216] * 2 + [128 * 81] * 2 + [9216] * 3 + [512 * 16] * 6
-    assert list(heads.dimensions.values()) == stages
+@pytest.mark.parametrize("margin", [0, 1])
+def test_vgg16_has_the_dimensions_of_deeperclusters_release(margin: int) -> None:
+    with torch.device("meta"):
+        model = MODELS["vgg16"](sobel=True).eval()
+        model.margin = margin
+        maps = dict(model.each_conv_features(torch.zeros(1, 3, 224, 224), range(1, 14)))
+        dims = [probe_pool("vgg16", n, each)(each).numel() for n, each in maps.items()]
+    assert dims == [9216] * 2 + [8192] * 2 + [9216] * 3 + [8192] * 6
 
 
 @pytest.mark.parametrize(

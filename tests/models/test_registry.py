@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from models import MODELS, ConvNet, accepts_size, untrained
-from models.convnet import sobel_filters
 from models.resnet import wide_resnet50
+from models.sobel import sobel_filters
 
 CONV_LAYERS = {"alexnet": 5, "vgg16": 13} | {arch: 5 for arch in MODELS if "resnet" in arch}
 DIMENSIONS = {

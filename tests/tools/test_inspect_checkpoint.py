@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny
+from networks import vgg_like
 from old_torch import optimizer_of_2018, save_as_2018
 
 from checkpoints.checkpoint import load_model
@@ -68,6 +69,7 @@ def test_the_card_of_a_run(
         "range": [0, 1],
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
+        "margin": 0,
         "size": 32,
     }
     assert card["settings"] == json.loads((path.parent / "config.json").read_text())["settings"]
@@ -93,6 +95,31 @@ def test_the_card_of_a_released_checkpoint(
     assert found["epoch"] == "500, the next to run"
     assert found["layout"].startswith("not zip, written by Python 2, names with features.module.")
     assert "settings" not in found
+
+
+@pytest.mark.parametrize(
+    ("sobel", "made_by"),
+    [(True, "DeeperCluster, or DeepCluster on Flickr images"), (False, "RotNet")],
+)
+def test_a_file_of_deeperclusters_release_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sobel: bool,
+    made_by: str,
+) -> None:
+    monkeypatch.setitem(MODELS, "vgg16", vgg_like)
+    weights = vgg_like(sobel).state_dict()
+    kept = {f"module.body.{n}": w for n, w in weights.items() if not n.startswith(("sobel", "top"))}
+    filters = {f"module.{n}": w for n, w in weights.items() if n.startswith("sobel")}
+    torch.save({"state_dict": kept | filters}, tmp_path / "ours.pth")
+    assert inspect(tmp_path / "ours.pth") == 0
+    found = rows(capsys.readouterr().out)
+    assert found["released"] == f"a file of DeeperCluster's release: {made_by}"
+    assert (found["architecture"], found["Sobel filters"]) == ("vgg16", "yes" if sobel else "no")
+    assert inspect(tmp_path / "ours.pth", "--json") == 0
+    (card,) = json.loads(capsys.readouterr().out)
+    assert (card["input"]["margin"], card["conv_layers"]) == (1, 13)
 
 
 def test_a_state_dict_alone_without_top_layer(

@@ -99,13 +99,17 @@ def test_the_std_goes_with_the_weights(tree: Path, start: Path, train: Train) ->
     assert network.std == IMAGENET_STD
 
 
-def test_a_resumed_run_keeps_its_own_weights(tree: Path, start: Path, train: Train) -> None:
+def test_a_resumed_run_keeps_its_own_weights_and_the_margin_of_the_file(
+    tree: Path, start: Path, train: Train
+) -> None:
+    torch.save({"arch": "tiny", "state_dict": weights_of(start), "margin": 1}, start)
     whole = train(tree, "--init", str(start), "--epochs", "2", exp="whole")
     cut = train(tree, "--init", str(start), exp="cut")
     start.unlink()
     train(tree, "--resume", str(cut / "checkpoint.pth.tar"), "--epochs", "2", exp="cut")
-    a, b = (weights_of(exp / "checkpoint.pth.tar") for exp in (whole, cut))
-    assert same(a, b, "")
+    a, b = (read_checkpoint(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    assert same(a["state_dict"], b["state_dict"], "")
+    assert a["margin"] == b["margin"] == 1
 
 
 def test_the_untrained_network_is_not_the_start(

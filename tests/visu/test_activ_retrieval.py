@@ -162,13 +162,15 @@ def linear(modules: list[nn.Module]) -> nn.Sequential:
             convolution = nn.Conv2d(1, 1, kernel, stride, int(padding))
             nn.init.ones_(convolution.weight)
             same.append(convolution)
+        elif isinstance(module, nn.ZeroPad2d):
+            same.append(module)
         elif isinstance(module, nn.MaxPool2d):
             same.append(nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
     return nn.Sequential(*same).double()
 
 
 def vgg_like() -> list[nn.Module]:
-    table: list[nn.Module] = []
+    table: list[nn.Module] = [nn.ZeroPad2d(1)]
     for _ in range(3):
         table += [nn.Conv2d(1, 1, 3, 1, 1), nn.Conv2d(1, 1, 3, 1, 1), nn.MaxPool2d(2, 2)]
     return [*table, nn.Conv2d(1, 1, 3, 1, 1)]
@@ -177,7 +179,7 @@ def vgg_like() -> list[nn.Module]:
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("sobel", [True, False])
 def test_the_receptive_field_is_where_the_gradient_is_not_zero(layer: int, sobel: bool) -> None:
-    """Layer 0 means VGG's."""
+    """Layer 0 means VGG's, with a margin."""
     modules = alexnet_features(sobel).modules_before_relu(layer) if layer else vgg_like()
     field, side = receptive_field(modules), 160
     x = torch.ones(1, 1, side, side, dtype=torch.float64, requires_grad=True)
