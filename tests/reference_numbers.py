@@ -4,4 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-SWAV = np.load(Path(__file__).parent / "reference" / "swav.npz")
+REFERENCE = Path(__file__).parent / "reference"
+SWAV = np.load(REFERENCE / "swav.npz")
+DEEPER = np.load(REFERENCE / "deeper.npz")
