@@ -46,9 +46,8 @@ def test_it_gives_the_released_losses() -> None:
 def test_it_gives_the_released_gradients() -> None:
     """A sub-head's is S times that of the mean over all images: the mean over its own."""
     features, heads, super_target, sub_target = released()
-    torch.stack(two_level_losses(features, *heads, super_target, sub_target)).sum(
-        0
-    ).mean().backward()
+    losses = two_level_losses(features, *heads, super_target, sub_target)
+    (losses[0] + losses[1]).mean().backward()
     gradients = [(each.grad if each.grad is not None else each) for each in (features, *heads)]
     own = gradients[0].new_empty(CLASSES * IMAGES, 5)
     own[ORDER] = gradients[0] * CLASSES
