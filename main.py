@@ -23,6 +23,7 @@ from data.reading import Reading, add_reading_flags, range_of
 from evaluation.knn import make_probe
 from methods.deepcluster import DeepCluster
 from methods.deepclusterv2 import DeepClusterV2
+from methods.deepercluster import DeeperCluster
 from methods.method import Method
 from methods.swav import SwAV
 from models import add_arch_flag, check_size
@@ -32,7 +33,7 @@ from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError, Stopped
 from system.files import remove_leftovers_of
-from training import initial, resume
+from training import initial, optimizers, resume
 from training.experiment import Experiment
 from training.resume import AUTO, check_same_place, is_finished, read_resume, settings_of
 from training.run import Run
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "deepcluster": DeepCluster,
     "deepclusterv2": DeepClusterV2,
     "swav": SwAV,
+    "deepercluster": DeeperCluster,
 }
 DEFAULT_METHOD = "deepcluster"
 
@@ -73,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
             limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data, Reading(args.exif, range_of(args.range)))
+            images = images.take(range(len(images))[: args.size_dataset])
             warn_of_lost_levels(images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
@@ -156,10 +159,7 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
         )
     if args.resume in (None, AUTO) and args.start_epoch >= args.epochs:
         raise InputError(f"--start_epoch {args.start_epoch}: must be below --epochs {args.epochs}")
-    if args.wd > 0:
-        raise InputError(
-            f"--wd {args.wd:g}: is an exponent of ten; give -5 for a weight decay of 1e-5"
-        )
+    optimizers.check_flags(args)
     check_size(args.arch, args.size)
     METHODS[args.method].check_flags(args, len(images), compute.device)
     return chosen
@@ -180,14 +180,12 @@ def make_parser(method: str) -> cli.Parser:
     add("--method", choices=list(METHODS), default=method, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
-    lr_help = "learning rate; DeepCluster on small data: try 0.005"
-    add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
-    wd_help = "weight decay, as an exponent of ten: -5 for 1e-5"
-    add("--wd", type=cli.number, default=-5.0, help=wd_help)
+    size_help = "use only the first N images"
+    add("--size_dataset", metavar="N", type=cli.whole_number(1), help=size_help)
+    optimizers.add_flags(parser)
     flags.add_workers(parser)
     add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")
     flags.add_batch(parser, 256, "mini-batch size over all devices", least=2)
-    add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
     resume.add_flags(parser)
     flags.add_seed(parser)
     exp_help = "experiment folder; left out: a new exp/NNN, or the one of the resumed run"

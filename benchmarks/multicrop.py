@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import add_rounds_flag, timed
 from data.images import ImageList, find_images
-from data.loading import Draw, ImageDataset, add_decode_flag, load_in_order
+from data.loading import Draw, ImageDataset, Sample, add_decode_flag, load_in_order
 from data.multicrop import Crops, MultiCrop, add_crop_flags, crops_of
 from system import flags
 from system.device import select_compute
@@ -32,9 +32,9 @@ class DecodedForEachCrop(ImageDataset):
         self.parts = [ImageDataset(images, view, n, decode) for n, view in enumerate(views)]
         super().__init__(images, views[0], decode=decode)
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
+    def __getitem__(self, draw: Draw) -> Sample:
         crops = [part[draw][1] for part in self.parts]
-        return draw.image, torch.cat([crop for crop in crops if isinstance(crop, Tensor)])
+        return draw, torch.cat([crop for crop in crops if isinstance(crop, Tensor)])
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

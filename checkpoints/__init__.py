@@ -25,10 +25,10 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `epoch` | int | the next epoch, or the current one if `step` > 0; the original's key |
 | `arch` | str | name in `models.MODELS`; the original's key |
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
-| `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for` |
+| `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for`; of DeeperCluster `super.*` and `sub.*`, for `methods.two_level.TwoLevelHeads` |
 | `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
 | `margin` | int | the network's `margin`, if it isn't 0 |
-| `optimizer` | dict | state of the body's SGD, or of LARS on body and heads; the original's key |
+| `optimizer` | dict | state of the body's SGD, or of SGD or LARS on body and heads; the original's key |
 | `method` | str | name in `main.METHODS`; without it `deepcluster` |
 | `step` | int | batches done in the current epoch |
 | `iteration` | int | batches done in all epochs |
@@ -37,7 +37,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `grad_scaler` | dict | the loss scale in fp16; else empty |
 | `assignment` | (N,) int64 | pseudo-labels of the epoch, −1 for an image left out |
 | `previous` | (N,) int64 | pseudo-labels of the epoch before; empty in the first |
-| `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32 |
+| `clusters` | dict or None | the last clustering: `algorithm`, `epoch`, `pca_mean` (D,), `pca_matrix` (D, d) (both None without a PCA: then d is D), `centroids` (k, d), all float32; on two levels `super_centroids` (m, d) and `counts` (m,) int64, as in `cluster.clusters.Clusters` |
 | `clustering_loss` | float | the k-means loss of `assignment` |
 | `auto_dim` | int or None | the dimensions that `--dim_pca auto` became; None with a number |
 | `memory` | dict | `rows` (N, c, d), float32 or float16: the last embeddings of each image, one of each of c crops; `known` (N,) bool: whether it has any |
@@ -45,15 +45,16 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
 | `steps` | int | training steps so far, by which prototypes are frozen |
 | `window` | list of lists of floats | signs of health of the last 100 steps of the epoch: loss, cosine, and entropy of the codes |
+| `tally` | list of floats | sums over the images of the epoch so far: 1, rotations told, losses of super- and sub-classes |
 | `best_probe` | float or None | the best accuracy of `--probe` so far |
 | `images_digest` | str | SHA-256 of the image names, in order |
 | `settings` | dict | the flags of `main.py` |
 
-`training/run.py` writes the keys, `training/resume.py` checks and reads them. All methods have
+`training/resume.py` writes the keys, checks and reads them. All methods have
 `assignment`, `previous` and `clusters`. DeepCluster adds
 `clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
-`heads`, `window` and `best_probe`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`
-(`state_dict` in methods/). A released checkpoint has the original's keys only; `heads` and `std`
-are added to files that hold the heads of SwAV or DeepCluster-v2 beside the network, and `margin` to those of
-DeeperCluster's release.
+`heads`, `window` and `best_probe`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`;
+DeeperCluster `heads` and `tally` (`state_dict` in methods/). A released checkpoint has the original's
+keys only; `heads` and `std` are added to files that hold the heads of SwAV or DeepCluster-v2 beside
+the network, and `margin` to those of DeeperCluster's release.
 """  # noqa: E501

@@ -121,7 +121,8 @@ def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
             "another one, with random weights"
         )
     seed = settings.get("seed", seed)
-    model = untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed)
+    plain = state.get("method") == "deepercluster"
+    model = untrained(state["arch"], has_sobel(state["state_dict"]), 2, seed, plain_linear=plain)
     set_input(model, state)
     return model
 

@@ -70,7 +70,7 @@ def prototypes_of(state: dict[str, Any], path: Path, model: ConvNet) -> Prototyp
         InputError: it has none, or they do not fit the network.
     """
     weights = state.get("heads")
-    if not weights:
+    if not weights or "super.weight" in weights:
         raise InputError(f"{path}: holds no prototypes; only SwAV and DeepCluster-v2 have them")
     try:
         heads = heads_for(weights).eval()

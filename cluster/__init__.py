@@ -9,6 +9,7 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     whitening.py   PCA-whitening and L2 normalisation, over all processes
     moments.py     the mean and covariance of rows that arrive in blocks
     kmeans.py      k-means: Faiss's loop over the rows of all processes
+    hierarchy.py   two-level k-means: super-clusters, and clusters in each of them
     spherical.py   spherical k-means of unit rows, without a matrix of rows × clusters
     sinkhorn.py    scores of a batch → soft codes that use all clusters equally
     nearest.py     the nearest centroid of each row, by Faiss or torch, on CPU or GPU

@@ -151,10 +151,11 @@ class _Points:
         """The initial centroids: the randomly drawn points, or as many of a better choice."""
         method = INITIALISATIONS[self.options.init]
         if method is None:
-            return self._rows(indices)
+            return rows_by_number(self.x, self.lengths, indices)
         k, n = len(indices), self.count()
         rng = np.random.default_rng(self.seed)
-        sample = self._rows(rng.choice(n, min(n, SAMPLE * k), replace=False))
+        chosen = rng.choice(n, min(n, SAMPLE * k), replace=False)
+        sample = rows_by_number(self.x, self.lengths, chosen)
         chooser: Any = faiss.ClusteringInitialization(self.dim(), k)  # type: ignore[attr-defined]
         chooser.method, chooser.seed = method, self.seed % 2**31
         centroids = np.empty((k, self.dim()), np.float32)
@@ -182,13 +183,23 @@ class _Points:
             faiss.normalize_L2(centroids)
         return centroids
 
-    def _rows(self, indices: np.ndarray) -> np.ndarray:
-        """Points by their number among those of all processes."""
-        local = indices - self.lengths[: rank()].sum()
-        here = (local >= 0) & (local < len(self.x))
-        rows = np.zeros((len(indices), self.dim()), np.float32)
-        rows[here] = self.x[local[here]]
-        return all_reduce(rows)
+
+def rows_by_number(x: np.ndarray, lengths: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Rows by their number among those of all processes, the same in every process.
+
+    Args:
+        x: `(n, d)`, this process's rows.
+        lengths: `(W,) int64`, the number of rows of each process.
+        numbers: `(k,) int64`.
+
+    Returns:
+        `(k, d) float32`.
+    """
+    local = numbers - lengths[: rank()].sum()
+    here = (local >= 0) & (local < len(x))
+    rows = np.zeros((len(numbers), x.shape[1]), np.float32)
+    rows[here] = x[local[here]]
+    return all_reduce(rows)
 
 
 def sum_by_cluster(

@@ -1,7 +1,7 @@
 """Which images an epoch trains on, and in which order.
 
-Orders are `(M,) int64` arrays of image indices; an assignment is `(N,) int64` in data-set order,
-−1 where an image is left out.
+Orders are `(M,) int64` arrays of image indices, or `(M, 2)` with quarter turns; an assignment is
+`(N,) int64` in data-set order, −1 where an image is left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,6 +52,44 @@ def balanced_order(assignment: np.ndarray, length: int, rng: np.random.Generator
     with_replacement = images[starts[small, None] + offsets].ravel()
 
     return rng.permutation(np.concatenate([without_replacement, with_replacement]))[:length]
+
+
+def two_level_order(
+    super_cluster: np.ndarray,
+    sub_cluster: np.ndarray,
+    shape: tuple[int, int],
+    length: int,
+    batch: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw every super-class, a super-cluster in one rotation, equally often in each batch, and all
+    sub-clusters of a super-class equally often (`balanced_order`).
+
+    A batch has its super-classes one after the other: each process takes every W-th image, and so
+    an even share of each. An empty super-cluster's draws go to the largest one.
+
+    Args:
+        super_cluster: `(N,) int64`, −1 for an image that is left out.
+        sub_cluster: `(N,) int64`, the cluster of each image within its super-cluster.
+        shape: the numbers of super-clusters and of rotations.
+        length: the most draws; only whole batches are drawn.
+        batch: a multiple of the number of super-classes.
+
+    Returns:
+        `(M, 2) int64`: images, and their quarter turns.
+    """
+    m, rotations = shape
+    batches, each = length // batch, batch // (m * rotations)
+    sizes = np.bincount(super_cluster[super_cluster >= 0], minlength=m)
+    order = np.empty((batches, m * rotations, each, 2), np.int64)
+    for number in range(m * rotations):
+        cluster, turns = divmod(number, rotations)
+        source = cluster if sizes[cluster] else sizes.argmax()
+        members = np.where(super_cluster == source, sub_cluster, -1)
+        drawn = balanced_order(members, batches * each, rng)
+        order[:, number, :, 0] = drawn.reshape(batches, each)
+        order[:, number, :, 1] = turns
+    return order.reshape(-1, 2)
 
 
 def released_order(assignment: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

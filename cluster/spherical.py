@@ -79,15 +79,26 @@ def _updated(
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     moved = np.where(lengths > 0, sums / np.maximum(lengths, np.finfo(float).tiny), centroids)
     if split_empty:
-        _split(moved, all_reduce(np.bincount(assignment, minlength=len(centroids))))
+        split_largest(
+            moved, all_reduce(np.bincount(assignment, minlength=len(centroids))), unit=True
+        )
     return moved.astype(np.float32)
 
 
-def _split(centroids: np.ndarray, counts: np.ndarray) -> None:
-    """Give each empty cluster a copy of the largest one's centroid, and move the two apart."""
+def split_largest(centroids: np.ndarray, counts: np.ndarray, unit: bool = False) -> None:
+    """Give each empty cluster a copy of the largest one's centroid, and move the two apart. Changes
+    its arguments.
+
+    Args:
+        centroids: `(K, D) float64`.
+        counts: `(K,) int64`, the members of each cluster; each half gets half of them.
+        unit: keep centroids at unit length.
+    """
     for empty in np.flatnonzero(counts == 0):
         largest = counts.argmax()
         nudge = np.where(np.arange(centroids.shape[1]) % 2, NUDGE, -NUDGE)
         pair = centroids[largest] * (1 + np.outer([1, -1], nudge))
-        centroids[[largest, empty]] = pair / np.linalg.norm(pair, axis=1, keepdims=True)
+        if unit:
+            pair /= np.linalg.norm(pair, axis=1, keepdims=True)
+        centroids[[largest, empty]] = pair
         counts[[largest, empty]] = counts[largest] - counts[largest] // 2, counts[largest] // 2

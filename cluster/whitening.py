@@ -20,6 +20,8 @@ from system.device import full_float32
 
 __all__ = ["CPU", "PCA", "Whitening", "auto_dim", "fit_whitening", "preprocess_features"]
 
+Change = Callable[[torch.Tensor], torch.Tensor]
+
 LARGEST_RATIO = 3e3  # of eigenvalues: beyond it, float32 can't tell the small ones apart
 
 
@@ -29,6 +31,10 @@ class Normalisation:
 
     components = 0
 
+    def on(self, device: torch.device) -> Change:
+        """A function of `(n, D) float32` rows on the device, to `(n, D)`."""
+        return F.normalize
+
     def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
         """`(N, D)` features → `(N, D) float32` rows of unit length (zero rows stay zero).
 
@@ -36,7 +42,7 @@ class Normalisation:
             ValueError: a row is not finite.
         """
         check_shape(features.shape)
-        return _by_blocks(F.normalize, features, features.shape[1], device)
+        return _by_blocks(self.on(device), features, features.shape[1], device)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Whitening:
             ValueError: the features don't have D dimensions, or a row is not finite.
         """
         check_shape(features.shape, len(self.mean))
+        return _by_blocks(self.on(device), features, self.components, device)
+
+    def on(self, device: torch.device) -> Change:
+        """A function of `(n, D) float32` rows on the device, to `(n, d)`."""
         mean = torch.from_numpy(self.mean).to(device)
         matrix = torch.from_numpy(self.matrix).to(device)
 
@@ -71,7 +81,7 @@ class Whitening:
             with full_float32():
                 return F.normalize((rows - mean) @ matrix)
 
-        return _by_blocks(whiten, features, self.components, device)
+        return whiten
 
 
 Preparation = Whitening | Normalisation
@@ -135,7 +145,7 @@ def preprocess_features(
 
 
 def _by_blocks(
-    change: Callable[[torch.Tensor], torch.Tensor],
+    change: Change,
     features: np.ndarray,
     width: int,
     device: torch.device,

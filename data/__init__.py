@@ -19,7 +19,7 @@ network input. Imports system/ and parallel/.
     loading.py               workers, batches, the order of an epoch
     loader.py                waiting for batches: killed workers, signals, disks that stall
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
-    batch.py                 Batch: pixels, indices, reasons for unreadable images
+    batch.py                 Draw: an image and its view; Batch: pixels, indices, unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
     resized.py               images at a given long side, one per batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes

@@ -9,20 +9,19 @@ import argparse
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from data.batch import Batch, collate
+from data.batch import Batch, Draw, Sample, collate
 from data.decode import MAX_PIXELS, UnreadableImageError, limit_pixels, pixel_limit
 from data.images import ImageList
 from data.loader import Loader
 from data.parcel import collate_parcel
-from data.transforms import apply_seeded
+from data.transforms import apply_seeded, rotated
 from parallel.signals import ignore_signals
 from system import cli
 from system.seeding import derive_seed
@@ -44,16 +43,8 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", metavar="N", type=cli.whole_number(1), default=MAX_PIXELS, help=max_help)
 
 
-class Draw(NamedTuple):
-    """One image of an epoch; `position` counts the epoch's draws."""
-
-    image: int
-    epoch: int
-    position: int
-
-
 class ImageDataset(Dataset[Any]):
-    """Images by draw: (index, pixels), or (index, reason) for an image that cannot be decoded.
+    """Images by draw: (draw, pixels), or (draw, reason) for an image that cannot be decoded.
 
     Args:
         seed: of the random crops.
@@ -68,14 +59,14 @@ class ImageDataset(Dataset[Any]):
         self.seed = seed
         self.decode = decode
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
+    def __getitem__(self, draw: Draw) -> Sample:
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
         read = self.images.read_image if self.decode == "pil" else self.images.read_pixels
         try:
             image = read(draw.image)
         except UnreadableImageError as error:
-            return draw.image, str(error)
-        return draw.image, apply_seeded(self.transform, image, seed)
+            return draw, str(error)
+        return draw, rotated(apply_seeded(self.transform, image, seed), draw.turns)
 
 
 class EpochBatches(Sampler[list[Draw]]):
@@ -92,14 +83,22 @@ class EpochBatches(Sampler[list[Draw]]):
         self.start_epoch(0, np.empty(0, np.int64))
 
     def start_epoch(self, epoch: int, order: np.ndarray, first_batch: int = 0) -> None:
-        """Set `order`, (M,) int64 image indices, and the first batch to give."""
+        """Set `order`, and the first batch to give.
+
+        Args:
+            order: `(M,) int64` image indices, or `(M, 2)`: image indices and quarter turns.
+        """
         self.epoch, self.order, self.first_batch = epoch, order, first_batch
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for start in range(self.first_batch * self.batch_size, len(self.order), self.batch_size):
             stop = min(start + self.batch_size, len(self.order))
             positions = range(start + self.part, stop, self.parts)
-            yield [Draw(int(self.order[at]), self.epoch, at) for at in positions]
+            yield [self._draw(at) for at in positions]
+
+    def _draw(self, position: int) -> Draw:
+        image, *turns = np.atleast_1d(self.order[position]).tolist()
+        return Draw(image, self.epoch, position, *turns)
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size) - self.first_batch

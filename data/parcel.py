@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from data.batch import Batch, collate
+from data.batch import Batch, Sample, collate
 from system.files import in_words
 
 SHARED = Path("/dev/shm")
@@ -34,6 +33,7 @@ class Parcel:
 
     pixels: bytes | np.ndarray
     index: np.ndarray
+    turns: np.ndarray
     unreadable: dict[int, str]
     obstacle: str = ""
 
@@ -41,10 +41,11 @@ class Parcel:
         """The batch, in the process that receives the parcel; once."""
         sent = self.pixels
         opened = pickle.loads(sent) if isinstance(sent, bytes) else torch.from_numpy(sent)
-        return Batch(opened, torch.from_numpy(self.index), self.unreadable)
+        index, turns = torch.from_numpy(self.index), torch.from_numpy(self.turns)
+        return Batch(opened, index, self.unreadable, turns)
 
 
-def collate_parcel(samples: list[tuple[int, Tensor | str]]) -> Parcel:
+def collate_parcel(samples: list[Sample]) -> Parcel:
     """`collate` in a worker."""
     batch = collate(samples)
     sent: bytes | np.ndarray
@@ -53,7 +54,7 @@ def collate_parcel(samples: list[tuple[int, Tensor | str]]) -> Parcel:
         sent, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
     except (OSError, RuntimeError) as error:  # torch raises the latter if there is no room
         sent, obstacle = batch.pixels.numpy(), reason_of(error)
-    return Parcel(sent, batch.index.numpy(), batch.unreadable, obstacle)
+    return Parcel(sent, batch.index.numpy(), batch.turns.numpy(), batch.unreadable, obstacle)
 
 
 def reason_of(error: OSError | RuntimeError) -> str:

@@ -8,15 +8,16 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from data.batch import Batch, Draw, Sample
 from data.decode import UnreadableImageError
 from data.images import ImageList
-from data.loading import Batch, Draw, ImageDataset, load_in_order
+from data.loading import ImageDataset, load_in_order
 
 Box = tuple[float, float, float, float]
 
 
 class ResizedImages(ImageDataset):
-    """(index, `(3, h, w) uint8`) of each image, or (index, reason) if it is unreadable.
+    """(draw, `(3, h, w) uint8`) of each image, or (draw, reason) if it is unreadable.
 
     Args:
         images: may contain an image more than once.
@@ -31,11 +32,11 @@ class ResizedImages(ImageDataset):
         super().__init__(images, v2.Identity())
         self.size, self.boxes, self.least = size, boxes, least
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
+    def __getitem__(self, draw: Draw) -> Sample:
         try:
             pixels = self.images.read_pixels(draw.image)
         except UnreadableImageError as error:
-            return draw.image, f"cannot read this image: {error}"
+            return draw, f"cannot read this image: {error}"
         scale = self.size / max(pixels.shape[1:])
         resized = resize_long_side(pixels, self.size)
         if self.boxes is not None:
@@ -43,11 +44,11 @@ class ResizedImages(ImageDataset):
         if min(resized.shape[1:]) < self.least:
             height, width = resized.shape[1:]
             what = "it is" if self.boxes is None else "the query's box is"
-            return draw.image, (
+            return draw, (
                 f"at a long side of {self.size}, {what} {width} × {height} pixels, and the network "
                 f"takes {self.least} or more"
             )
-        return draw.image, resized
+        return draw, resized
 
 
 def resize_long_side(pixels: Tensor, size: int) -> Tensor:

@@ -170,6 +170,12 @@ class _Repeated(v2.Transform):
         return torch.stack([self.once(image) for _ in range(self.count)])
 
 
+def rotated(pixels: Tensor, quarter_turns: int) -> Tensor:
+    """`(…, H, W)` images turned counter-clockwise by 90° times `quarter_turns`, which may be
+    negative (DeeperCluster, ICCV 2019: the four rotations of an image are classes)."""
+    return torch.rot90(pixels, quarter_turns, (-2, -1)) if quarter_turns % 4 else pixels
+
+
 def apply_seeded(transform: v2.Transform, image: Image.Image | Tensor, seed: int) -> Tensor:
     """Run a random transform as a function of the seed alone; torch's generator stays unchanged."""
     # torch.random.fork_rng and torch.manual_seed handle every device, which would cost a tenth of

@@ -4,6 +4,7 @@ In: a network and a loader. Out: features `(M, D) float16` in data-set order, an
 images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and system/.
 
     forward.py      the pass itself; features of a process's share of the images, for clustering
+    projected.py    the same of very many images: whitened on the device, by a sample of them
     extraction.py   features written to disk in shards, and their whitening
     rows.py         the shards of many processes, kept after an interruption, joined in one file
     network.py      MODEL and DIR of a script: a trained network and images to apply it to

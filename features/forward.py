@@ -1,7 +1,8 @@
 """Data set → features: the only place that runs a frozen network over a data set."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from system.normalisation import Std
 BLOCK = 4096  # rows moved at a time
 NOT_FINITE = "its features are NaN or infinite; try --precision fp32"
 
+# Of each batch: the images' indices, and their results as an array and on the device
+Steps = Iterable[tuple[np.ndarray, np.ndarray, Tensor]]
 OnInfinite = Callable[[int, np.ndarray], None]
 
 
@@ -80,21 +83,44 @@ def compute_features(
         on_unreadable, advance, on_infinite: as in `forward_pass`.
     """
     dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
+    moments = Moments(dim, compute.device) if all_images > dim else None
+    with evaluating(model):
+        steps = forward_pass(
+            loader,
+            model.embedding,
+            model.std,
+            compute,
+            on_unreadable,
+            advance,
+            on_infinite=on_infinite,
+        )
+        return collect(steps, images, dim, moments)
+
+
+def collect(steps: Steps, images: range, dim: int, moments: Moments | None = None) -> Features:
+    """The results of `forward_pass`, each `(B, dim) float16`, of some images as `Features`.
+
+    Args:
+        images: their indices in the data set.
+        moments: the results are added to them.
+    """
     rows = np.zeros((len(images), dim), np.float16)
     present = np.zeros(len(images), bool)
-    moments = Moments(dim, compute.device) if all_images > dim else None
-    was_training = model.training
-    model.eval()
-    steps = forward_pass(
-        loader, model.embedding, model.std, compute, on_unreadable, advance, on_infinite=on_infinite
-    )
-    for index, found, embedding in steps:
+    for index, found, on_device in steps:
         rows[index - images.start] = found
         present[index - images.start] = True
         if moments is not None:
-            moments.add(embedding)
-    model.train(was_training)
+            moments.add(on_device)
     return Features(_compact(rows, present), present, moments)
+
+
+@contextlib.contextmanager
+def evaluating(model: ConvNet) -> Iterator[None]:
+    """Put a network in eval mode for a while."""
+    was_training = model.training
+    model.eval()
+    yield
+    model.train(was_training)
 
 
 def forward_pass(

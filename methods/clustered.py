@@ -26,6 +26,7 @@ class Clustered:
         "previous": torch.Tensor,
         "clusters": (dict, type(None)),
     }
+    algorithms: ClassVar[tuple[str, ...]] = tuple(CLUSTERINGS)  # that its clusters may come from
     network: ConvNet
 
     def __init__(self, args: argparse.Namespace, compute: Compute) -> None:
@@ -59,5 +60,5 @@ class Clustered:
             labels.dtype == previous.dtype == np.int64
             and labels.ndim == previous.ndim == 1
             and labels.min(initial=0) >= -1
-            and (not clusters or (clusters.is_sound() and clusters.algorithm in list(CLUSTERINGS)))
+            and (not clusters or (clusters.is_sound() and clusters.algorithm in cls.algorithms))
         )

@@ -35,6 +35,11 @@ class Fitter:
             self.lines.append(f"--{name} {shown}: {reason}")
 
 
+def clusters_for(images: int) -> int:
+    """A number of clusters for so many images."""
+    return max(min(MOST_PROTOTYPES, images // IMAGES_EACH), 2)
+
+
 def fit_shared(args: argparse.Namespace, images: int) -> list[str]:
     """Choose the clusters, crops and learning rates of both methods.
 
@@ -48,8 +53,8 @@ def fit_shared(args: argparse.Namespace, images: int) -> list[str]:
     fit, given = Fitter(args), args.nmb_prototypes
     if given is not None:
         args.nmb_cluster = args.nmb_cluster or (given[0] if isinstance(given, list) else given)
-    most = max(min(MOST_PROTOTYPES, images // IMAGES_EACH), 2)
-    fit.choose("nmb_cluster", most, f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most")
+    reason = f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most"
+    fit.choose("nmb_cluster", clusters_for(images), reason)
     small = round(args.size * 96 / 224)
     sizes = [args.size] + [small] * (len(args.nmb_crops) - 1)
     fit.choose("size_crops", sizes, "--size, and the paper's share of it for small crops")

@@ -1,6 +1,11 @@
 """Features of all images from the frozen network."""
 
+import numpy as np
+
+from cluster.components import Components
+from cluster.whitening import Preparation, prepare
 from features.forward import Features, compute_features
+from features.projected import compute_projected, is_large, sample_moments, sample_stride
 from methods.method import Running
 from models import ConvNet
 from parallel.collectives import together
@@ -26,3 +31,44 @@ def frozen_features(run: Running, network: ConvNet, compute: Compute) -> Feature
         )
     run.inspect(features)
     return features
+
+
+def whitened_features(
+    run: Running, network: ConvNet, compute: Compute, pca: Components
+) -> tuple[np.ndarray, np.ndarray, Preparation]:
+    """The whitened embedding of this process's images. Of very many images, the whitening is fitted
+    to a sample, and the embeddings themselves are not kept.
+
+    Args:
+        pca: dimensions of the whitening.
+
+    Returns:
+        `(M, d)` unit rows, float32, or float16 of very many images; `(n,) bool`, whether an image
+        has a row; and the whitening.
+
+    Raises:
+        InputError, Stopped: as `frozen_features`.
+    """
+    if is_large(run.image_count, network.embedding_dim):
+        return _projected(run, network, compute, pca)
+    features = frozen_features(run, network, compute)
+    known = features.rows if features.moments is None else features.moments
+    whitening = prepare(known, pca, compute.device)
+    return whitening.apply(features.rows, compute.device), features.present, whitening
+
+
+def _projected(
+    run: Running, network: ConvNet, compute: Compute, pca: Components
+) -> tuple[np.ndarray, np.ndarray, Preparation]:
+    stride = sample_stride(run.image_count, network.embedding_dim)
+    with run.frozen_pass(stride) as images, together():
+        callbacks = images.report, images.advance, images.stop_on_infinite
+        moments = sample_moments(images.loader, network, compute, *callbacks)
+    whitening = prepare(moments, pca, compute.device)
+    with run.frozen_pass() as images, together():
+        callbacks = images.report, images.advance, images.stop_on_infinite
+        features = compute_projected(
+            images.loader, network, whitening, images.images, compute, *callbacks
+        )
+    run.inspect(features)
+    return features.rows, features.present, whitening

@@ -11,6 +11,7 @@ ALIKE = 0.9  # cosine
 LEAST_USED = 0.1  # of the prototypes
 MEMORISED = 0.05  # of ln K
 FROZEN = 0.95  # NMI to the previous assignment
+GUESSED = 0.27  # of the rotations; chance is a fourth
 LEAST_FALL = 0.01  # of the accuracy of nearest neighbours
 
 
@@ -81,6 +82,18 @@ def check_memorised(metrics: dict[str, Any], best: float | None, probed: float |
         f"the labels are memorised: the loss {loss:.3f} in the last steps is near 0, and "
         f"{found}; give fewer --epochs, more clusters (--nmb_cluster) or smaller "
         "crops (--min_scale_crops)"
+    ]
+
+
+def check_rotations(accuracy: float | None, epoch: int) -> list[str]:
+    """Warn if after two epochs or more the rotations are no better told than by guessing; None for
+    the accuracy if images are not turned."""
+    if accuracy is None or epoch < 1 or accuracy > GUESSED:
+        return []
+    return [
+        f"the rotations are not learned: {accuracy:.3f} of them were told in epoch {epoch}, and "
+        "guessing tells 0.250; try another --lr, or --rotnet false for images that have no upright "
+        "side"
     ]
 
 

@@ -4,7 +4,7 @@
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -73,8 +73,12 @@ class Running(Protocol):
         """Digest of the images' names, in order."""
         ...
 
-    def frozen_pass(self) -> AbstractContextManager[FrozenPass]:
-        """A timed pass over this process's images, with a progress bar."""
+    def frozen_pass(self, every: int = 1) -> AbstractContextManager[FrozenPass]:
+        """A timed pass over this process's images, with a progress bar.
+
+        Args:
+            every: of the data set's images, only each whose number is a multiple of this.
+        """
         ...
 
     def augmented_pass(self, order: np.ndarray) -> AbstractContextManager[Iterator[Batch]]:
@@ -83,6 +87,11 @@ class Running(Protocol):
         Args:
             order: `(M,) int64`, the images of all processes, in order.
         """
+        ...
+
+    def forget_momentum(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Drop the momentum of parameters that have new values, in groups without `reset`: all of a
+        group."""
         ...
 
     def stage(
@@ -163,7 +172,8 @@ class Method(Protocol):
         ...
 
     def draw(self, epoch: int) -> np.ndarray:
-        """`(M,) int64`: the images that the epoch trains on, in order."""
+        """The images that the epoch trains on, in order, `(M,) int64`; or `(M, 2)`: images, and the
+        quarter turns of each view, which come back as `Batch.turns`."""
         ...
 
     def before_step(self) -> None:

@@ -24,7 +24,7 @@ from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from models import accepts_size, untrained
 from models.heads import Heads, MultiCropNet
-from parallel.collectives import world_size
+from parallel.collectives import synchronised
 from system import cli
 from system.device import Compute
 from system.errors import InputError
@@ -69,8 +69,8 @@ class MultiCropMethod(Clustered, ABC):
             self.heads = Heads(dim, args.feat_dim, args.hidden_mlp, prototypes)
         self.heads.prototypes.requires_grad_(learned)
         self.net: nn.Module = MultiCropNet(self.network, self.heads)
-        if args.sync_bn == "pytorch" and compute.device.type == "cuda" and world_size() > 1:
-            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)
+        if args.sync_bn == "pytorch":
+            self.net = synchronised(self.net, compute.device)
         self.schedule: Schedule | None = Schedule(
             args.lr, args.final_lr, args.warmup_epochs, args.start_warmup
         )

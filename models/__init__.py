@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from models.alexnet import alexnet
 from models.convnet import ConvNet
@@ -59,11 +60,20 @@ def add_arch_flag(
     parser.add_argument(*names, "--arch", choices=list(MODELS), default=default, help=help)
 
 
-def untrained(arch: str, sobel: bool, out: int, seed: int) -> ConvNet:
-    """The network that a run with this seed starts from."""
+def untrained(arch: str, sobel: bool, out: int, seed: int, plain_linear: bool = False) -> ConvNet:
+    """The network that a run with this seed starts from.
+
+    Args:
+        plain_linear: the classifier's linear layers have PyTorch's initialisation, as in
+            DeeperCluster.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial weights"))
-        return MODELS[arch](sobel=sobel, out=out)
+        model = MODELS[arch](sobel=sobel, out=out)
+        for layer in model.classifier if plain_linear else ():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+    return model
 
 
 def check_size(arch: str, size: int) -> None:

@@ -108,6 +108,14 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=gpus, gradient_as_bucket_view=True)
 
 
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch norm over the batches of all GPUs; unchanged on a CPU, whose batch norm
+    can't, and in a single process."""
+    if world_size() == 1 or device.type != "cuda":
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def weighted(loss: Tensor, size: int) -> Tensor:
     """Scale the mean loss over this process's `size` samples, so that the mean of the processes'
     gradients is the gradient of the mean loss over all samples."""

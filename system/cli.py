@@ -235,6 +235,14 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
+def truth(text: str) -> bool:
+    """The type of a flag that takes true or false, or on, off, 1, 0."""
+    known = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return known[text.lower()]
+
+
 def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
     """The type of a flag that takes some numbers; `wanted` names them in the error."""
 

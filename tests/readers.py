@@ -51,7 +51,7 @@ from tools.cluster_features import check_finite, read_names, read_rows
 from tools.inspect_checkpoint import card_of, in_words
 from tools.make_tiny_imagenet import lay_out
 from training.finished_run import clusters_at, read_run
-from training.resume import read_resume, set_up
+from training.resume import read_resume, set_up, to_checkpoint
 from training.run import Run
 from visu.report_page import write_report
 
@@ -188,7 +188,8 @@ def resumed(folder: Path) -> Reader:
     run.optimizer.step()
     samples = []
     for run.state.step in (0, 1):
-        samples.append(saved(run.to_checkpoint()))
+        parts = run.state, run.optimizer, method
+        samples.append(saved(to_checkpoint(args, images, *parts)))
     return Reader(path, read, samples, OPCODES, zipped=True)
 
 

@@ -7,3 +7,4 @@ import numpy as np
 REFERENCE = Path(__file__).parent / "reference"
 SWAV = np.load(REFERENCE / "swav.npz")
 SOBEL = np.load(REFERENCE / "sobel.npz")
+DEEPER = np.load(REFERENCE / "deeper.npz")

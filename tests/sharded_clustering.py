@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.hierarchy import hierarchical_kmeans
 from cluster.kmeans import train_kmeans
 from cluster.sinkhorn import sinkhorn
 from cluster.spherical import spherical_kmeans
@@ -30,7 +31,8 @@ def main() -> None:
     results: dict[str, Any] = {}
     for path in sorted(Path(sys.argv[1]).glob("*.npy")):
         features = np.load(path)[start : start + shares[rank()]]
-        for name, result in {**cluster(features), **of_unit_rows(features, start)}.items():
+        found = {**cluster(features), **in_two_levels(features), **of_unit_rows(features, start)}
+        for name, result in found.items():
             results[f"{path.stem}, {name}"] = result
     for name, result in results.items():  # the same in all processes
         copies = gather_rows(result[None])
@@ -67,6 +69,16 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
         "components": np.array(chosen.whitening.components),
         "k-means, auto": chosen.assignments,
         "k-means, normalised": normalised.assignments,
+    }
+
+
+def in_two_levels(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Two-level k-means of the raw rows: the super- and the sub-cluster of each row, `(N, 2)`, and
+    all centroids, one after the other."""
+    found = hierarchical_kmeans(features.astype(np.float32), 3, 4, seed=SEED)
+    return {
+        "two levels": gather_rows(np.stack([found.super, found.sub], axis=1)),
+        "centroids of two levels": np.concatenate([found.super_centroids, *found.sub_centroids]),
     }
 
 

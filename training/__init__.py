@@ -12,7 +12,7 @@ methods/ only the two protocols.
     schedules.py      warm-up and cosine: the learning rate of an iteration
     experiment.py     the experiment folder: every file that a run writes, and when
     unreadable.py     names and counts the images that can't be read
-    resume.py         `--resume`: reads the checkpoint and checks that it fits
+    resume.py         the content of a checkpoint; `--resume` reads it and checks that it fits
     initial.py        `--init`, the weights that a run starts from, and `--freeze`
     rewind.py         cuts a folder's logs at the checkpoint; later results are removed
     assignments.py    the clusters of each epoch by image, in files

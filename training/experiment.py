@@ -78,7 +78,7 @@ class Experiment:
         make_experiment_folder(self.folder)
         self.clusters = Logger(folder / "clusters")
         self.unreadable = Unreadable(folder, images, self.continues)
-        if self.checkpoint is not None and self.checkpoint.get("step", 0) > 0:
+        if self.checkpoint is not None and "assignment" in self.checkpoint:
             kept = self.checkpoint["assignment"].numpy() >= 0
             self.unreadable.leave_out(set(np.flatnonzero(~kept).tolist()))
         self.resume = self.last_saved = None if self.begins_again else resume

@@ -1,5 +1,6 @@
 """The optimisers of a run, new or resumed."""
 
+import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,26 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
+from system import cli
 from system.errors import InputError
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """`--lr`, `--wd` and `--momentum`."""
+    add = parser.add_argument
+    lr_help = "learning rate; DeepCluster on small data: try 0.005"
+    add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
+    wd_help = "weight decay, as an exponent of ten: -5 for 1e-5"
+    add("--wd", type=cli.number, default=-5.0, help=wd_help)
+    add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise InputError if `--wd` is a weight decay and no exponent."""
+    if args.wd > 0:
+        raise InputError(
+            f"--wd {args.wd:g}: is an exponent of ten; give -5 for a weight decay of 1e-5"
+        )
 
 
 def sgd(groups: Sequence[dict[str, Any]]) -> torch.optim.SGD:

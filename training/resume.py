@@ -1,4 +1,4 @@
-"""`--resume`: read the checkpoint, check that it fits the flags, and load it."""
+"""What a checkpoint keeps of a run; `--resume`: read it, check that it fits the flags, load it."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import load_weights, read_checkpoint, set_input
+from checkpoints.checkpoint import load_weights, network_entries, read_checkpoint, set_input
 from checkpoints.torch_file import load_without_weights
 from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
@@ -18,6 +18,7 @@ from parallel.collectives import gather_objects
 from system import cli
 from system.device import Compute
 from system.errors import InputError, shorten
+from system.results import plain_settings
 from training.optimizers import load_optimizer, make_optimizer
 from training.state import State
 
@@ -208,3 +209,22 @@ def set_up(
         scheduled = method.schedule is not None
         load_optimizer(optimizer, state.scaler, checkpoint, args.resume, scheduled)
     return state, optimizer
+
+
+def to_checkpoint(
+    args: argparse.Namespace,
+    images: ImageList,
+    state: State,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+) -> dict[str, Any]:
+    """All that a run needs to resume bit for bit (`checkpoints/__init__.py` has the layout)."""
+    return {
+        **state.to_plain(),
+        "method": args.method,
+        **network_entries(method.network),
+        "optimizer": optimizer.state_dict(),
+        **method.state_dict(),
+        "images_digest": images.digest,
+        "settings": plain_settings(vars(args)),
+    }

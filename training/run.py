@@ -8,14 +8,13 @@ import argparse
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from checkpoints.checkpoint import network_entries
 from checkpoints.folder import NEWEST
 from cluster.quality import group_by_cluster
 from data.images import ImageList
@@ -31,7 +30,6 @@ from parallel.signals import Stopping
 from system import cli
 from system.device import Compute
 from system.progress import progress
-from system.results import plain_settings
 from system.seeding import derive_seed
 from training import health
 from training.experiment import open_experiment
@@ -39,7 +37,7 @@ from training.finite import PendingLosses, check_weights, stop
 from training.initial import hold_stages
 from training.loaders import Loaders
 from training.logs import warn
-from training.resume import set_up
+from training.resume import set_up, to_checkpoint
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 from training.updates import Updates
 
@@ -86,7 +84,7 @@ class Run:
         self.shard = shard_of(len(images))
         view, follow = method.view(args.size), stopping.while_waiting()
         to_train = stopping.while_waiting_to_train(self._save_in_epoch)
-        self.loaders = Loaders(args, images, view, compute.device, self.shard, follow, to_train)
+        self.loaders = Loaders(args, images, view, compute.device, follow, to_train)
         self.folder = open_experiment(args, images, checkpoint)
 
     def __enter__(self) -> "Run":
@@ -129,17 +127,17 @@ class Run:
             yield self.stopping.checked(advance)
 
     @contextlib.contextmanager
-    def frozen_pass(self) -> Iterator[FrozenPass]:
-        unreadable = self.folder.unreadable
-        self._try_all_images()
-        with self.stage("features", len(self.shard), self._unit) as advance:
-            loader = self.loaders.central
-            yield FrozenPass(loader, self.shard, unreadable.report, self._stop, advance)
+    def frozen_pass(self, every: int = 1) -> Iterator[FrozenPass]:
+        unreadable, images = self.folder.unreadable, self.shard[-self.shard.start % every :: every]
+        self._try_images()
+        with self.stage("features", len(images), self._unit) as advance:
+            loader = self.loaders.central(images)
+            yield FrozenPass(loader, images, unreadable.report, self._stop, advance)
             unreadable.gather()
 
     @contextlib.contextmanager
     def augmented_pass(self, order: np.ndarray) -> Iterator[Iterator[Batch]]:
-        self._try_all_images()
+        self._try_images()
         self.loaders.start(self.epoch, order)
         with self._timed("features", -(-len(order) // world_size()), self._unit) as advance:
             yield self._pass_over(advance)
@@ -155,6 +153,10 @@ class Run:
             if self.stopping.agreed():  # all processes stop at the same batch
                 self.stopping.check()
 
+    def forget_momentum(self, parameters: Iterable[nn.Parameter]) -> None:
+        for parameter in parameters:
+            self.optimizer.state.pop(parameter, None)
+
     def inspect(self, features: Any) -> None:
         warn(health.check_features(features.rows))
         self.state.knn_top1 = None
@@ -166,14 +168,14 @@ class Run:
         finishes the step: a checkpoint may be saved, or the run may stop.
 
         Args:
-            order: `(M,) int64`, the images of the whole epoch, in order.
+            order: `(M,)` or `(M, 2) int64`, the draws of the whole epoch, as from `Method.draw`.
 
         Raises:
             InputError: a loss, a gradient or a weight is NaN or infinite.
             Stopped: a signal came, and a checkpoint was saved.
             Fault: a worker was killed, or a signal came while one of several processes waited.
         """
-        self._begin_epoch(-(-len(order) // self.args.batch))
+        self._begin_epoch(order)
         self.loaders.start(self.epoch, order, self.step)
         done = self.step * self.args.batch  # the last batch may be smaller
         self._drawn = max(len(order) - done, 0)
@@ -223,26 +225,15 @@ class Run:
     def save(self, name: str) -> None:
         """Save a checkpoint (`checkpoints/__init__.py` has its layout)."""
         check_weights(self.method.trained, self.state, self.folder)
-        self.folder.save(name, self.to_checkpoint())
+        parts = self.state, self.optimizer, self.method
+        self.folder.save(name, to_checkpoint(self.args, self.images, *parts))
 
-    def to_checkpoint(self) -> dict[str, Any]:
-        """All that a run needs to resume bit for bit."""
-        return {
-            **self.state.to_plain(),
-            "method": self.args.method,
-            **network_entries(self.method.network),
-            "optimizer": self.optimizer.state_dict(),
-            **self.method.state_dict(),
-            "images_digest": self.images.digest,
-            "settings": plain_settings(vars(self.args)),
-        }
-
-    def _begin_epoch(self, batches: int) -> None:
-        method = self.method
+    def _begin_epoch(self, order: np.ndarray) -> None:
+        method, batches = self.method, -(-len(order) // self.args.batch)
         if self.step == 0:
             self.state.convnet_loss.reset()
             if self._tried != self.epoch:  # no pass before this epoch
-                self._try_all_images()
+                self._try_images(order)
             warn(health.check_assignment(method.assignment, method.k))
         blank, optimizer = self.loaders.blank, self.optimizer
         self._updates = Updates(
@@ -251,8 +242,8 @@ class Run:
         self.forward = self._updates.forward
         self._pending = PendingLosses(self.state, method.trained.parameters(), self.folder)
 
-    def _try_all_images(self) -> None:
-        self.folder.unreadable.begin_pass()
+    def _try_images(self, order: np.ndarray | None = None) -> None:
+        self.folder.unreadable.begin_pass(order)
         self._tried = self.epoch
 
     def _prepare(self, batch: Batch) -> Batch | None:

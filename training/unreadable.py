@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from data.images import MOST_UNREADABLE, ImageList, remedy
 from parallel.collectives import gather_objects, together
 from system.errors import InputError
@@ -30,12 +32,13 @@ class Unreadable:
         self._named = self._listed() if continues else {}
 
     def leave_out(self, indices: set[int]) -> None:
-        """Mark the images that the epoch left out as unreadable, for a mid-epoch resume."""
+        """Mark the images that the last epoch left out as unreadable, for a resume."""
         self.now = {index: reason for index, reason in self._named.items() if index in indices}
 
-    def begin_pass(self) -> None:
-        """Forget the failures so far: each pass tries every image again."""
-        self.now = {}
+    def begin_pass(self, order: np.ndarray | None = None) -> None:
+        """Forget the failures so far of the images that are tried again: all, or those of an
+        epoch's order `(M,)` or `(M, 2)` (see `Method.draw`)."""
+        self.now = _untried(self.now, order)
 
     def report(self, unreadable: dict[int, str]) -> None:
         """Name unreadable images in the log and in `bad_images.txt`, each only once until it can be
@@ -102,8 +105,8 @@ class UnreadableElsewhere:
     def __init__(self) -> None:
         self.now: dict[int, str] = {}
 
-    def begin_pass(self) -> None:
-        self.now = {}
+    def begin_pass(self, order: np.ndarray | None = None) -> None:
+        self.now = _untried(self.now, order)
 
     def report(self, unreadable: dict[int, str]) -> None:
         self.now |= unreadable
@@ -112,3 +115,13 @@ class UnreadableElsewhere:
         gather_objects(self.now)
         with together():
             pass  # the first process raises if there are too many
+
+
+def _untried(failures: dict[int, str], order: np.ndarray | None) -> dict[int, str]:
+    """The failures of images that are not in an order."""
+    if order is None or not failures:
+        return {}
+    images = order.reshape(len(order), -1)[:, 0]
+    again = np.isin(list(failures), images)
+    pairs = zip(failures.items(), again, strict=True)
+    return {index: reason for (index, reason), tried in pairs if not tried}

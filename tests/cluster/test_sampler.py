@@ -5,7 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cluster.sampler import UnifLabelSampler, balanced_order, cluster_weights, released_order
+from cluster.sampler import (
+    UnifLabelSampler,
+    balanced_order,
+    cluster_weights,
+    released_order,
+    two_level_order,
+)
 
 
 def draw(assignment: list[int] | np.ndarray, length: int, seed: int = 0) -> np.ndarray:
@@ -99,3 +105,70 @@ def test_weights_fall_with_the_root_of_the_cluster_size() -> None:
     weights = cluster_weights(assignment, 4)
     roots = np.array([1 / 4, 1 / 2, 0, 1])  # cluster 2 is empty
     np.testing.assert_allclose(weights, roots / (1.75 / 3), rtol=1e-6)
+
+
+def two_levels(
+    supers: np.ndarray, subs: np.ndarray, batch: int = 24, rotations: int = 4
+) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    shape = int(supers.max()) + 1, rotations
+    return two_level_order(supers, subs, shape, len(supers), batch, rng)
+
+
+def hierarchy() -> tuple[np.ndarray, np.ndarray]:
+    """1,000 images in two super-clusters of 700 and 270, the rest left out; five sub-clusters of
+    unequal sizes in the first, three in the second."""
+    sizes = [[300, 200, 100, 60, 40], [200, 60, 10]]
+    labels = np.full((1000, 2), -1)
+    labels[:970] = [
+        [c, z] for c, each in enumerate(sizes) for z, n in enumerate(each) for _ in range(n)
+    ]
+    supers, subs = np.random.default_rng(1).permutation(labels).T
+    return supers, subs
+
+
+def test_each_batch_has_equally_many_images_of_each_super_class() -> None:
+    supers, subs = hierarchy()
+    order = two_levels(supers, subs)
+    assert order.shape == (1000 // 24 * 24, 2)
+    images, turns = order.T
+    classes = supers[images] * 4 + turns
+    for batch in classes.reshape(-1, 24):
+        assert np.bincount(batch, minlength=8).tolist() == [3] * 8
+        for part in range(3):  # of three processes
+            assert np.bincount(batch[part::3], minlength=8).tolist() == [1] * 8
+
+
+def test_in_a_super_class_each_sub_cluster_is_drawn_equally_often() -> None:
+    supers, subs = hierarchy()
+    images, turns = two_levels(supers, subs).T
+    for number, count in ((0, 5), (1, 3)):
+        for quarters in range(4):
+            drawn = images[(supers[images] == number) & (turns == quarters)]
+            assert len(drawn) == 1000 // 24 * 3
+            counts = np.bincount(subs[drawn], minlength=count)
+            assert counts.max() <= 123 // count + 1
+            assert counts.min() >= 123 // count + 1 - count, "cut off at random"
+            assert len(np.unique(drawn[subs[drawn] == 0])) == counts[0], "without replacement"
+
+
+def test_rotations_draw_their_own_images() -> None:
+    images, turns = two_levels(*hierarchy()).T
+    one, other = (set(images[turns == quarters].tolist()) for quarters in (0, 1))
+    assert one != other
+
+
+def test_without_rotations_an_epoch_has_as_many_draws() -> None:
+    supers, subs = hierarchy()
+    images, turns = two_levels(supers, subs, batch=10, rotations=1).T
+    assert len(images) == 1000
+    assert not turns.any()
+    assert np.bincount(supers[images]).tolist() == [500, 500]
+
+
+def test_an_empty_super_clusters_draws_go_to_the_largest_one() -> None:
+    supers, subs = hierarchy()
+    supers[supers == 1] = 2
+    images, turns = two_levels(supers, subs).T
+    assert np.bincount(supers[images]).tolist() == [656, 0, 328]
+    assert np.bincount(turns).tolist() == [246] * 4

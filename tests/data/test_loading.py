@@ -1,24 +1,29 @@
 """From files to batches: pixels, indices, and randomness that does not depend on workers."""
 
+import functools
 import multiprocessing
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import write_images
 from PIL import Image
+from reference_numbers import DEEPER
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import transforms
 
+from data.batch import Batch
 from data.images import find_images
-from data.loading import Draw, EpochBatches, ImageDataset, make_loader
+from data.loading import Draw, EpochBatches, ImageDataset, Sample, make_loader
 from data.transforms import (
     apply_seeded,
     central_crop,
     object_crop,
     probe_crop,
     random_crop,
+    rotated,
     ten_crops,
     to_input,
     warped,
@@ -99,6 +104,41 @@ def test_an_epoch_can_start_in_the_middle() -> None:
     assert whole[1][0] == Draw(image=40, epoch=2, position=4)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_view_is_turned_after_its_crop(tree: Path, workers: int) -> None:
+    """Each draw has its quarter turns; the crop and the flip are those of the draw without."""
+    (tree / "a" / "003.png").write_bytes(b"no image")
+    loader_of = functools.partial(loaded, tree, workers)
+    images, turns = np.array([5, 3, 0, 5, 7]), np.array([1, 2, 0, 3, 2])
+    plain, turned = loader_of(images), loader_of(np.stack([images, turns], axis=1))
+    assert plain.index.tolist() == turned.index.tolist() == [5, 0, 5, 7]
+    assert plain.turns.tolist() == [0, 0, 0, 0]
+    assert turned.turns.tolist() == [1, 0, 3, 2]
+    for before, after, quarters in zip(plain.pixels, turned.pixels, turned.turns, strict=True):
+        expected = np.rot90(before.numpy(), int(quarters), axes=(1, 2))
+        np.testing.assert_array_equal(after.numpy(), expected)
+
+
+def loaded(tree: Path, workers: int, order: np.ndarray) -> Batch:
+    batches = EpochBatches(5)
+    batches.start_epoch(1, order)
+    dataset = ImageDataset(find_images(tree), random_crop(32), seed=3)
+    (batch,) = make_loader(dataset, batches, workers, CPU)
+    return batch
+
+
+def test_rotations_are_the_released_ones() -> None:
+    image = torch.from_numpy(DEEPER["rot_image"]).permute(2, 0, 1)
+    for quarters, expected in zip(DEEPER["rot_labels"], DEEPER["rot_images"], strict=True):
+        turned = rotated(image, int(quarters))
+        np.testing.assert_array_equal(turned.permute(1, 2, 0).numpy(), expected)
+    oblong = torch.from_numpy(DEEPER["rot_rect"]).permute(2, 0, 1)
+    for quarters, angle in enumerate((0, 90, 180, 270)):
+        turned = rotated(oblong, quarters).permute(1, 2, 0)
+        np.testing.assert_array_equal(turned.numpy(), DEEPER[f"rot_rect_{angle}"])
+    assert torch.equal(rotated(oblong[None], -1)[0], rotated(oblong, 3))
+
+
 def test_workers_outlive_the_epoch(tree: Path) -> None:
     batches = EpochBatches(8)
     loader = make_loader(ImageDataset(find_images(tree), central_crop(32)), batches, 1, CPU)
@@ -141,8 +181,9 @@ def test_the_ways_of_decoding_give_the_same_crops(tmp_path: Path) -> None:
 
 
 class ThreadsOfTheWorker(ImageDataset):
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor | str]:
-        return torch.get_num_threads(), torch.zeros(3, 1, 1, dtype=torch.uint8)
+    def __getitem__(self, draw: Draw) -> Sample:
+        threads = torch.get_num_threads()
+        return draw._replace(image=threads), torch.zeros(3, 1, 1, dtype=torch.uint8)
 
 
 def test_a_worker_has_one_thread_and_a_few_batches_are_ahead(tree: Path) -> None:

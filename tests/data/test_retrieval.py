@@ -364,8 +364,9 @@ def test_too_small_and_unreadable_images_have_a_reason(tmp_path: Path) -> None:
     images = find_images(tmp_path)
     boxes = [(90.0, 0.0, 99.0, 9.0)] * 2
     assert ResizedImages(images, 40, None, 21)[Draw(0, 0, 0)] == (
-        0, "at a long side of 40, it is 40 × 20 pixels, and the network takes 21 or more",
-    )  # fmt: skip
+        Draw(0, 0, 0),
+        "at a long side of 40, it is 40 × 20 pixels, and the network takes 21 or more",
+    )
     outside = ResizedImages(images, 40, boxes)[Draw(0, 0, 0)][1]
     assert str(outside).startswith("at a long side of 40, the query's box is 0 ×")
     assert "cannot read this image: cannot identify" in str(

@@ -75,8 +75,8 @@ def test_images_and_reasons_equal_those_of_files(
             assert found == expected
         else:
             assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
-    assert memory[Draw(3, 0, 0)] == (3, "cannot identify image file")
-    assert memory[Draw(11, 0, 0)] == (11, "the file is empty")
+    assert memory[Draw(3, 0, 0)] == (Draw(3, 0, 0), "cannot identify image file")
+    assert memory[Draw(11, 0, 0)] == (Draw(11, 0, 0), "the file is empty")
 
 
 def test_features_equal_those_of_files(both: tuple[ImageList, ImageList]) -> None:
@@ -95,8 +95,8 @@ def test_resized_images_equal_those_of_files(both: tuple[ImageList, ImageList]) 
     boxes = [(2.0, 3.0, 30.0, 35.0)] * 40
     files, memory = (ResizedImages(images, 64, boxes) for images in both)
     for index in (0, 39):
-        pairs = zip(files[Draw(index, 0, 0)], memory[Draw(index, 0, 0)], strict=True)
-        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+        a, b = (torch.as_tensor(each[Draw(index, 0, 0)][1]) for each in (files, memory))
+        assert torch.equal(a, b)
     assert memory[Draw(3, 0, 0)] == files[Draw(3, 0, 0)]
 
 
@@ -108,7 +108,8 @@ def test_any_error_of_a_source_is_a_reason(tmp_path: Path) -> None:
     images = ImageList(Broken(tmp_path, ["x"], ["."], [b""]))
     with pytest.raises(UnreadableImageError, match=r"^'no such\\nmember'$"):
         images.open(0)
-    assert ImageDataset(images, central_crop(32))[Draw(0, 0, 0)] == (0, "'no such\\nmember'")
+    draw = Draw(0, 0, 0)
+    assert ImageDataset(images, central_crop(32))[draw] == (draw, "'no such\\nmember'")
 
 
 def test_sources_of_different_kinds_are_joined(tree: Path, tmp_path: Path) -> None:

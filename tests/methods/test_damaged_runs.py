@@ -1,4 +1,4 @@
-"""Checkpoints of SwAV and DeepCluster-v2 that are damaged, or don't fit: one line each."""
+"""Checkpoints of all methods but DeepCluster that are damaged, or don't fit: one line each."""
 
 import shutil
 from collections.abc import Callable
@@ -21,6 +21,7 @@ SMALL = f"{CROPS} --hidden_mlp 8 --feat_dim 4 --epochs 2 --checkpoints 3"
 RUNS = {
     "swav": f"--method swav {SMALL} --queue_length 8 --epoch_queue_starts 0",
     "deepclusterv2": f"--method deepclusterv2 {SMALL} --nmb_prototypes 4 3 3",
+    "deepercluster": "--method deepercluster --super_classes 8 --k 4 --epochs 2 --checkpoints 3",
 }
 
 
@@ -79,9 +80,17 @@ def change(*names: str, to: Any) -> Spoil:
 
 
 PLACE = "its place in the run is malformed"
-BOTH = {
+MISFIT = "its heads do not fit --super_classes 8, --k 4 and --rotnet true"
+ALL = {
     "no heads": (without("heads"), "its 'heads' is missing or malformed"),
     "heads in a list": (change("heads", to=[1]), "its 'heads' is missing or malformed"),
+    "labels of floats": (change("assignment", to=torch.zeros(40)), PLACE),
+    "labels below -1": (change("assignment", to=torch.full((40,), -2)), PLACE),
+    "labels in a table": (change("previous", to=torch.zeros(4, 10).long()), PLACE),
+    "clusters without centroids": (change("clusters", to={"epoch": 0}), PLACE),
+}
+BOTH = {
+    **ALL,
     "a head without its last layer": (
         without("heads", "projection_head.3.weight"),
         "its heads do not fit",
@@ -99,10 +108,6 @@ BOTH = {
     "a window of other signs": (change("window", to=[[1.0]]), PLACE),
     "a window in words": (change("window", to=[["good"] * 3]), PLACE),
     "a probe of NaN": (change("best_probe", to=np.nan), PLACE),
-    "labels of floats": (change("assignment", to=torch.zeros(40)), PLACE),
-    "labels below -1": (change("assignment", to=torch.full((40,), -2)), PLACE),
-    "labels in a table": (change("previous", to=torch.zeros(4, 10).long()), PLACE),
-    "clusters without centroids": (change("clusters", to={"epoch": 0}), PLACE),
 }
 OF = {
     "swav": {
@@ -145,8 +150,29 @@ OF = {
         "targets of floats": (change("targets", to=lambda targets: targets.float()), PLACE),
     },
 }
+DEEPER = {
+    "no tally": (without("tally"), "its 'tally' is missing or malformed"),
+    "a tally of three": (change("tally", to=[1.0, 2.0, 3.0]), PLACE),
+    "a tally of NaN": (change("tally", to=[np.nan] * 4), PLACE),
+    "a tally in words": (change("tally", to=["many"] * 4), PLACE),
+    "a head of another width": (change("heads", "super.weight", to=torch.zeros(8, 31)), MISFIT),
+    "no sub-heads": (without("heads", "sub.weight"), MISFIT),
+    "a head in words": (change("heads", "sub.bias", to="bias"), PLACE),
+    "a head of NaN": (change("heads", "sub.bias", to=torch.full((8, 2), np.nan)), PLACE),
+    "labels too high": (change("assignment", to=lambda labels: labels + 4), MISFIT),
+    "levels without numbers": (without("clusters", "counts"), PLACE),
+    "no momentum of the heads": (
+        change("optimizer", "state", to=lambda s: {n: v for n, v in s.items() if n != max(s)}),
+        "its optimizer is missing or does not fit",
+    ),
+}
 CASES = [
-    (method, fault, *case) for method in RUNS for fault, case in {**BOTH, **OF[method]}.items()
+    (method, fault, *case)
+    for method, cases in {
+        **{name: BOTH | of for name, of in OF.items()},
+        "deepercluster": ALL | DEEPER,
+    }.items()
+    for fault, case in cases.items()
 ]
 
 
@@ -172,6 +198,13 @@ def leave(checkpoint: dict[str, Any]) -> None: ...
         ("deepclusterv2", "--crops_for_assign 0", "its memory does not fit --crops_for_assign 0"),
         ("deepclusterv2", "--nmb_prototypes 4 3", "its heads do not fit"),
         ("deepclusterv2", "--hidden_mlp 9", "its heads do not fit"),
+        ("deepercluster", "--batch 16", "was saved mid-epoch with --batch 8 and can't resume with"),
+        (
+            "deepercluster",
+            "--k 8",
+            "was saved mid-epoch with --nmb_cluster 4 and can't resume with",
+        ),
+        ("deepercluster", "--rotnet false", "was saved mid-epoch with --rotnet True and can't"),
     ],
 )
 def test_settings_that_cannot_change(
@@ -181,7 +214,12 @@ def test_settings_that_cannot_change(
 
 
 @pytest.mark.parametrize(
-    ("method", "other"), [("swav", "deepclusterv2"), ("deepclusterv2", "deepcluster")]
+    ("method", "other"),
+    [
+        ("swav", "deepclusterv2"),
+        ("deepclusterv2", "deepcluster"),
+        ("deepercluster", "deepcluster"),
+    ],
 )
 def test_another_methods_checkpoint_is_named(
     method: str, other: str, resume: Callable[..., str]
@@ -210,3 +248,9 @@ def test_a_memory_of_other_images_is_filled_anew(
         flags = ["--resume", str(made / method / "checkpoint.pth.tar"), "--epochs", "3"]
         exp = train_tiny(more, tmp_path / method, *flags)
         assert len(read_checkpoint(exp / "checkpoint.pth.tar")["assignment"]) == 50
+
+
+def test_new_classes_between_two_epochs_do_not_fit_the_heads(resume: Callable[..., str]) -> None:
+    flags = "--epochs", "3", "--super_classes", "4"
+    line = resume("deepercluster", leave, *flags, name="checkpoint")
+    assert "its heads do not fit --super_classes 4, --k 4 and --rotnet true" in line

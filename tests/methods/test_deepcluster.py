@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny, write_images
+from torch import nn
 
 import main
 from data.images import find_images
@@ -41,11 +42,15 @@ class FakeRun:
         yield lambda done: None
 
     @contextlib.contextmanager
-    def frozen_pass(self) -> Iterator[FrozenPass]:
+    def frozen_pass(self, every: int = 1) -> Iterator[FrozenPass]:
         self.stages.append("features")
         dataset = ImageDataset(self.images, central_crop(32))
-        loader = load_in_order(dataset, 8, 0, torch.device("cpu"))
-        yield FrozenPass(loader, range(self.image_count), fail, fail, lambda done: None)
+        images = range(0, self.image_count, every)
+        loader = load_in_order(dataset, 8, 0, torch.device("cpu"), images)
+        yield FrozenPass(loader, images, fail, fail, lambda done: None)
+
+    def forget_momentum(self, parameters: Iterable[nn.Parameter]) -> None:
+        raise AssertionError("its top layer is reset")
 
     def augmented_pass(
         self, order: np.ndarray

@@ -15,7 +15,7 @@ from conftest import image_list, write_images
 from data.images import ImageList, find_images
 from system.errors import InputError
 from system.results import versions
-from training.experiment import RESULTS, Experiment
+from training.experiment import RESULTS, Bystander, Experiment
 from training.resume import AUTO
 
 SETTINGS = {"verbose": False, "data": Path("somewhere"), "lr": 0.1}
@@ -240,9 +240,25 @@ def test_at_resume_unreadable_images_are_tried_again_with_the_next_epoch(
         saved["assignment"] = torch.where(torch.arange(200) == 7, -1, 0)
     resume = tmp_path / "exp" / "checkpoint.pth.tar"
     with Experiment(tmp_path / "exp", images, SETTINGS, resume, saved) as experiment:
-        assert set(experiment.unreadable.now) == ({7} if step else set())
+        assert set(experiment.unreadable.now) == {7}
         experiment.unreadable.begin_pass()
         assert not experiment.unreadable.now
+
+
+@pytest.mark.parametrize("kind", [Experiment, Bystander])
+def test_an_epoch_without_a_pass_tries_only_its_own_images_again(
+    tmp_path: Path, kind: type[Experiment] | type[Bystander]
+) -> None:
+    """DeeperCluster draws no image that the last clustering could not read."""
+    images = image_list(*(f"{n}.png" for n in range(400)))
+    folder = Bystander() if kind is Bystander else Experiment(tmp_path / "exp", images, SETTINGS)
+    with folder as experiment:
+        unreadable = experiment.unreadable
+        unreadable.report({7: "empty", 9: "empty", 300: "empty"})
+        unreadable.begin_pass(np.array([[1, 0], [7, 3], [300, 2], [7, 0]]))
+        assert set(unreadable.now) == {9}
+        unreadable.begin_pass(np.array([1, 9]))
+        assert not unreadable.now
 
 
 def test_an_unreadable_image_can_have_any_name(
