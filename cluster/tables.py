@@ -1,8 +1,8 @@
 """Write the cluster of each image: as a table, as the released pickle, as folders of links."""
 
 import argparse
+import codecs
 import csv
-import io
 import os
 import sys
 from collections.abc import Iterator
@@ -144,13 +144,11 @@ def _link_name(number: int, image: str) -> str:
 
 def _write_csv(file: IO[bytes], assignment: Assignment) -> None:
     """CSV in UTF-8; file names that aren't UTF-8 keep their bytes."""
-    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
     columns = _columns(assignment)
+    text = codecs.getwriter("utf-8")(file, "surrogateescape")  # leaves the file open if it fails
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    text.flush()
-    text.detach()
 
 
 def _write_parquet(file: IO[bytes], assignment: Assignment) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,7 @@ def test_a_closed_pipe_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr("sys.stdout", pipe)
         print_csv(Assignment(["a"] * 20_000, np.zeros(20_000, np.int64)))
+        sys.stdout.flush()  # as at the end of every script
 
 
 def test_the_contact_sheet_has_the_largest_clusters_first_and_the_nearest_images(
