@@ -119,7 +119,7 @@ class UnreadableElsewhere:
 
 def _untried(failures: dict[int, str], order: np.ndarray | None) -> dict[int, str]:
     """The failures of images that are not in an order."""
-    if order is None:
+    if order is None or not failures:
         return {}
     images = order.reshape(len(order), -1)[:, 0]
     again = np.isin(list(failures), images)
