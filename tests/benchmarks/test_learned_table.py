@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny, write_images
@@ -50,6 +51,29 @@ def test_each_network_is_trained_once_and_compared_with_the_untrained_one(
     settings.write_text(f"slow: {FLAGS} --lr 0.001\nquick: {FLAGS} --lr 0.02\n")
     with pytest.raises(pytest.fail.Exception, match="measured again"):  # other flags
         benchmark.main(benchmark.parse_args(command))
+
+
+def test_two_levels_and_rotations_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    for split, seed in (("train", 0), ("val", 7)):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 12, seed + ord(label))
+    flags = f"{FLAGS} --method deepercluster".replace("--k 4", "")
+    settings = tmp_path / "settings.txt"
+    settings.write_text(f"two: {flags} --super_classes 8 --k 4\nrotations: {flags} --k 1\n")
+    judged, ks = learned.judge, list[int]()
+
+    def watched(*args: Any) -> Any:
+        ks.append(args[3])
+        return judged(*args)
+
+    monkeypatch.setattr(learned, "judge", watched)
+    command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
+    benchmark.main(benchmark.parse_args([*command, "--seeds", "1"]))
+    assert ks == [4, 4, 4, 2], "pixels, untrained, two levels; those of the finished RotNet"
+    assert "\n| rotations | 0." in capsys.readouterr().out
 
 
 def test_a_stopped_run_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
