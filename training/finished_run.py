@@ -30,11 +30,11 @@ class Levels(NamedTuple):
 
     Attributes:
         each: number of sub-clusters of each super-cluster.
-        count: number of super-clusters.
+        supers: number of super-clusters.
     """
 
     each: int
-    count: int
+    supers: int
 
 
 @dataclass(frozen=True)
