@@ -6,9 +6,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from browser import open_page
 from conftest import ErrorLine, image_list, tiny, train_tiny, write_images, write_tree
 from sklearn.metrics import normalized_mutual_info_score
 
@@ -22,6 +24,9 @@ from training.finished_run import Levels, read_run
 from training.logs import read_metrics
 from visu import clusters, curves, feature_map
 from visu.report_page import CLUSTERS, IMAGES, describe_run, write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 SHARED = "--method deepercluster --reassignment 2 --niter 3 --lr 0.02"
@@ -172,6 +177,34 @@ def test_the_report_groups_clusters_and_has_the_numbers_of_both_levels(deeper: P
     page = write_report(deeper).read_text()
     assert page.count('<h3 class="super"') == len(groups)
     assert "super-cluster 1, " in page
+
+
+def test_a_search_hides_the_headings_of_super_clusters(deeper: Path, browser: "Browser") -> None:
+    with open_page(browser, write_report(deeper), 400) as page:
+        headings = page.locator("h3.super:visible")
+        said = headings.all_inner_texts()
+        members = np.bincount(last_assignment(deeper) // EACH)
+        assert [f"{words} "[:16] for words in said] == ["Super-cluster 0 ", "Super-cluster 1 "]
+        assert all(f"{n} images in" in words for n, words in zip(members, said, strict=True))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.get_by_label("Find").fill("a/000")
+        assert headings.count() == 0
+        page.get_by_label("Find").fill("")
+        assert headings.all_inner_texts() == said
+
+
+def test_the_map_finds_a_super_cluster(deeper: Path, tmp_path: Path, browser: "Browser") -> None:
+    words = [str(deeper), "--method", "pca", "--out", str(tmp_path / "map.html"), *CPU]
+    assert cli.run(feature_map.main, feature_map.parse_args, words) == 0
+    members = np.bincount(last_assignment(deeper) // EACH)
+    with open_page(browser, tmp_path / "map.html") as page:
+        assert "colour: super-cluster" in page.locator("#colour option").all_inner_texts()
+        page.select_option("#colour", "super")
+        assert page.evaluate("new Set(map.x.map((_, i) => colourOf(i))).size") == len(members)
+        page.fill("#search", "super-cluster 1")
+        assert page.locator("#status").inner_text().startswith(f"{members[1]} of 40 images")
+        page.locator("#found button").first.click()
+        assert "super-cluster 1" in page.locator("#of").inner_text()
 
 
 def test_sheets_are_by_super_cluster(
