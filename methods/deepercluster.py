@@ -271,8 +271,8 @@ class DeeperCluster:
         self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(self.compute.device)
 
     def _counted(self, values: list[float]) -> Tensor:
-        """Sums over the epoch's images so far: 1, whether the rotation was told, and the losses of
-        both levels."""
+        """Sums over the epoch's images so far: 1, whether the rotation was recognised, and the
+        losses of both levels."""
         device = self.compute.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         return torch.tensor(values, dtype=dtype, device=device)

@@ -3,12 +3,12 @@
 #
 #   DIR=/your/images recipes/deepercluster_small.sh                     32 pixels
 #   DIR=/your/images SIZE=64 K=200 recipes/deepercluster_small.sh       more to see, and more kinds of it
-#   DIR=/your/images recipes/deepercluster_small.sh --rotnet false      images that have no upright side
+#   DIR=/your/images recipes/deepercluster_small.sh --rotnet false --super_classes 4    images without an upright side
 #
-# 16 super-classes, which are 4 super-clusters and 4 rotations, and K clusters in all, ten times the number
-# of kinds that you expect. An epoch is one pass over the images; there are new clusters every 4 epochs.
-# Look for rotations that are told better than by guessing (0.250), a loss below ln K, and no line that
-# begins with "unhealthy:". The recipe has not been timed yet, nor compared with DeepCluster's.
+# 16 super-classes: 4 super-clusters, each in 4 rotations. K is the number of clusters in all, ten times that
+# of the kinds that you expect. An epoch is one pass over the images; every 4 epochs there are new clusters.
+# Look for rotations that are recognised better than by guessing (0.250), a loss below the ln k beside it, and no line
+# that begins with "unhealthy:". The recipe has not been timed yet, nor compared with DeepCluster's.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail +o posix
 script=${BASH_SOURCE[0]}

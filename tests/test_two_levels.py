@@ -171,8 +171,11 @@ def test_the_report_groups_clusters_and_has_the_numbers_of_both_levels(deeper: P
     assert shown[nmi] == f"{together['nmi_labels']:.3f}"
     assert shown["of 2 super-clusters not empty"] == str(together["nonempty_clusters"])
     told = run.metrics[-1]["rotation_accuracy"]
-    assert shown["of the rotations told; guessing tells 0.25"] == f"{told:.3f}"
-    assert {chart.title for chart, _ in content["charts"]} >= {"super-clusters", "rotations told"}
+    assert shown["of the rotations recognised; guessing gives 0.25"] == f"{told:.3f}"
+    assert {chart.title for chart, _ in content["charts"]} >= {
+        "super-clusters",
+        "rotations recognised",
+    }
     assert "deepercluster: finished" in content["status"]
     page = write_report(deeper).read_text()
     assert page.count('<h3 class="super"') == len(groups)
@@ -242,7 +245,7 @@ def test_the_log_has_super_clusters_and_rotations(runs: Path) -> None:
     for name in RUNS:
         log = (runs / name / "log.txt").read_text()
         for line in read_metrics(runs / name):
-            assert f"{line['rotation_accuracy']:.3f} of the rotations told" in log
+            assert f"{line['rotation_accuracy']:.3f} of the rotations recognised" in log
         assert (" of 2 super-clusters not empty" in log) == (name == "deeper")
 
 
@@ -257,18 +260,18 @@ def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
     content = describe_run(run, CLUSTERS, IMAGES, ())
     assert [epoch["name"] for epoch in content["histograms"]] == ["the finished network"]
     shown = [meaning for _, meaning in content["overview"]]
-    assert "of the rotations told; guessing tells 0.25" in shown
+    assert "of the rotations recognised; guessing gives 0.25" in shown
     assert "NMI to the folder labels" in shown
     assert "NMI to the epoch before" not in shown
     assert not any("super-cluster" in meaning for meaning in shown)
     assert all(card.before is card.super is None for card in content["gallery"].cards)
     titles = {chart.title for chart, _ in content["charts"]}
-    assert "rotations told" in titles
+    assert "rotations recognised" in titles
     assert not titles & {"super-clusters", "NMI, ARI of the clusters"}
     assert "NMI to the last epoch's –" in (exp / "log.txt").read_text()
     out = tmp_path / "curves.svg"
     curves.main(curves.parse_args([*(str(runs / name) for name in RUNS), "--out", str(out)]))
-    assert "rotations told" in out.read_text()
+    assert "rotations recognised" in out.read_text()
 
     cut = tmp_path / "cut"
     shutil.copytree(exp, cut)

@@ -111,7 +111,7 @@ def _describe_levels(metrics: dict[str, Any]) -> list[str]:
     supers, told = (metrics.get(name) for name in ("super_clusters", "rotation_accuracy"))
     lines = [] if supers is None else [describe_supers(supers)]
     if told is not None:
-        lines.append(f"{told:.3f} of the rotations told (guessing: 0.250)")
+        lines.append(f"{told:.3f} of the rotations recognised (guessing: 0.250)")
     return lines
 
 
@@ -161,7 +161,7 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         *((f"epochs' {words}", change(name)) for name, words in AGREEMENT.items()),
-        *(("rotations told", words) for words in told),
+        *(("rotations recognised", words) for words in told),
     ]
 
 

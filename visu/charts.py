@@ -77,9 +77,10 @@ LEARNING = [
         ],
     ),
     Chart(
-        "rotations told",
-        note="share of the epoch's images whose rotation the network told; guessing tells a fourth",
-        series=[("rotations told", "C0", "-", "rotation_accuracy")],
+        "rotations recognised",
+        note="share of the epoch's images whose rotation the network recognised; guessing gives a "
+        "fourth",
+        series=[("rotations recognised", "C0", "-", "rotation_accuracy")],
     ),
 ]
 DETAILS = [

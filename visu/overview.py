@@ -21,7 +21,7 @@ MEANINGS = [
     ("super_clusters.ari", "ARI of the super-clusters to the folder labels"),
     ("super_clusters.purity", "purity of the super-clusters"),
     ("super_clusters.nonempty_clusters", "of {supers} super-clusters not empty"),
-    ("rotation_accuracy", "of the rotations told; guessing tells 0.25"),
+    ("rotation_accuracy", "of the rotations recognised; guessing gives 0.25"),
 ]
 
 
