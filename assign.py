@@ -21,7 +21,14 @@ from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
 from cluster.components import AUTO
-from cluster.quality import describe_labels, describe_sizes, label_metrics, size_metrics
+from cluster.quality import (
+    describe_labels,
+    describe_sizes,
+    describe_supers,
+    label_metrics,
+    size_metrics,
+    super_metrics,
+)
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
 from data.images import ImageList
@@ -58,7 +65,9 @@ def main(args: argparse.Namespace) -> None:
     with together():
         if rank() == 0:
             images = inputs.images.take(np.flatnonzero(present).tolist())
-            write_all(args, Assignment(images.names, nearest, distances), clusters, inputs, images)
+            each = clusters.each if isinstance(clusters, Clusters) else None
+            assignment = Assignment(images.names, nearest, distances, each)
+            write_all(args, assignment, clusters, inputs, images)
 
 
 def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | Prototypes | None:
@@ -160,9 +169,11 @@ def write_all(
     k, images = len(clusters.centroids), len(inputs.images)
     left_out = images - len(assignment.paths)
     assert assignment.distances is not None
+    found, each, labels = assignment.clusters, assignment.each, assigned.labels
     said = [
-        describe_sizes(size_metrics(assignment.clusters, k)),
-        describe_labels(label_metrics(assignment.clusters, assigned.labels)),
+        describe_sizes(size_metrics(found, k)),
+        describe_labels(label_metrics(found, labels)),
+        "" if each is None else describe_supers(super_metrics(found, each, k // each, labels)),
         f"distance {assignment.distances.mean():.3f} on average",
     ]
     sys.stderr.write(f"{len(assignment.paths)} images: {'; '.join(filter(None, said))}\n")
@@ -183,17 +194,20 @@ def write_all(
 
 
 def strips_of(assignment: Assignment, images: ImageList) -> list[Strip]:
-    """The nearest images of each cluster, the largest clusters first."""
-    assert assignment.distances is not None
-    largest = sorted(assignment.members(), key=lambda each: -len(each[1]))[:MOST_STRIPS]
-    return [
-        Strip(
-            f"cluster {cluster}: {len(rows)} images, mean distance "
-            f"{assignment.distances[rows].mean():.3f}",
-            Thumbnails(images, rows[:COLUMNS].tolist(), SIDE),
-        )
-        for cluster, rows in largest
-    ]
+    """The nearest images of each of the largest clusters, by super-cluster if there are any, the
+    largest first."""
+    distances, each = assignment.distances, assignment.each
+    assert distances is not None
+
+    def strip(cluster: int, rows: np.ndarray) -> Strip:
+        above = "" if each is None else f"super-cluster {cluster // each}, "
+        said = f"cluster {cluster}: {len(rows)} images, mean distance {distances[rows].mean():.3f}"
+        return Strip(above + said, Thumbnails(images, rows[:COLUMNS].tolist(), SIDE))
+
+    largest = sorted(assignment.members(), key=lambda found: -len(found[1]))[:MOST_STRIPS]
+    if each is not None:
+        largest.sort(key=lambda found: found[0] // each)
+    return [strip(cluster, rows) for cluster, rows in largest]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

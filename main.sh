@@ -5,8 +5,8 @@
 #   DIR=/your/images K=1000 ./main.sh    your images; see docs/own-images.md on k
 #   ./main.sh                            scikit-learn's digits: minutes on a laptop
 #
-# METHOD=swav or deepclusterv2 trains another method, with main.py's settings for it; their published
-# runs are recipes/swav.sh and recipes/deepclusterv2.sh.
+# METHOD=swav, deepclusterv2 or deepercluster trains another method, with main.py's settings for it; their
+# published runs are recipes/swav.sh, recipes/deepclusterv2.sh and recipes/deepercluster.sh.
 #
 # Uses all visible GPUs, with one process each (fewer: CUDA_VISIBLE_DEVICES or PROCESSES). The processes
 # share the batch and the WORKERS. Many machines: recipes/slurm.sh.
@@ -86,11 +86,12 @@ if [ -z "$resume_flag" ]; then  # a resumed run keeps the settings that are not 
         WD=${WD:--5}
         EPOCHS=${EPOCHS:-200}
         SOBEL=${SOBEL---sobel}
+        set -- --clustering Kmeans "$@"
     else  # main.py has other defaults, and chooses K and LR for the images
         set -- --method "$METHOD" "$@"
     fi
     if [ -n "$init_flag" ]; then ARCH=$own_arch SOBEL=$own_sobel; fi  # the file has them
-    set -- ${SOBEL:-} --clustering Kmeans "$@"
+    set -- ${SOBEL:-} "$@"
 fi
 set -- ${ARCH:+--arch "$ARCH"} ${K:+--nmb_cluster "$K"} ${LR:+--lr "$LR"} ${WD:+--wd "$WD"} \
     ${BATCH:+--batch "$BATCH"} ${EPOCHS:+--epochs "$EPOCHS"} "$@"

@@ -27,6 +27,7 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import ImageList
 from data.labelled import find_train_and_val
 from evaluation.verdict import COUNT, NAMES, keys_of, over_seeds, to_plain
+from methods.fitting import clusters_for
 from models import untrained
 from system import flags as common
 from system.device import select_compute
@@ -115,7 +116,8 @@ def measure(
     if name == PIXELS:
         embed = embed_pixels(run_args.size, of_pass)
     elif name == UNTRAINED:
-        network = untrained(run_args.arch, run_args.sobel, 2, seed)
+        plain = run_args.method == "deepercluster"
+        network = untrained(run_args.arch, run_args.sobel, 2, seed, plain_linear=plain)
         embed = embed_by(network, run_args.size, compute, of_pass)
     else:
         spent = train_on(run_args)
@@ -125,7 +127,10 @@ def measure(
         embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
     train, val = images
     main.METHODS[run_args.method].fit_settings(run_args, len(train))  # its k, if it isn't given
-    found, _ = judge(embed, train, val, run_args.nmb_cluster, seed)
+    k = run_args.nmb_cluster
+    if k == 1:  # a run that learns only rotations
+        k = clusters_for(len(train))
+    found, _ = judge(embed, train, val, k, seed)
     return {**to_plain(found), CPU: {"mean": spent}}
 
 

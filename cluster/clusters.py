@@ -46,6 +46,12 @@ class Clusters:
         whitening = self.whitening
         return len(whitening.mean if isinstance(whitening, Whitening) else self.centroids[0])
 
+    @property
+    def each(self) -> int | None:
+        """K on two levels, whose numbers are super-cluster · K + sub-cluster; else None."""
+        supers = self.super_centroids
+        return None if supers is None else len(self.centroids) // len(supers)
+
     @classmethod
     def of(cls, clustering: Clustering, epoch: int) -> "Clusters":
         """The clusters of a finished clustering.
@@ -100,7 +106,7 @@ class Clusters:
         if self.super_centroids is None or self.counts is None:
             return NearestCentroid(x, device)(self.centroids)[0]
         found, _ = NearestCentroid(x, device)(self.super_centroids)
-        starts = found * (len(self.centroids) // len(self.super_centroids))
+        starts = found * (self.each or 0)
         for number in np.unique(found):
             rows = np.flatnonzero(found == number)
             own = slice(starts[rows[0]], starts[rows[0]] + self.counts[number])

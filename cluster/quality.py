@@ -123,13 +123,33 @@ def clustering_metrics(
     }
 
 
-def describe_sizes(metrics: dict[str, Any]) -> str:
+def super_metrics(
+    assignment: np.ndarray, each: int, count: int, labels: np.ndarray | None
+) -> dict[str, Any]:
+    """The numbers of the super-clusters of clusters on two levels, as in `clustering_metrics`.
+
+    Args:
+        assignment: `(N,) int64`, super-cluster · `each` + sub-cluster, −1 for an image left out.
+        count: number of super-clusters, empty ones included.
+        labels: `(N,) int64`, if there are any.
+    """
+    supers = assignment // each  # −1 stays −1
+    return {**label_metrics(supers, labels), **size_metrics(supers[supers >= 0], count)}
+
+
+def describe_sizes(metrics: dict[str, Any], noun: str = "clusters") -> str:
     """`size_metrics` in words."""
     size = metrics["cluster_size"]
     return (
-        f"{metrics['nonempty_clusters']} of {metrics['clusters']} clusters not empty, sizes "
+        f"{metrics['nonempty_clusters']} of {metrics['clusters']} {noun} not empty, sizes "
         f"{size['smallest']} to {size['largest']}, median {size['median']:g}"
     )
+
+
+def describe_supers(metrics: dict[str, Any]) -> str:
+    """`super_metrics` in words."""
+    sizes = describe_sizes(metrics, "super-clusters")
+    return ", ".join(filter(None, [sizes, describe_labels(metrics)]))
 
 
 def group_by_cluster(assignment: np.ndarray, k: int) -> list[list[int]]:

@@ -30,11 +30,19 @@ class Assignment:
         paths: of the M images.
         clusters: `(M,) int64`.
         distances: `(M,) float32` to the centroids; None if unknown.
+        each: K of clusters on two levels, whose numbers are super-cluster · K + sub-cluster.
     """
 
     paths: list[str]
     clusters: np.ndarray
     distances: np.ndarray | None = None
+    each: int | None = None
+
+    @property
+    def levels(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The super-cluster and the sub-cluster within it of each image, each `(M,) int64`; None if
+        clusters have one level."""
+        return None if self.each is None else divmod(self.clusters, self.each)
 
     def members(self) -> Iterator[tuple[int, np.ndarray]]:
         """Each non-empty cluster, ascending, and the rows of its images: the nearest to the
@@ -94,7 +102,8 @@ def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path
 
 
 def write_table(path: Path, assignment: Assignment) -> None:
-    """Write CSV or Parquet, by the file's ending: path, cluster and, if known, distance."""
+    """Write CSV or Parquet, by the file's ending: path, cluster, on two levels super-cluster and
+    sub-cluster and, if known, distance."""
     with atomic_write(path) as file:
         if path.suffix.lower() == ".parquet":
             _write_parquet(file, assignment)
@@ -114,7 +123,8 @@ def print_csv(assignment: Assignment) -> None:
 
 def write_folders(path: Path, assignment: Assignment) -> None:
     """Make links such as `cluster_0012/000003_name.jpg`, numbered from 0 in each cluster, in the
-    order of `Assignment.members`.
+    order of `Assignment.members`. On two levels a cluster is in the folder of its super-cluster,
+    such as `super_0001/cluster_0012`.
 
     Raises:
         InputError: the folder is not empty, or cannot be written.
@@ -125,7 +135,9 @@ def write_folders(path: Path, assignment: Assignment) -> None:
         with atomic_folder(path) as folder:
             for cluster, rows in assignment.members():
                 links = folder / f"cluster_{cluster:0{width}d}"
-                links.mkdir()
+                if assignment.each is not None:
+                    links = folder / f"super_{cluster // assignment.each:04d}" / links.name
+                links.mkdir(parents=True)
                 for number, row in enumerate(rows.tolist()):
                     image = os.path.abspath(assignment.paths[row])  # noqa: PTH100 (hot)
                     (links / _link_name(number, image)).symlink_to(image)
@@ -166,6 +178,8 @@ def _write_parquet(file: IO[bytes], assignment: Assignment) -> None:
 
 def _columns(assignment: Assignment) -> dict[str, Any]:
     columns: dict[str, Any] = {"path": assignment.paths, "cluster": assignment.clusters}
+    if assignment.levels is not None:
+        columns["super_cluster"], columns["sub_cluster"] = assignment.levels
     if assignment.distances is not None:
         columns["distance"] = assignment.distances
     return columns

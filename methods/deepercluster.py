@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from cluster.clusters import HIERARCHICAL, Clusters
 from cluster.components import Components
 from cluster.hierarchy import hierarchical_kmeans
-from cluster.quality import clustering_metrics, label_metrics, size_metrics
+from cluster.quality import clustering_metrics, super_metrics
 from cluster.sampler import two_level_order
 from data.loading import Batch
 from data.transforms import random_crop, to_input
@@ -168,13 +168,15 @@ class DeeperCluster(Clustered):
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         images, right, *losses = all_reduce(self._tally.cpu().double().numpy()).tolist()
         super_loss, sub_loss = (loss / max(images, 1) for loss in losses)
-        supers, m = self.assignment // self.each, self.super_clusters  # −1 stays −1
-        sizes = size_metrics(supers[supers >= 0], m)
+        m, previous = self.super_clusters, self.previous
+        if self.k == 1:  # one cluster tells nothing
+            labels, previous = None, np.empty(0, np.int64)
+        levels = super_metrics(self.assignment, self.each, m, labels)
         return {
             "kmeans_loss": None,
             "ln_k": math.log(self.args.super_classes) + math.log(self.each),
-            **clustering_metrics(self.assignment, self.previous, labels, self.k),
-            "super_clusters": {**label_metrics(supers, labels), **sizes} if m > 1 else None,
+            **clustering_metrics(self.assignment, previous, labels, self.k),
+            "super_clusters": levels if m > 1 else None,
             "rotation_accuracy": right / max(images, 1) if self.args.rotnet else None,
             "super_loss": super_loss,
             "sub_loss": sub_loss,
@@ -254,8 +256,8 @@ class DeeperCluster(Clustered):
         self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(self.compute.device)
 
     def _counted(self, values: list[float]) -> Tensor:
-        """Sums over the epoch's images so far: 1, whether the rotation was told, and the losses of
-        both levels."""
+        """Sums over the epoch's images so far: 1, whether the rotation was recognised, and the
+        losses of both levels."""
         device = self.compute.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         return torch.tensor(values, dtype=dtype, device=device)

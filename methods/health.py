@@ -86,14 +86,14 @@ def check_memorised(metrics: dict[str, Any], best: float | None, probed: float |
 
 
 def check_rotations(accuracy: float | None, epoch: int) -> list[str]:
-    """Warn if after two epochs or more the rotations are no better told than by guessing; None for
-    the accuracy if images are not turned."""
+    """Warn if after two epochs or more the rotations are recognised no better than by guessing;
+    None for the accuracy if images are not turned."""
     if accuracy is None or epoch < 1 or accuracy > GUESSED:
         return []
     return [
-        f"the rotations are not learned: {accuracy:.3f} of them were told in epoch {epoch}, and "
-        "guessing tells 0.250; try another --lr, or --rotnet false for images that have no upright "
-        "side"
+        f"the rotations are not learned: {accuracy:.3f} of them were recognised in epoch {epoch}, "
+        "and guessing gives 0.250; try another --lr, or --rotnet false for images that have no "
+        "upright side"
     ]
 
 

@@ -5,8 +5,8 @@
 #   DIR=/your/images SIZE=64 K=200 recipes/small.sh       more to see, and more kinds of it
 #
 # docs/own-images.md says what to expect and how to choose K, LR and EPOCHS. The rest is as in main.sh,
-# which this starts. METHOD=swav or deepclusterv2 trains another method: recipes/swav_small.sh and
-# recipes/deepclusterv2_small.sh.
+# which this starts. METHOD=swav, deepclusterv2 or deepercluster trains another method:
+# recipes/swav_small.sh, recipes/deepclusterv2_small.sh and recipes/deepercluster_small.sh.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail +o posix
 script=${BASH_SOURCE[0]}
@@ -23,16 +23,21 @@ SIZE=${SIZE:-32}
 # fast as the small stem.
 arch=resnet18
 if [ "$SIZE" -lt 64 ]; then arch=resnet18_small; fi
+epochs=20
 case ${METHOD:=deepcluster} in
 deepcluster) variables="K=100 LR=0.03" flags="--reassign 4" ;;
+deepercluster)  # an epoch is one pass, here four
+    variables="K=100 LR=0.03" epochs=80 flags="--super_classes 16 --reassignment 4"
+    if [ -z "${SOBEL+set}" ]; then variables="$variables SOBEL=--sobel"; fi
+    ;;
 swav | deepclusterv2)  # K and LR fit the images: main.py says why
     variables=
     flags="--nmb_crops 2 2 --size_crops $SIZE $((SIZE * 9 / 16)) --min_scale_crops 0.4 0.15 --max_scale_crops 1 0.4"
     if [ "$METHOD" = swav ]; then flags="$flags --epsilon 0.03"; fi
     ;;
-*) echo "small.sh: error: METHOD=$METHOD: give deepcluster, deepclusterv2 or swav" >&2; exit 2 ;;
+*) echo "small.sh: error: METHOD=$METHOD: give deepcluster, deepclusterv2, swav or deepercluster" >&2; exit 2 ;;
 esac
 # main.sh applies these to new runs only: a resumed run keeps the settings that are not given
-export METHOD RECIPE="ARCH=$arch BATCH=64 EPOCHS=20 $variables"
+export METHOD RECIPE="ARCH=$arch BATCH=64 EPOCHS=$epochs $variables"
 export RECIPE_FLAGS="--size $SIZE $flags --probe 1"
 exec "$(dirname "$(readlink -f "$script")")/../main.sh" "$@"

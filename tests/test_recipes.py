@@ -29,8 +29,14 @@ SMALL = {
     "small.sh": {"method": "deepcluster", "sobel": True, "lr": 0.03, "wd": -5.0},
     "swav_small.sh": {"method": "swav", "sobel": False, "lr": 0.6, "wd": -6.0, "epsilon": 0.03},
     "deepclusterv2_small.sh": {"method": "deepclusterv2", "sobel": False, "lr": 0.6, "wd": -6.0},
+    "deepercluster_small.sh": {
+        **{"method": "deepercluster", "sobel": True, "lr": 0.03, "wd": -5.0},
+        **{"super_classes": 16, "reassignment": 4, "rotnet": True},
+    },
 }
-PUBLISHED = ["swav.sh", "deepclusterv2.sh"]
+SHORTENED = {"small.sh": ["--reassign", "1"], "deepercluster_small.sh": ["--batch", "16"]}
+TWO_LEVEL = ["deepercluster.sh", "deepercluster_imagenet.sh", "rotnet.sh"]
+PUBLISHED = ["swav.sh", "deepclusterv2.sh", *TWO_LEVEL]
 
 
 def flags_of(script: str, *flags: str, **variables: str) -> list[str]:
@@ -136,13 +142,22 @@ def test_the_recipe_for_small_images_has_a_stem_to_match(size: str, arch: str) -
 
 @pytest.mark.parametrize("script", SMALL)
 def test_recipes_for_small_images(script: str, data: Path, tmp_path: Path) -> None:
-    short = ["--reassign", "1"] if script == "small.sh" else []
+    short = SHORTENED.get(script, [])
     settings = pretrain(f"recipes/{script}", data / "train", tmp_path / "exp", *short)
     asked = {"arch": "resnet18_small", "size": 32, "probe": 1, **SMALL[script]}
     assert asked.items() <= settings.items()
     assert read_metrics(tmp_path / "exp")[0]["knn_top1"]["10"] > 0
     at = data / "train", tmp_path / "exp"
     assert changed_by_a_resume(f"recipes/{script}", *at) == {"epochs"}
+
+
+def test_small_runs_of_both_kinds_of_clusters_see_the_images_equally_often() -> None:
+    deep, deeper = (
+        main.parse_args(flags_of(f"recipes/{script}", DIR="images"))
+        for script in ("small.sh", "deepercluster_small.sh")
+    )
+    assert deep.epochs * deep.reassign == deeper.epochs
+    assert (deep.nmb_cluster, deep.batch) == (deeper.nmb_cluster, deeper.batch)
 
 
 @pytest.mark.parametrize("script", ["swav_small.sh", "deepclusterv2_small.sh"])
@@ -205,6 +220,51 @@ def test_on_imagenet_the_settings_are_the_published_ones(
     assert {name: getattr(args, name) for name in published} == published
 
 
+YFCC = {
+    **{"arch": "vgg16", "sobel": True, "lr": 0.1, "wd": -5.0, "momentum": 0.9, "epochs": 100},
+    **{"batch": 3072, "nmb_cluster": 320_000, "super_classes": 16, "rotnet": True},
+    **{"reassignment": 3, "niter": 10, "dim_pca": 4096, "size_dataset": None},
+}
+AS_IMAGENET = {**YFCC, "batch": 256, "lr": 0.05, "nmb_cluster": 10_000}
+ROTATIONS = {
+    **{"arch": "vgg16", "sobel": False, "lr": 0.1, "wd": -5.0, "momentum": 0.9, "epochs": 100},
+    **{"super_classes": 4, "nmb_cluster": 1, "rotnet": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "images", "settings"),
+    [
+        ("deepercluster.sh", 95_920_149, YFCC),
+        ("deepercluster_imagenet.sh", 1_281_167, AS_IMAGENET),
+        ("rotnet.sh", 1_281_167, ROTATIONS),
+    ],
+)
+def test_deeperclusters_settings_are_those_of_its_release(
+    script: str, images: int, settings: dict[str, Any]
+) -> None:
+    args = main.parse_args(flags_of(f"recipes/{script}", DIR="images"))
+    method = main.METHODS[args.method]
+    method.fit_settings(args, images)
+    method.check_flags(args, images, torch.device("cpu"))
+    assert {name: getattr(args, name) for name in settings} == settings
+    other = "--sobel" if script == "rotnet.sh" else ""
+    args = main.parse_args(flags_of(f"recipes/{script}", DIR="images", SOBEL=other))
+    assert args.sobel != settings["sobel"]
+
+
+def test_deepercluster_starts_from_the_network_of_rotnet(data: Path, tmp_path: Path) -> None:
+    rotnet, deeper = tmp_path / "rotnet", tmp_path / "deeper"
+    pretrain("recipes/rotnet.sh", data / "train", rotnet, "--nmb_cluster", "1", SOBEL="--sobel")
+    init = ["--init", str(rotnet / "checkpoint.pth.tar")]
+    given = flags_of("recipes/deepercluster.sh", *init, DIR=str(data / "train"))
+    assert "--arch" not in given, "the file has it"
+    short = ["--batch", "16", "--dim_pca", "auto", "--size", "32", "--exp", str(deeper)]
+    main.main(main.parse_args([*given, *TINY, *short]))
+    assert json.loads((deeper / "config.json").read_text())["settings"]["sobel"]
+    assert "took " in (deeper / "log.txt").read_text()
+
+
 RECIPES = [f"recipes/{script}" for script in ("resnet50.sh", *SMALL, *PUBLISHED)]
 
 
@@ -237,6 +297,7 @@ def test_main_sh_leaves_the_settings_of_another_method_to_main_py(flags: list[st
         *((script, {}, "DIR: name a folder of images") for script in ("resnet50.sh", *PUBLISHED)),
         ("swav_small.sh", {}, "DIR: name a folder of images"),
         ("deepclusterv2_small.sh", {}, "DIR: name a folder of images"),
+        ("deepercluster_small.sh", {}, "DIR: name a folder of images"),
         ("small.sh", {"DIR": "d", "METHOD": "moco"}, "METHOD=moco: give deepcluster, "),
         ("swav.sh", {"DIR": "d", "CROPS": "2x160"}, "CROPS=2x160: give 2x224, "),
         ("deepclusterv2.sh", {"DIR": "d", "CROPS": "4"}, "CROPS=4: give 2x160+4x96, "),

@@ -15,23 +15,29 @@ import numpy as np
 
 from cluster import tables as assignment_files
 from cluster.pickles import read_clusters
-from cluster.quality import describe_labels, label_metrics
+from cluster.quality import describe_labels, describe_supers, label_metrics, super_metrics
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
 from system import cli, flags
 from system.errors import InputError
-from training.finished_run import read_run
+from training.finished_run import Levels, read_run
 
 
 def main(args: argparse.Namespace) -> None:
     check_outputs(args)
-    images, epoch, clusters = read_assignment(args)
+    images, epoch, clusters, levels = read_assignment(args)
     rows = np.flatnonzero(clusters >= 0)
-    assignment = Assignment([images.where(row) for row in rows.tolist()], clusters[rows])
+    paths, each = [images.where(row) for row in rows.tolist()], None
+    supers = ""
+    if levels is not None and len(rows) > 0:
+        each = levels.each
+        supers = describe_supers(super_metrics(clusters, *levels, images.labels))
+    assignment = Assignment(paths, clusters[rows], each=each)
     left_out = f" ({len(images) - len(rows)} left out)" if len(rows) < len(images) else ""
     said = [
         f"{len(rows)} images{left_out} in {len(set(clusters[rows]))} clusters",
         describe_labels(label_metrics(clusters, images.labels)),
+        supers,
     ]
     sys.stderr.write(f"epoch {epoch}: {'; '.join(filter(None, said))}\n")
     written = write_outputs(assignment, args)
@@ -41,12 +47,16 @@ def main(args: argparse.Namespace) -> None:
         sys.stderr.write(f"written to {path}\n")
 
 
-def read_assignment(args: argparse.Namespace) -> tuple[ImageList, int, np.ndarray]:
-    """The run's images, the epoch, and the cluster of each image, `(N,) int64`, −1 for none.
+def read_assignment(
+    args: argparse.Namespace,
+) -> tuple[ImageList, int, np.ndarray, Levels | None]:
+    """The run's images, the epoch, the cluster of each image, `(N,) int64`, −1 for none, and how
+    the clusters are numbered on two levels.
 
     Raises:
         InputError: the folder does not hold them, or `--folders` can't find the images.
     """
+    levels = None
     if (args.exp / "images.txt").is_file():
         run = read_run(args.exp, args.data)
         try:
@@ -57,15 +67,15 @@ def read_assignment(args: argparse.Namespace) -> tuple[ImageList, int, np.ndarra
             sys.stderr.write(f"note: {error}\n")
         if run.epochs:
             epoch = run.epochs[-1] if args.epoch is None else args.epoch
-            return run.images, epoch, run.assignment(epoch)
-        images = run.images
+            return run.images, epoch, run.assignment(epoch), run.levels
+        images, levels = run.images, run.levels
     elif not (args.exp / "clusters").is_file():
         raise InputError(f"{args.exp}: not a run's folder: has neither images.txt nor clusters")
     elif args.data is None:
         raise InputError(f"{args.exp}: has no images.txt; give the run's images with --data")
     else:
         images = find_images(args.data)
-    return images, *from_pickle(args.exp / "clusters", args.epoch, images)
+    return images, *from_pickle(args.exp / "clusters", args.epoch, images), levels
 
 
 def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, np.ndarray]:

@@ -8,7 +8,7 @@ import reprlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,18 @@ from training.logs import read_metrics
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None
 LOOKED_AT = 100  # images, of which one must exist
+
+
+class Levels(NamedTuple):
+    """How clusters on two levels are numbered: super-cluster · `each` + sub-cluster.
+
+    Attributes:
+        each: number of sub-clusters of each super-cluster.
+        supers: number of super-clusters.
+    """
+
+    each: int
+    supers: int
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,18 @@ class Run:
 
     @cached_property
     def epochs(self) -> list[int]:
-        """The epochs that have an assignment, ascending; the last one of a finished run is the
-        finished network's."""
-        return assigned_epochs(self.folder)
+        """The epochs that have clusters, ascending; the last one of a finished run is the finished
+        network's. An epoch that learned only rotations has none."""
+        without = {line["epoch"] for line in self.metrics if _learned_rotations_only(line)}
+        return [epoch for epoch in assigned_epochs(self.folder) if epoch not in without]
+
+    @property
+    def levels(self) -> Levels | None:
+        """The levels of the run's clusters; None if there is one, or no epoch is done yet."""
+        last = self.metrics[-1] if self.metrics else {}
+        if (supers := last.get("super_clusters")) is None:
+            return None
+        return Levels(last["clusters"] // supers["clusters"], supers["clusters"])
 
     def assignment(self, epoch: int) -> np.ndarray:
         """The clusters `(N,) int64` that an epoch begins with, −1 for an image that was left out.
@@ -91,6 +112,7 @@ class ClusterView:
         label: that folder.
         stayed: share of the members that were together in cluster `before` of the epoch before;
             both None without an epoch before.
+        super: its super-cluster, if clusters have two levels.
     """
 
     number: int
@@ -99,6 +121,7 @@ class ClusterView:
     label: str | None
     stayed: float | None
     before: int | None
+    super: int | None = None
 
     @property
     def size(self) -> int:
@@ -141,7 +164,7 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
     assignment = run.assignment(epoch)
     earlier = run.epoch_before(epoch)
     before = None if earlier is None else run.assignment(earlier)
-    names = label_names(run.images)
+    names, levels = label_names(run.images), run.levels
     views = []
     for number, members in enumerate(group_by_cluster(assignment, assignment.max(initial=-1) + 1)):
         if members:
@@ -149,7 +172,8 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
             label, purity = _most_frequent(run.images.labels, rows)
             cluster, stayed = _most_frequent(before, rows)
             name = None if label is None else names[label]
-            views.append(ClusterView(number, rows, purity, name, stayed, cluster))
+            above = None if levels is None else number // levels.each
+            views.append(ClusterView(number, rows, purity, name, stayed, cluster, above))
     return views
 
 
@@ -158,6 +182,11 @@ def label_names(images: ImageList) -> list[str]:
     folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
+
+
+def _learned_rotations_only(line: dict[str, Any]) -> bool:
+    """Whether an epoch had no clusters, only rotations of images to learn."""
+    return line.get("clusters") == 1 and line.get("rotation_accuracy") is not None
 
 
 def _most_frequent(

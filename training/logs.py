@@ -36,7 +36,7 @@ UNHEALTHY = "unhealthy: "  # begins a warning of `health.py`
 # Metrics that are a number or null
 NUMBERS = (
     "kmeans_loss", "convnet_loss", "ln_k", "nmi_previous", *AGREEMENT, "clusters",
-    "nonempty_clusters",
+    "nonempty_clusters", "rotation_accuracy",
 )  # fmt: skip
 
 
@@ -99,7 +99,16 @@ def _is_epoch(metrics: Any) -> bool:
         isinstance(seconds, dict)
         and all(isinstance(value, int | float) for value in seconds.values())
         and all(isinstance(value, int | float | None) for value in numbers)
+        and _has_levels(metrics.get("clusters"), metrics.get("super_clusters"))
     )
+
+
+def _has_levels(clusters: Any, supers: Any) -> bool:
+    """Whether the clusters are so many in each of the super-clusters, if there are any."""
+    if supers is None:
+        return True
+    count = supers.get("clusters") if isinstance(supers, dict) else None
+    return type(clusters) is type(count) is int and count > 0 and clusters % count == 0 < clusters
 
 
 def _to_line(metrics: dict[str, Any]) -> str:

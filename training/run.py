@@ -216,7 +216,8 @@ class Run:
         """Save the finished network's clusters, `(N,) int64`."""
         method, labels = self.method, self.images.labels
         assert method.clusters is not None
-        self.result = describe_clusters(assignment, method.clusters, method.assignment, labels)
+        before = method.assignment if method.k > 1 else np.empty(0, np.int64)
+        self.result = describe_clusters(assignment, method.clusters, before, labels)
         near = describe_neighbours(self.state.knn_top1)
         log.info("clusters of the finished network: %s%s", self.result, near)
         self.folder.save_assignment(self.epoch, assignment)

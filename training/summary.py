@@ -10,7 +10,14 @@ import torch
 
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, auto_dim, remark
-from cluster.quality import AGREEMENT, clustering_metrics, describe_labels, describe_sizes
+from cluster.quality import (
+    AGREEMENT,
+    clustering_metrics,
+    describe_labels,
+    describe_sizes,
+    describe_supers,
+    super_metrics,
+)
 from training.logs import NUMBERS
 from training.state import State
 
@@ -49,13 +56,15 @@ def describe_clusters(
     Args:
         assignment: `(N,) int64`, −1 for an image that was left out.
         clusters: the clusters themselves.
-        before: `(N,) int64`, the last epoch's assignment.
+        before: `(N,) int64`, the last epoch's assignment; empty if it had none.
         labels: `(N,) int64` folder labels, if there are any.
     """
-    found = clustering_metrics(assignment, before, labels, len(clusters.centroids))
+    k, each = len(clusters.centroids), clusters.each
+    found = clustering_metrics(assignment, before, labels, k)
     parts = [
         describe_sizes(found),
         describe_labels(found),
+        "" if each is None else describe_supers(super_metrics(assignment, each, k // each, labels)),
         f"NMI to the last epoch's {_number(found['nmi_previous'])}",
         _describe_dimensions(clusters, int((assignment >= 0).sum())),
     ]
@@ -88,12 +97,22 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
         f"(guessing: ln k = {metrics['ln_k']:.3f})",
         "; ".join(filter(None, [before, describe_labels(metrics)])),
         f"{describe_sizes(metrics)}; unreadable: {metrics['unreadable']}",
+        *_describe_levels(metrics),
         f"features {_number(rate['features'], '.1f')} images/s, training "
         f"{_number(rate['training'], '.1f')} images/s",
     ]
     if metrics["knn_top1"] is not None:
         lines.append(f"nearest neighbours: {_by_number(metrics['knn_top1'])}")
     return "\n  ".join(lines)
+
+
+def _describe_levels(metrics: dict[str, Any]) -> list[str]:
+    """Lines on DeeperCluster's super-clusters and rotations, of those that a run has."""
+    supers, told = (metrics.get(name) for name in ("super_clusters", "rotation_accuracy"))
+    lines = [] if supers is None else [describe_supers(supers)]
+    if told is not None:
+        lines.append(f"{told:.3f} of the rotations recognised (guessing: 0.250)")
+    return lines
 
 
 def summarise(
@@ -135,12 +154,14 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         values = [end[name] for end in ends if end[name] is not None]
         return " → ".join(f"{value:{form}}" for value in values) or "–"
 
+    told = [] if last["rotation_accuracy"] is None else [change("rotation_accuracy")]
     return [
         ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
         ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         *((f"epochs' {words}", change(name)) for name, words in AGREEMENT.items()),
+        *(("rotations recognised", words) for words in told),
     ]
 
 

@@ -14,6 +14,7 @@ Scripts, run as `python visu/NAME.py`:
 
 Behind them:
     report_page.py       the content of the report
+    overview.py          the numbers at the top of the report
     charts.py            the curves of a run, as SVG or in a figure
     gallery.py           the clusters that a page shows, and the names to search
     first_filters.py     the filters of the first conv layer as pictures

@@ -41,6 +41,8 @@ LEARNING = [
         series=[
             ("convnet loss", "C0", "-", "convnet_loss"),
             ("code entropy", "C1", "-.", "code_entropy"),
+            ("of super-classes", "C2", "--", "super_loss"),
+            ("of sub-classes", "C3", ":", "sub_loss"),
             ("ln k", "C7", "--", "ln_k"),
         ],
     ),
@@ -63,6 +65,22 @@ LEARNING = [
             ("ACC", "C0", "-.", "acc"),
             ("10 neighbours are right", "C3", "--", "knn_top1.10"),
         ],
+    ),
+    Chart(
+        "super-clusters",
+        note="what DeeperCluster's super-clusters have in common with the folder labels",
+        series=[
+            ("NMI, labels", "C1", "--", "super_clusters.nmi_labels"),
+            ("ARI, labels", "C2", "-.", "super_clusters.ari"),
+            ("purity", "C3", "-", "super_clusters.purity"),
+            ("ACC", "C0", ":", "super_clusters.acc"),
+        ],
+    ),
+    Chart(
+        "rotations recognised",
+        note="share of the epoch's images whose rotation the network recognised; guessing gives a "
+        "fourth",
+        series=[("rotations recognised", "C0", "-", "rotation_accuracy")],
     ),
 ]
 DETAILS = [

@@ -16,7 +16,14 @@ if __name__ == "__main__":  # `python visu/clusters.py` puts only visu/ on the i
 
 import numpy as np
 
-from cluster.quality import describe_labels, group_by_cluster, label_metrics, nmi
+from cluster.quality import (
+    describe_labels,
+    describe_supers,
+    group_by_cluster,
+    label_metrics,
+    nmi,
+    super_metrics,
+)
 from data.decode import limit_pixels
 from features import network
 from features.network import open_inputs
@@ -57,7 +64,10 @@ def main(args: argparse.Namespace) -> None:
         del kinds["tightest"]
         (out / "tightest.jpg").unlink(missing_ok=True)  # from an earlier call
     for kind, chosen in kinds.items():
-        strips = [strip(run, epoch, view, distances, args.images, args.seed) for view in chosen]
+        strips = [
+            strip(run, epoch, view, distances, args.images, args.seed)
+            for view in by_super_cluster(chosen)
+        ]
         path = out / f"{kind}.jpg"
         with atomic_write(path) as file:
             contact_sheet(strips, COLUMNS, SIDE).save(file, "JPEG", quality=90)
@@ -74,7 +84,7 @@ def chosen_epoch(run: Run, epoch: int | None) -> int:
         InputError: the run has no clusters of this epoch.
     """
     if not run.epochs:
-        raise InputError(f"{run.folder}: no clusters yet: no file in {run.folder / 'assignments'}")
+        raise InputError(f"{run.folder}: no clusters yet")
     if epoch is not None and epoch not in run.epochs:
         numbers = f"{run.epochs[0]} to {run.epochs[-1]}"
         raise InputError(f"--epoch {epoch}: {run.folder} has clusters of {numbers}")
@@ -149,6 +159,11 @@ def at_random(views: Sequence[ClusterView], count: int, seed: int) -> list[Clust
     return [views[i] for i in np.sort(chosen)]
 
 
+def by_super_cluster(views: Sequence[ClusterView]) -> list[ClusterView]:
+    """The same clusters by super-cluster, if they have two levels; otherwise in their order."""
+    return sorted(views, key=lambda view: view.super or 0)
+
+
 def strip(
     run: Run, epoch: int, view: ClusterView, distances: dict[int, float], images: int, seed: int
 ) -> Strip:
@@ -161,7 +176,8 @@ def strip(
 
 def caption(run: Run, epoch: int, view: ClusterView, distances: dict[int, float]) -> str:
     """A cluster's size, purity, mean distance and share that was together, as far as known."""
-    said = [f"cluster {view.number}: {view.size:,} image{'s' if view.size > 1 else ''}"]
+    above = "" if view.super is None else f"super-cluster {view.super}, "
+    said = [f"{above}cluster {view.number}: {view.size:,} image{'s' if view.size > 1 else ''}"]
     if view.purity is not None:
         said.append(f"purity {percent(view.purity)} ({view.label})")
     if view.number in distances:
@@ -176,6 +192,7 @@ def row(view: ClusterView, distances: dict[int, float]) -> dict[str, Any]:
     """A cluster in `clusters.json`."""
     return {
         "cluster": view.number,
+        **({} if view.super is None else {"super_cluster": view.super}),
         "size": view.size,
         "purity": view.purity,
         "label": view.label,
@@ -196,6 +213,8 @@ def overview(run: Run, epoch: int, views: Sequence[ClusterView]) -> str:
     if before is not None:
         said.append(f"NMI to epoch {before} {nmi(assignment, run.assignment(before)):.3f}")
     said.append(describe_labels(label_metrics(assignment, run.images.labels)))
+    if run.levels is not None:
+        said.append(describe_supers(super_metrics(assignment, *run.levels, run.images.labels)))
     return ", ".join(filter(None, said))
 
 

@@ -2,7 +2,8 @@
 
 Each run has a column. The rows are the loss (with ln k, the loss of guessing), the NMI of the
 clusters to those of the epoch before, and, where there are labels, their NMI and ARI to the folder
-labels, purity, ACC and the nearest-neighbour probe. A row has one scale for all runs.
+labels, purity, ACC and the nearest-neighbour probe; of DeeperCluster also those of the
+super-clusters, and the share of rotations that are recognised. A row has one scale for all runs.
 """
 
 import argparse

@@ -41,9 +41,10 @@ function nearest(x, y, reach) {
 
 function colourOf(i) {
   const lightness = dark.matches ? 62 : 45;
-  if (at("colour").value === "cluster" && map.cluster[i] >= 0)  // the golden angle: far apart
-    return `hsl(${map.cluster[i] * 137.508 % 360} 65% ${lightness}%)`;
-  if (at("colour").value === "label") return labelColour(map.label[i]);
+  const kind = at("colour").value;
+  if (kind === "label") return labelColour(map.label[i]);
+  if (map[kind] && map[kind][i] >= 0)  // the golden angle: far apart
+    return `hsl(${map[kind][i] * 137.508 % 360} 65% ${lightness}%)`;
   return `hsl(205 65% ${lightness}%)`;
 }
 
@@ -93,6 +94,7 @@ function show(i, keep = false) {
       at("name").textContent = map.name[i];
       at("of").textContent = [
         clusterName(i),
+        map.super && map.super[i] >= 0 ? `super-cluster ${map.super[i]}` : "",
         map.label ? `label ${map.labels[map.label[i]]}` : "",
       ].filter(Boolean).join("\n");
     }
@@ -119,9 +121,11 @@ function moveCard() {  // beside its dot, within the map
 /* The search. */
 
 function search() {
-  const text = at("search").value.trim().toLowerCase(), cluster = /^cluster\s*(\d+)$/.exec(text);
-  const fits = i => cluster && map.cluster
-    ? map.cluster[i] === Number(cluster[1])
+  const text = at("search").value.trim().toLowerCase();
+  const cluster = /^(super-)?cluster\s*(\d+)$/.exec(text);
+  const clusters = cluster && (cluster[1] ? map.super : map.cluster);
+  const fits = i => clusters
+    ? clusters[i] === Number(cluster[2])
     : map.name[i].toLowerCase().includes(text)
       || Boolean(map.label) && map.labels[map.label[i]].toLowerCase() === text;
   found = text ? map.x.map((_, i) => fits(i)) : null;
@@ -225,8 +229,9 @@ function repaint() {
 
 at("title").textContent = document.title = map.title;
 at("about").textContent = map.about;
-const kinds = ["cluster", "label"].filter(kind => map[kind]);
-at("colour").replaceChildren(...kinds.map(kind => new Option(`colour: ${kind}`, kind)));
+const kinds = ["cluster", "super", "label"].filter(kind => map[kind]);
+const words = {super: "super-cluster"};
+at("colour").replaceChildren(...kinds.map(kind => new Option(`colour: ${words[kind] || kind}`, kind)));
 at("colour").hidden = kinds.length < 2;
 at("search").placeholder = ["name", map.label && "label", map.cluster && "cluster 12"].filter(Boolean).join(", ");
 at("search").oninput = search;

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     xy = place(rows, args.method, args.seed)
     clusters, epoch = cluster_of_each(run, chosen[present], features.rows, found)
     about = describe(args, len(present), len(images), epoch)
-    points = columns(images, chosen[present], xy, clusters)
+    points = columns(images, chosen[present], xy, clusters, sub_clusters_each(run, found))
     page = fill_template(NAME, {"map": about | points})
     write_text(out, page)
     sys.stdout.write(f"{out}: {len(present):,} images, {len(page) / 1e6:.1f} MB\n")
@@ -140,6 +140,12 @@ def cluster_of_each(
     return clusters.assign(rows)[0], clusters.epoch
 
 
+def sub_clusters_each(run: Run | None, clusters: Clusters | None) -> int | None:
+    """K of clusters on two levels, whose numbers are super-cluster · K + sub-cluster; else None."""
+    levels = clusters if run is None else run.levels
+    return None if levels is None else levels.each
+
+
 def describe(
     args: argparse.Namespace, points: int, images: int, epoch: int | None
 ) -> dict[str, str]:
@@ -154,9 +160,18 @@ def describe(
 
 
 def columns(
-    images: ImageList, chosen: np.ndarray, xy: np.ndarray, clusters: np.ndarray | None
+    images: ImageList,
+    chosen: np.ndarray,
+    xy: np.ndarray,
+    clusters: np.ndarray | None,
+    each: int | None,
 ) -> dict[str, Any]:
-    """The images for the page's script: a list for each property."""
+    """The images for the page's script: a list for each property.
+
+    Args:
+        each: see `sub_clusters_each`.
+    """
+    supers = None if clusters is None or each is None else (clusters // each).tolist()
     labels, names = images.labels, label_names(images)
     if labels is not None and (labels < 0).any():
         labels, names = np.where(labels < 0, len(names), labels), [*names, "no label"]
@@ -171,6 +186,7 @@ def columns(
         "name": [images.names[image] for image in chosen],
         "picture": pictures,
         "cluster": None if clusters is None else clusters.tolist(),
+        "super": supers,
         "label": None if labels is None else labels[chosen].tolist(),
         "labels": names,
     }

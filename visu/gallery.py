@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from PIL import ImageOps
@@ -36,7 +37,7 @@ class Card:
     """A cluster that is not empty.
 
     Attributes:
-        number, size, label, purity, stayed, before: see `ClusterView`.
+        number, size, label, purity, stayed, before, super: see `ClusterView`.
         pictures: some of its images; empty for a cluster that only the search shows.
         names: of its images; if the gallery is not complete, only of those with pictures.
     """
@@ -47,6 +48,7 @@ class Card:
     purity: float | None
     stayed: float | None
     before: int | None
+    super: int | None
     pictures: list[Picture]
     names: list[str]
 
@@ -56,7 +58,7 @@ class Gallery:
     """The clusters of an epoch.
 
     Attributes:
-        cards: the largest first.
+        cards: by super-cluster if there are any, the largest first.
         how: which clusters have pictures, in words.
         complete: whether it has every image's name.
         left_out: names of the images without a cluster; empty if the gallery is not complete.
@@ -71,6 +73,11 @@ class Gallery:
     def pictures(self) -> list[Picture]:
         """The pictures of all clusters."""
         return [picture for card in self.cards for picture in card.pictures]
+
+    @property
+    def groups(self) -> list[tuple[int | None, list[Card]]]:
+        """The cards of each super-cluster; all in one group, None, if there are none."""
+        return [(above, list(cards)) for above, cards in groupby(self.cards, lambda c: c.super)]
 
 
 def make_gallery(
@@ -102,11 +109,12 @@ def make_gallery(
         encode_one = functools.partial(encode, run.images)
         encoded = dict(zip(images, threads.map(encode_one, images), strict=True))
     cards = []
-    for view in sorted(views, key=lambda view: -view.size):
+    for view in sorted(views, key=lambda view: (view.super or 0, -view.size)):
         shown = drawn.get(view.number, [])
         cards.append(
             Card(
                 view.number, view.size, view.label, view.purity, view.stayed, view.before,
+                view.super,
                 pictures=[Picture(names[image], encoded[image]) for image in shown],
                 names=[names[image] for image in (view.members if complete else shown)],
             )

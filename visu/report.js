@@ -17,6 +17,9 @@ const cards = [...document.querySelectorAll("#gallery article")].map((card) => (
   pictures: [...card.querySelectorAll(".pictures > *")],
 }));
 
+// The headings of super-clusters, which a search hides: it sorts the cards anew
+const headings = [...document.querySelectorAll("#gallery h3.super:not([hidden])")];
+
 // The cards that contain a text, the best first, each with the names that contain it.
 function find(wanted) {
   const found = cards.map((each) => {
@@ -42,6 +45,7 @@ function show({ card, names, pictures, hits, rank }) {
 function search() {
   const text = place("search").value.trim();
   for (const { card } of cards) card.hidden = true;
+  for (const heading of headings) heading.hidden = text !== "";
   place("found").textContent = "";
   if (!text) {
     for (const each of cards) if (each.shownFirst) show({ ...each, hits: [], rank: 0 });

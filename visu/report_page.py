@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from checkpoints.checkpoint import read_checkpoint
-from cluster.quality import clustering_metrics
 from system.errors import InputError
 from system.files import write_text
 from training.finished_run import Run, read_run
@@ -27,10 +26,10 @@ from visu.charts import (
     chart_svg,
     histogram_svgs,
     keep_known,
-    number,
 )
 from visu.first_filters import FilterView, view_filters
 from visu.gallery import Gallery, make_gallery
+from visu.overview import cluster_count, overview
 from visu.page import fill_template
 
 NAME = "report.html"
@@ -38,15 +37,6 @@ QUICK = "quick.json"  # of tools.eval_quick
 CLUSTERS, IMAGES = 100, 10  # clusters with pictures, and pictures of each
 MOST_BINS = 24  # of the histogram of cluster sizes
 MOST_HISTOGRAMS = 20  # epochs with a histogram
-OVERVIEW = [
-    ("convnet_loss", "convnet loss; ln k is {ln_k}"),
-    ("nmi_previous", "NMI to the epoch before"),
-    ("nmi_labels", "NMI to the folder labels"),
-    ("acc", "ACC: right in the best matching of clusters with labels"),
-    ("ari", "ARI to the folder labels"),
-    ("purity", "purity"),
-    ("nonempty_clusters", "of {clusters} clusters not empty"),
-]
 _TOGETHER = (
     "“20 % together before (7)” means that 20 % of the images were in cluster 7 an epoch ago."
 )
@@ -90,7 +80,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         "name": "/".join(run.folder.resolve().parts[-2:]),
         "status": describe_progress(run),
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "overview": _overview(run),
+        "overview": overview(run),
         "charts": _draw_charts(run.metrics),
         "numbers": list_numbers(run.metrics),
         "settings": [(name, _word(value)) for name, value in run.settings.items()],
@@ -112,11 +102,11 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
 
 
 def describe_progress(run: Run) -> str:
-    """A sentence on the network, the clustering and the epochs done."""
+    """A sentence on the network, the clustering or method, and the epochs done."""
     settings = run.settings
     sobel = " on Sobel filters" if settings.get("sobel") else ""
-    network, clustering = settings.get("arch", "A network"), settings.get("clustering", "clusters")
-    subject = f"{network}{sobel}, {clustering}: "
+    network, method = settings.get("arch", "A network"), settings.get("method", "clusters")
+    subject = f"{network}{sobel}, {settings.get('clustering', method)}: "
     planned = settings.get("epochs")
     if not run.metrics:
         return f"{subject}no epoch is done yet."
@@ -158,7 +148,7 @@ def count_sizes(run: Run) -> dict[str, Any]:
         {
             "name": _name_epoch(run, epoch),
             "counts": np.histogram(found, edges)[0].tolist(),
-            "empty": _cluster_count(run, epoch, len(found)) - len(found),
+            "empty": cluster_count(run, epoch, len(found)) - len(found),
         }
         for epoch, found in sizes.items()
     ]
@@ -176,37 +166,6 @@ def _draw_histograms(run: Run) -> list[dict[str, Any]]:
     epochs = sizes["epochs"]
     drawn = histogram_svgs(sizes["edges"], [epoch["counts"] for epoch in epochs], "sizes")
     return [{**epoch, "svg": svg} for epoch, svg in zip(epochs, drawn, strict=True)]
-
-
-def _overview(run: Run) -> list[tuple[str, str]]:
-    """The numbers of the last epoch, each with its meaning."""
-    last = (run.metrics[-1] if run.metrics else {}) | _finished_clusters(run)
-    words = {name: _short(number(last, name)) for name in ("ln_k", "clusters")}
-    known = [(number(last, name), meaning.format(**words)) for name, meaning in OVERVIEW]
-    left_out = int((run.assignment(run.epochs[-1]) < 0).sum()) if run.epochs else 0
-    images = f"images, {left_out:,} left out" if left_out else "images"
-    return [
-        *((_short(value), meaning) for value, meaning in known if value is not None),
-        (_short(len(run.images)), images),
-    ]
-
-
-def _finished_clusters(run: Run) -> dict[str, Any]:
-    """The numbers of the finished network's clusters, which no epoch was trained on; none before
-    the end."""
-    if not run.metrics or not run.epochs or run.epochs[-1] <= run.metrics[-1]["epoch"]:
-        return {}
-    epoch, assignment = run.epochs[-1], run.assignment(run.epochs[-1])
-    before = run.assignment(run.epochs[-2]) if len(run.epochs) > 1 else np.empty(0, np.int64)
-    k = _cluster_count(run, epoch, len(np.unique(assignment[assignment >= 0])))
-    return clustering_metrics(assignment, before, run.images.labels, k)
-
-
-def _cluster_count(run: Run, epoch: int, nonempty: int) -> int:
-    """The number of clusters of an epoch, empty ones included; PIC has none of those."""
-    known = {line["epoch"]: line.get("clusters") for line in run.metrics}
-    k = run.settings.get("nmb_cluster") if run.settings.get("clustering") == "Kmeans" else None
-    return known.get(epoch) or k or nonempty
 
 
 def _learned(exp: Path) -> dict[str, Any] | None:
@@ -236,8 +195,9 @@ def _filters(exp: Path) -> tuple[Sequence[FilterView], str]:
 def _describe_choice(run: Run, gallery: Gallery, images: int) -> str:
     """Sentences on the clusters that are shown, and on the limits of the search box."""
     pictures = gallery.pictures
+    by = "" if run.levels is None else "by super-cluster and in each "
     sentences = [
-        f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured, the largest first: "
+        f"The clusters of {_name_epoch(run, run.epochs[-1])}. Pictured, {by}the largest first: "
         f"{gallery.how}, each by {images} of its images, which are drawn at random.",
         *([_TOGETHER] if any(card.before is not None for card in gallery.cards) else []),
         "The box finds every cluster by its number or label, and",
@@ -280,10 +240,3 @@ def _word(value: Any) -> str:
     if value is None:
         return "–"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _short(value: float | None) -> str:
-    """A number for the overview."""
-    if value is None:
-        return "–"
-    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"

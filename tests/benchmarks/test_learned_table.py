@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny, write_images
@@ -89,3 +90,26 @@ def test_settings_without_a_name_or_flags_are_bad_input(tmp_path: Path, content:
     path.write_text(content)
     with pytest.raises(InputError, match=r"settings.txt: give a line for each setting, NAME: FLAG"):
         learned.read_settings(path)
+
+
+def test_two_levels_and_rotations_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    for split, seed in (("train", 0), ("val", 7)):
+        for label in "ab":
+            write_images(tmp_path / "data" / split / label, 12, seed + ord(label))
+    flags = f"{FLAGS} --method deepercluster".replace("--k 4", "")
+    settings = tmp_path / "settings.txt"
+    settings.write_text(f"two: {flags} --super_classes 8 --k 4\nrotations: {flags} --k 1\n")
+    judged, ks = learned.judge, list[int]()
+
+    def watched(*args: Any) -> Any:
+        ks.append(args[3])
+        return judged(*args)
+
+    monkeypatch.setattr(learned, "judge", watched)
+    command = ["learned", str(tmp_path / "data"), str(settings), "--out", str(tmp_path / "out")]
+    benchmark.main(benchmark.parse_args([*command, "--seeds", "1"]))
+    assert ks == [4, 4, 4, 2], "pixels, untrained, two levels; those of the finished RotNet"
+    assert "\n| rotations | 0." in capsys.readouterr().out

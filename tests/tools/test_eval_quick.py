@@ -70,6 +70,23 @@ def test_the_trained_network_is_compared_with_the_untrained_one(
     assert all(before[name].equal(after[name]) for name in before)
 
 
+@pytest.mark.parametrize(
+    ("flags", "k"), [("--super_classes 8 --k 6", 6), ("--super_classes 4 --k 1", 2)]
+)
+def test_runs_of_deepercluster_and_rotnet_are_compared(
+    flags: str, k: int, tmp_path: Path, train: Callable[..., Path]
+) -> None:
+    for split, count in (("train", 8), ("val", 3)):
+        for seed, label in enumerate("abc"):
+            write_images(tmp_path / "data" / split / label, count, seed + 10 * len(split))
+    folder = train(tmp_path / "data" / "train", "--method", "deepercluster", *flags.split())
+    command = f"--data {tmp_path}/data --model {folder}/checkpoint.pth.tar --workers 0"
+    eval_quick.main(eval_quick.parse_args([*command.split(), "--precision", "fp32"]))
+    written = json.loads((folder / "quick.json").read_text())
+    assert written["protocol"]["k"] == k
+    assert written["results"]["untrained"] != written["results"]["trained"]
+
+
 @pytest.mark.parametrize("by_colour", [True, False])
 def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colour: bool) -> None:
     """The images are red and blue squares, labelled by colour or at random."""
