@@ -25,7 +25,7 @@ from methods.method import Running, Schedule
 from models import accepts_size, untrained
 from models.heads import Heads, MultiCropNet
 from parallel.collectives import synchronised
-from system import cli
+from system import cli, flags
 from system.device import Compute
 from system.errors import InputError
 from system.normalisation import SWAV_STD
@@ -102,8 +102,7 @@ class MultiCropMethod(Clustered, ABC):
         start_help += "sixteenth of --lr"
         add("--start_warmup", type=cli.number, help=start_help)
         add("--optimizer", choices=["lars", "sgd"], default="lars", help="lars: as in the paper")
-        sync_help = "pytorch: batch norm over the batches of all GPUs; none: of each GPU"
-        add("--sync_bn", choices=["pytorch", "none"], default="pytorch", help=sync_help)
+        flags.add_sync_bn(group, "pytorch")
         components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca", "--dim_pca")
         parser.set_defaults(nmb_cluster=None, lr=None, wd=-6.0, epochs=100, size_crops=None)
 

@@ -6,7 +6,7 @@ from cluster import components
 from cluster.components import AUTO
 from cluster.hierarchy import ITERATIONS
 from methods.fitting import IMAGES_EACH, MOST_PROTOTYPES, clusters_for
-from system import cli
+from system import cli, flags
 from system.errors import InputError
 
 TURNS = 4  # rotations of an image
@@ -40,8 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--niter", type=cli.whole_number(1), default=ITERATIONS, help=niter_help)
     components.add_flag(group, AUTO, DIM_PCA_HELP)
     components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")
-    sync_help = "pytorch: batch norm over the batches of all GPUs; none: of each GPU"
-    add("--sync_bn", choices=["pytorch", "none"], default="none", help=sync_help)
+    flags.add_sync_bn(group, "none")
     parser.set_defaults(lr=0.1, epochs=100)
 
 

@@ -346,7 +346,9 @@ STARTED = {  # a script, and what it starts
     **dict.fromkeys(
         [
             *["recipes/small.sh", "recipes/swav_small.sh", "recipes/deepclusterv2_small.sh"],
-            *["recipes/swav.sh", "recipes/deepclusterv2.sh"],
+            *["recipes/swav.sh", "recipes/deepclusterv2.sh", "recipes/deepercluster.sh"],
+            *["recipes/deepercluster_imagenet.sh", "recipes/deepercluster_small.sh"],
+            "recipes/rotnet.sh",
         ],
         "-m parallel.launch --standalone --nproc_per_node 2 main.py /i",
     ),

@@ -31,9 +31,9 @@ def check_features(features: np.ndarray) -> list[str]:
 
 def check_assignment(assignment: np.ndarray, k: int) -> list[str]:
     """Warn if an assignment `(N,)` to k clusters has tiny clusters, or one with most images. It may
-    have no images yet; with k = 1, there is nothing to cluster."""
+    have no images yet."""
     sizes = np.bincount(assignment[assignment >= 0], minlength=k)
-    if k == 1 or not sizes.any():
+    if not sizes.any():
         return []
     mean_size = sizes.sum() / np.count_nonzero(sizes)
     if mean_size < LEAST_SIZE:

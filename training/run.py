@@ -235,7 +235,8 @@ class Run:
             self.state.convnet_loss.reset()
             if self._tried != self.epoch:  # no pass before this epoch
                 self._try_images(order)
-            warn(health.check_assignment(method.assignment, method.k))
+            if self.args.nmb_cluster > 1:  # RotNet has a single one
+                warn(health.check_assignment(method.assignment, method.k))
         blank, optimizer = self.loaders.blank, self.optimizer
         self._updates = Updates(
             self.args, method, self.compute, self.state, optimizer, batches, blank

@@ -72,5 +72,6 @@ class State:
         if "step" in plain:
             state.step, state.iteration = plain["step"], plain["iteration"]
             state.convnet_loss.sum, state.convnet_loss.count = plain["convnet_loss"]
-            state.knn_top1 = plain.get("knn_top1")
+            # between two epochs, it is that of the epoch that has ended
+            state.knn_top1 = plain.get("knn_top1") if state.step > 0 else None
         return state

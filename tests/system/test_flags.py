@@ -33,8 +33,8 @@ HELPS += [
 # Flags with another meaning in each file that defines them
 HOMONYMS = {
     "--clusters", "--conv", "--count", "--dim", "--epochs", "--graph", "--images", "--json", "--k",
-    "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_prototypes", "--out",
-    "--wd",
+    "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_cluster",
+    "--nmb_prototypes", "--out", "--protocol", "--wd",
 }  # fmt: skip
 
 
