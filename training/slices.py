@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.checkpoint import save_checkpoint
-from checkpoints.folder import checkpoints_of, folder_of, place_of, sound_before
+from checkpoints.folder import checkpoints_of, folder_of, place_of, sound_checkpoints
 from checkpoints.torch_file import load_torch_file
 from parallel.collectives import gather_objects, rank, together, world_size
 from system import cli
@@ -73,13 +73,16 @@ def read_slices(checkpoint: dict[str, Any], path: Path) -> None:
             f"--resume {path}: its heads are in the files of {len(digests)} processes; resume with "
             f"as many, not with {world_size()}"
         )
-    file = _file(folder_of(path), (checkpoint["epoch"], checkpoint["step"]))
+    place = checkpoint["epoch"], checkpoint["step"]
+    file = _file(folder_of(path), place)
     try:
-        if sha256_of(file).hexdigest() != digests[rank()]:
-            raise InputError(f"{file}: is not the file that was saved with {path}{_earlier(path)}")
+        problem = "" if sha256_of(file).hexdigest() == digests[rank()] else "is another one"
     except OSError as error:
-        reason = f"{file}: cannot read these heads of {path}: {error.strerror}"
-        raise InputError(f"{reason}{_earlier(path)}") from error
+        problem = f"cannot be read: {error.strerror}"
+    if problem:
+        raise InputError(
+            f"{file}: was saved with {path} and {problem}; {_earlier(folder_of(path), place)}"
+        )
     for name, part in load_torch_file(file).content.items():
         checkpoint[name] = {**checkpoint.get(name, {}), **part}
 
@@ -101,6 +104,8 @@ def _number() -> str:
     return f"{rank()}_of_{world_size()}.pth.tar"
 
 
-def _earlier(path: Path) -> str:
-    before = sound_before(path)
-    return f"; the earlier checkpoint {before} is sound" if before else ""
+def _earlier(folder: Path, place: tuple[int, int]) -> str:
+    """Advice: the last sound checkpoint before a place."""
+    others = sound_checkpoints(folder)
+    before = next((path for path in others if (place_of(path) or place) < place), None)
+    return f"give --resume {before}" if before else "there is no earlier checkpoint"
