@@ -30,13 +30,15 @@ from methods.frozen import frozen_features, whitened_features
 from methods.health import check_rotations
 from methods.method import Running, Schedule
 from methods.sharded import make_heads, with_own_rows
-from methods.two_level import TwoLevelNet, cross_entropies, two_level_scores
+from methods.two_level import TwoLevelNet, two_level_losses
 from methods.two_level_settings import TURNS, cluster_counts
 from models import untrained
 from parallel.collectives import all_reduce, gather_rows, rank, synchronised
 from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
+
+__all__ = ["DeeperCluster", "two_level_losses"]
 
 
 class DeeperCluster:
@@ -84,9 +86,17 @@ class DeeperCluster:
         self._images_digest = ""  # of the images in the assignment
         self._tally = self._counted([0.0] * 4)
 
-    add_flags = staticmethod(settings.add_flags)
-    fit_settings = staticmethod(settings.fit)
-    check_flags = staticmethod(settings.check)
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        settings.add_flags(parser)
+
+    @staticmethod
+    def fit_settings(args: argparse.Namespace, images: int) -> list[str]:
+        return settings.fit(args, images)
+
+    @staticmethod
+    def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
+        settings.check(args, images)
 
     @property
     def trained(self) -> nn.Module:
@@ -244,8 +254,10 @@ class DeeperCluster:
         m, updates = self.super_clusters, self.args.niter
         with run.stage("clustering", updates * (m + 1), "iterations") as advance:
             seed = derive_seed(self.args.seed, "k-means", run.epoch)
-            on = {"device": self.compute.device, "advance": advance}
-            found = hierarchical_kmeans(rows, m, each, updates, seed, **on)
+            device = self.compute.device
+            found = hierarchical_kmeans(
+                rows, m, each, updates, seed, device=device, advance=advance
+            )
             everywhere = gather_rows(present)
             assignment = np.full(len(everywhere), -1, np.int64)
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
@@ -261,30 +273,3 @@ class DeeperCluster:
         device = self.compute.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         return torch.tensor(values, dtype=dtype, device=device)
-
-
-def two_level_losses(
-    features: Tensor,
-    super_weight: Tensor,
-    super_bias: Tensor,
-    sub_weights: Tensor,
-    sub_biases: Tensor,
-    super_target: Tensor,
-    sub_target: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The cross-entropies of both levels (DeeperCluster, arXiv 1905.01278).
-
-    Args:
-        features: `(N, D)`, before the ReLU.
-        super_weight, super_bias: `(S, D)`, `(S,)`.
-        sub_weights, sub_biases: `(S, K, D)`, `(S, K)`.
-        super_target: `(N,) int64`, the super-class of each image.
-        sub_target: `(N,) int64`, its sub-class within the super-class.
-
-    Returns:
-        Two times `(N,) float32`: −log p(super-class), and −log p(sub-class | super-class).
-    """
-    weights = super_weight, super_bias, sub_weights, sub_biases
-    scores = two_level_scores(features, *weights, super_target)
-    super_losses, sub_losses = cross_entropies(scores, super_target, sub_target)
-    return super_losses, sub_losses

@@ -104,6 +104,33 @@ def new_layer(outputs: int, inputs: int, seed: int) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
+def two_level_losses(
+    features: Tensor,
+    super_weight: Tensor,
+    super_bias: Tensor,
+    sub_weights: Tensor,
+    sub_biases: Tensor,
+    super_target: Tensor,
+    sub_target: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropies of both levels (DeeperCluster, arXiv 1905.01278).
+
+    Args:
+        features: `(N, D)`, before the ReLU.
+        super_weight, super_bias: `(S, D)`, `(S,)`.
+        sub_weights, sub_biases: `(S, K, D)`, `(S, K)`.
+        super_target: `(N,) int64`, the super-class of each image.
+        sub_target: `(N,) int64`, its sub-class within the super-class.
+
+    Returns:
+        Two times `(N,) float32`: −log p(super-class), and −log p(sub-class | super-class).
+    """
+    weights = super_weight, super_bias, sub_weights, sub_biases
+    scores = two_level_scores(features, *weights, super_target)
+    super_losses, sub_losses = cross_entropies(scores, super_target, sub_target)
+    return super_losses, sub_losses
+
+
 def two_level_scores(
     features: Tensor,
     super_weight: Tensor,

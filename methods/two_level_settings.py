@@ -2,8 +2,6 @@
 
 import argparse
 
-import torch
-
 from cluster import components
 from cluster.components import AUTO
 from cluster.hierarchy import ITERATIONS
@@ -62,7 +60,7 @@ def fit(args: argparse.Namespace, images: int) -> list[str]:
     return [f"--k {k}: {m * each} clusters, {each} in each of {m} super-clusters"]
 
 
-def check(args: argparse.Namespace, images: int, device: torch.device) -> None:
+def check(args: argparse.Namespace, images: int) -> None:
     """Fail early on flags that don't fit each other or the number of images.
 
     Raises:

@@ -11,6 +11,7 @@ import torch
 from conftest import tiny, write_images
 from torch import nn
 
+from cluster.whitening import Whitening
 from data.images import find_images
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop, to_input
@@ -94,6 +95,7 @@ def test_the_whitening_is_fitted_to_an_even_sample(
     network = tiny()
     _, _, whitening = whitened_features(run, network, COMPUTE, 4)
     assert run.strides == [3, 1]
+    assert isinstance(whitening, Whitening)
     sample = central(run, range(0, 60, 3), network)
     np.testing.assert_allclose(whitening.mean, sample.mean(axis=0), rtol=1e-2, atol=1e-3)
     assert len(sample) == 20

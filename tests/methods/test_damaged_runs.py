@@ -21,7 +21,7 @@ SMALL = f"{CROPS} --hidden_mlp 8 --feat_dim 4 --epochs 2 --checkpoints 3"
 RUNS = {
     "swav": f"--method swav {SMALL} --queue_length 8 --epoch_queue_starts 0",
     "deepclusterv2": f"--method deepclusterv2 {SMALL} --nmb_prototypes 4 3 3",
-    "deepercluster": "--method deepercluster --super_classes 8 --k 6 --epochs 2 --checkpoints 3",
+    "deepercluster": "--method deepercluster --super_classes 8 --k 4 --epochs 2 --checkpoints 3",
 }
 
 
@@ -80,7 +80,7 @@ def change(*names: str, to: Any) -> Spoil:
 
 
 PLACE = "its place in the run is malformed"
-MISFIT = "its heads do not fit --super_classes 8, --k 6 and --rotnet true"
+MISFIT = "its heads do not fit --super_classes 8, --k 4 and --rotnet true"
 ALL = {
     "no heads": (without("heads"), "its 'heads' is missing or malformed"),
     "heads in a list": (change("heads", to=[1]), "its 'heads' is missing or malformed"),
@@ -158,8 +158,8 @@ DEEPER = {
     "a head of another width": (change("heads", "super.weight", to=torch.zeros(8, 31)), MISFIT),
     "no sub-heads": (without("heads", "sub.weight"), MISFIT),
     "a head in words": (change("heads", "sub.bias", to="bias"), PLACE),
-    "a head of NaN": (change("heads", "sub.bias", to=torch.full((8, 3), np.nan)), PLACE),
-    "labels too high": (change("assignment", to=lambda labels: labels + 6), MISFIT),
+    "a head of NaN": (change("heads", "sub.bias", to=torch.full((8, 2), np.nan)), PLACE),
+    "labels too high": (change("assignment", to=lambda labels: labels + 4), MISFIT),
     "levels without numbers": (without("clusters", "counts"), PLACE),
     "no momentum of the heads": (
         change("optimizer", "state", to=lambda s: {n: v for n, v in s.items() if n != max(s)}),
@@ -202,7 +202,7 @@ def leave(checkpoint: dict[str, Any]) -> None: ...
         (
             "deepercluster",
             "--k 8",
-            "was saved mid-epoch with --nmb_cluster 6 and can't resume with",
+            "was saved mid-epoch with --nmb_cluster 4 and can't resume with",
         ),
         ("deepercluster", "--rotnet false", "was saved mid-epoch with --rotnet True and can't"),
     ],
@@ -253,4 +253,4 @@ def test_a_memory_of_other_images_is_filled_anew(
 def test_new_classes_between_two_epochs_do_not_fit_the_heads(resume: Callable[..., str]) -> None:
     flags = "--epochs", "3", "--super_classes", "4"
     line = resume("deepercluster", leave, *flags, name="checkpoint")
-    assert "its heads do not fit --super_classes 4, --k 6 and --rotnet true" in line
+    assert "its heads do not fit --super_classes 4, --k 4 and --rotnet true" in line

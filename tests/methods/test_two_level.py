@@ -13,15 +13,21 @@ from methods.deepercluster import two_level_losses
 from methods.two_level import TwoLevelHeads, two_level_scores
 from methods.two_level_settings import cluster_counts
 
-NAMES = ("loss_Wv", "loss_bv", "loss_Ws", "loss_bs")
 CLASSES, IMAGES = 4, 6  # images of each super-class, which the release has on a process of its own
 ORDER = torch.from_numpy(np.random.default_rng(0).permutation(CLASSES * IMAGES))
 
 
-def released() -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def leaf(name: str) -> Tensor:
+    return torch.from_numpy(DEEPER[f"loss_{name}"]).requires_grad_()
+
+
+def released() -> tuple[Tensor, Weights, Tensor, Tensor]:
     """Features `(24, 5)`, the heads, and both targets `(24,)`, in one batch of mixed order."""
     features = torch.from_numpy(DEEPER["loss_f"]).flatten(0, 1)[ORDER].requires_grad_()
-    heads = [torch.from_numpy(DEEPER[name]).clone().requires_grad_() for name in NAMES]
+    heads = leaf("Wv"), leaf("bv"), leaf("Ws"), leaf("bs")
     super_target = torch.arange(CLASSES).repeat_interleave(IMAGES)[ORDER]
     return features, heads, super_target, torch.from_numpy(DEEPER["loss_target"]).flatten()[ORDER]
 
@@ -40,9 +46,8 @@ def test_it_gives_the_released_losses() -> None:
 def test_it_gives_the_released_gradients() -> None:
     """A sub-head's is S times that of the mean over all images: the mean over its own."""
     features, heads, super_target, sub_target = released()
-    torch.stack(two_level_losses(features, *heads, super_target, sub_target)).sum(
-        0
-    ).mean().backward()
+    losses = two_level_losses(features, *heads, super_target, sub_target)
+    (losses[0] + losses[1]).mean().backward()
     gradients = [(each.grad if each.grad is not None else each) for each in (features, *heads)]
     own = gradients[0].new_empty(CLASSES * IMAGES, 5)
     own[ORDER] = gradients[0] * CLASSES
