@@ -1,8 +1,8 @@
 """Run by test_sharded.py in several processes: losses and gradients of sub-heads that are spread
 over them, each process with its share of a batch.
 
-Usage: sharded_heads.py IN.npz OUT.npz, with the features `(B, D)`, both targets `(B,)`, and the
-shares: the numbers of rows of the processes.
+Usage: sharded_heads.py IN.npz OUT.npz, with the features `(B, D)`, both targets `(B,)`, the shares:
+the numbers of rows of the processes, and whether products are in half precision.
 """
 
 import sys
@@ -45,7 +45,8 @@ def main() -> None:
     size = len(rows)
     if size == 0:  # as with a blank image
         rows, targets = torch.ones(1, DIM), [torch.zeros(1, dtype=torch.int64)] * 2
-    losses = heads.losses(forward(rows, targets[0]), *targets)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bool(given["half"])):
+        losses = heads.losses(forward(rows, targets[0]), *targets)
     weighted(losses.sum(dim=0).mean(), size).backward()
     results = {"losses": gather_rows(losses.detach()[:, :size].T.numpy())}
     for name, parameter in net.named_parameters():

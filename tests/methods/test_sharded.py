@@ -38,21 +38,26 @@ def dense(rows: Tensor, *targets: Tensor) -> dict[str, np.ndarray]:
     return {"losses": losses.detach().T.numpy(), **gradients}
 
 
-@pytest.mark.parametrize("shares", [[6, 6], [4, 5, 0, 2]])
+@pytest.mark.parametrize(
+    ("shares", "half"), [([6, 6], False), ([4, 5, 0, 2], False), ([6, 6], True)]
+)
 def test_losses_and_gradients_are_those_of_one_process(
-    shares: list[int], server: Server, tmp_path: Path
+    shares: list[int], half: bool, server: Server, tmp_path: Path
 ) -> None:
     """Also where a process has no image, and 7 sub-classes are not even shares."""
     rows, supers, subs = batch(sum(shares))
     given, found = tmp_path / "given.npz", tmp_path / "found.npz"
     named = {"rows": rows.numpy(), "super": supers.numpy(), "sub": subs.numpy()}
-    np.savez(given, shares=shares, **named)
+    np.savez(given, shares=shares, half=half, **named)
     script = ROOT / "tests" / "sharded_heads.py"
     server.run_script(script, [given, found], tmp_path / "run", ranks=len(shares))
     expected, results = dense(rows, supers, subs), np.load(found)
     assert set(results) == set(expected)
     for name, values in expected.items():
         limit = 5e-7 if name == "losses" else 1e-6
+        assert results[name].dtype == np.float32
+        if half:
+            limit = 0.02 * np.abs(values).max()
         np.testing.assert_allclose(results[name], values, rtol=limit, atol=limit, err_msg=name)
 
 
