@@ -57,7 +57,8 @@ class TwoLevelHeads(nn.Module):
         if with_super:
             layers.append((self.super.weight, self.super.bias))
         for number, layer in enumerate(layers):
-            new = new_layer(*layer[0].shape, derive_seed(seed, "heads", epoch, number))
+            outputs, inputs = layer[0].shape
+            new = new_layer(outputs, inputs, derive_seed(seed, "heads", epoch, number))
             for weights, drawn in zip(layer, new, strict=True):
                 weights.copy_(drawn)
 

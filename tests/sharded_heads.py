@@ -6,6 +6,7 @@ the numbers of rows of the processes, and whether products are in half precision
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def main() -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=bool(given["half"])):
         losses = heads.losses(forward(rows, targets[0]), *targets)
     weighted(losses.sum(dim=0).mean(), size).backward()
-    results = {"losses": gather_rows(losses.detach()[:, :size].T.numpy())}
+    results: dict[str, Any] = {"losses": gather_rows(losses.detach()[:, :size].T.numpy())}
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None
         results[name] = parameter.grad.numpy()

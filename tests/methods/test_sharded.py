@@ -47,7 +47,7 @@ def test_losses_and_gradients_are_those_of_one_process(
     """Also where a process has no image, and 7 sub-classes are not even shares."""
     rows, supers, subs = batch(sum(shares))
     given, found = tmp_path / "given.npz", tmp_path / "found.npz"
-    named = {"rows": rows.numpy(), "super": supers.numpy(), "sub": subs.numpy()}
+    named: dict[str, Any] = {"rows": rows.numpy(), "super": supers.numpy(), "sub": subs.numpy()}
     np.savez(given, shares=shares, half=half, **named)
     script = ROOT / "tests" / "sharded_heads.py"
     server.run_script(script, [given, found], tmp_path / "run", ranks=len(shares))

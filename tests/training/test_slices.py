@@ -69,6 +69,7 @@ def test_a_checkpoint_without_slices_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_malformed_digests_are_one_line(tmp_path: Path) -> None:
-    for wrong in ("abc", [], {}):
+    malformed: list[Any] = ["abc", [], {}]
+    for wrong in malformed:
         with pytest.raises(InputError, match="its 'slices' are malformed"):
             read_slices({"epoch": 1, "step": 0, "slices": wrong}, tmp_path / NEWEST)
