@@ -8,6 +8,8 @@ compared with a well-known library and with the hardware's limit. Imports any ro
     multicrop.py    images per second of multi-crop, decoded once and for each crop
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
+    deepercluster.py       DeeperCluster at its published size: rates, and a share in part
+    deepercluster_size.py  its memory, traffic and hours on paper
     spherical.py    DeepCluster-v2's k-means, beside the plain way
     probe.py        linear probes, each layer alone and all at once
     learned.py      what settings of main.py learn, over seeds

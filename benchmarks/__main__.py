@@ -16,6 +16,7 @@ import system.interrupt
 
 from benchmarks import (
     clustering,
+    deepercluster,
     learned,
     multicrop,
     probe,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
     "multicrop": (multicrop, "reading several crops of each image"),
+    "deepercluster": (deepercluster, "DeeperCluster at its published size, on paper and in part"),
     "spherical": (spherical, "k-means of DeepCluster-v2's memory, beside the plain way"),
     "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
     "visu": (visu, "pictures of filters by gradient ascent, many at once and one at a time"),

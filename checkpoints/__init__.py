@@ -26,6 +26,8 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `arch` | str | name in `models.MODELS`; the original's key |
 | `state_dict` | dict of tensors | weights of the network: `sobel.*`, `features.*`, `classifier.*`, `top_layer.*`; the original's key |
 | `heads` | dict of tensors | heads beside the network: `projection_head.*`, `prototypes.*`, for `models.heads.heads_for`; of DeeperCluster `super.*` and `sub.*`, for `methods.two_level.TwoLevelHeads` |
+| `momentum` | dict of tensors | with `--shard_heads`, the momentum of `sub.*` |
+| `slices` | list of str | only if `sub.*` and their momentum are too large for this file: the SHA-256 of each process's file in `heads/`, which has its rows |
 | `std` | [float, float, float] | the network's `std`, if it isn't ImageNet's |
 | `margin` | int | the network's `margin`, if it isn't 0 |
 | `optimizer` | dict | state of the body's SGD, or of SGD or LARS on body and heads; the original's key |
@@ -54,7 +56,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 `assignment`, `previous` and `clusters`. DeepCluster adds
 `clustering_loss` and `auto_dim`; SwAV and DeepCluster-v2
 `heads`, `window` and `best_probe`; SwAV `queue` and `steps`; DeepCluster-v2 `memory` and `targets`;
-DeeperCluster `heads` and `tally` (`state_dict` in methods/). A released checkpoint has the original's
-keys only; `heads` and `std` are added to files that hold the heads of SwAV or DeepCluster-v2 beside
-the network, and `margin` to those of DeeperCluster's release.
+DeeperCluster `heads` and `tally`, with `--shard_heads` also `momentum` (`state_dict` in methods/). A
+released checkpoint has the original's keys only; `heads` and `std` are added to files that hold the
+heads of SwAV or DeepCluster-v2 beside the network, and `margin` to those of DeeperCluster's release.
 """  # noqa: E501

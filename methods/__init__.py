@@ -13,6 +13,7 @@ checkpoints or the training loop, which is in `main.py`.
     multicrop.py            of the last two: network and heads, crops, LARS, signs of health
     deepercluster.py        DeeperCluster (ICCV 2019): rotations × clusters on two levels; RotNet
     two_level.py            its heads and its loss
+    sharded.py              its heads, spread over the processes
     two_level_settings.py   its flags, numbers of classes, and their checks
     memory.py               DeepCluster-v2's memory: the last embeddings of each image
     queue.py                SwAV's queue: embeddings of earlier batches

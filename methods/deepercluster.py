@@ -30,7 +30,8 @@ from methods.fitting import clusters_for
 from methods.frozen import frozen_features, whitened_features
 from methods.health import check_rotations
 from methods.method import Running, Schedule
-from methods.two_level import TwoLevelHeads, TwoLevelNet, cross_entropies, two_level_losses
+from methods.sharded import make_heads, with_own_rows
+from methods.two_level import TwoLevelNet, two_level_losses
 from methods.two_level_settings import TURNS, cluster_counts
 from models import untrained
 from parallel.collectives import all_reduce, gather_rows, rank, synchronised
@@ -69,11 +70,13 @@ class DeeperCluster(Clustered):
         self.rotations = TURNS if args.rotnet else 1
         self.network = untrained(args.arch, args.sobel, 2, args.seed, plain_linear=True)
         self.network.top_layer = None
-        self.heads = TwoLevelHeads(self.network.embedding_dim, args.super_classes, self.each)
+        size = self.network.embedding_dim, args.super_classes, self.each
+        self.heads = make_heads(args, *size, compute.device)
         self.heads.reset(args.seed, 0, with_super=True)
         self.net: nn.Module = TwoLevelNet(self.network, self.heads)
         if args.sync_bn == "pytorch":
             self.net = synchronised(self.net, compute.device)
+        self.net = with_own_rows(self.net, self.heads)
         self._images_digest = ""  # of the images in the assignment
         self._tally = self._counted([0.0] * 4)
 
@@ -105,17 +108,12 @@ class DeeperCluster(Clustered):
         """The body and the super head; and the sub-heads, each of which learns from the mean over
         its own super-class, a part 1/S of the batch: S times the learning rate and 1/S of the
         weight decay are the same under SGD."""
-        sgd = {"lr": self.args.lr, "momentum": self.args.momentum}
-        decay, parts = 10**self.args.wd, self.args.super_classes
+        lr, decay, parts = self.args.lr, 10**self.args.wd, self.args.super_classes
+        sgd = {"lr": lr, "momentum": self.args.momentum, "weight_decay": decay}
         return [
-            {"params": self.network.body(), **sgd, "weight_decay": decay},
-            {"params": self.heads.super.parameters(), **sgd, "weight_decay": decay},
-            {
-                **sgd,
-                "params": self.heads.sub.parameters(),
-                "lr": self.args.lr * parts,
-                "weight_decay": decay / parts,
-            },
+            {"params": self.network.body(), **sgd},
+            {"params": self.heads.super.parameters(), **sgd},
+            self.heads.group({**sgd, "lr": lr * parts, "weight_decay": decay / parts}),
         ]
 
     def relabel(self, run: Running) -> None:
@@ -149,7 +147,7 @@ class DeeperCluster(Clustered):
         super_target = cluster // self.each * self.rotations + turns
         with self.compute.autocast():
             scores = forward(to_input(batch.pixels, device, self.network.std), super_target)
-        parts = cross_entropies(scores, super_target, cluster % self.each)
+            parts = self.heads.losses(scores, super_target, cluster % self.each)
         right = scores[0].argmax(dim=1) % self.rotations == turns
         real = index >= 0  # not a blank image
         counts = torch.stack([real, right & real, *(parts.detach() * real)])
@@ -189,7 +187,7 @@ class DeeperCluster(Clustered):
     def state_dict(self) -> dict[str, Any]:
         return {
             **super().state_dict(),
-            "heads": self.heads.state_dict(),
+            **self.heads.to_plain(),
             "tally": all_reduce(self._tally.cpu().double().numpy()).tolist(),
         }
 
@@ -200,7 +198,7 @@ class DeeperCluster(Clustered):
         if rank() == 0:  # the sums of all processes
             self._tally = self._counted(state["tally"])
         try:
-            self.heads.load_state_dict(state["heads"])
+            self.heads.load_plain(state)
             if self.assignment.max(initial=-1) >= self.k:
                 raise RuntimeError("more clusters than the heads have")
         except RuntimeError as error:
@@ -220,6 +218,7 @@ class DeeperCluster(Clustered):
             and tally.shape == (4,)
             and bool(np.isfinite(tally).all())
             and all(weight.isfinite().all() for weight in state["heads"].values())
+            and all(each.isfinite().all() for each in state.get("momentum", {}).values())
         )
 
     def _is_due(self, run: Running) -> bool:

@@ -164,7 +164,7 @@ class Method(Protocol):
     def groups(self) -> Sequence[dict[str, Any]]:
         """Groups of parameters with their `lr`, `momentum` and `weight_decay`; with `trust`, LARS
         trains them instead of SGD. A group with `reset` has new parameters in each epoch: it gets a
-        new optimiser, and no momentum, as checkpoints don't keep it."""
+        new optimiser, and no momentum, as checkpoints don't keep it; or its own `optimizer`."""
         ...
 
     def relabel(self, run: Running) -> None:

@@ -5,6 +5,7 @@ Data", ICCV 2019. The loss is that of a softmax on two levels: −log p(s) − l
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,18 +56,37 @@ class TwoLevelHeads(nn.Module):
         layers = list(zip(self.sub.weight, self.sub.bias, strict=True))
         if with_super:
             layers.append((self.super.weight, self.super.bias))
-        bound = 1 / math.sqrt(self.super.in_features)
         for number, layer in enumerate(layers):
-            generator = torch.Generator().manual_seed(derive_seed(seed, "heads", epoch, number))
-            for weights in layer:
-                drawn = torch.empty(weights.shape).uniform_(-bound, bound, generator=generator)
+            outputs, inputs = layer[0].shape
+            new = new_layer(outputs, inputs, derive_seed(seed, "heads", epoch, number))
+            for weights, drawn in zip(layer, new, strict=True):
                 weights.copy_(drawn)
+
+    def losses(self, scores: Scores, super_target: Tensor, sub_target: Tensor) -> Tensor:
+        """As `cross_entropies`."""
+        return cross_entropies(scores, super_target, sub_target)
+
+    def group(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The sub-heads as a group of parameters, trained with these settings."""
+        return {"params": self.sub.parameters(), **settings}
+
+    def to_plain(self) -> dict[str, Any]:
+        """What a checkpoint keeps of them."""
+        return {"heads": self.state_dict()}
+
+    def load_plain(self, plain: dict[str, Any]) -> None:
+        """Load what `to_plain` returned.
+
+        Raises:
+            RuntimeError: it is of other sizes.
+        """
+        self.load_state_dict(plain["heads"])
 
 
 class TwoLevelNet(nn.Module):
     """A network without top layer, and heads."""
 
-    def __init__(self, network: ConvNet, heads: TwoLevelHeads) -> None:
+    def __init__(self, network: ConvNet, heads: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.heads = heads
@@ -75,6 +95,14 @@ class TwoLevelNet(nn.Module):
         """Normalised images `(B, 3, H, W)` and the super-class of each, `(B,) int64` → scores as
         of `two_level_scores`."""
         return self.heads(self.network.embedding(images), super_target)
+
+
+def new_layer(outputs: int, inputs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear layer, by PyTorch's rule."""
+    generator, bound = torch.Generator().manual_seed(seed), 1 / math.sqrt(inputs)
+    shapes = (outputs, inputs), (outputs,)
+    weight, bias = (torch.empty(s).uniform_(-bound, bound, generator=generator) for s in shapes)
+    return weight, bias
 
 
 def two_level_losses(

@@ -6,6 +6,7 @@ from cluster import components
 from cluster.components import AUTO
 from cluster.hierarchy import ITERATIONS
 from methods.fitting import IMAGES_EACH, MOST_PROTOTYPES, clusters_for
+from parallel.collectives import world_size
 from system import cli, flags
 from system.errors import InputError
 
@@ -41,6 +42,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     components.add_flag(group, AUTO, DIM_PCA_HELP)
     components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")
     flags.add_sync_bn(group, "none")
+    shard_help = "spread the heads of sub-classes over the processes, if a GPU can't hold them"
+    add("--shard_heads", action="store_true", help=shard_help)
     parser.set_defaults(lr=0.1, epochs=100)
 
 
@@ -74,6 +77,8 @@ def check(args: argparse.Namespace, images: int) -> None:
             f"on, so give {images} at most"
         )
     _check_batch(args.batch, args.super_classes, images)
+    if args.shard_heads:
+        _check_sharding(args)
 
 
 def _check_classes(classes: int, rotnet: bool, k: int) -> None:
@@ -97,4 +102,18 @@ def _check_batch(batch: int, classes: int, images: int) -> None:
         raise InputError(
             f"--batch {batch}: each batch has equally many images of each of {classes} "
             f"super-classes; give {nearest}, or another multiple of {classes}"
+        )
+
+
+def _check_sharding(args: argparse.Namespace) -> None:
+    _, each = cluster_counts(args.super_classes, args.rotnet, args.nmb_cluster)
+    if each < world_size():
+        raise InputError(
+            f"--shard_heads: --k {args.nmb_cluster} gives each super-class {each} sub-classes, "
+            f"fewer than the {world_size()} processes; leave it out"
+        )
+    if args.precision == "fp16":
+        raise InputError(
+            "--shard_heads: not with --precision fp16, in which each process would skip other "
+            "steps; give bf16 or fp32"
         )

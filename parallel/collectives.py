@@ -101,7 +101,12 @@ def shard_of(count: int) -> range:
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """Wrap the model for several processes: gradients become their mean, and batch norm's running
-    statistics are those of process 0."""
+    statistics are those of process 0.
+
+    Only the module's part `replicated` is wrapped, if it has one: the other parameters differ
+    between the processes.
+    """
+    model = getattr(model, "replicated", model)
     if world_size() == 1:
         return model
     gpus = [torch.cuda.current_device()] if device.type == "cuda" else None
@@ -137,6 +142,25 @@ def take_max(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
+
+
+def gather_alike(tensor: Tensor) -> Tensor:
+    """The rows of all processes, on the device. Each has equally many."""
+    if world_size() == 1:
+        return tensor
+    whole = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_into_tensor(whole, tensor.contiguous())
+    return whole
+
+
+def sum_own_share(tensor: Tensor) -> Tensor:
+    """Sum a tensor on the device over the processes. Each gets the rows of its rank, equally
+    many."""
+    if world_size() == 1:
+        return tensor
+    own = tensor.new_empty(len(tensor) // world_size(), *tensor.shape[1:])
+    dist.reduce_scatter_tensor(own, tensor.contiguous())
+    return own
 
 
 def broadcast_buffers(model: nn.Module) -> None:

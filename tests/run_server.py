@@ -12,7 +12,8 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         the seconds between two heartbeats; "silence", the seconds after which other ranks than 0
         print an error; "stall_at": [RANK, 7], with which this rank's seventh read of an image
         creates `folder`/paused, and waits until that file is gone; "print_buffers", which prints
-        the sum of each buffer after every epoch; "threads" of torch. With "script": PATH, the
+        the sum of each buffer after every epoch; "threads" of torch; "whole", the most bytes of
+        spread heads that a checkpoint holds. With "script": PATH, the
         processes run this script instead of main.py.
     {"wait": [process IDs]}
         answers with the exit statuses once all have ended; −9 means SIGKILL, which a process also
@@ -46,6 +47,7 @@ import main
 import training.run
 from cluster import pickles
 from data.images import ImageList
+from methods import sharded
 from models import MODELS
 from parallel import heartbeat
 from parallel.collectives import broadcast_buffers
@@ -167,6 +169,7 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
         return run_script(request["script"], request["start"])
     heartbeat.BEAT = request.get("beat", heartbeat.BEAT)
     cli.LONGEST_SILENCE = request.get("silence", cli.LONGEST_SILENCE)
+    sharded.WHOLE = request.get("whole", sharded.WHOLE)
     if "print_buffers" in request:
         training.run.broadcast_buffers = broadcast_and_print
     if rank == request.get("stall_at", [None])[0]:

@@ -13,6 +13,7 @@ methods/ only the two protocols.
     experiment.py     the experiment folder: every file that a run writes, and when
     unreadable.py     names and counts the images that can't be read
     resume.py         the content of a checkpoint; `--resume` reads it and checks that it fits
+    slices.py         heads too large for one checkpoint: a file of each process beside it
     initial.py        `--init`, the weights that a run starts from, and `--freeze`
     rewind.py         cuts a folder's logs at the checkpoint; later results are removed
     assignments.py    the clusters of each epoch by image, in files

@@ -195,6 +195,7 @@ class Bystander:
 
     def __init__(self) -> None:
         self.unreadable = UnreadableElsewhere()
+        self.folder: Path | None = None
         self.last_saved: Path | None = None
 
     def __enter__(self) -> "Bystander":

@@ -20,6 +20,7 @@ from system.device import Compute
 from system.errors import InputError, shorten
 from system.results import plain_settings
 from training.optimizers import load_optimizer, make_optimizer
+from training.slices import read_slices
 from training.state import State
 
 # Settings that the order of an epoch's draws depends on, with every method
@@ -93,6 +94,7 @@ def read_resume(
         )
     if checkpoint.get("step", 0) > 0:
         _check_order(args, checkpoint, images, method)
+    read_slices(checkpoint, args.resume)
     return checkpoint
 
 

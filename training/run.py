@@ -38,6 +38,7 @@ from training.initial import hold_stages
 from training.loaders import Loaders
 from training.logs import warn
 from training.resume import set_up, to_checkpoint
+from training.slices import slices_apart
 from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 from training.updates import Updates
 
@@ -227,7 +228,9 @@ class Run:
         """Save a checkpoint (`checkpoints/__init__.py` has its layout)."""
         check_weights(self.method.trained, self.state, self.folder)
         parts = self.state, self.optimizer, self.method
-        self.folder.save(name, to_checkpoint(self.args, self.images, *parts))
+        contents = to_checkpoint(self.args, self.images, *parts)
+        with slices_apart(self.folder.folder, contents):
+            self.folder.save(name, contents)
 
     def _begin_epoch(self, order: np.ndarray) -> None:
         method, batches = self.method, -(-len(order) // self.args.batch)

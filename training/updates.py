@@ -40,7 +40,8 @@ class Updates:
     ) -> None:
         self.args, self.method, self.state = args, method, state
         self.optimizer, self.per_epoch = optimizer, per_epoch
-        self._of_heads = [sgd([group]) for group in method.groups() if group.get("reset")]
+        heads = [group for group in method.groups() if group.get("reset")]
+        self._of_heads = [group.get("optimizer") or sgd([group]) for group in heads]
         hold_stages(args, state.epoch, method.network, optimizer)
         self.forward = data_parallel(method.trained, compute.device)
         if world_size() > 2 and compute.device.type == "cpu":
