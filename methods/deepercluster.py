@@ -9,6 +9,7 @@ Singh and Komodakis, ICLR 2018).
 """
 
 import argparse
+import logging
 import math
 from typing import Any, ClassVar
 
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from cluster import components
 from cluster.clusters import HIERARCHICAL, Clusters
-from cluster.components import Components
+from cluster.components import AUTO, Components
 from cluster.hierarchy import hierarchical_kmeans
 from cluster.quality import clustering_metrics, super_metrics
 from cluster.sampler import two_level_order
+from cluster.whitening import Whitening
 from data.loading import Batch
 from data.transforms import random_crop, to_input
 from methods import two_level_settings as settings
@@ -40,6 +43,8 @@ from system.errors import InputError
 from system.seeding import derive_seed
 
 __all__ = ["DeeperCluster", "two_level_losses"]
+
+log = logging.getLogger("deepcluster")
 
 
 class DeeperCluster(Clustered):
@@ -78,6 +83,7 @@ class DeeperCluster(Clustered):
             self.net = synchronised(self.net, compute.device)
         self.net = with_own_rows(self.net, self.heads)
         self._images_digest = ""  # of the images in the assignment
+        self._remarked: str | None = None  # the last remark on the whitening
         self._tally = self._counted([0.0] * 4)
 
     @staticmethod
@@ -230,9 +236,21 @@ class DeeperCluster(Clustered):
         and keep their meaning, so the super head stays."""
         self.assignment, self.clusters = self._cluster(run, self.args.dim_pca, self.each)
         self._images_digest = run.images_digest
+        self._log_dimensions()
         with_super = self.super_clusters > 1
         self.heads.reset(self.args.seed, run.epoch, with_super)
         run.forget_momentum((self.heads if with_super else self.heads.sub).parameters())
+
+    def _log_dimensions(self) -> None:
+        """Log a remark on the whitening, if it is another than the last."""
+        assert self.clusters is not None
+        whitening, pca = self.clusters.whitening, self.args.dim_pca
+        if isinstance(whitening, Whitening):
+            rows, dim = int((self.assignment >= 0).sum()), len(whitening.mean)
+            line = components.remark(pca, whitening.components, rows, dim)
+            if line and line != self._remarked:
+                log.log(logging.INFO if pca == AUTO else logging.WARNING, line)
+            self._remarked = line
 
     def _cluster(self, run: Running, pca: Components, each: int) -> tuple[np.ndarray, Clusters]:
         """The clusters of all images, `(N,) int64`, −1 for an unreadable one, by the features of

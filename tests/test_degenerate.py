@@ -57,7 +57,7 @@ def test_with_more_clusters_than_kinds_of_images_each_cluster_holds_one_kind(
     lists = [members for members in kmeans.images_lists if members]
     assert len(lists) >= kinds
     assert all(len(set(kind[members])) == 1 for members in lists)
-    pic = PIC()
+    pic = PIC(pca=256)
     pic.cluster(features)
     assert all(len(set(kind[members])) == 1 for members in pic.images_lists if count > 100)
 

