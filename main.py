@@ -106,7 +106,7 @@ def start(
                 taken = init and initial.take_weights(method.network, init, args.init)
                 run = Run(args, images, method, compute, stopping, checkpoint, probed)
                 stack.enter_context(run)
-            for line in filter(None, [*chosen, taken]):
+            for line in filter(None, [*(f"note: {choice}" for choice in chosen), taken]):
                 log.info(line)
             train(method, run)
             if isinstance(run.folder, Experiment):
@@ -150,8 +150,6 @@ def check_settings(args: argparse.Namespace, images: ImageList, compute: Compute
         InputError: naming the flag, its value and what would be right.
     """
     chosen = METHODS[args.method].fit_settings(args, len(images))
-    if rank() == 0:
-        sys.stderr.writelines(f"note: {line}\n" for line in chosen)
     if args.batch < 2 * world_size():
         raise InputError(
             f"--batch {args.batch}: too small for {world_size()} processes; give "

@@ -80,10 +80,10 @@ def fit_queue(args: argparse.Namespace, images: int) -> list[str]:
     """Choose SwAV's queue, and how long its prototypes are frozen; arguments and result as
     `fit_shared`."""
     fit, batches = Fitter(args), max(images // args.batch, 1)
-    fit.choose("freeze_prototypes_niters", batches + 1, "an epoch")
+    fit.choose("freeze_prototypes_niters", batches + 1, "an epoch, and one more")
     prototypes = args.nmb_prototypes
     if args.batch >= prototypes:
-        length, reason = 0, f"--batch {args.batch} has as many samples as there are prototypes"
+        length, reason = 0, f"--batch {args.batch} has at least as many samples as prototypes"
     else:
         length = math.ceil(QUEUED_EACH * prototypes / args.batch) * args.batch
         reason = f"codes need more samples than the {prototypes} prototypes, and than a batch has"
