@@ -119,6 +119,8 @@ class Kmeans(Clustering):
 
     @staticmethod
     def check(args: argparse.Namespace, count: int, what: str) -> None:
+        if count < 2:
+            raise InputError(f"too few {what}: {count} can be clustered, and two are needed")
         if args.nmb_cluster > count:
             raise InputError(
                 f"--nmb_cluster {args.nmb_cluster}: more clusters than the {count} {what}; "

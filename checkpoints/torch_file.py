@@ -58,6 +58,10 @@ def load_torch_file(path: str | Path) -> Loaded:
             _check_kind(file, start, path)
             file.seek(0)
             return _load(file, start, path)
+    except IsADirectoryError as error:
+        raise InputError(
+            f"{path}: a folder; give a checkpoint, such as {Path(path) / 'checkpoint.pth.tar'}"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
 

@@ -69,8 +69,10 @@ def fit_learning_rate(fit: Fitter) -> None:
     lr = LARS_RATE * growth**0.75 if args.optimizer == "lars" else SGD_RATE * growth
     fit.choose("lr", lr, f"for {args.optimizer} and --batch {args.batch}")
     fit.choose("final_lr", args.lr / 1000, "a thousandth of --lr")
-    warmup = min(10, args.epochs // 10) if args.batch > BATCH else 0
-    fit.choose("warmup_epochs", warmup, f"a tenth of the epochs, 10 at most, above batch {BATCH}")
+    warmup, reason = 0, f"none up to batch {BATCH}"
+    if args.batch > BATCH:
+        warmup, reason = min(10, args.epochs // 10), "a tenth of the epochs, 10 at most"
+    fit.choose("warmup_epochs", warmup, reason)
     if args.warmup_epochs == 0 and args.start_warmup is None:
         args.start_warmup = args.lr
     fit.choose("start_warmup", args.lr / 16, "a sixteenth of --lr")

@@ -153,6 +153,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     for path in args.paths:
+        if path.is_dir():
+            raise InputError(f"{path}: a folder; give files, such as {path / 'checkpoint.pth.tar'}")
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     cards = []

@@ -76,7 +76,10 @@ class Run:
         """
         path = assignment_path(self.folder, epoch)
         if epoch not in self.epochs:
-            have = f"{self.epochs[0]} to {self.epochs[-1]}" if self.epochs else "none yet"
+            have = "none yet"
+            if self.epochs:
+                first, last = self.epochs[0], self.epochs[-1]
+                have = f"{first}" if first == last else f"{first} to {last}"
             raise InputError(f"{path}: no clusters of epoch {epoch}, only of: {have}")
         return read_assignment(path, len(self.images))
 

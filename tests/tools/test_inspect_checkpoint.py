@@ -205,6 +205,9 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
     assert r"evil\x1b[31m \x1b[2J" in shown
 
 
-def test_a_folder_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read this checkpoint: Is a directory"):
-        inspect_checkpoint.card_of(tmp_path)
+def test_a_folder_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect(tmp_path) == 2
+    line = f"{tmp_path}: a folder; give files, such as {tmp_path / 'checkpoint.pth.tar'}\n"
+    assert capsys.readouterr().err == f"inspect_checkpoint.py: error: {line}"
+    with pytest.raises(InputError, match=r"a folder; give a checkpoint, such as .*/checkpoint"):
+        load_model(tmp_path)
