@@ -75,7 +75,8 @@ def main(args: argparse.Namespace) -> None:
             limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
             images = find_images(args.data, Reading(args.exif, range_of(args.range)))
-            images = images.take(range(len(images))[: args.size_dataset])
+            if args.size_dataset is not None:
+                images = images.take(range(len(images))[: args.size_dataset])
             warn_of_lost_levels(images)
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
