@@ -189,6 +189,14 @@ def assert_same(whole: Path, cut: Path) -> None:
     assert sorted(event.step for event in events) == [0, 1, 2]
 
 
+def contents_of(exp: Path) -> dict[str, Any]:
+    """The newest checkpoint without the settings that differ between a run and the same resumed."""
+    checkpoint = torch.load(exp / "checkpoint.pth.tar", weights_only=True)
+    for own in ("exp", "resume", "checkpoints"):
+        del checkpoint["settings"][own]
+    return checkpoint
+
+
 def assert_equal(one: Any, other: Any, where: str) -> None:
     assert type(one) is type(other), where
     if isinstance(one, dict):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ErrorLine
 from PIL import Image
-from runs import Server, assert_equal, load_metrics, output_of
+from runs import Server, assert_equal, contents_of, load_metrics, output_of
 
 import assign
 from checkpoints.checkpoint import read_checkpoint, untrained_of
@@ -30,14 +30,6 @@ def flags(request: pytest.FixtureRequest) -> list[str]:
     return METHODS[request.param].split()
 
 
-def contents(path: Path) -> dict[str, Any]:
-    """A checkpoint without the settings that differ between a run and the same run resumed."""
-    checkpoint = torch.load(path, weights_only=True)
-    for own in ("exp", "resume", "checkpoints"):
-        del checkpoint["settings"][own]
-    return checkpoint
-
-
 def without_seconds(exp: Path) -> list[dict[str, Any]]:
     timed = ("seconds", "images_per_second", "peak_memory_gib")
     return [{n: v for n, v in line.items() if n not in timed} for line in load_metrics(exp)]
@@ -54,7 +46,7 @@ def test_a_run_resumed_within_a_period_has_the_same_bits(
     assert place_of(middle) == (1, 2)
     train(tree, *flags, "--resume", str(middle), "--epochs", "2", exp="cut")
     train(tree, *flags, "--resume", str(cut / "checkpoint.pth.tar"), "--epochs", "4", exp="cut")
-    one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    one, other = (contents_of(exp) for exp in (whole, cut))
     assert_equal(one, other, "checkpoint")
     assert without_seconds(whole) == without_seconds(cut)
 
@@ -213,6 +205,6 @@ def test_two_processes_resume_within_an_epoch_with_the_same_bits(
     run = server.start(tmp_path / "images", tmp_path / "cut", 2, flags=text)
     assert server.wait(run) == [0, 0], output_of(tmp_path / "cut")
     exps = tmp_path / "whole" / "exp", cut
-    one, other = (contents(exp / "checkpoint.pth.tar") for exp in exps)
+    one, other = (contents_of(exp) for exp in exps)
     assert_equal(one, other, "checkpoint")
     assert without_seconds(exps[0]) == without_seconds(exps[1])

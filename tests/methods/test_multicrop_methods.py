@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ErrorLine
 from PIL import Image
-from runs import Server, assert_equal, load_metrics, output_of
+from runs import Server, assert_equal, contents_of, load_metrics, output_of
 
 import main
 from checkpoints.checkpoint import load_model, read_checkpoint
@@ -35,14 +35,6 @@ def flags(request: pytest.FixtureRequest) -> list[str]:
     return METHODS[request.param].split()
 
 
-def contents(path: Path) -> dict[str, Any]:
-    """A checkpoint without the settings that differ between a run and the same run resumed."""
-    checkpoint = torch.load(path, weights_only=True)
-    for own in ("exp", "resume", "checkpoints"):
-        del checkpoint["settings"][own]
-    return checkpoint
-
-
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_run_resumed_within_an_epoch_has_the_same_bits(
     flags: list[str], number: int, tree: Path, train: Train
@@ -52,7 +44,7 @@ def test_a_run_resumed_within_an_epoch_has_the_same_bits(
     middle = cut / "checkpoints" / f"checkpoint_{number}.pth.tar"
     assert read_checkpoint(middle)["step"] == 7 * number % 5
     train(tree, *flags, "--resume", str(middle), exp="cut")
-    one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    one, other = (contents_of(exp) for exp in (whole, cut))
     assert_equal(one, other, "checkpoint")
 
 
@@ -70,7 +62,7 @@ def test_a_run_stopped_after_its_last_step_has_the_same_bits(
         patch.setattr(Run, "finish", stop)
         cut = train(tree, *flags, exp="cut")
     train(tree, *flags, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
-    one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    one, other = (contents_of(exp) for exp in (whole, cut))
     assert_equal(one, other, "checkpoint")
 
 
@@ -82,7 +74,7 @@ def test_a_finished_run_goes_on_with_the_same_bits(
     cut = train(tree, *flags, "--epochs", "2", exp="cut")
     # with the same final rate as base rate, the schedule does not depend on the number of epochs
     train(tree, *flags, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
-    one, other = (contents(exp / "checkpoint.pth.tar") for exp in (whole, cut))
+    one, other = (contents_of(exp) for exp in (whole, cut))
     assert_equal(one["state_dict"], other["state_dict"], "weights")
     assert_equal(one["heads"], other["heads"], "heads")
 

@@ -12,7 +12,7 @@ import torch
 from conftest import ErrorLine
 from networks import plain
 from PIL import Image
-from runs import Server, assert_equal, load_metrics, output_of
+from runs import Server, assert_equal, contents_of, load_metrics, output_of
 
 import main
 from models import MODELS
@@ -42,14 +42,6 @@ def run(server: Server, images: Path, folder: Path, ranks: int = 2, **options: A
     return folder / "exp"
 
 
-def contents(exp: Path) -> dict[str, Any]:
-    """The newest checkpoint without the settings that differ between a run and the same resumed."""
-    checkpoint = torch.load(exp / "checkpoint.pth.tar", weights_only=True)
-    for own in ("exp", "resume", "checkpoints"):
-        del checkpoint["settings"][own]
-    return checkpoint
-
-
 def test_two_processes_train_as_one_with_all_heads(
     images: Path, server: Server, tmp_path: Path
 ) -> None:
@@ -57,7 +49,7 @@ def test_two_processes_train_as_one_with_all_heads(
         run(server, images, tmp_path / "two"),
         run(server, images, tmp_path / "one", ranks=1, flags=FLAGS),
     )
-    found, expected = contents(two), contents(one)
+    found, expected = contents_of(two), contents_of(one)
     for part in ("state_dict", "heads"):
         assert found[part].keys() == expected[part].keys()
         for name, weight in expected[part].items():
@@ -81,7 +73,7 @@ def test_a_resumed_run_has_the_same_bits(
     for name in ("checkpoint.pth.tar", "checkpoint.previous.pth.tar"):
         (cut / name).unlink()
     run(server, images, tmp_path / "cut", whole=whole, more=["--epochs", "3"])
-    one, other = contents(straight), contents(cut)
+    one, other = contents_of(straight), contents_of(cut)
     assert_equal(one, other, "checkpoint")  # with the digests of all files of heads
     assert ("slices" in one) == (whole == 0) == ("sub.weight" not in one["heads"])
     files = sorted(path.name for path in cut.glob("heads/*"))
