@@ -170,8 +170,8 @@ def test_the_report_groups_clusters_and_has_the_numbers_of_both_levels(deeper: P
     nmi = "NMI of the super-clusters to the folder labels"
     assert shown[nmi] == f"{together['nmi_labels']:.3f}"
     assert shown["of 2 super-clusters not empty"] == str(together["nonempty_clusters"])
-    told = run.metrics[-1]["rotation_accuracy"]
-    assert shown["of the rotations recognised; guessing gives 0.25"] == f"{told:.3f}"
+    share = run.metrics[-1]["rotation_accuracy"]
+    assert shown["of the rotations recognised; guessing gives 0.25"] == f"{share:.3f}"
     assert {chart.title for chart, _ in content["charts"]} >= {
         "super-clusters",
         "rotations recognised",

@@ -108,10 +108,10 @@ def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
 
 def _describe_levels(metrics: dict[str, Any]) -> list[str]:
     """Lines on DeeperCluster's super-clusters and rotations, of those that a run has."""
-    supers, told = (metrics.get(name) for name in ("super_clusters", "rotation_accuracy"))
+    supers, share = (metrics.get(name) for name in ("super_clusters", "rotation_accuracy"))
     lines = [] if supers is None else [describe_supers(supers)]
-    if told is not None:
-        lines.append(f"{told:.3f} of the rotations recognised (guessing: 0.250)")
+    if share is not None:
+        lines.append(f"{share:.3f} of the rotations recognised (guessing: 0.250)")
     return lines
 
 
@@ -154,14 +154,14 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
         values = [end[name] for end in ends if end[name] is not None]
         return " → ".join(f"{value:{form}}" for value in values) or "–"
 
-    told = [] if last["rotation_accuracy"] is None else [change("rotation_accuracy")]
+    rotations = [] if last["rotation_accuracy"] is None else [change("rotation_accuracy")]
     return [
         ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
         ("clustering loss", change("kmeans_loss", ".4g")),
         ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
         ("NMI to the previous assignment", _number(last["nmi_previous"])),
         *((f"epochs' {words}", change(name)) for name, words in AGREEMENT.items()),
-        *(("rotations recognised", words) for words in told),
+        *(("rotations recognised", words) for words in rotations),
     ]
 
 

@@ -131,7 +131,7 @@ def test_a_state_that_does_not_fit_is_an_error(fault: str) -> None:
         ShardedHeads(DIM, CLASSES, CLUSTERS, 9, CPU).load_plain(plain)
 
 
-def test_steps_that_could_differ_between_processes_are_refused(
+def test_steps_that_could_differ_between_processes_are_bad_input(
     tree: Path, error_line: ErrorLine
 ) -> None:
     flags = "--method deepercluster --k 8 --batch 8 --shard_heads --precision fp16 --device cpu"
