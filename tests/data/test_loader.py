@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,8 @@ def test_a_signal_is_followed_while_a_disk_stalls(
     tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(waiting, "LOOK", 0.02)
-    in_workers(monkeypatch, lambda: time.sleep(60), index=19)
+    tested, before = threading.Event(), threading.enumerate()
+    in_workers(monkeypatch, lambda: tested.wait(60), index=19)
 
     def stop(seconds: float) -> None:
         raise Stopped
@@ -214,6 +216,13 @@ def test_a_signal_is_followed_while_a_disk_stalls(
     assert len(loaded) <= 2
     cli.end_workers()
     assert not multiprocessing.active_children()
+    tested.set()
+    if (
+        workers == 0
+    ):  # a thread that reads later would disturb other tests' random numbers
+        for thread in set(threading.enumerate()) - set(before):
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def scripts(tree: Path, trained: Path, tmp_path: Path) -> dict[ModuleType, list[object]]:
