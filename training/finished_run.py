@@ -147,7 +147,7 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     if not listing.is_file():
         raise InputError(f"{exp}: not the experiment folder of a run: it has no images.txt")
     if data is not None and not data.exists():
-        raise InputError(f"--data {data}: no such folder or list file")
+        raise InputError(f"--data {data}: no such folder or file")
     settings = _read_settings(exp)
     names = from_lines(read_text(listing))
     if not names:

@@ -15,7 +15,7 @@ from system.errors import InputError
 
 
 def test_missing_source() -> None:
-    with pytest.raises(InputError, match=r"^nowhere/x: no such folder or list file$"):
+    with pytest.raises(InputError, match=r"^nowhere/x: no such folder or file$"):
         find_images("nowhere/x")
 
 
