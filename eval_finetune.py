@@ -30,6 +30,7 @@ from checkpoints.checkpoint import (
 )
 from checkpoints.folder import results_folder
 from data.decode import limit_pixels
+from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
@@ -102,6 +103,8 @@ def main(args: argparse.Namespace) -> None:
         train, val = find_train_and_val(args.data, reading)
         exp = args.exp or results_folder(args.model, checkpoint, "finetune")
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     given = {name: getattr(args, name) for name in Settings.__annotations__ if name in args}
     settings = Settings(protocol=FINE_TUNED, **given)
     script.say(

@@ -15,15 +15,20 @@ from torch import Tensor
 
 from data.coded import coded
 from data.decode import name_failure, read_grey, read_image, read_pixels
-from data.folder import UNLABELLED, below_again, find_below
+from data.folder import UNLABELLED, Files, below_again, find_below
 from data.grey import RANGE
 from data.lists import listed, parse_list, read_list
 from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
+from parallel.collectives import gather_objects
 from system.errors import InputError
 from system.names import printable
 
+IMAGES_HELP = (  # what `find_images` takes
+    "a folder, nested or flat; a list (a path on each line); or tars, zips or Parquet files: one, "
+    "a folder of them, or a pattern"
+)
 MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with the data
 
 
@@ -77,6 +82,15 @@ class ImageList:
         with self.open(index) as file:
             return read_grey(file, self.reading)
 
+    def require_files(self, flag: str) -> None:
+        """Check that each image is a file, to which a link can lead.
+
+        Raises:
+            InputError: they are in containers.
+        """
+        if not isinstance(self.source, Files):
+            raise InputError(f"{flag}: makes links to files, and these images are in containers")
+
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
         return where(self.source, index)
@@ -125,6 +139,19 @@ class ImageList:
         if UNLABELLED not in labels.texts:
             return self
         return self.take(np.flatnonzero(labels.numbers != labels.texts.index(UNLABELLED)))
+
+
+def check_alike(images: ImageList) -> None:
+    """Check that all processes, which call this together, have found the same images.
+
+    Raises:
+        InputError: they have not.
+    """
+    if len(set(gather_objects(images.digest))) > 1:
+        raise InputError(
+            f"{images.root}: the processes found different images there; do they all see the same "
+            "files?"
+        )
 
 
 class NameUnreadable:

@@ -54,18 +54,18 @@ def find_containers(path: Path) -> Containers | None:
     Raises:
         InputError: a pattern matches nothing, splits or kinds are mixed, or a split is missing.
     """
-    if (found := _find(path)) is not None:
-        return _select(path, *found)
-    start, colon, word = os.fspath(path).rpartition(":")
-    if not colon or word not in SPLITS or (found := _find(Path(start))) is None:
-        return None
-    return _select(path, *found, SPLITS[word])
+    start, _, word = os.fspath(path).rpartition(":")
+    split = None
+    if start and word in SPLITS and not os.path.exists(path):  # noqa: PTH110 (any text)
+        path, split = Path(start), SPLITS[word]
+    found = _find(path)
+    return None if found is None else _select(path, *found, split)
 
 
-def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """A key that sorts names by the numbers in them: `2.tar` before `10.tar`."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", name)
-    return [(int(digits or -1), text) for digits, text in parts], name
+    return [(not digits, int(digits or 0), text) for digits, text in parts], name
 
 
 def _find(path: Path) -> tuple[Path, list[str]] | None:

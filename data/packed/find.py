@@ -18,9 +18,9 @@ MOST_NOTES = 5
 LARGE = 4e6  # bytes of a page; reading one image decompresses all of it
 
 
-def find_packed(path: Path) -> Packed | None:
+def find_packed(path: Path, quiet: bool = False) -> Packed | None:
     """The images in the containers that a path means, or None if it means none. Says on stderr
-    what is left out.
+    what is left out, unless `quiet`.
 
     Raises:
         InputError: a container is damaged, holds no image, or is of an unknown kind.
@@ -29,7 +29,7 @@ def find_packed(path: Path) -> Packed | None:
     if containers is None:
         return None
     index = index_of(containers)
-    if rank() == 0:
+    if rank() == 0 and not quiet:
         _say(path, [*containers.notes, *index.notes, *_warn_of_large_pages(path, index)])
     if len(index) == 0:
         raise InputError(f"{path}: no image in its {len(containers.names)} containers")

@@ -22,7 +22,12 @@ def images_among(
         members: the regular files.
         text_of: reads a `.cls`.
     """
-    last = {each.name: each for each in members if not _is_hidden(each.name)}
+    last: dict[str, Found] = {}
+    twice: dict[str, None] = {}
+    for each in members:
+        if not _is_hidden(each.name):
+            twice |= {each.name: None} if each.name in last else {}
+            last[each.name] = each
     images, beside, others = _sorted_out(last.values())
     images, extra = _one_of_each_sample(images, beside)
     labels = {key: text_of(member) for key, member in beside.items() if _ending(member) == ".cls"}
@@ -31,6 +36,10 @@ def images_among(
         for each in images
     ]
     notes = []
+    if twice:
+        what = "name occurs" if len(twice) == 1 else "names occur"
+        name = printable(next(iter(twice)))
+        notes.append(f"{len(twice):,} {what} twice, such as {name}; the last one counts")
     if others:
         what = "member is no image" if others.total() == 1 else "members are no images"
         notes.append(f"{others.total():,} {what} by name, left out ({most_of(others)})")

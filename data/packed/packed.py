@@ -72,6 +72,12 @@ class Packed:
         return Coded(texts, numbers if self.chosen is None else numbers[self.chosen])
 
     @property
+    def containers(self) -> np.ndarray:
+        """`(N,) int32`, the place of each image's container in the index."""
+        containers = self.index.arrays["container"]
+        return containers if self.chosen is None else containers[self.chosen]
+
+    @property
     def digest(self) -> str:
         """Identifies the names in their order."""
         if self.chosen is None:
