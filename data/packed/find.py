@@ -54,5 +54,5 @@ def _warn_of_large_pages(path: Path, index: Index) -> list[str]:
         return []
     return [
         f"reading one image decompresses {mean / 1e6:.0f} MB, so training is slow; python -m "
-        f"tools.prepare_data {path} COPY --shards makes a quick copy"
+        f"tools.prepare_data {path} COPY --shards N makes a quick copy"
     ]

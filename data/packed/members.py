@@ -32,8 +32,7 @@ def images_among(
     images, extra = _one_of_each_sample(images, beside)
     labels = {key: text_of(member) for key, member in beside.items() if _ending(member) == ".cls"}
     found = [
-        each._replace(label=labels.get(_key(each), "") or first_folder(each.name))
-        for each in images
+        each._replace(label=labels.get(_key(each), first_folder(each.name))) for each in images
     ]
     notes = []
     if twice:
