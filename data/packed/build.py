@@ -47,20 +47,24 @@ def index_of(containers: Containers) -> Index:
     if containers.kind == "parquet":
         check_installed(str(containers.root / containers.names[0]), "pyarrow")
     key, sizes = key_of(containers)
-    places = [containers.root / FOLDER, _cache() / "indices"]
-    name = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
-    for place in places:
-        if (index := load_index(place / name, key)) is not None:
+    folders = [folder_of(containers.root, key), folder_of(_cache(), key)]
+    for folder in folders:
+        if (index := load_index(folder, key)) is not None:
             return index
-    place = _writable(places)
-    with _alone(place / f".{name}.lock"):
-        index = load_index(place / name, key)  # made by another process meanwhile
+    folder = _writable(folders)
+    with _alone(folder.with_name(f".{folder.name}.lock")):
+        index = load_index(folder, key)  # made by another process meanwhile
         if index is None:
-            _make(place / name, key, containers, sizes)
-            index = load_index(place / name, key)
+            _make(folder, key, containers, sizes)
+            index = load_index(folder, key)
     if index is None:
-        raise InputError(f"{place / name}: the index of the images was damaged at once")
+        raise InputError(f"{folder}: the index of the images was damaged at once")
     return index
+
+
+def folder_of(place: Path, key: Key) -> Path:
+    """The folder of an index at a place: beside the images, or in the cache."""
+    return place / FOLDER / hashlib.sha256(repr(key).encode()).hexdigest()[:24]
 
 
 def key_of(containers: Containers) -> tuple[Key, list[int]]:
@@ -121,16 +125,18 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deepcluster"
 
 
-def _writable(places: list[Path]) -> Path:
-    for place in places:
+def _writable(folders: list[Path]) -> Path:
+    """The first folder that can be made."""
+    for folder in folders:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            if os.access(place, os.W_OK):
-                return place
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(folder.parent, os.W_OK):
+                return folder
         except (OSError, RuntimeError):  # without a home
             continue
     raise InputError(
-        f"{places[0]}: cannot write the index of the images there, nor in {places[-1]}; set "
+        f"{folders[0].parent}: cannot write the index of the images there, nor in "
+        f"{folders[-1].parent}; set "
         f"{CACHE} to a folder that can be written"
     )
 
