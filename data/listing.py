@@ -50,7 +50,7 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
     for place in places:
         try:
             source = find_packed(place, quiet=True)
-        except InputError:
+        except (InputError, OSError, ValueError):  # ValueError: a text that can't be a name
             continue
         if source is not None and len(source.names) > images:  # --size_dataset
             source = source.take(np.arange(images))

@@ -160,7 +160,7 @@ def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | No
     Raises:
         InputError: too many are unreadable, or the target can't be written.
     """
-    copies = FileCopies(images, args.size, args.quality, args.target)
+    copies: Copies = FileCopies(images, args.size, args.quality, args.target)
     shards, left = None, np.arange(len(images))
     with contextlib.ExitStack() as stack:
         if paths is not None:

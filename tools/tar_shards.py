@@ -140,7 +140,8 @@ def _member(name: str, content: bytes) -> bytes:
 
 def _last_whole(part: Path) -> tuple[str | None, int]:
     """The name of a part's last whole image, and where it ends."""
-    size, found = part.stat().st_size, (None, 0)
+    size = part.stat().st_size
+    found: tuple[str | None, int] = None, 0
     with part.open("rb") as file, contextlib.suppress(tarfile.TarError, EOFError):
         tar = tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
         while (member := tar.next()) is not None:

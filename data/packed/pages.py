@@ -22,6 +22,7 @@ PLAIN, BY_DICTIONARY = 0, (2, 8)  # encodings
 HEADER = 512  # bytes that are read for a header at first
 LARGEST_HEADER = 1 << 20
 LENGTH = struct.Struct("<I")
+MOST_TIMES = 2000  # by which a page may grow: deflate reaches 1032, and images hardly shrink
 CODECS = frozenset({"snappy", "gzip", "zstd", "brotli"})
 
 Place = tuple[int, int, int]  # offset, length and part, as in `data.packed.entries.Found`
@@ -142,6 +143,10 @@ def read_page(descriptor: int, offset: int, codec: str) -> Page:
         compressed = compressed and about.get(7) is not False
         if about.get(6):
             raise DamagedPageError("a page has lists of values")
+    if compressed and raw > MOST_TIMES * packed + LARGEST_HEADER:
+        raise DamagedPageError(f"a page of {packed:,} bytes claims to have {raw:,}")
+    if kind == DICTIONARY and count > raw // LENGTH.size:
+        raise DamagedPageError("a dictionary has fewer values than it says")
     known = (*BY_DICTIONARY, PLAIN)
     if encoding not in known:
         raise DamagedPageError(f"a page has the encoding {encoding}, of {known} known ones")

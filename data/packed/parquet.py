@@ -14,7 +14,7 @@ from system.errors import InputError, shorten
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")  # columns of bytes, the first ones first
 TEXTS = ("url", "image_url", "path", "image_path", "file_name", "filename")
 NAMES = ("key", "__key__")  # img2dataset's, WebDataset's
-MOST_ROWS = 10_000_000  # of a row group
+MOST_ROWS = 2_000_000  # of a row group
 
 
 def read_parquet(path: Path) -> Entries:
