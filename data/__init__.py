@@ -1,8 +1,8 @@
 """Images: where they come from, how they are decoded, how they become batches.
 
-In: a folder, a list, containers, or a benchmark's data set. Out: uint8 pixels `(B, 3, H, W)`, each image with
-its data-set index, and a reason for each image that is unreadable; on the device, normalised
-network input. Imports system/ and parallel/.
+In: a folder, a list, containers, or a benchmark's data set. Out: uint8 pixels `(B, 3, H, W)`, each
+image with its data-set index, and a reason for each image that is unreadable; on the device,
+normalised network input. Imports system/ and parallel/.
 
     images.py                ImageList: images by index, and their labels; from `DIR` to a source
     source.py                Source, which opens images by index; several of them as one

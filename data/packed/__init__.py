@@ -11,7 +11,8 @@ bytes are. It is mapped from files, so that workers share its memory.
     reading.py      descriptors, opened when needed, and whole reads
     parquet.py      the images of a Parquet file: its columns, labels, names
     pages.py        a Parquet column's pages: where each value is, and one of them
-    thrift.py       the headers of pages
+    page_headers.py the headers of pages
+    thrift.py       the protocol that these are written in
     index.py        the numbers of all images, as files
     build.py        makes the index in several processes, and keeps it
     packed.py       Packed, the source of images

@@ -8,7 +8,8 @@ from data.decode import UnreadableImageError
 from data.folder import UNLABELLED
 from data.lists import LABELS
 from data.packed.entries import Entries, Found, pack
-from data.packed.pages import CODECS, Column, Values, places, read_page, read_values
+from data.packed.page_headers import read_page
+from data.packed.pages import CODECS, Column, Values, places, read_values
 from system.errors import InputError, shorten
 
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")  # columns of bytes, the first ones first
