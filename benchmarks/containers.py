@@ -23,9 +23,9 @@ from data.images import ImageList, find_images
 from data.loading import Draw, EpochBatches, make_loader
 from data.packed.build import folder_of, key_of
 from data.packed.containers import find_containers
-from data.packed.entries import Found, pack
+from data.packed.entries import WHOLE, Entries
 from data.packed.index import write_index
-from system import cli, flags
+from system import cli
 from system.extras import check_installed
 
 OF_A_SHARD = 10_000  # images, in the synthetic index
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sys.stdout.write(f"{kind:40}{''.join(f'{cell:>16}' for cell in cells)}")
         sys.stdout.write(f"{number(row['index'])}\n")
     with tempfile.TemporaryDirectory() as folder:
-        large = large_index(Path(folder), args.entries, args.workers)
+        large = large_index(Path(folder), args.entries, args.readers)
     for name, value in large.items():
         sys.stdout.write(f"{name}: {value:,.3g}\n")
     return {"milliseconds": found, f"index of {args.entries} images": large}
@@ -182,15 +182,18 @@ def _few(workers: int) -> EpochBatches:
     return batches
 
 
-def _synthetic(entries: int, shards: int) -> Iterator[Any]:
+def _synthetic(entries: int, shards: int) -> Iterator[Entries]:
+    """Names of nine digits, and a thousand labels."""
     for shard in range(shards):
-        first, end = shard * OF_A_SHARD, min((shard + 1) * OF_A_SHARD, entries)
-        yield pack(
-            [
-                Found(f"{image:09d}.jpg", f"{image % 1000}", (image - first) * 1024, 512)
-                for image in range(first, end)
-            ]
-        )
+        images = np.arange(shard * OF_A_SHARD, min((shard + 1) * OF_A_SHARD, entries))
+        names = np.empty((len(images), 13), np.uint8)
+        names[:, :9] = images[:, None] // 10 ** np.arange(8, -1, -1) % 10 + ord("0")
+        names[:, 9:] = np.frombuffer(b".jpg", np.uint8)
+        lengths, parts = (np.full(len(images), value, np.int32) for value in (512, WHOLE))
+        texts = [str(label) for label in range(1000)]
+        ends = np.arange(1, len(images) + 1) * 13
+        offsets, labels = (images % OF_A_SHARD) * 1024, images % 1000
+        yield Entries(offsets, lengths, parts, labels, texts, names.ravel(), ends, "", [])
 
 
 def own_memory() -> float:
@@ -207,4 +210,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     entries_help = "images of the large index"
     parser.add_argument("--entries", type=number_of, default=10_000_000, help=entries_help)
     add_rounds_flag(parser)
-    flags.add_workers(parser, 4)
+    workers_help = "processes that read from the large index"
+    parser.add_argument("--readers", type=number_of, default=4, help=workers_help)

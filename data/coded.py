@@ -39,7 +39,9 @@ def coded(texts: Sequence[str]) -> Coded:
     if not isinstance(texts, Coded):
         different, numbers = np.unique(np.array(texts, np.str_), return_inverse=True)
         return Coded(different.tolist(), numbers)
-    occurring, numbers = np.unique(texts.numbers, return_inverse=True)
+    occurring = np.flatnonzero(np.bincount(texts.numbers, minlength=len(texts.texts)))
     different = np.array([texts.texts[each] for each in occurring], np.str_)
     names, merged = np.unique(different, return_inverse=True)  # two numbers may have one text
-    return Coded(names.tolist(), merged[numbers])
+    table = np.zeros(len(texts.texts), np.int32)
+    table[occurring] = merged
+    return Coded(names.tolist(), table[texts.numbers])
