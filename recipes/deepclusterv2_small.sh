@@ -4,9 +4,8 @@
 #   DIR=/your/images recipes/deepclusterv2_small.sh                     32 pixels
 #   DIR=/your/images SIZE=64 K=200 recipes/deepclusterv2_small.sh       more to see, and more kinds of it
 #
-# Two crops of SIZE pixels of an image, and two of 9/16 of it (18 for 32, 36 for 64). K is the number of
-# clusters of each of three heads: ten times the number of kinds that you expect; without K, one for every
-# 20 images.
+# Two crops of SIZE pixels of an image. K is the number of clusters of each of three heads: ten times the
+# number of kinds that you expect; without K, one for every 20 images.
 # Look for a loss below ln K, and for no line that begins with "unhealthy:". In five minutes
 # on one core it learned less than recipes/small.sh (docs/own-images.md); whole runs have not been timed.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }

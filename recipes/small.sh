@@ -30,9 +30,9 @@ deepercluster)  # an epoch is one pass, here four
     variables="K=100 LR=0.03" epochs=80 flags="--super_classes 16 --reassignment 4"
     if [ -z "${SOBEL+set}" ]; then variables="$variables SOBEL=--sobel"; fi
     ;;
-swav | deepclusterv2)  # K and LR fit the images: main.py says why
-    variables=
-    flags="--nmb_crops 2 2 --size_crops $SIZE $((SIZE * 9 / 16)) --min_scale_crops 0.4 0.15 --max_scale_crops 1 0.4"
+swav | deepclusterv2)  # K fits the images: main.py says why
+    variables="LR=0.05"
+    flags="--nmb_crops 2 --size_crops $SIZE --min_scale_crops 0.3 --max_scale_crops 1 --optimizer sgd"
     if [ "$METHOD" = swav ]; then flags="$flags --epsilon 0.03"; fi
     ;;
 *) echo "small.sh: error: METHOD=$METHOD: give deepcluster, deepclusterv2, swav or deepercluster" >&2; exit 2 ;;

@@ -4,8 +4,8 @@
 #   DIR=/your/images recipes/swav_small.sh                     32 pixels
 #   DIR=/your/images SIZE=64 K=200 recipes/swav_small.sh       more to see, and more kinds of it
 #
-# Two crops of SIZE pixels of an image, and two of 9/16 of it (18 for 32, 36 for 64). K is the number of
-# prototypes: ten times the number of kinds that you expect; without K, one for every 20 images.
+# Two crops of SIZE pixels of an image. K is the number of prototypes: ten times the number of kinds that
+# you expect; without K, one for every 20 images.
 # It gives epsilon 0.03 where the paper has 0.05: in a pilot on 1,437 digits all four runs with 0.05
 # collapsed, and all four with 0.02 to 0.03 learned (docs/methods/swav.md).
 # Look for a loss below ln K, and for no line that begins with "unhealthy:". In five minutes
