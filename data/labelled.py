@@ -132,8 +132,8 @@ def _find_split(data: Path, split: str) -> ImageList:
     if (packed := find_packed(Path(f"{data}:{split}"))) is not None:
         return ImageList(packed)
     raise InputError(
-        f"{data}: needs {split}/ with a folder per class, {split}.txt or .csv with an image and "
-        f"its class on each line, or containers called {split}"
+        f"{data}: needs {split}/ with a folder per class, or {split}.txt or .csv with an image "
+        f"and its class on each line, or containers called {split}"
     )
 
 
