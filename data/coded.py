@@ -40,7 +40,7 @@ def coded(texts: Sequence[str]) -> Coded:
         different, numbers = np.unique(np.array(texts, np.str_), return_inverse=True)
         return Coded(different.tolist(), numbers)
     occurring = np.flatnonzero(np.bincount(texts.numbers, minlength=len(texts.texts)))
-    different = np.array([texts.texts[each] for each in occurring], np.str_)
+    different = np.array([texts.texts[each] for each in occurring.tolist()], np.str_)
     names, merged = np.unique(different, return_inverse=True)  # two numbers may have one text
     table = np.zeros(len(texts.texts), np.int32)
     table[occurring] = merged
