@@ -66,7 +66,7 @@ from data.reading import add_reading_flags, chosen_reading
 from evaluation import linear as probe
 from evaluation.linear_recipes import RECIPES, add_flags
 from evaluation.linear_recipes import check_flags as check_training
-from evaluation.linear_results import History, summary, table
+from evaluation.linear_results import History, in_words, summary, table
 from evaluation.linear_run import Sets, Settings, key_of, run_epochs
 from models import ConvNet, check_size
 from models.frozen import frozen
@@ -157,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
         used["rates"] = {name_of(layer): settings.rate_of(layer) for layer in layers}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         results = {name: summary(history) for name, history in histories.items()}
-        words = in_words(args.protocol)
+        words = in_words(__doc__ or "", args.protocol, RECIPES)
         save_results(exp / RESULTS, words, {**vars(args), **used}, results)
         script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
@@ -175,16 +175,6 @@ def check_flags(args: argparse.Namespace) -> None:
             f"--steps {' '.join(map(str, args.steps))}: the rate of --protocol {args.protocol} "
             "falls with every iteration; give --protocol modelzoo, or no --steps"
         )
-
-
-def in_words(protocol: str) -> str:
-    """The module's docstring without the paragraphs on other protocols."""
-    paragraphs = (__doc__ or "").split("\n\n")
-    names = [text.partition(":")[0] for text in paragraphs]
-    others = {name for name in RECIPES if not protocol.startswith(name)}
-    return "\n\n".join(
-        text for name, text in zip(names, paragraphs, strict=True) if name not in others
-    )
 
 
 def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
@@ -223,7 +213,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser, Settings.workers, flags.READERS_OF_EACH)
-    add_flags(parser, RECIPES["paper"])
+    add_flags(parser, RECIPES["paper"], "divided by ten")
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)

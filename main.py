@@ -35,6 +35,7 @@ from system.errors import InputError, Stopped
 from system.files import remove_leftovers_of
 from training import initial, optimizers, resume
 from training.experiment import Experiment
+from training.logs import NOTE
 from training.resume import AUTO, check_same_place, is_finished, read_resume, settings_of
 from training.run import Run
 from training.summary import summarise
@@ -108,7 +109,7 @@ def start(
                 run = Run(args, images, method, compute, stopping, checkpoint, probed)
                 stack.enter_context(run)
             for line in filter(None, [*(f"note: {choice}" for choice in chosen), taken]):
-                log.info(line)
+                log.log(NOTE, line)
             train(method, run)
             if isinstance(run.folder, Experiment):
                 folder = run.folder.folder

@@ -24,6 +24,7 @@ normalised network input. Imports system/ and parallel/.
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
     batch.py                 Draw: an image and its view; Batch: pixels, indices, unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
+    subset.py                some of train/: a share of each class, or the images of a list
     resized.py               images at a given long side, one per batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes
     retrieval.py             Oxford5k and Paris6k: images, queries, ground truth

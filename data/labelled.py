@@ -47,6 +47,11 @@ class Labelled:
         ]
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
+    def take(self, indices: np.ndarray) -> "Labelled":
+        """Some of the images, in that order, with the same classes."""
+        images = self.images.take(indices.tolist())
+        return replace(self, images=images, labels=self.labels[indices])
+
 
 def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.

@@ -6,9 +6,10 @@ cluster/, checkpoints/, parallel/ and system/.
 
     linear.py              linear classifiers on all layers at once, on one forward pass
     linear_norm.py         the batch norm in front of them, in the model zoos' protocol
-    linear_recipes.py      the protocols of the linear probe and of fine-tuning, and their flags
-    linear_run.py          their settings, data and epochs, and how they resume
-    linear_results.py      their results, for files and in words
+    linear_recipes.py      the protocols of the linear probe, and the flags of training
+    linear_run.py          settings, data and epochs, and how they resume
+    linear_results.py      results, for files and in words
+    semisup.py             the protocols of fine-tuning on all labels or some, and their settings
     whole.py               fine-tuning: the whole network in the place of the classifiers
     knn.py                 nearest neighbours; also the probe of `main.py --probe`
     voc.py                 VOC 2007 classification: settings, flags, the protocol in words

@@ -115,7 +115,7 @@ def add_seeds(parser: argparse.ArgumentParser, help: str) -> None:
     add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[31], help=help)
 
 
-def add_sync_bn(parser: argparse._ArgumentGroup, default: str) -> None:
+def add_sync_bn(parser: argparse._ActionsContainer, default: str) -> None:
     """`--sync_bn`, for `parallel.collectives.synchronised`."""
     sync_help = "pytorch: batch norm over the batches of all GPUs; none: of each GPU"
     parser.add_argument("--sync_bn", choices=["pytorch", "none"], default=default, help=sync_help)

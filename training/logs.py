@@ -32,6 +32,8 @@ log = logging.getLogger("deepcluster")
 
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
+NOTE = logging.INFO + 5  # level of lines that the console always shows, but are no warnings
+logging.addLevelName(NOTE, "NOTE")
 UNHEALTHY = "unhealthy: "  # begins a warning of `health.py`
 # Metrics that are a number or null
 NUMBERS = (
@@ -116,8 +118,9 @@ def _to_line(metrics: dict[str, Any]) -> str:
 
 
 def log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    """A handler for a file, and one for the console, which shows only warnings unless `verbose`."""
-    return [_File(path, append), _Console(level=logging.INFO if verbose else logging.WARNING)]
+    """A handler for a file, and one for the console, which shows only notes and warnings unless
+    `verbose`."""
+    return [_File(path, append), _Console(level=logging.INFO if verbose else NOTE)]
 
 
 class _File(logging.FileHandler):
