@@ -23,7 +23,7 @@ import torch
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
 from data.decode import limit_pixels
-from data.images import NameUnreadable
+from data.images import NameUnreadable, check_alike
 from data.labelled import Labelled, check_readable, find_train_and_val
 from data.loading import (
     ImageDataset,
@@ -118,6 +118,8 @@ def main(args: argparse.Namespace) -> None:
         train, val = find_train_and_val(args.data, reading)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     if args.untrained:
         networks["untrained"] = untrained_of(checkpoint, args.seed)
     neighbours = sorted(set(args.k))

@@ -59,6 +59,7 @@ import torch
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import results_folder
 from data.decode import limit_pixels
+from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
@@ -136,6 +137,8 @@ def main(args: argparse.Namespace) -> None:
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     networks = {"trained": model}
     if args.untrained:
         networks["untrained"] = untrained_of(checkpoint, args.seed)

@@ -46,6 +46,7 @@ from checkpoints.checkpoint import (
 )
 from checkpoints.folder import results_folder
 from data.decode import limit_pixels
+from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
@@ -122,6 +123,8 @@ def main(args: argparse.Namespace) -> None:
         settings, note = settings_of(args, percent)
         exp = args.exp or results_folder(args.model, checkpoint, kind_of(args, percent))
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     counts = f"{len(train.images)} of {len(of_all.images)} images to train on"
     script.say(f"{len(train.classes)} classes, {counts}, {len(val.images)} to validate on\n")
     script.say(f"note: {note}\n" if note else "")

@@ -16,7 +16,7 @@ import system.interrupt
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode import limit_pixels
-from data.images import ImageList, find_images
+from data.images import IMAGES_HELP, ImageList, find_images
 from data.levels import warn_of_lost_levels
 from data.loading import add_decode_flag, add_max_pixels_flag
 from data.reading import Reading, add_reading_flags, range_of
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
             chosen = check_settings(args, images, compute)
-        check_same_place(args, checkpoint)
+        check_same_place(args, checkpoint, images)
         if checkpoint is not None and is_finished(checkpoint, args.epochs):
             if rank() == 0:
                 say_finished(args)
@@ -175,7 +175,7 @@ def make_parser(method: str) -> cli.Parser:
         owner_of=owner_of,
     )
     add = parser.add_argument
-    data_help = "images: a folder, nested or flat, or a list (a path on each line)"
+    data_help = f"images: {IMAGES_HELP}"
     add("data", metavar="DIR", type=Path, help=data_help)
     add("--method", choices=list(METHODS), default=method, help="training method")
     add_arch_flag(parser, "-a")

@@ -93,7 +93,7 @@ def parse_list(source: Path, needs_labels: bool = False) -> tuple[Files, str]:
     return files, ", ".join(how) if form.how or header else ""
 
 
-def listed(root: Path, names: list[str]) -> Files:
+def listed(root: Path, names: Sequence[str]) -> Files:
     """The images of a list without labels in the folder `root`, from their names alone."""
     # normalised, so that `a/b` and `a/./b` are the same label
     above = os.path.abspath(root)  # noqa: PTH100

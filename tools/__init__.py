@@ -4,6 +4,7 @@ In: checkpoints, experiment folders, feature files, archives. Out: a file, a fol
 Imports any room but benchmarks/.
 
     prepare_data.py         a copy of a data set at the size that it is trained at
+    tar_shards.py           the same in tars
     cluster_features.py     clusters the features in a file
     export_clusters.py      a run's images and their clusters at any epoch
     export.py               a network as ONNX or safetensors

@@ -26,6 +26,8 @@ from training.finished_run import Levels, read_run
 def main(args: argparse.Namespace) -> None:
     check_outputs(args)
     images, epoch, clusters, levels = read_assignment(args)
+    if args.folders is not None:
+        images.require_files("--folders")
     rows = np.flatnonzero(clusters >= 0)
     paths, each = [images.where(row) for row in rows.tolist()], None
     supers = ""

@@ -15,12 +15,13 @@ from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
 from data.images import ImageList
+from data.listing import to_listing
 from data.reading import AS_STORED
 from parallel.collectives import rank, world_size
 from system.errors import InputError
 from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
-from system.names import printable, to_lines
+from system.names import printable
 from system.results import plain_settings, versions
 from training.assignments import assignment_path, write_assignment
 from training.logs import LOG, METRICS, Curves, log_handlers, log_metrics, read_metrics
@@ -108,7 +109,7 @@ class Experiment:
         else:
             if self.begins_again:
                 remove_logs(self.folder)
-            write_text(self.folder / "images.txt", to_lines(self.images.names))
+            write_text(self.folder / "images.txt", to_listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
             log.info("resuming from %s", self.last_saved)

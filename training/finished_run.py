@@ -15,6 +15,8 @@ import numpy as np
 from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
 from data.images import ImageList, images_of_listing
+from data.listing import packed_again
+from data.packed.containers import find_containers
 from data.reading import chosen_reading
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
@@ -146,13 +148,14 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     listing = exp / "images.txt"
     if not listing.is_file():
         raise InputError(f"{exp}: not the experiment folder of a run: it has no images.txt")
-    if data is not None and not data.exists():
-        raise InputError(f"--data {data}: no such folder or list file")
+    if data is not None and not data.exists() and find_containers(data) is None:
+        raise InputError(f"--data {data}: no such folder or file")
     settings = _read_settings(exp)
-    names = from_lines(read_text(listing))
-    if not names:
+    text = read_text(listing)
+    if not text.endswith("\n"):
         raise InputError(f"{listing}: names no image")
-    images = _find_listed(names, [data] if data is not None else _places(exp, settings))
+    places = [data] if data is not None else _places(exp, settings)
+    images = packed_again(text, places) or _find_listed(from_lines(text), places)
     args = args or argparse.Namespace(exif=None, range=None)
     images = replace(images, reading=chosen_reading(args, settings, exp / "config.json"))
     return Run(exp, images, settings, read_metrics(exp))

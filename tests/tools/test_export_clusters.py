@@ -160,7 +160,7 @@ def test_other_images_than_the_runs_are_bad_input(
 BAD = {
     "{}/nowhere": "{}/nowhere: not a run's folder: has neither images.txt nor clusters",
     "{}/original": "{}/original: has no images.txt; give the run's images with --data",
-    "{}/original --data {}/nowhere": "{}/nowhere: no such folder or list file",
+    "{}/original --data {}/nowhere": "{}/nowhere: no such folder or file",
     "{}/original --data {}/images --epoch 2": "--epoch 2: {}/original/clusters has the epochs 0 to",
     "{}/original --data {}/images --epoch -1": "argument --epoch: '-1' is not a whole number of 0",
     "{}/original --out {}/a.xlsx": "--out {}/a.xlsx: give a name that ends in .csv or .parquet",
