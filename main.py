@@ -176,7 +176,7 @@ def make_parser(method: str) -> cli.Parser:
     add = parser.add_argument
     data_help = "images: a folder, nested or flat, or a list (a path on each line)"
     add("data", metavar="DIR", type=Path, help=data_help)
-    add("--method", choices=list(METHODS), default=method, help="training method")
+    add("--method", choices=list(METHODS), default=DEFAULT_METHOD, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     size_help = "use only the first N images"
