@@ -174,7 +174,9 @@ class DeeperCluster(Clustered):
         super_loss, sub_loss = (loss / max(images, 1) for loss in losses)
         m, previous = self.super_clusters, self.previous
         if self.k == 1:  # one cluster tells nothing
-            labels, previous = None, np.empty(0, np.int64)
+            labels = None
+        if np.array_equal(previous, self.assignment):  # within a period, clusters stay the same
+            previous = np.empty(0, np.int64)
         levels = super_metrics(self.assignment, self.each, m, labels)
         return {
             "kmeans_loss": None,

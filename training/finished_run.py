@@ -19,7 +19,7 @@ from data.reading import chosen_reading
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
-from training.logs import read_metrics
+from training.logs import learned_rotations_only, read_metrics
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None
 LOOKED_AT = 100  # images, of which one must exist
@@ -57,7 +57,7 @@ class Run:
     def epochs(self) -> list[int]:
         """The epochs that have clusters, ascending; the last one of a finished run is the finished
         network's. An epoch that learned only rotations has none."""
-        without = {line["epoch"] for line in self.metrics if _learned_rotations_only(line)}
+        without = {line["epoch"] for line in self.metrics if learned_rotations_only(line)}
         return [epoch for epoch in assigned_epochs(self.folder) if epoch not in without]
 
     @property
@@ -185,11 +185,6 @@ def label_names(images: ImageList) -> list[str]:
     folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
-
-
-def _learned_rotations_only(line: dict[str, Any]) -> bool:
-    """Whether an epoch had no clusters, only rotations of images to learn."""
-    return line.get("clusters") == 1 and line.get("rotation_accuracy") is not None
 
 
 def _most_frequent(

@@ -53,7 +53,7 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
     assert run.images.labels is not None
     before, result = run.assignment(2), run.assignment(3)
     assert content["overview"] == [
-        ("1.100", "convnet loss; ln k is 1.386"),
+        ("1.100", "convnet loss; guessing gives 1.386"),
         (f"{nmi(result, before):.3f}", "NMI to the epoch before"),
         (f"{nmi(result, run.images.labels):.3f}", "NMI to the folder labels"),
         (
