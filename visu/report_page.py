@@ -88,7 +88,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         "unhealthy": read_warnings(run.folder),
         "histograms": [],
         "gallery": None,
-        "chosen": "There are no clusters yet.",
+        "chosen": f"There are no clusters yet{run.why_no_clusters}.",
     }
     content["filters"], content["no_filters"] = _filters(run.folder)
     if run.epochs:
@@ -97,7 +97,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         content["chosen"] = _describe_choice(run, gallery, images)
         content["histograms"] = _draw_histograms(run)
     elif also:
-        raise InputError(f"--also {also[0]}: the run has no clusters yet")
+        raise InputError(f"--also {also[0]}: the run has no clusters yet{run.why_no_clusters}")
     return content
 
 
