@@ -177,7 +177,7 @@ def make_parser(method: str) -> cli.Parser:
     add = parser.add_argument
     data_help = f"images: {IMAGES_HELP}"
     add("data", metavar="DIR", type=Path, help=data_help)
-    add("--method", choices=list(METHODS), default=method, help="training method")
+    add("--method", choices=list(METHODS), default=DEFAULT_METHOD, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     size_help = "use only the first N images"

@@ -31,7 +31,7 @@ from methods import two_level_settings as settings
 from methods.clustered import Clustered
 from methods.fitting import clusters_for
 from methods.frozen import frozen_features, whitened_features
-from methods.health import check_rotations
+from methods.health import check_loss, check_overdriven, check_rotations
 from methods.method import Running, Schedule
 from methods.sharded import make_heads, with_own_rows
 from methods.two_level import TwoLevelNet, two_level_losses
@@ -174,7 +174,9 @@ class DeeperCluster(Clustered):
         super_loss, sub_loss = (loss / max(images, 1) for loss in losses)
         m, previous = self.super_clusters, self.previous
         if self.k == 1:  # one cluster tells nothing
-            labels, previous = None, np.empty(0, np.int64)
+            labels = None
+        if np.array_equal(previous, self.assignment):  # within a period, clusters stay the same
+            previous = np.empty(0, np.int64)
         levels = super_metrics(self.assignment, self.each, m, labels)
         return {
             "kmeans_loss": None,
@@ -188,7 +190,12 @@ class DeeperCluster(Clustered):
         }
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
-        return check_rotations(metrics["rotation_accuracy"], metrics["epoch"])
+        loss, guessing, epoch = (metrics[name] for name in ("convnet_loss", "ln_k", "epoch"))
+        found = check_overdriven(loss, guessing, epoch)
+        found = found or check_rotations(metrics["rotation_accuracy"], epoch)
+        if found or self.k == 1:
+            return found
+        return check_loss(loss, guessing, epoch, "ln S + ln K", "--reassignment")
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -67,8 +67,8 @@ def read_assignment(
             if args.folders is not None:
                 raise
             sys.stderr.write(f"note: {error}\n")
-        if run.epochs:
-            epoch = run.epochs[-1] if args.epoch is None else args.epoch
+        if run.epochs or run.why_no_clusters:
+            epoch = run.chosen_epoch(args.epoch)
             return run.images, epoch, run.assignment(epoch), run.levels
         images, levels = run.images, run.levels
     elif not (args.exp / "clusters").is_file():

@@ -14,6 +14,7 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
+from cluster.quality import group_by_cluster
 from data.images import ImageList
 from data.listing import to_listing
 from data.reading import AS_STORED
@@ -135,12 +136,11 @@ class Experiment:
         if name != NEWEST and self.settings.get("keep"):
             remove_old(self.folder, self.settings["keep"])
 
-    def log_epoch(
-        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
-    ) -> None:
-        """Append an epoch to `clusters`, `assignments/`, `metrics.jsonl` and TensorBoard."""
+    def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None:
+        """Append an epoch and its k clusters to `clusters`, `assignments/`, `metrics.jsonl` and
+        TensorBoard."""
         epoch = metrics["epoch"]
-        self.clusters.log(clusters)
+        self.clusters.log(group_by_cluster(assignment, k))
         self.save_assignment(epoch, assignment)
         log_metrics(self.folder, metrics)
         try:
@@ -206,9 +206,7 @@ class Bystander:
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 
-    def log_epoch(
-        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
-    ) -> None: ...
+    def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None: ...
 
     def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
 

@@ -80,6 +80,11 @@ def read_warnings(folder: Path) -> list[str]:
     return [f"{when.split(',')[0]}: {rest[0]}" for when, *rest in found if rest]
 
 
+def learned_rotations_only(line: dict[str, Any]) -> bool:
+    """Whether an epoch had no clusters, only rotations of images to learn."""
+    return line.get("clusters") == 1 and line.get("rotation_accuracy") is not None
+
+
 def log_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Append the metrics of an epoch."""
     append(folder / METRICS, _to_line(metrics).encode())

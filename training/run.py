@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.folder import NEWEST
-from cluster.quality import group_by_cluster
 from data.images import ImageList
 from data.loading import Batch
 from methods.method import FrozenPass, Method
@@ -206,8 +205,7 @@ class Run:
         metrics = epoch_metrics(state, clusters, (len(self.images), self._drawn), self.seconds)
         warn(method.advice(metrics))
         log.info(describe_epoch(metrics, self.epochs))
-        lists = group_by_cluster(method.assignment, method.k)
-        self.folder.log_epoch(metrics, method.assignment, lists)
+        self.folder.log_epoch(metrics, method.assignment, method.k)
         state.finish_epoch()
         self.save(NEWEST)
         state.knn_top1 = None

@@ -88,6 +88,13 @@ def test_a_help_has_the_defaults(parser: argparse.ArgumentParser) -> None:
             assert shown or flag.default in (None, False, argparse.SUPPRESS), flag.dest
 
 
+@pytest.mark.parametrize(("script", "command"), [("main.py", ["--method", "swav"])])
+def test_the_help_of_a_method_has_the_default_method(parser: argparse.ArgumentParser) -> None:
+    text = " ".join(parser.format_help().split())
+    assert "training method (default: deepcluster)" in text
+    assert "--queue_length" in text
+
+
 def test_a_flag_is_defined_once() -> None:
     found: dict[str, set[str]] = defaultdict(set)
     for path in MODULES:

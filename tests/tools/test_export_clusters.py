@@ -165,7 +165,7 @@ BAD = {
     "{}/original --data {}/images --epoch -1": "argument --epoch: '-1' is not a whole number of 0",
     "{}/original --out {}/a.xlsx": "--out {}/a.xlsx: give a name that ends in .csv or .parquet",
     "{}/original --folders {}/images": "--folders {}/images: is there already; give a new folder",
-    "{}/ours --epoch 7": "epoch_0007.npy: no clusters of epoch 7, only of: 0",
+    "{}/ours --epoch 7": "--epoch 7: {}/ours has clusters of 0",
     "{}/ours": "epoch_0000.npy: cannot read this assignment: ",
     "{}/broken --data {}/images": "{}/broken/clusters: ",
     "{}/empty --data {}/images": "{}/empty/clusters: no clusters yet",
