@@ -16,7 +16,7 @@ import numpy as np
 
 from checkpoints.checkpoint import digest_of
 from checkpoints.clusters import clusters_of, load_clusters, save_clusters
-from checkpoints.prototypes import Prototypes, prototypes_of
+from checkpoints.prototypes import prototypes_of
 from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
@@ -35,6 +35,7 @@ from data.images import ImageList, check_alike
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
+from models.prototypes import Prototypes
 from parallel import script
 from parallel.collectives import gather_rows, rank, together
 from system import cli, flags

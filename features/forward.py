@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cluster.moments import Moments
@@ -115,7 +115,7 @@ def collect(steps: Steps, images: range, dim: int, moments: Moments | None = Non
 
 
 @contextlib.contextmanager
-def evaluating(model: ConvNet) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a network in eval mode for a while."""
     was_training = model.training
     model.eval()

@@ -8,7 +8,9 @@ import torch
 
 from cluster.clusters import Clusters
 from clustering import CLUSTERINGS
+from features.forward import Features
 from methods.fitted import fit_clusters
+from methods.frozen import frozen_features
 from methods.method import Running
 from models import ConvNet
 from system.device import Compute
@@ -33,10 +35,15 @@ class Clustered:
         self.args, self.compute = args, compute
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
+        self.by_prototypes: np.ndarray | None = None
 
     def finish(self, run: Running) -> np.ndarray:
+        return self.cluster_finished(run, frozen_features(run, self.network, self.compute))
+
+    def cluster_finished(self, run: Running, features: Features) -> np.ndarray:
+        """Cluster this process's features from the finished network. Returns as `finish`."""
         pca = self.args.final_dim_pca
-        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet=True)
+        found = fit_clusters(run, features, self.args, self.compute, pca, quiet=True)
         assignment, _, self.clusters = found
         return assignment
 

@@ -31,6 +31,7 @@ from data.loading import Batch
 from data.transforms import TRAINING_VIEWS, to_input
 from methods.clustered import Clustered
 from methods.fitted import fit_clusters
+from methods.frozen import frozen_features
 from methods.health import check_loss
 from methods.method import Running, Schedule
 from models import untrained
@@ -145,7 +146,8 @@ class DeepCluster(Clustered):
         pca = self.auto_dim or AUTO if auto else self.args.dim_pca
         # 256 is the default, however few the images
         quiet = pca in (PCA, self.auto_dim, self._described)
-        found = fit_clusters(run, self.network, self.args, self.compute, pca, quiet)
+        features = frozen_features(run, self.network, self.compute)
+        found = fit_clusters(run, features, self.args, self.compute, pca, quiet)
         self.assignment, self.clustering_loss, self.clusters = found
         self.auto_dim = self.clusters.whitening.components if auto else None
         self._described = pca

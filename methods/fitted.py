@@ -1,4 +1,4 @@
-"""Clusters fitted to the features of all images from the frozen network."""
+"""Clusters fitted to the features of all images."""
 
 import argparse
 import logging
@@ -8,9 +8,8 @@ import numpy as np
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components
 from clustering import check_clustering, cluster_steps, make_clustering
-from methods.frozen import frozen_features
+from features.forward import Features
 from methods.method import Running
-from models import ConvNet
 from parallel.collectives import gather_rows
 from system.device import Compute
 from system.seeding import derive_seed
@@ -20,7 +19,7 @@ log = logging.getLogger("deepcluster")
 
 def fit_clusters(
     run: Running,
-    network: ConvNet,
+    features: Features,
     args: argparse.Namespace,
     compute: Compute,
     pca: Components,
@@ -29,6 +28,7 @@ def fit_clusters(
     """Features → whitening → clusters, with the clustering that the flags ask for.
 
     Args:
+        features: of this process's images, from the frozen network.
         pca: dimensions of the whitening.
         quiet: log no remark on them.
 
@@ -37,10 +37,9 @@ def fit_clusters(
         clusters.
 
     Raises:
-        InputError: features are NaN or infinite, or too few images can be read.
+        InputError: too few images can be read.
         Stopped: a signal came.
     """
-    features = frozen_features(run, network, compute)
     total, unit = cluster_steps(args, run.image_count, "images")
     with run.stage("clustering", total, unit) as advance:
         present = gather_rows(features.present)

@@ -115,6 +115,9 @@ class Method(Protocol):
         assignment: `(N,) int64`, the clusters that the epoch trains on; −1 for an image left out.
         k: number of clusters, empty ones included.
         clusters: the last clustering, with all that is needed to assign new images.
+        by_prototypes: `(N,) int64`, from `finish` on: each image's prototype of the largest score,
+            by the finished network in eval mode, −1 for an unreadable image; None without
+            prototypes.
         schedule: of the learning rate of all groups without `reset`; None: it stays the same.
         order_settings: flags that the order of an epoch's draws depends on.
         form: keys of `state_dict()` and the types of their values.
@@ -123,6 +126,7 @@ class Method(Protocol):
     network: ConvNet
     assignment: np.ndarray
     clusters: Clusters | None
+    by_prototypes: np.ndarray | None
     schedule: Schedule | None
     order_settings: ClassVar[tuple[str, ...]]
     form: ClassVar[dict[str, Any]]

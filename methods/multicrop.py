@@ -19,12 +19,14 @@ from clustering import add_clustering_flags, check_clustering, make_clustering
 from data.loading import Batch
 from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
 from data.transforms import to_input
+from features.forward import Features, evaluating
 from methods.clustered import Clustered
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from models import accepts_size, untrained
 from models.heads import Heads, MultiCropNet
-from parallel.collectives import synchronised
+from models.prototypes import Prototypes
+from parallel.collectives import gather_rows, synchronised
 from system import cli, flags
 from system.device import Compute
 from system.errors import InputError
@@ -203,6 +205,16 @@ class MultiCropMethod(Clustered, ABC):
     def assigned_rows(self) -> Tensor:
         """The last batch's embeddings of the crops that are clustered, `(B, assign, d)`."""
         return torch.stack([self._embedding[crop] for crop in self.assign], dim=1)
+
+    def cluster_finished(self, run: Running, features: Features) -> np.ndarray:
+        """By prototypes, too: `by_prototypes`."""
+        with evaluating(self.heads):
+            prototypes = Prototypes.of(self.heads, self.network)
+            found, _ = prototypes.assign(features.rows, self.compute.device)
+        present = gather_rows(features.present)
+        self.by_prototypes = np.full(len(present), -1, np.int64)
+        self.by_prototypes[present] = gather_rows(found)
+        return super().cluster_finished(run, features)
 
     def note_health(self, losses: Tensor, *more: Tensor) -> None:
         """Keep a step's signs of health: the mean loss, the mean cosine of different images'

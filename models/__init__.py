@@ -10,6 +10,7 @@ system/.
     vgg16.py        VGG-16 with batch norm
     resnet.py       ResNet-50, also wider, ResNet-18, and a ResNet-18 for small images
     heads.py        the heads of SwAV and DeepCluster-v2, and the forward pass of several crops
+    prototypes.py   their prototypes, as clusters of images
     layers.py       the layers of a linear probe, and how they are pooled: `POOLS`
     frozen.py       freeze a network, and check that it did not change
     pretrained.py   torchvision's VGG-16 as one of ours, for retrieval

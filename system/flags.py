@@ -55,7 +55,7 @@ def add_exp(parser: argparse.ArgumentParser, help: str, required: bool = False) 
     parser.add_argument("--exp", type=Path, required=required, help=help)
 
 
-def add_epoch(parser: argparse.ArgumentParser) -> None:
+def add_epoch(parser: argparse._ActionsContainer) -> None:
     """`--epoch` of a run's clusters; None for the last ones."""
     epoch_help = (
         "take the clusters that this epoch began with; left out: the last ones, which in a "

@@ -1,4 +1,5 @@
-"""`assign.py --prototypes`: new images to the prototypes of SwAV and DeepCluster-v2."""
+"""The prototypes of SwAV and DeepCluster-v2 as clusters: of new images (`assign.py --prototypes`),
+and of a run's own."""
 
 import csv
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from checkpoints.checkpoint import load_model, read_checkpoint, save_checkpoint
 from data.decode import read_image
 from data.transforms import central_crop
 from models import MODELS
+from tools import export_clusters
 
 Train = Callable[..., Path]
 
@@ -70,6 +72,39 @@ def test_an_image_goes_to_the_prototype_of_the_largest_score(
     np.testing.assert_allclose(scores[range(12), found], scores.max(axis=1), atol=1e-5)
     distances = [float(row["distance"]) for row in rows]
     np.testing.assert_allclose(distances, np.sqrt(2 - 2 * scores.max(axis=1)), atol=1e-2)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_finished_run_has_its_own_images_prototypes(
+    method: str, tree: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.unreadable.MOST_UNREADABLE", 0.1)
+    (tree / "b" / "007.png").write_bytes(b"no image")
+    exp = train(tree, *METHODS[method].split())
+    images = [tree / name for name in (exp / "images.txt").read_text().splitlines()]
+    found = np.load(exp / "assignments" / "prototypes.npy")
+    assert (found.shape, found.dtype) == ((40,), np.int64)
+    assert np.flatnonzero(found == -1).tolist() == [17], "images.txt has it, b/007.png"
+    kept = np.flatnonzero(found >= 0)
+    scores = scores_by_hand(exp / "checkpoint.pth.tar", [images[row] for row in kept])
+    # features are kept in half precision
+    np.testing.assert_allclose(scores[range(39), found[kept]], scores.max(axis=1), atol=2e-3)
+    assert "its clusters by prototypes: " in (exp / "log.txt").read_text()
+    export_clusters.main(
+        export_clusters.parse_args([str(exp), "--prototypes", "--out", str(tmp_path / "a.csv")])
+    )
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = [(row["path"], int(row["cluster"])) for row in csv.DictReader(file)]
+    assert rows == [(str(images[row]), found[row]) for row in kept]
+
+
+def test_runs_without_prototypes_are_one_line(trained: Path, error_line: ErrorLine) -> None:
+    line = error_line(export_clusters, trained, "--prototypes")
+    assert "prototypes.npy does not exist; only a finished run of SwAV or DeepCluster-v2" in line
+    line = error_line(export_clusters, trained, "--prototypes", "--epoch", "1")
+    assert "--epoch: not allowed with argument --prototypes" in line
+    line = error_line(export_clusters, trained / "checkpoints", "--prototypes")
+    assert "not the experiment folder of a run: it has no images.txt" in line
 
 
 def test_bad_input_is_one_line(

@@ -1,4 +1,4 @@
-"""A run's own images and their clusters at any epoch.
+"""A run's own images and their clusters at any epoch, or by the finished network's prototypes.
 
 Reads `assignments/` and `images.txt` of the experiment folder. A folder without assignments, such
 as one of the original code, has a `clusters` pickle; without images.txt, `--data` gives the images.
@@ -20,6 +20,7 @@ from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from data.images import ImageList, find_images
 from system import cli, flags
 from system.errors import InputError
+from training import assignments
 from training.finished_run import Levels, read_run
 
 
@@ -41,7 +42,8 @@ def main(args: argparse.Namespace) -> None:
         describe_labels(label_metrics(clusters, images.labels)),
         supers,
     ]
-    sys.stderr.write(f"epoch {epoch}: {'; '.join(filter(None, said))}\n")
+    of = "prototypes" if epoch is None else f"epoch {epoch}"
+    sys.stderr.write(f"{of}: {'; '.join(filter(None, said))}\n")
     written = write_outputs(assignment, args)
     if not written:
         print_csv(assignment)
@@ -51,15 +53,15 @@ def main(args: argparse.Namespace) -> None:
 
 def read_assignment(
     args: argparse.Namespace,
-) -> tuple[ImageList, int, np.ndarray, Levels | None]:
-    """The run's images, the epoch, the cluster of each image, `(N,) int64`, −1 for none, and how
-    the clusters are numbered on two levels.
+) -> tuple[ImageList, int | None, np.ndarray, Levels | None]:
+    """The run's images, the epoch (None for `--prototypes`), the cluster of each image, `(N,)
+    int64`, −1 for none, and how the clusters are numbered on two levels.
 
     Raises:
         InputError: the folder does not hold them, or `--folders` can't find the images.
     """
     levels = None
-    if (args.exp / "images.txt").is_file():
+    if args.prototypes or (args.exp / "images.txt").is_file():
         run = read_run(args.exp, args.data)
         try:
             run.require_images()
@@ -67,6 +69,8 @@ def read_assignment(
             if args.folders is not None:
                 raise
             sys.stderr.write(f"note: {error}\n")
+        if args.prototypes:
+            return run.images, None, by_prototypes(args.exp, len(run.images)), None
         if run.epochs or run.why_no_clusters:
             epoch = run.chosen_epoch(args.epoch)
             return run.images, epoch, run.assignment(epoch), run.levels
@@ -78,6 +82,24 @@ def read_assignment(
     else:
         images = find_images(args.data)
     return images, *from_pickle(args.exp / "clusters", args.epoch, images), levels
+
+
+def by_prototypes(exp: Path, images: int) -> np.ndarray:
+    """The clusters of the finished network's prototypes, `(N,) int64`.
+
+    Args:
+        images: N.
+
+    Raises:
+        InputError: the folder has none, or not of N images.
+    """
+    path = assignments.prototypes_path(exp)
+    if not path.exists():
+        raise InputError(
+            f"--prototypes: {path} does not exist; only a finished run of SwAV or DeepCluster-v2 "
+            "has it, and assign.py --prototypes works with every checkpoint of theirs"
+        )
+    return assignments.read_assignment(path, images)
 
 
 def from_pickle(path: Path, epoch: int | None, images: ImageList) -> tuple[int, np.ndarray]:
@@ -113,7 +135,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/using.md",
     )
     parser.add_argument("exp", metavar="EXP", type=Path, help="experiment folder")
-    flags.add_epoch(parser)
+    source = parser.add_mutually_exclusive_group()
+    flags.add_epoch(source)
+    prototypes_help = "take the prototype of each image, by the finished network of SwAV or "
+    prototypes_help += "DeepCluster-v2"
+    source.add_argument("--prototypes", action="store_true", help=prototypes_help)
     data_help = "the run's images, if they have moved, or EXP has no images.txt"
     flags.add_run_data(parser, data_help)
     assignment_files.add_flags(parser)

@@ -1,5 +1,5 @@
-"""The clusters of each epoch by image: `assignments/epoch_<n>.npy`, `(N,) int64` in the order of
-`images.txt`, −1 for an image that was left out."""
+"""Clusters by image, `(N,) int64` in the order of `images.txt`, −1 for an image that was left out:
+`assignments/epoch_<n>.npy` of each epoch, `assignments/prototypes.npy` of the finished network."""
 
 import io
 import re
@@ -14,6 +14,11 @@ from system.files import atomic_write
 def assignment_path(folder: Path, epoch: int) -> Path:
     """The file of the assignment that an epoch begins with."""
     return folder / "assignments" / f"epoch_{epoch:04d}.npy"
+
+
+def prototypes_path(folder: Path) -> Path:
+    """The file of the finished network's assignment to its prototypes."""
+    return folder / "assignments" / "prototypes.npy"
 
 
 def assigned_epochs(folder: Path) -> list[int]:

@@ -24,7 +24,7 @@ from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
 from system.names import printable
 from system.results import plain_settings, versions
-from training.assignments import assignment_path, write_assignment
+from training.assignments import assignment_path, prototypes_path, write_assignment
 from training.logs import LOG, METRICS, Curves, log_handlers, log_metrics, read_metrics
 from training.resume import AUTO, OWN_SETTINGS
 from training.rewind import check_may_begin_again, check_same_run, remove_logs, take_back
@@ -152,6 +152,14 @@ class Experiment:
         """Write the assignment that an epoch begins with to `assignments/`."""
         write_assignment(assignment_path(self.folder, epoch), assignment)
 
+    def save_finished(
+        self, epoch: int, assignment: np.ndarray, by_prototypes: np.ndarray | None
+    ) -> None:
+        """Write the finished network's assignment, and that to its prototypes if there is one."""
+        self.save_assignment(epoch, assignment)
+        if by_prototypes is not None:
+            write_assignment(prototypes_path(self.folder), by_prototypes)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, one for each epoch."""
         return read_metrics(self.folder)
@@ -208,7 +216,9 @@ class Bystander:
 
     def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None: ...
 
-    def save_assignment(self, epoch: int, assignment: np.ndarray) -> None: ...
+    def save_finished(
+        self, epoch: int, assignment: np.ndarray, by_prototypes: np.ndarray | None
+    ) -> None: ...
 
 
 def _scalars(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

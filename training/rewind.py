@@ -15,7 +15,12 @@ from data.listing import lines_of, to_listing
 from system.errors import InputError, shorten
 from system.files import remove_leftovers
 from system.names import read_text
-from training.assignments import assigned_epochs, assignment_path, read_assignment
+from training.assignments import (
+    assigned_epochs,
+    assignment_path,
+    prototypes_path,
+    read_assignment,
+)
 from training.logs import METRICS, cut_metrics, read_metrics
 
 log = logging.getLogger("deepcluster")
@@ -106,6 +111,7 @@ def take_back(folder: Path, images: int, resume: Path, checkpoint: dict[str, Any
     if later:
         names = ", ".join(str(path.relative_to(folder)) for path in later)
         log.warning("back to epoch %d, step %d (%s); removed: %s", epoch, step, resume.name, names)
+    prototypes_path(folder).unlink(missing_ok=True)  # of a network that now trains on
     remove_leftovers(folder)
     Logger(folder / "clusters").rewrite(_clusters(folder, images, epoch))
     cut_metrics(folder, epoch)
@@ -115,7 +121,7 @@ def remove_logs(folder: Path) -> None:
     """Remove the logs of a run that starts over."""
     remove_leftovers(folder)
     assignments = [assignment_path(folder, epoch) for epoch in assigned_epochs(folder)]
-    for path in (*assignments, folder / "clusters", folder / METRICS):
+    for path in (*assignments, prototypes_path(folder), folder / "clusters", folder / METRICS):
         path.unlink(missing_ok=True)
 
 

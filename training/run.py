@@ -30,7 +30,7 @@ from system import cli
 from system.device import Compute
 from system.progress import progress
 from system.seeding import derive_seed
-from training import health
+from training import health, summary
 from training.experiment import open_experiment
 from training.finite import PendingLosses, check_weights, stop
 from training.initial import hold_stages
@@ -38,7 +38,6 @@ from training.loaders import Loaders
 from training.logs import warn
 from training.resume import set_up, to_checkpoint
 from training.slices import slices_apart
-from training.summary import describe_clusters, describe_epoch, describe_neighbours, epoch_metrics
 from training.updates import Updates
 
 log = logging.getLogger("deepcluster")
@@ -202,9 +201,10 @@ class Run:
         """Metrics, assignments, checkpoint."""
         method, state = self.method, self.state
         clusters = method.metrics(self.images.labels)
-        metrics = epoch_metrics(state, clusters, (len(self.images), self._drawn), self.seconds)
+        counts = len(self.images), self._drawn
+        metrics = summary.epoch_metrics(state, clusters, counts, self.seconds)
         warn(method.advice(metrics))
-        log.info(describe_epoch(metrics, self.epochs))
+        log.info(summary.describe_epoch(metrics, self.epochs))
         self.folder.log_epoch(metrics, method.assignment, method.k)
         state.finish_epoch()
         self.save(NEWEST)
@@ -216,10 +216,13 @@ class Run:
         method, labels = self.method, self.images.labels
         assert method.clusters is not None
         before = method.assignment if method.k > 1 else np.empty(0, np.int64)
-        self.result = describe_clusters(assignment, method.clusters, before, labels)
-        near = describe_neighbours(self.state.knn_top1)
+        self.result = summary.describe_clusters(assignment, method.clusters, before, labels)
+        near = summary.describe_neighbours(self.state.knn_top1)
         log.info("clusters of the finished network: %s%s", self.result, near)
-        self.folder.save_assignment(self.epoch, assignment)
+        if (others := method.by_prototypes) is not None:
+            words = summary.describe_assignment(others, method.k, labels)
+            log.info("its clusters by prototypes: %s", words)
+        self.folder.save_finished(self.epoch, assignment, others)
         self.save(NEWEST)
 
     def save(self, name: str) -> None:

@@ -71,6 +71,13 @@ def describe_clusters(
     return _join("; ", *parts)
 
 
+def describe_assignment(assignment: np.ndarray, k: int, labels: np.ndarray | None) -> str:
+    """Sizes of k clusters and their agreement with labels in words; arguments as for
+    `describe_clusters`."""
+    found = clustering_metrics(assignment, np.empty(0, np.int64), labels, k)
+    return "; ".join(filter(None, [describe_sizes(found), describe_labels(found)]))
+
+
 def _describe_dimensions(clusters: Clusters, images: int) -> str:
     found, dim = clusters.whitening.components, clusters.dim
     if found == 0:

@@ -64,6 +64,8 @@ def test_a_run_stopped_after_its_last_step_has_the_same_bits(
     train(tree, *flags, "--resume", str(cut / "checkpoint.pth.tar"), exp="cut")
     one, other = (contents_of(exp) for exp in (whole, cut))
     assert_equal(one, other, "checkpoint")
+    kept = [exp / "assignments" / "prototypes.npy" for exp in (whole, cut)]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
 def test_a_finished_run_goes_on_with_the_same_bits(
@@ -135,6 +137,8 @@ def test_two_processes_train_as_one(flags: list[str], server: Server, tmp_path: 
         for name, weight in one[part].items():
             torch.testing.assert_close(two[part][name], weight, rtol=1e-4, atol=1e-6)
     assert torch.equal(one["assignment"], two["assignment"])
+    found = [np.load(exp / "assignments" / "prototypes.npy") for exp in exps]
+    assert (found[0] != found[1]).sum() <= 1, "an image between two may go to either"
     one_loss, two_loss = ([line["convnet_loss"] for line in load_metrics(exp)] for exp in exps)
     np.testing.assert_allclose(two_loss, one_loss, rtol=1e-4)
 

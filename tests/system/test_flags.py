@@ -34,8 +34,8 @@ HELPS += [
 HOMONYMS = {
     "--clusters", "--conv", "--count", "--dim", "--epochs", "--graph", "--images", "--json", "--k",
     "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_cluster",
-    "--nmb_prototypes", "--out", "--processes", "--protocol", "--reassignment", "--super_classes",
-    "--wd",
+    "--nmb_prototypes", "--out", "--processes", "--protocol", "--prototypes", "--reassignment",
+    "--super_classes", "--wd",
 }  # fmt: skip
 
 

@@ -163,6 +163,21 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_run_that_goes_on_has_no_prototypes_until_its_end(
+    tmp_path: Path, images: ImageList
+) -> None:
+    """Those of an earlier end would belong to another network."""
+    (saved,) = run_epochs(tmp_path, images, 1)
+    path = tmp_path / "assignments" / "prototypes.npy"
+    for resume, content in ((tmp_path / "checkpoint.pth.tar", saved), (AUTO, None)):
+        with Experiment(tmp_path, images, SETTINGS, resume, content) as experiment:
+            assert not path.exists()
+            experiment.save_finished(1, np.array([0, 1, 1]), np.array([2, -1, 0]))
+        assert np.load(path).tolist() == [2, -1, 0]
+        assert np.load(path.with_name("epoch_0001.npy")).tolist() == [0, 1, 1]
+        path.with_name("epoch_0001.npy").unlink()  # more than one can't be begun again
+
+
 @pytest.mark.parametrize("name", ["assignments", "metrics.jsonl", "clusters"])
 def test_a_run_whose_checkpoints_are_gone_does_not_start_over(
     tmp_path: Path, images: ImageList, name: str
