@@ -211,6 +211,26 @@ def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
     return ImageList(below_again(source, names))
 
 
+def content_digest(images: ImageList) -> str:
+    """SHA-256 of the images' names, sizes in bytes and times of change, which identifies them where
+    features are kept.
+
+    Raises:
+        InputError: one is missing.
+    """
+    digest = hashlib.sha256()
+    for index, name in enumerate(images.names):
+        try:
+            status = Path(images.where(index)).stat()
+        except OSError as error:
+            raise InputError(
+                f"{images.where(index)}: cannot read this image: {error.strerror}"
+            ) from error
+        words = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        digest.update(words.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
     """Describe how a data set's images changed, given their names."""
     old, new = set(before), set(now)

@@ -9,6 +9,8 @@ cluster/, checkpoints/, parallel/ and system/.
     linear_recipes.py      the protocols of the linear probe and of fine-tuning, and their flags
     linear_run.py          their settings, data and epochs, and how they resume
     linear_results.py      their results, for files and in words
+    linear_simple.py       the protocol without augmentation, on embeddings that are kept
+    embedded.py            labelled images as rows, by a network or as pixels; their measures
     whole.py               fine-tuning: the whole network in the place of the classifiers
     knn.py                 nearest neighbours; also the probe of `main.py --probe`
     voc.py                 VOC 2007 classification: settings, flags, the protocol in words
