@@ -26,13 +26,14 @@ from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import ImageList
 from data.labelled import find_train_and_val
+from evaluation.embedded import embed_by, embed_pixels, judge
 from evaluation.verdict import COUNT, NAMES, keys_of, over_seeds, to_plain
+from features.kept import Pass
 from methods.fitting import clusters_for
 from models import untrained
 from system import flags as common
 from system.device import select_compute
 from system.errors import InputError
-from tools.eval_quick import embed_by, embed_pixels, judge
 from training.resume import is_finished
 
 UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
@@ -111,20 +112,20 @@ def measure(
     own = ["--seed", str(seed), "--exp", str(exp), "--resume", "auto", "--no-report"]
     run_args = run_args_of(args, flags, *own)
     compute = select_compute(run_args.device, run_args.precision)
-    of_pass = argparse.Namespace(workers=run_args.workers, verbose=False)
+    by = Pass(run_args.size, compute, workers=run_args.workers)
     spent = 0.0
     if name == PIXELS:
-        embed = embed_pixels(run_args.size, of_pass)
+        embed = embed_pixels(by)
     elif name == UNTRAINED:
         plain = run_args.method == "deepercluster"
         network = untrained(run_args.arch, run_args.sobel, 2, seed, plain_linear=plain)
-        embed = embed_by(network, run_args.size, compute, of_pass)
+        embed = embed_by(network, by)
     else:
         spent = train_on(run_args)
         checkpoint = exp / "checkpoint.pth.tar"
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
-        embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
+        embed = embed_by(load_model(checkpoint), by)
     train, val = images
     main.METHODS[run_args.method].fit_settings(run_args, len(train))  # its k, if it isn't given
     k = run_args.nmb_cluster

@@ -1,5 +1,6 @@
 """Images that are files of their own: those below a folder. `lists.py` has those of a list."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,19 @@ class Files:
     def digest(self) -> str:
         """SHA-256 of the names in their order."""
         return digest_of_names(self.names)
+
+    def content_digest(self) -> str:
+        """See `data.source.Source`."""
+        digest = hashlib.sha256()
+        for index, name in enumerate(self.names):
+            try:
+                status = os.stat(self.path(index))  # noqa: PTH116 (hot)
+            except OSError as error:
+                reason = f"cannot read this image: {error.strerror}"
+                raise InputError(f"{self.path(index)}: {reason}") from error
+            words = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            digest.update(words.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Files":
         """Some of the files, in that order."""

@@ -245,6 +245,16 @@ def images_of_listing(source: str | Path, names: Sequence[str]) -> ImageList:
     return ImageList(below_again(source, names))
 
 
+def content_digest(images: ImageList) -> str:
+    """SHA-256 of the images' names and their files' sizes and times of change, which identifies
+    them where features are kept.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    return images.source.content_digest()
+
+
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
     """Describe how a data set's images changed, given their names."""
     old, new = set(before), set(now)

@@ -38,6 +38,13 @@ class Source(Protocol):
     def digest(self) -> str:
         """Identifies the names in their order: SHA-256, which a checkpoint keeps."""
 
+    def content_digest(self) -> str:
+        """SHA-256 of the names and of the files' sizes and times of change.
+
+        Raises:
+            InputError: a file is missing.
+        """
+
     def open(self, index: int) -> BinaryIO:
         """The bytes of an image as a seekable file, which the caller closes. Any error makes the
         image unreadable, with the error's message as the reason."""
@@ -95,9 +102,16 @@ class Joined:
     @property
     def digest(self) -> str:
         """Identifies the names in their order."""
+        return self._joined([each.digest for each in self.sources])
+
+    def content_digest(self) -> str:
+        """See `Source`."""
+        return self._joined([each.content_digest() for each in self.sources])
+
+    def _joined(self, digests: list[str]) -> str:
         digest = hashlib.sha256()
-        for each in self.sources:
-            digest.update(f"{each.root}\0{each.digest}\0".encode("utf-8", "surrogateescape"))
+        for each, part in zip(self.sources, digests, strict=True):
+            digest.update(f"{each.root}\0{part}\0".encode("utf-8", "surrogateescape"))
         digest.update(self.owners.tobytes())
         digest.update(self.places.tobytes())
         return digest.hexdigest()

@@ -9,6 +9,8 @@ cluster/, checkpoints/, parallel/ and system/.
     linear_recipes.py      the protocols of the linear probe, and the flags of training
     linear_run.py          settings, data and epochs, and how they resume
     linear_results.py      results, for files and in words
+    linear_simple.py       the protocol without augmentation, on embeddings that are kept
+    embedded.py            labelled images as rows, by a network or as pixels; their measures
     semisup.py             the protocols of fine-tuning on all labels or some, and their settings
     whole.py               fine-tuning: the whole network in the place of the classifiers
     knn.py                 nearest neighbours; also the probe of `main.py --probe`

@@ -16,9 +16,9 @@ import torch
 
 from checkpoints.checkpoint import digest_of
 from cluster.whitening import Whitening, fit_whitening
-from data.images import ImageList
+from data.images import ImageList, content_digest
 from data.resized import Box, ResizedImages, load_one_by_one
-from data.retrieval import RetrievalData, content_digest, image_names
+from data.retrieval import RetrievalData, image_names
 from evaluation.retrieval_ranking import unit_rows
 from evaluation.rmac import aggregate, regional_vectors
 from features.forward import forward_pass, raise_on_infinite

@@ -84,6 +84,10 @@ class Packed:
             return self.index.digest
         return hashlib.sha256(self.index.digest.encode() + self.chosen.tobytes()).hexdigest()
 
+    def content_digest(self) -> str:
+        """See `data.source.Source`: names, and sizes and times of the containers."""
+        return hashlib.sha256(f"{self.index.key}{self.digest}".encode()).hexdigest()
+
     def open(self, index: int) -> BinaryIO:
         """The bytes of an image.
 
