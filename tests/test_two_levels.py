@@ -285,8 +285,8 @@ def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
     assert content["chosen"] == f"There are no clusters yet{why}."
     for script, *rest in ((export_clusters, "--out", tmp_path / "a.csv"), (clusters, *CPU)):
         assert error_line(script, cut, *rest).endswith(f"{cut}: no clusters yet{why}")
-        line = error_line(script, exp, *rest, "--epoch", 1)
-        assert line.endswith(f"--epoch 1: {exp} has clusters of 2{why}")
+        said = error_line(script, exp, *rest, "--epoch", 1)
+        assert said.endswith(f"--epoch 1: {exp} has clusters of 2{why}")
     assert error_line(report, cut, "--also", 0).endswith(f"the run has no clusters yet{why}")
 
 
