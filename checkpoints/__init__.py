@@ -47,7 +47,7 @@ The layout of a checkpoint, a dict that `torch.save` writes:
 | `targets` | (h, N) int64 | the labels that each head trains on, −1 without one |
 | `queue` | (q, c, d) float32 or None | embeddings of earlier batches, the newest first; None before the queue starts |
 | `steps` | int | training steps so far, by which prototypes are frozen |
-| `window` | list of lists of floats | signs of health of the last 100 steps of the epoch: loss, cosine, and entropy of the codes |
+| `window` | list of lists of floats | signs of health of the last 100 steps of the epoch, over all processes: loss, cosine, and entropy of the codes |
 | `tally` | list of floats | sums over the images of the epoch so far: 1, rotations recognised, losses of super- and sub-classes |
 | `best_probe` | float or None | the best accuracy of `--probe` so far |
 | `images_digest` | str | SHA-256 of the image names, in order |

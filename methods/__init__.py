@@ -15,6 +15,7 @@ checkpoints or the training loop, which is in `main.py`.
     two_level.py            its heads and its loss
     sharded.py              its heads, spread over the processes
     two_level_settings.py   its flags, numbers of classes, and their checks
+    window.py               their signs of health in an epoch's last steps, over all processes
     memory.py               DeepCluster-v2's memory: the last embeddings of each image
     queue.py                SwAV's queue: embeddings of earlier batches
     fitting.py              settings of SwAV and DeepCluster-v2 that fit the data set, if not given

@@ -4,7 +4,6 @@ a k-means of the finished network's features (Caron et al., NeurIPS 2020).
 
 import argparse
 from abc import ABC, abstractmethod
-from collections import deque
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from features.forward import Features, evaluating
 from methods.clustered import Clustered
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
+from methods.window import Window
 from models import accepts_size, untrained
 from models.heads import Heads, MultiCropNet
 from models.prototypes import Prototypes
@@ -34,7 +34,6 @@ from system.normalisation import SWAV_STD
 from system.seeding import derive_seed
 
 TRUST = 0.001  # of LARS
-WINDOW = 100  # steps of an epoch, the last, whose signs of health are kept
 FINAL_DIM_PCA_HELP = "dimensions that features are whitened to for the k-means of the finished run"
 
 
@@ -76,7 +75,7 @@ class MultiCropMethod(Clustered, ABC):
         self.schedule: Schedule | None = Schedule(
             args.lr, args.final_lr, args.warmup_epochs, args.start_warmup
         )
-        self._window: deque[Tensor] = deque(maxlen=WINDOW)
+        self._window = Window(self.signs)
         self._best: float | None = None  # of the accuracies of --probe so far
 
     @staticmethod
@@ -217,27 +216,15 @@ class MultiCropMethod(Clustered, ABC):
         return super().cluster_finished(run, features)
 
     def note_health(self, losses: Tensor, *more: Tensor) -> None:
-        """Keep a step's signs of health: the mean loss, the mean cosine of different images'
-        embeddings, and more that the method has. A blank image leaves none."""
-        first = self._embedding[self.assign[0]]
-        count = len(first)
-        if count > 1:
-            cosine = (first.sum(0).square().sum() - count) / (count * (count - 1))
-            self._window.append(torch.stack([losses.mean(), cosine, *more]).detach())
-
-    def health(self) -> dict[str, float | None]:
-        """The means of the last steps' signs of health, as `metrics.jsonl` names them."""
-        if not self._window:
-            return dict.fromkeys(self.signs)
-        means = torch.stack(list(self._window)).cpu().double().mean(0).tolist()
-        return dict(zip(self.signs, means, strict=True))
+        """Keep a step's signs of health. Each argument is `(B,)`, a value of each image."""
+        self._window.add(self._embedding[self.assign[0]], losses, *more)
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         return {
             "kmeans_loss": None,
             "ln_k": float(np.log(self.k)),
             **clustering_metrics(self.assignment, self.previous, labels, self.k),
-            **self.health(),
+            **self._window.means(),
             "unreadable": int((self.assignment < 0).sum()),
         }
 
@@ -245,7 +232,7 @@ class MultiCropMethod(Clustered, ABC):
         return {
             **super().state_dict(),
             "heads": self.heads.state_dict(),
-            "window": torch.stack(list(self._window)).tolist() if self._window else [],
+            "window": self._window.to_plain(),
             "best_probe": self._best,
         }
 
@@ -255,9 +242,7 @@ class MultiCropMethod(Clustered, ABC):
             self.heads.load_state_dict(state["heads"])
         except RuntimeError as error:
             raise InputError(f"--resume {self.args.resume}: its heads do not fit") from error
-        self._window.extend(
-            torch.tensor(signs, device=self.compute.device) for signs in state["window"]
-        )
+        self._window.load(state["window"])
         self._best = state["best_probe"]
 
     def misfit(self, problem: str, *names: str) -> InputError:

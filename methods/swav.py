@@ -109,7 +109,7 @@ class SwAV(MultiCropMethod):
         settings = args.temperature, args.epsilon, args.sinkhorn_iterations
         losses, codes = swap(parts, self.assign, *settings, queued)
         entropies = torch.special.entr(codes).sum(dim=2)
-        self.note_health(losses, entropies.mean())
+        self.note_health(losses, entropies.mean(dim=0))
         self._found = parts[self.assign[0]].argmax(dim=1)
         return losses
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from methods import multicrop
+from methods import window
 from methods.health import check_collapse, check_memorised
 from models import MODELS
 
@@ -87,7 +87,7 @@ def test_labels_are_not_memorised_otherwise() -> None:
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "toy", toy)
-    monkeypatch.setattr(multicrop, "WINDOW", 8)
+    monkeypatch.setattr(window, "STEPS", 8)
 
 
 def metrics_of(method: str, flags: str, crops: Crops) -> tuple[dict[str, Any], list[str]]:
