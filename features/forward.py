@@ -1,5 +1,6 @@
 """Data set → features: the only place that runs a frozen network over a data set."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """A source of images in memory works like a folder of files everywhere."""
 
+import hashlib
 import io
 import pickle
 import shutil
@@ -47,6 +48,9 @@ class Memory:
     @property
     def digest(self) -> str:
         return digest_of_names(self.names)
+
+    def content_digest(self) -> str:
+        return hashlib.sha256(b"\0".join(self.contents)).hexdigest()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Memory":
         names, folders = ([each[i] for i in indices] for each in (self.names, self.folders))

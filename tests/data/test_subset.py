@@ -29,7 +29,7 @@ def train() -> Labelled:
 def names_of(found: Labelled) -> list[str]:
     assert [CLASSES[label] for label in found.labels] == found.images.folders
     assert found.classes == CLASSES
-    return found.images.names
+    return list(found.images.names)
 
 
 @pytest.mark.parametrize(
