@@ -27,7 +27,15 @@ from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import ImageList
 from data.labelled import find_train_and_val
 from evaluation.embedded import embed_by, embed_pixels, judge
-from evaluation.verdict import COUNT, NAMES, keys_of, over_seeds, to_plain
+from evaluation.verdict import (
+    COUNT,
+    NAMES,
+    keys_of,
+    over_seeds,
+    spread,
+    to_markdown,
+    to_plain,
+)
 from features.kept import Pass
 from methods.fitting import clusters_for
 from models import untrained
@@ -160,8 +168,8 @@ def table(
     Args:
         measured_by: keys of `evaluation.verdict.NAMES`.
     """
-    words = [f"{HEADS.get(name, NAMES[name])}, against untrained" for name in measured_by]
-    lines = [f"| | {' | '.join(words)} | CPU s |", "|---|" + "---|" * (len(words) + 1)]
+    heads = [f"{HEADS.get(name, NAMES[name])}, against untrained" for name in measured_by]
+    lines = [["", *heads, "CPU s"]]
     for name in (PIXELS, UNTRAINED, *settings):
         cells = []
         for measured in measured_by:
@@ -169,14 +177,11 @@ def table(
                 np.array([best_mean(results[each, seed], measured) for seed in seeds])
                 for each in (name, UNTRAINED)
             )
-            several = len(seeds) > 1
-            spread = f" ± {own.std(ddof=1):.3f}" if several else ""
-            known = f", {over_seeds(own - base)}" if several and name in settings else ""
-            cells.append(f"{own.mean():.3f}{spread}{known}")
+            known = f", {over_seeds(own - base)}" if len(seeds) > 1 and name in settings else ""
+            cells.append(f"{spread(own)}{known}")
         spent = [results[name, seed].get(CPU, {"mean": 0.0})["mean"] for seed in seeds]
-        cells.append(f"{np.mean(spent):.0f}" if max(spent) > 0 else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([name, *cells, f"{np.mean(spent):.0f}" if max(spent) > 0 else "–"])
+    return to_markdown(lines)
 
 
 def best_mean(found: Figures, measured: str) -> float:

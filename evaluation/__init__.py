@@ -24,5 +24,6 @@ cluster/, checkpoints/, parallel/ and system/.
     rmac.py                R-MAC: an image's vector from regions of a conv map
     learned.py             what a network has learned: linear probe, neighbours, NMI, ACC, ARI
     verdict.py             two networks compared, measure by measure and in words
+    comparison.py          several networks side by side, with runs of several seeds in a row
     metrics.py             top-k accuracy, average precisions
 """

@@ -97,15 +97,22 @@ class Pass:
 
     def _key(self, model: ConvNet, images: ImageList) -> Key:
         """All that the embeddings depend on; empty if an image is missing."""
-        try:
-            digest = content_digest(images)
-        except InputError:  # the pass will name it
+        if (digest := known_by(images)) is None:
             return {}
         return {
             "features": "embedding of the central crop",
             "network": digest_of(model)[:12],
-            "images": digest[:12],
+            "images": digest,
             "size": self.size,
             "precision": self.compute.precision,
             **images.reading.key,
         }
+
+
+def known_by(images: ImageList) -> str | None:
+    """The start of `content_digest`, as part of a key; None if an image is missing, which a pass
+    over the images will name."""
+    try:
+        return content_digest(images)[:12]
+    except InputError:
+        return None
