@@ -85,6 +85,7 @@ class DeepCluster(Clustered):
     def add_flags(parser: argparse.ArgumentParser) -> None:
         """Flags for clustering, sampling and the loss."""
         add_clustering_flags(parser)
+        cli.replace_helps(parser, {"--lr": "learning rate; on small data: try 0.005"})
         group = parser.add_argument_group("DeepCluster")
         components.add_flag(group, PCA, DIM_PCA_HELP)
         components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca")

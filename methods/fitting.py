@@ -14,6 +14,18 @@ IMAGES_EACH = 20  # at least, of a prototype
 BATCH = 256  # up to here the learning rate stays and there is no warm-up
 LARS_RATE, SGD_RATE = 0.6, 0.05
 QUEUED_EACH = 1.25  # queued samples of a prototype
+PROTOTYPES_RULE = (
+    f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most; if you know roughly how many kinds "
+    "of images there are, give ten times as many"
+)
+# Of flags that have another meaning or default with other methods
+FITTED_HELPS = {
+    "--lr": f"highest learning rate; left out: {LARS_RATE} for lars, {SGD_RATE} for sgd, and more "
+    f"above batch {BATCH}",
+    "--nmb_cluster": "number of prototypes, and of clusters of the finished run; left out: "
+    f"{PROTOTYPES_RULE}",
+    "--size_crops": "their sides in pixels; left out: --size, and 96/224 of it for small crops",
+}
 
 
 class Fitter:
@@ -53,8 +65,7 @@ def fit_shared(args: argparse.Namespace, images: int) -> list[str]:
     fit, given = Fitter(args), args.nmb_prototypes
     if given is not None:
         args.nmb_cluster = args.nmb_cluster or (given[0] if isinstance(given, list) else given)
-    reason = f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most"
-    fit.choose("nmb_cluster", clusters_for(images), reason)
+    fit.choose("nmb_cluster", clusters_for(images), PROTOTYPES_RULE)
     small = round(args.size * 96 / 224)
     sizes = [args.size] + [small] * (len(args.nmb_crops) - 1)
     fit.choose("size_crops", sizes, "--size, and the paper's share of it for small crops")

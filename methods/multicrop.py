@@ -20,6 +20,7 @@ from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
 from data.transforms import to_input
 from features.forward import Features, evaluating
 from methods.clustered import Clustered
+from methods.fitting import FITTED_HELPS
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from methods.window import Window
@@ -106,6 +107,7 @@ class MultiCropMethod(Clustered, ABC):
         flags.add_sync_bn(group, "pytorch")
         components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca", "--dim_pca")
         parser.set_defaults(nmb_cluster=None, lr=None, wd=-6.0, epochs=100, size_crops=None)
+        cli.replace_helps(parser, FITTED_HELPS)
 
     @staticmethod
     def check_shared_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:

@@ -60,13 +60,15 @@ class SwAV(MultiCropMethod):
         )
         epsilon_help += "at ln K"
         add("--epsilon", type=cli.positive_number, default=0.05, help=epsilon_help)
-        add("--sinkhorn_iterations", type=cli.whole_number(1), default=3, help="of the codes")
+        sinkhorn_help = "rounds that spread the codes of a batch equally over the prototypes"
+        add("--sinkhorn_iterations", type=cli.whole_number(1), default=3, help=sinkhorn_help)
         queue_help = (
             "earlier samples that join a batch in the codes; 0: none; left out: enough for "
         )
         queue_help += "the number of prototypes"
         add("--queue_length", type=cli.whole_number(0), help=queue_help)
-        starts_help = "epoch from which on the queue is filled"
+        starts_help = "epoch from which on the queue is filled; left out: a tenth of the epochs, "
+        starts_help += "15 at most"
         add("--epoch_queue_starts", type=cli.whole_number(0), help=starts_help)
 
     @staticmethod

@@ -116,6 +116,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
+def replace_helps(parser: argparse.ArgumentParser, helps: Mapping[str, str]) -> None:
+    """Give flags another help, by their names such as `--seed`."""
+    for flag, text in helps.items():
+        parser._option_string_actions[flag].help = text
+
+
 def run(
     main: Callable[[argparse.Namespace], None],
     parse_args: Callable[[Sequence[str] | None], argparse.Namespace],

@@ -16,8 +16,7 @@ from system.errors import InputError
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--lr`, `--wd` and `--momentum`."""
     add = parser.add_argument
-    lr_help = "learning rate; DeepCluster on small data: try 0.005"
-    add("--lr", type=cli.positive_number, default=0.05, help=lr_help)
+    add("--lr", type=cli.positive_number, default=0.05, help="learning rate")
     wd_help = "weight decay, as an exponent of ten: -5 for 1e-5"
     add("--wd", type=cli.number, default=-5.0, help=wd_help)
     add("--momentum", type=cli.fraction, default=0.9, help="momentum of the network's SGD")

@@ -95,6 +95,26 @@ def test_each_choice_has_a_line_with_its_reason(method: str) -> None:
         assert [float(word) for word in found[2].split()] == pytest.approx(values, rel=1e-4)
 
 
+def test_the_number_of_prototypes_comes_with_the_authors_advice() -> None:
+    line = fitted("swav", 5000)[1][0]
+    assert line.startswith(
+        "--nmb_cluster 250: one for 20 images, 3000 at most; if you know roughly"
+    )
+    assert line.endswith("give ten times as many")
+
+
+@pytest.mark.parametrize("method", list(main.METHODS))
+def test_the_help_says_what_is_chosen(method: str) -> None:
+    chosen = {*CHOSEN.get(method, ()), *(("start_warmup", "nmb_prototypes") * (method in CHOSEN))}
+    helps = {
+        action.option_strings[0].removeprefix("--"): action.help or ""
+        for action in main.make_parser(method)._actions
+        if action.option_strings
+    }
+    assert [name for name in chosen if "left out: " not in helps[name]] == []
+    assert ("small data" in helps["lr"]) == (method == "deepcluster")
+
+
 def test_flags_that_are_given_are_kept() -> None:
     given = {
         "nmb_prototypes": 77, "size_crops": [50, 20], "lr": 0.3, "final_lr": 0.2,
