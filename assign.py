@@ -31,7 +31,7 @@ from cluster.quality import (
 )
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
-from data.images import ImageList
+from data.images import ImageList, check_alike
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
@@ -54,7 +54,10 @@ def main(args: argparse.Namespace) -> None:
         if rank() == 0:
             check_all_outputs(args)
         inputs = open_inputs(args)
+        if args.folders is not None:
+            inputs.images.require_files("--folders")
         clusters = find_clusters(args, inputs)
+    check_alike(inputs.images)
     with progress("features", len(inputs.own), "images", rank() == 0) as advance:
         features = inputs.features(advance)
     present = gather_rows(features.present)
@@ -65,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     nearest, distances = map(gather_rows, own)
     with together():
         if rank() == 0:
-            images = inputs.images.take(np.flatnonzero(present).tolist())
+            images = inputs.images.take(np.flatnonzero(present))
             each = clusters.each if isinstance(clusters, Clusters) else None
             assignment = Assignment(images.names, nearest, distances, each)
             write_all(args, assignment, clusters, inputs, images)

@@ -17,32 +17,25 @@ from collections.abc import Sequence
 
 import system.interrupt
 
-import numpy as np
-import torch
-
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
-from checkpoints.folder import results_folder
+from checkpoints.folder import kept_features, results_folder
 from data.decode import limit_pixels
-from data.images import NameUnreadable
-from data.labelled import Labelled, check_readable, find_train_and_val
-from data.loading import (
-    ImageDataset,
-    add_max_pixels_flag,
-    load_in_order,
-)
+from data.images import check_alike
+from data.labelled import Labelled, find_train_and_val
+from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
-from data.transforms import central_crop
+from evaluation.embedded import rows_of_share
 from evaluation.knn import NEIGHBOURS, knn_accuracy
-from features.forward import compute_features
-from features.network import SIZE, add_size_flag, input_size
+from features.kept import Pass
+from features.network import add_size_flag, input_size
 from models import ConvNet, check_size
 from models.frozen import frozen
 from parallel import script
-from parallel.collectives import gather_rows, rank, shard_of, together, world_size
+from parallel.collectives import gather_rows, rank, together, world_size
 from system import cli, device, flags
-from system.device import Compute, select_compute
+from system.device import select_compute
 from system.files import make_experiment_folder
-from system.progress import progress
+from system.kept import Store
 from system.results import save_results
 
 RESULTS = "knn.json"
@@ -50,54 +43,22 @@ QUERIES = 10_000  # at a time; their similarities to a block of train images tak
 
 
 def evaluate(
-    model: ConvNet,
-    train: Labelled,
-    val: Labelled,
-    compute: Compute,
-    *,
-    neighbours: Sequence[int] = NEIGHBOURS,
-    size: int = SIZE,
-    batch: int = 256,
-    workers: int = 4,
-    verbose: bool = False,
+    model: ConvNet, train: Labelled, val: Labelled, by: Pass, neighbours: Sequence[int] = NEIGHBOURS
 ) -> dict[int, float]:
     """Top-1 accuracy on val, a fraction of 1, by the number of neighbours (see `knn_accuracy`).
-
-    Args:
-        size: side of the input in pixels.
-        batch: images at a time in each process.
-        workers: processes that read images, for each process that computes.
 
     Raises:
         InputError: too many images cannot be read.
     """
-
-    def embed(split: Labelled, name: str) -> tuple[np.ndarray, np.ndarray, NameUnreadable]:
-        """Features of this process's readable images, their labels, and the other images."""
-        own = shard_of(len(split.images))
-        dataset = ImageDataset(split.images, central_crop(size))
-        loader = load_in_order(dataset, batch, workers, compute.device, own)
-        unreadable = NameUnreadable(split.images)
-        with progress(f"features of {name}", len(own), "images", verbose) as advance:
-            found = compute_features(loader, model, own, compute, unreadable, advance)
-        return found.rows, split.labels[own.start : own.stop][found.present], unreadable
-
-    model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
-        rows, labels, bad = embed(train, "train")
-        queries, truth, bad_queries = embed(val, "val")
+        rows, labels = rows_of_share(model, by, train, "train", "compare with")
+        queries, truth = rows_of_share(model, by, val, "val", "classify")
     queries, truth = gather_rows(queries), gather_rows(truth)
-    for split, readable, use, unreadable in (
-        (train, len(gather_rows(labels)), "compare with", bad),
-        (val, len(truth), "classify", bad_queries),
-    ):
-        count = len(split.images)
-        check_readable(count - readable, count, use, unreadable.named.values())
     right: Counter[int] = Counter()
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         found = knn_accuracy(
-            rows, labels, queries[part], truth[part], neighbours, device=compute.device
+            rows, labels, queries[part], truth[part], neighbours, device=by.compute.device
         )
         for count, accuracy in found.items():
             right[count] += round(accuracy * len(truth[part]))
@@ -118,15 +79,16 @@ def main(args: argparse.Namespace) -> None:
         train, val = find_train_and_val(args.data, reading)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     if args.untrained:
         networks["untrained"] = untrained_of(checkpoint, args.seed)
+    store = Store(kept_features(args.model, args.exp))
+    by = Pass(size, compute, args.batch, args.workers, store, args.verbose and rank() == 0)
     neighbours = sorted(set(args.k))
     results = {}
     for name, network in networks.items():
-        found = evaluate(
-            network, train, val, compute, neighbours=neighbours, size=size, batch=args.batch,
-            workers=args.workers, verbose=args.verbose and rank() == 0,
-        )  # fmt: skip
+        found = evaluate(network, train, val, by, neighbours)
         results[name] = {str(count): accuracy for count, accuracy in found.items()}
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}

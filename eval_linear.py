@@ -1,6 +1,7 @@
 """Logistic regression on the activations of frozen conv layers: the protocols of the paper (section
 4.2, Table 1), of the model zoos (after Goyal et al., ICCV 2019), of SwAV (Caron et al., NeurIPS
-2020) and of DeeperCluster (Caron et al., ICCV 2019), by the names of --protocol.
+2020) and of DeeperCluster (Caron et al., ICCV 2019), by the names of --protocol. The protocol
+simple is that of `evaluation/linear_simple.py`.
 
 The network is frozen, in eval mode. A layer's activations after the ReLU are average-pooled
 (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions; ResNet-50, where layer 1 is the stem and 2
@@ -45,6 +46,8 @@ resized crops of 224, flipped at random.
 
 deepercluster-places205: as deepercluster, but the rate at the start is 0.003 for layer 1, 0.005 for
 2, 0.01 for 3 to 9, 0.03 for 10, 0.01 for 11 and 12, and 0.02 for 13.
+
+simple: see evaluation/linear_simple.py.
 """
 
 import argparse
@@ -57,16 +60,21 @@ import system.interrupt
 import torch
 
 from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
-from checkpoints.folder import results_folder
+from checkpoints.folder import kept_features, results_folder
 from data.decode import limit_pixels
+from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation import linear as probe
+from evaluation import linear_simple
 from evaluation.linear_recipes import RECIPES, add_flags
 from evaluation.linear_recipes import check_flags as check_training
-from evaluation.linear_results import History, summary, table
+from evaluation.linear_results import History, in_words, summary, table
 from evaluation.linear_run import Sets, Settings, key_of, run_epochs
+from evaluation.linear_simple import SIMPLE, WITHOUT, check_simple
+from features.kept import Pass
+from features.network import input_size
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, add_conv_flag, layers_or_avgpool, name_of
@@ -76,9 +84,11 @@ from system import cli, device, flags
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder, remove_leftovers_of
+from system.kept import Store
 from system.results import save_results
 
 RESULTS = "linear.json"
+PROTOCOLS = [*RECIPES, SIMPLE]
 
 
 def evaluate(
@@ -106,6 +116,8 @@ def evaluate(
     Raises:
         InputError: a loss is not finite.
     """
+    if saved is not None and rank() == 0:
+        remove_leftovers_of(saved)
     model.to(compute.device).to(memory_format=torch.channels_last)
     with frozen(model):
         heads = probe.Heads(
@@ -121,42 +133,55 @@ def evaluate(
 
 def main(args: argparse.Namespace) -> None:
     """Check all input, then evaluate."""
+    simple = args.protocol == SIMPLE
     with together():
         compute = select_compute(args.device, args.precision)
         check_flags(args)
         checkpoint = read_checkpoint(args.model, args.network_key)
         model = model_of(checkpoint, args.model)
-        layers = layers_or_avgpool(model, args.conv)
-        check_size(model.arch, args.size)
+        layers = [] if simple else layers_or_avgpool(model, args.conv)
+        size = input_size(args.size, checkpoint) if simple else args.size
+        check_size(model.arch, size)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
         train, val = find_train_and_val(args.data, reading)
-        settings = Settings(**{field: getattr(args, field) for field in Settings.__annotations__})
-        settings.check_layers(model, layers)
+        if not simple:
+            given = {field: getattr(args, field) for field in Settings.__annotations__}
+            settings = Settings(**given)
+            settings.check_layers(model, layers)
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
         exp = args.exp or results_folder(args.model, checkpoint, kind)
         make_experiment_folder(exp)
+    check_alike(train.images)
+    check_alike(val.images)
     networks = {"trained": model}
     if args.untrained:
         networks["untrained"] = untrained_of(checkpoint, args.seed)
-    histories = {}
-    for name, network in networks.items():
-        saved = exp / f"linear_{name}.pth.tar"
-        if rank() == 0:
-            remove_leftovers_of(saved)
-        script.say(f"{name} network:\n")
-        histories[name] = evaluate(
-            network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
-        )
-    if rank() == 0:
-        used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": model.arch, "conv": layers, "processes": world_size(), **reading.settings}
+    used = {"device": str(compute.device), "precision": compute.precision, "exp": exp, "size": size}
+    used |= {"arch": model.arch, "processes": world_size(), **reading.settings}
+    used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
+    results = {}
+    if simple:
+        store, shown = Store(kept_features(args.model, args.exp)), args.verbose and rank() == 0
+        by = Pass(size, compute, args.batch_size, args.workers, store, shown)
+        for name, network in networks.items():
+            results[name] = linear_simple.evaluate(network, train, val, by, args.seed)
+    else:
+        used["conv"] = layers
         used["rates"] = {name_of(layer): settings.rate_of(layer) for layer in layers}
-        used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
-        results = {name: summary(history) for name, history in histories.items()}
-        words = in_words(args.protocol)
+        for name, network in networks.items():
+            script.say(f"{name} network:\n")
+            saved = exp / f"linear_{name}.pth.tar"
+            history = evaluate(
+                network, layers, train, val, compute, settings, saved=saved, verbose=args.verbose
+            )
+            results[name] = summary(history)
+    if rank() == 0:
+        described = (linear_simple if simple else sys.modules[__name__]).__doc__ or ""
+        words = in_words(described, args.protocol, PROTOCOLS)
         save_results(exp / RESULTS, words, {**vars(args), **used}, results)
-        script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
+        lines = linear_simple.table(results) if simple else table(results)
+        script.say(f"{lines}\nwritten to {exp / RESULTS}\n")
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -166,22 +191,15 @@ def check_flags(args: argparse.Namespace) -> None:
         InputError: naming the flag, its value and what would be right.
     """
     check_training(args)
+    if args.protocol == SIMPLE:
+        check_simple(args)
+        return
     recipe = RECIPES[args.protocol]
     if recipe.steps is None and not recipe.cosine and args.steps is not None:
         raise InputError(
             f"--steps {' '.join(map(str, args.steps))}: the rate of --protocol {args.protocol} "
             "falls with every iteration; give --protocol modelzoo, or no --steps"
         )
-
-
-def in_words(protocol: str) -> str:
-    """The module's docstring without the paragraphs on other protocols."""
-    paragraphs = (__doc__ or "").split("\n\n")
-    names = [text.partition(":")[0] for text in paragraphs]
-    others = {name for name in RECIPES if not protocol.startswith(name)}
-    return "\n\n".join(
-        text for name, text in zip(names, paragraphs, strict=True) if name not in others
-    )
 
 
 def describe_data(train: Labelled, val: Labelled, heads: probe.Heads) -> str:
@@ -207,10 +225,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_model(parser)
     flags.add_key(parser)
     protocol_help = (
-        "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's; the defaults shown are "
-        "the paper's"
+        "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's, or simple: logistic "
+        "regression on the embeddings, at the training's --size; the defaults shown are the paper's"
     )
-    add("--protocol", choices=list(RECIPES), default="paper", help=protocol_help)
+    add("--protocol", choices=PROTOCOLS, default="paper", help=protocol_help)
     conv_help = (
         "layers to classify: conv layers from 1 on, or all, and "
         f"{AVGPOOL}, the last one's average; several cost little more than one"
@@ -220,13 +238,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     exp_help = "folder for the results; left out: beside the checkpoint, named by its epoch"
     flags.add_exp(parser, exp_help)
     flags.add_workers(parser, Settings.workers, flags.READERS_OF_EACH)
-    add_flags(parser, RECIPES["paper"])
+    add_flags(parser, RECIPES["paper"], "divided by ten")
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
     device.add_flags(parser)
     chosen = parser.parse_args(argv)
-    parser.set_defaults(**RECIPES[chosen.protocol].flags(chosen.batch_size))
+    if chosen.protocol == SIMPLE:
+        parser.set_defaults(size=None, **dict.fromkeys(WITHOUT))
+    else:
+        parser.set_defaults(**RECIPES[chosen.protocol].flags(chosen.batch_size))
     args = parser.parse_args(argv)
     if args.steps is not None:
         args.steps = tuple(sorted(args.steps))

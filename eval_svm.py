@@ -41,7 +41,7 @@ from data.reading import add_reading_flags, chosen_reading
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
-from evaluation.svm_rows import layer_rows
+from evaluation.svm_rows import kept_rows
 from models import ConvNet, check_size
 from models.frozen import frozen
 from models.layers import add_conv_flag, layers_of
@@ -50,6 +50,7 @@ from system.cores import allowed_cores
 from system.device import Compute, select_compute
 from system.errors import InputError
 from system.files import make_experiment_folder
+from system.kept import Store
 from system.results import save_results
 
 
@@ -77,7 +78,7 @@ def evaluate(
         shots: the numbers k of positives; empty for no low-shot part.
         size: side of the input in pixels.
         workers, jobs: processes that read images, and that train SVMs.
-        folder: keeps results, which are reused with the same settings.
+        folder: keeps results and rows, which are used again with the same settings.
 
     Returns `layers` by name, and the `best_layer` by the mAP of its SVMs.
 
@@ -87,7 +88,9 @@ def evaluate(
     splits = {"trainval": trainval, "test": test}
     check_classes(splits)
     plan = Plan(sorted(set(costs)), sorted(set(shots)), samples, seed)
-    pieces = Pieces(folder, describe(model, splits, size, compute), jobs, verbose)
+    key = describe(model, splits, size, compute)
+    pieces = Pieces(folder and folder / "pieces", key, jobs, verbose)
+    store = Store(folder and folder / "features")
     parts = {layer: pieces.below(f"conv{layer}", layer=layer) for layer in sorted(set(layers))}
     kept = {layer: part.kept("all", vars(plan)) for layer, part in parts.items()}
     found = {layer: result for layer, (result, _) in kept.items()}
@@ -97,8 +100,8 @@ def evaluate(
         model.to(compute.device).to(memory_format=torch.channels_last)
         with frozen(model):
             for name, split in splits.items():
-                rows[name] = layer_rows(
-                    model, split.images, left, name, compute, size, workers, verbose
+                rows[name] = kept_rows(
+                    store, key, model, split.images, left, name, compute, size, workers, verbose
                 )
     for layer in left:
         train, tested = (rows[name].pop(layer) for name in splits)
@@ -153,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
     results = evaluate(
         model, splits["trainval"], splits["test"], layers=layers, compute=compute, costs=args.costs,
         shots=args.k, samples=args.samples, seed=args.seed, size=args.size, workers=args.workers,
-        jobs=jobs, folder=folder / "pieces", verbose=args.verbose,
+        jobs=jobs, folder=folder, verbose=args.verbose,
     )  # fmt: skip
     computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
     computed |= reading.settings

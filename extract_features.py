@@ -32,6 +32,7 @@ from checkpoints.clusters import clusters_of
 from cluster.components import AUTO, auto_dim, components, remark
 from cluster.whitening import Preparation, Whitening
 from data.decode import MAX_PIXELS
+from data.images import check_alike
 from data.loading import load_in_order
 from features import network
 from features.extraction import dimensions, extract, features_of, fit
@@ -83,6 +84,7 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
             of_rows = {name: value for name, value in key.items() if name != "whiten"}
             copies = 2 if args.format == "npy" else 3
             shards.begin({**of_rows, "images in a shard (by --batch)": length}, copies)
+    check_alike(images)
     if gather_objects(done)[0]:
         if rank() == 0:
             shutil.rmtree(shards.folder, ignore_errors=True)  # if the last call ended just before

@@ -16,7 +16,7 @@ import system.interrupt
 
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode import limit_pixels
-from data.images import ImageList, find_images
+from data.images import IMAGES_HELP, ImageList, find_images
 from data.levels import warn_of_lost_levels
 from data.loading import add_decode_flag, add_max_pixels_flag
 from data.reading import Reading, add_reading_flags, range_of
@@ -35,6 +35,7 @@ from system.errors import InputError, Stopped
 from system.files import remove_leftovers_of
 from training import initial, optimizers, resume
 from training.experiment import Experiment
+from training.logs import NOTE
 from training.resume import AUTO, check_same_place, is_finished, read_resume, settings_of
 from training.run import Run
 from training.summary import summarise
@@ -81,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
             checkpoint = read_resume(args, images, METHODS[args.method])
             init = initial.read_init(args, checkpoint)
             chosen = check_settings(args, images, compute)
-        check_same_place(args, checkpoint)
+        check_same_place(args, checkpoint, images)
         if checkpoint is not None and is_finished(checkpoint, args.epochs):
             if rank() == 0:
                 say_finished(args)
@@ -108,7 +109,7 @@ def start(
                 run = Run(args, images, method, compute, stopping, checkpoint, probed)
                 stack.enter_context(run)
             for line in filter(None, [*(f"note: {choice}" for choice in chosen), taken]):
-                log.info(line)
+                log.log(NOTE, line)
             train(method, run)
             if isinstance(run.folder, Experiment):
                 folder = run.folder.folder
@@ -174,9 +175,9 @@ def make_parser(method: str) -> cli.Parser:
         owner_of=owner_of,
     )
     add = parser.add_argument
-    data_help = "images: a folder, nested or flat, or a list (a path on each line)"
+    data_help = f"images: {IMAGES_HELP}"
     add("data", metavar="DIR", type=Path, help=data_help)
-    add("--method", choices=list(METHODS), default=method, help="training method")
+    add("--method", choices=list(METHODS), default=DEFAULT_METHOD, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
     size_help = "use only the first N images"

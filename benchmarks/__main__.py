@@ -16,6 +16,7 @@ import system.interrupt
 
 from benchmarks import (
     clustering,
+    containers,
     deepercluster,
     learned,
     multicrop,
@@ -34,6 +35,7 @@ from system.files import write_text
 BENCHMARKS = {
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
+    "containers": (containers, "images from files, tars, zips and Parquet; large indices"),
     "multicrop": (multicrop, "reading several crops of each image"),
     "deepercluster": (deepercluster, "DeeperCluster at its published size, on paper and in part"),
     "spherical": (spherical, "k-means of DeepCluster-v2's memory, beside the plain way"),

@@ -26,13 +26,22 @@ from benchmarks.json_lines import append_line, read_lines
 from checkpoints.checkpoint import load_model, read_checkpoint
 from data.images import ImageList
 from data.labelled import find_train_and_val
-from evaluation.verdict import COUNT, NAMES, keys_of, over_seeds, to_plain
+from evaluation.embedded import embed_by, embed_pixels, judge
+from evaluation.verdict import (
+    COUNT,
+    NAMES,
+    keys_of,
+    over_seeds,
+    spread,
+    to_markdown,
+    to_plain,
+)
+from features.kept import Pass
 from methods.fitting import clusters_for
 from models import untrained
 from system import flags as common
 from system.device import select_compute
 from system.errors import InputError
-from tools.eval_quick import embed_by, embed_pixels, judge
 from training.resume import is_finished
 
 UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
@@ -111,20 +120,20 @@ def measure(
     own = ["--seed", str(seed), "--exp", str(exp), "--resume", "auto", "--no-report"]
     run_args = run_args_of(args, flags, *own)
     compute = select_compute(run_args.device, run_args.precision)
-    of_pass = argparse.Namespace(workers=run_args.workers, verbose=False)
+    by = Pass(run_args.size, compute, workers=run_args.workers)
     spent = 0.0
     if name == PIXELS:
-        embed = embed_pixels(run_args.size, of_pass)
+        embed = embed_pixels(by)
     elif name == UNTRAINED:
         plain = run_args.method == "deepercluster"
         network = untrained(run_args.arch, run_args.sobel, 2, seed, plain_linear=plain)
-        embed = embed_by(network, run_args.size, compute, of_pass)
+        embed = embed_by(network, by)
     else:
         spent = train_on(run_args)
         checkpoint = exp / "checkpoint.pth.tar"
         if not is_finished(read_checkpoint(checkpoint), run_args.epochs):
             raise InputError(f"{exp}: the run was stopped; the same command resumes it")
-        embed = embed_by(load_model(checkpoint), run_args.size, compute, of_pass)
+        embed = embed_by(load_model(checkpoint), by)
     train, val = images
     main.METHODS[run_args.method].fit_settings(run_args, len(train))  # its k, if it isn't given
     k = run_args.nmb_cluster
@@ -159,8 +168,8 @@ def table(
     Args:
         measured_by: keys of `evaluation.verdict.NAMES`.
     """
-    words = [f"{HEADS.get(name, NAMES[name])}, against untrained" for name in measured_by]
-    lines = [f"| | {' | '.join(words)} | CPU s |", "|---|" + "---|" * (len(words) + 1)]
+    heads = [f"{HEADS.get(name, NAMES[name])}, against untrained" for name in measured_by]
+    lines = [["", *heads, "CPU s"]]
     for name in (PIXELS, UNTRAINED, *settings):
         cells = []
         for measured in measured_by:
@@ -168,14 +177,11 @@ def table(
                 np.array([best_mean(results[each, seed], measured) for seed in seeds])
                 for each in (name, UNTRAINED)
             )
-            several = len(seeds) > 1
-            spread = f" ± {own.std(ddof=1):.3f}" if several else ""
-            known = f", {over_seeds(own - base)}" if several and name in settings else ""
-            cells.append(f"{own.mean():.3f}{spread}{known}")
+            known = f", {over_seeds(own - base)}" if len(seeds) > 1 and name in settings else ""
+            cells.append(f"{spread(own)}{known}")
         spent = [results[name, seed].get(CPU, {"mean": 0.0})["mean"] for seed in seeds]
-        cells.append(f"{np.mean(spent):.0f}" if max(spent) > 0 else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([name, *cells, f"{np.mean(spent):.0f}" if max(spent) > 0 else "–"])
+    return to_markdown(lines)
 
 
 def best_mean(found: Figures, measured: str) -> float:

@@ -15,6 +15,7 @@ or the network. Loading never runs code from a file.
     old_torch_file.py     files from before torch 1.6
     torch_pickle.py       the pickles in both, by an unpickler that runs nothing
     safetensors_file.py   weights as safetensors
+    detection.py          a ResNet's weights for torchvision, detectron2 and mmdet
     clusters.py           the clusters in a checkpoint or in a file of --save-clusters
     prototypes.py         the prototypes in a checkpoint, as clusters
 

@@ -135,3 +135,9 @@ def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
     name = path.name.split(".")[0]
     of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
     return folder_of(path) / f"{kind}_{of}"
+
+
+def kept_features(path: Path, exp: Path | None) -> Path:
+    """The folder for features that evaluations keep: in `--exp` if it is given, else beside the
+    checkpoint, where all evaluations find them."""
+    return (exp or folder_of(path)) / "features"

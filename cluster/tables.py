@@ -5,7 +5,7 @@ import codecs
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +33,7 @@ class Assignment:
         each: K of clusters on two levels, whose numbers are super-cluster · K + sub-cluster.
     """
 
-    paths: list[str]
+    paths: Sequence[str]
     clusters: np.ndarray
     distances: np.ndarray | None = None
     each: int | None = None

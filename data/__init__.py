@@ -1,14 +1,17 @@
 """Images: where they come from, how they are decoded, how they become batches.
 
-In: a folder, a list, or a benchmark's data set. Out: uint8 pixels `(B, 3, H, W)`, each image with
-its data-set index, and a reason for each image that is unreadable; on the device, normalised
-network input. Imports system/ and parallel/.
+In: a folder, a list, containers, or a benchmark's data set. Out: uint8 pixels `(B, 3, H, W)`, each
+image with its data-set index, and a reason for each image that is unreadable; on the device,
+normalised network input. Imports system/ and parallel/.
 
     images.py                ImageList: images by index, and their labels; from `DIR` to a source
     source.py                Source, which opens images by index; several of them as one
     folder.py                the source for files; those of a folder, nested or flat
     sieve.py                 which files of a folder are images, and a line on the others
     lists.py                 the files that a text file lists
+    packed/                  images in tars, zips and Parquet files
+    listing.py               images.txt
+    coded.py                 texts as numbers, for the labels of many images
     decode.py                from bytes to RGB pixels: the one place that decodes
     reading.py               the choices of decoding that a checkpoint keeps, and their flags
     grey.py                  grey of more than 8 bits
@@ -21,6 +24,7 @@ network input. Imports system/ and parallel/.
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
     batch.py                 Draw: an image and its view; Batch: pixels, indices, unreadable images
     labelled.py              train/ and val/ with labels, for evaluations
+    subset.py                some of train/: a share of each class, or the images of a list
     resized.py               images at a given long side, one per batch, for retrieval
     voc.py                   PASCAL VOC 2007: images and their classes
     retrieval.py             Oxford5k and Paris6k: images, queries, ground truth

@@ -1,20 +1,25 @@
 """Images that are files of their own: those below a folder. `lists.py` has those of a list."""
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TypeVar
+
+import numpy as np
 
 from data.decode import EMPTY, UnreadableImageError, image_extensions
 from data.sieve import Sieve
 from system.errors import InputError
-from system.names import has_line_break
+from system.names import digest_of_names, has_line_break
 
 LINE_BREAK = "its name has a line break"
 FLAT = "."  # folder of the images in a root without class folders
 UNLABELLED = ""  # folder of the images beside class folders, or label of an image in a list
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Files:
     """
 
     root: Path
-    names: list[str]
-    folders: list[str]
+    names: Sequence[str]
+    folders: Sequence[str]
 
     def path(self, index: int) -> str:
         """The file of an image."""
@@ -48,7 +53,25 @@ class Files:
             raise UnreadableImageError(LINE_BREAK)
         return open_file(self.path(index))
 
-    def take(self, indices: Sequence[int]) -> "Files":
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names in their order."""
+        return digest_of_names(self.names)
+
+    def content_digest(self) -> str:
+        """See `data.source.Source`."""
+        digest = hashlib.sha256()
+        for index, name in enumerate(self.names):
+            try:
+                status = os.stat(self.path(index))  # noqa: PTH116 (hot)
+            except OSError as error:
+                reason = f"cannot read this image: {error.strerror}"
+                raise InputError(f"{self.path(index)}: {reason}") from error
+            words = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            digest.update(words.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Files":
         """Some of the files, in that order."""
         names, folders = ([each[i] for i in indices] for each in (self.names, self.folders))
         return Files(self.root, names, folders)
@@ -71,16 +94,22 @@ def open_file(path: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def find_below(root: Path) -> Files:
+def find_below(root: Path, otherwise: Callable[[Path], T | None] = lambda root: None) -> Files | T:
     """The images of a folder, nested or flat. Says on stderr what is passed over.
 
     Symbolic links are followed, except a link to a folder that contains it.
+
+    Args:
+        otherwise: called for a folder that has containers and no image files; None if it finds
+            nothing there, either.
 
     Raises:
         InputError: a folder cannot be listed, or there is no image.
     """
     sieve = Sieve()
     files = _with_folders(root, *_columns(_walk(root, sieve)))
+    if not files.names and sieve.containers and (found := otherwise(root)) is not None:
+        return found
     classes = set(files.folders) - {FLAT, UNLABELLED}
     sieve.say(root, files.folders.count(UNLABELLED), classes)
     if not files.names:
@@ -99,13 +128,13 @@ def has_images(root: Path) -> bool:
         return False
 
 
-def below_again(root: Path, names: list[str]) -> Files:
+def below_again(root: Path, names: Sequence[str]) -> Files:
     """The files that `find_below` found earlier, from their names alone."""
     parts = (name.partition(os.sep) for name in names)
     return _with_folders(root, [first if slash else FLAT for first, slash, _ in parts], names)
 
 
-def _with_folders(root: Path, folders: list[str], names: list[str]) -> Files:
+def _with_folders(root: Path, folders: list[str], names: Sequence[str]) -> Files:
     """Files by the first folder of each: those beside other folders have no label."""
     if FLAT in folders and set(folders) != {FLAT}:
         folders = [UNLABELLED if folder == FLAT else folder for folder in folders]

@@ -1,7 +1,6 @@
 """The images of a data set by index, and how `DIR` leads to them."""
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,15 +13,22 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from data.coded import coded
 from data.decode import name_failure, read_grey, read_image, read_pixels
-from data.folder import UNLABELLED, below_again, find_below
+from data.folder import UNLABELLED, Files, below_again, find_below
 from data.grey import RANGE
 from data.lists import listed, parse_list, read_list
+from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
+from parallel.collectives import gather_objects
 from system.errors import InputError
 from system.names import printable
 
+IMAGES_HELP = (  # what `find_images` takes
+    "a folder, nested or flat; a list (a path on each line); or tars, zips or Parquet files: one, "
+    "a folder of them, or a pattern"
+)
 MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with the data
 
 
@@ -76,11 +82,20 @@ class ImageList:
         with self.open(index) as file:
             return read_grey(file, self.reading)
 
+    def require_files(self, flag: str) -> None:
+        """Check that each image is a file, to which a link can lead.
+
+        Raises:
+            InputError: they are in containers.
+        """
+        if not isinstance(self.source, Files):
+            raise InputError(f"{flag}: makes links to files, and these images are in containers")
+
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
         return where(self.source, index)
 
-    def take(self, indices: Sequence[int]) -> "ImageList":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageList":
         """Some of the images, in that order."""
         return replace(self, source=self.source.take(indices))
 
@@ -90,37 +105,53 @@ class ImageList:
         return self.source.root
 
     @property
-    def names(self) -> list[str]:
-        """The name of each image, relative to `root`."""
+    def names(self) -> Sequence[str]:
+        """The name of each image, relative to `root`; see `Source.names`."""
         return self.source.names
 
     @property
-    def folders(self) -> list[str]:
+    def folders(self) -> Sequence[str]:
         """The label of each image, as text; `UNLABELLED` for an image without one."""
         return self.source.folders
 
     @property
     def classes(self) -> list[str]:
         """The different labels, in the order of their numbers in `labels`."""
-        return sorted(set(self.folders) - {UNLABELLED})
+        return [text for text in coded(self.folders).texts if text != UNLABELLED]
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the names in their order, which identifies the data set in a checkpoint."""
-        names = "\0".join(self.names).encode("utf-8", "surrogateescape")
-        return hashlib.sha256(names).hexdigest()
+        return self.source.digest
 
     @cached_property
     def labels(self) -> np.ndarray | None:
         """`(N,) int64` labels, −1 for an image without one; None if there are fewer than 2."""
-        names, labels = np.unique(np.array(self.folders), return_inverse=True)
-        unlabelled = int(len(names) > 0 and names[0] == UNLABELLED)  # the first of all texts
-        return labels.astype(np.int64) - unlabelled if len(names) - unlabelled > 1 else None
+        labels = coded(self.folders)
+        unlabelled = int(labels.texts[:1] == [UNLABELLED])  # the first of all texts
+        if len(labels.texts) - unlabelled < 2:
+            return None
+        return labels.numbers.astype(np.int64) - unlabelled
 
     def labelled(self) -> "ImageList":
         """The images that have a label."""
-        has_label = [i for i, folder in enumerate(self.folders) if folder != UNLABELLED]
-        return self if len(has_label) == len(self) else self.take(has_label)
+        labels = coded(self.folders)
+        if UNLABELLED not in labels.texts:
+            return self
+        return self.take(np.flatnonzero(labels.numbers != labels.texts.index(UNLABELLED)))
+
+
+def check_alike(images: ImageList) -> None:
+    """Check that all processes, which call this together, have found the same images.
+
+    Raises:
+        InputError: they have not.
+    """
+    if len(set(gather_objects(images.digest))) > 1:
+        raise InputError(
+            f"{images.root}: the processes found different images there; do they all see the same "
+            "files?"
+        )
 
 
 class NameUnreadable:
@@ -167,7 +198,8 @@ def remedy(reasons: Iterable[str]) -> str:
 
 
 def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:
-    """List the images of a folder (nested or flat) or of a list file, without opening them.
+    """List the images of a folder (nested or flat), of a list file, or of containers, without
+    opening them.
 
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
@@ -176,8 +208,8 @@ def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:
 
 
 def find_all_images(sources: Sequence[str | Path]) -> ImageList:
-    """List the images of folders or list files, one after the other. The names are paths from the
-    working directory.
+    """List the images of folders, list files or containers, one after the other. The names are
+    paths from the working directory.
 
     Raises:
         InputError: as `find_images`.
@@ -192,13 +224,15 @@ def find_source(path: Path) -> Source:
         InputError: as `find_images`.
     """
     if path.is_dir():
-        return find_below(path)
+        return find_below(path, otherwise=find_packed)
+    if (packed := find_packed(path)) is not None:
+        return packed
     if path.is_file():
         return read_list(path)
-    raise InputError(f"{path}: no such folder or list file")
+    raise InputError(f"{path}: no such folder or file")
 
 
-def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
+def images_of_listing(source: str | Path, names: Sequence[str]) -> ImageList:
     """The images that `find_images` found earlier, from their names alone. A source that has
     disappeared is taken for a folder."""
     source = Path(source)
@@ -209,6 +243,16 @@ def images_of_listing(source: str | Path, names: list[str]) -> ImageList:
                 return ImageList(files)
         return ImageList(listed(source.parent, names))
     return ImageList(below_again(source, names))
+
+
+def content_digest(images: ImageList) -> str:
+    """SHA-256 of the images' names and their files' sizes and times of change, which identifies
+    them where features are kept.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    return images.source.content_digest()
 
 
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:

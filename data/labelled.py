@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.coded import coded
 from data.folder import FLAT, find_below
 from data.images import MOST_UNREADABLE, ImageList, find_images, remedy
 from data.levels import warn_of_lost_levels
 from data.lists import read_list
+from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
 from data.sieve import look_alike
 from parallel.collectives import gather_objects
@@ -45,13 +47,18 @@ class Labelled:
         ]
         return hashlib.sha256(b"\0".join(content)).hexdigest()
 
+    def take(self, indices: np.ndarray) -> "Labelled":
+        """Some of the images, in that order, with the same classes."""
+        images = self.images.take(indices.tolist())
+        return replace(self, images=images, labels=self.labels[indices])
+
 
 def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
-    like Places205's, `data`/train.txt, with a path below `data` and its class on each line. Images
-    without a class are left out.
+    like Places205's, `data`/train.txt, with a path below `data` and its class on each line; or
+    tars, zips or Parquet files whose names say train or val. Images without a class are left out.
 
     Raises:
         InputError: one is missing, has no classes, or val has a class that train lacks.
@@ -62,11 +69,11 @@ def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     train, val = train.labelled(), val.labelled()
     classes = train.classes
-    if set(val.folders) == {FLAT}:
+    if val.classes == [FLAT]:
         raise InputError(
             f"{val.root}: has neither a folder for each class nor Tiny-ImageNet's {ANNOTATIONS}"
         )
-    if unknown := sorted(set(val.folders) - set(classes)):
+    if unknown := sorted(set(val.classes) - set(classes)):
         for alike in look_alike([unknown[0], *classes]):
             if unknown[0] in alike:
                 raise InputError(
@@ -102,7 +109,8 @@ def check_readable(unreadable: int, images: int, use: str, reasons: Iterable[str
 
 def _label(images: ImageList, classes: list[str]) -> Labelled:
     number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[folder] for folder in images.folders], np.int64)
+    folders = coded(images.folders)
+    labels = np.array([number[text] for text in folders.texts], np.int64)[folders.numbers]
     return Labelled(images, labels, classes)
 
 
@@ -119,16 +127,18 @@ def _find_split(data: Path, split: str) -> ImageList:
         except InputError as error:
             errors.append(error)
             continue
-        if set(images.folders) != {FLAT}:
+        if images.classes != [FLAT]:
             return images
         found.append(images)
     if found:
         return found[0]
     if errors:
         raise errors[0]
+    if (packed := find_packed(Path(f"{data}:{split}"))) is not None:
+        return ImageList(packed)
     raise InputError(
-        f"{data}: needs {split}/ with a folder per class, or {split}.txt or .csv with an image and "
-        "its class on each line"
+        f"{data}: needs {split}/ with a folder per class, or {split}.txt or .csv with an image "
+        f"and its class on each line, or containers called {split}"
     )
 
 

@@ -22,6 +22,7 @@ PATHS = frozenset(
     | {"image", "images", "image_path", "img", "img_path", "name", "image_name"}
 )
 COUNTERS = frozenset({"", "id", "index", "idx", "number", "no", "unnamed:_0"})  # no labels
+NEITHER = "neither a folder nor a text file with one image path a line"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes
 
 
@@ -65,7 +66,7 @@ def read_list(source: Path, needs_labels: bool = False) -> Files:
 
 def parse_list(source: Path, needs_labels: bool = False) -> tuple[Files, str]:
     """As `read_list`, and how the list is read, in words."""
-    lines = _read_lines(source)
+    lines = read_lines(source)
     form = _best_format(source.parent, [line for _, line in lines])
     if form is None:
         raise InputError(_why_none(source, [line for _, line in lines]))
@@ -92,7 +93,7 @@ def parse_list(source: Path, needs_labels: bool = False) -> tuple[Files, str]:
     return files, ", ".join(how) if form.how or header else ""
 
 
-def listed(root: Path, names: list[str]) -> Files:
+def listed(root: Path, names: Sequence[str]) -> Files:
     """The images of a list without labels in the folder `root`, from their names alone."""
     # normalised, so that `a/b` and `a/./b` are the same label
     above = os.path.abspath(root)  # noqa: PTH100
@@ -100,8 +101,15 @@ def listed(root: Path, names: list[str]) -> Files:
     return Files(root, names, folders)
 
 
-def _read_lines(source: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1 on."""
+def read_lines(source: Path, otherwise: str = NEITHER) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1 on.
+
+    Args:
+        otherwise: what to say of a file that is not text.
+
+    Raises:
+        InputError: the file cannot be read, or is not text.
+    """
     try:
         content = source.read_bytes()
         if content.startswith(UTF16):
@@ -113,7 +121,7 @@ def _read_lines(source: Path) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: begins like UTF-16, but is not; save it as UTF-8") from error
     if "\0" in text:
-        raise InputError(f"{source}: neither a folder nor a text file with one image path a line")
+        raise InputError(f"{source}: {otherwise}")
     lines = enumerate((line.strip("\r") for line in text.split("\n")), 1)
     return [(number, line) for number, line in lines if line.strip()]
 

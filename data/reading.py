@@ -21,7 +21,7 @@ class Reading:
         exif: "ignore" for the stored pixels, as in torchvision's loader; "apply" to turn and mirror
             images by their EXIF orientation.
         range: the grey levels of black and white, for images of more than 8 bits; None follows the
-            type of unsigned ones and refuses others.
+            type of unsigned ones, and others can't be read.
     """
 
     exif: str = EXIF[0]

@@ -6,7 +6,6 @@ A data set's folder has the images, nested or flat, and the ground truth: `lab/`
 extension.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -140,24 +139,6 @@ def find_readable(root: Path, reading: Reading = AS_STORED) -> ImageList:
 def image_names(images: ImageList) -> list[str]:
     """The names of images, by index."""
     return [Path(path).stem for path in images.names]
-
-
-def content_digest(images: ImageList) -> str:
-    """SHA-256 of the images' names and sizes in bytes, which identifies them in stored features.
-
-    Raises:
-        InputError: one is missing.
-    """
-    digest = hashlib.sha256()
-    for index, name in enumerate(images.names):
-        try:
-            size = Path(images.where(index)).stat().st_size
-        except OSError as error:
-            raise InputError(
-                f"{images.where(index)}: cannot read this image: {error.strerror}"
-            ) from error
-        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _root(dataset: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from data.decode import NOT_READ, image_extensions
+from data.packed.containers import kind_of
 from parallel.collectives import rank
 from system.names import printable
 
@@ -33,11 +34,16 @@ def is_left_by_system(name: str) -> bool:
 
 
 class Sieve:
-    """Sorts the names below a folder, and counts those that are passed over."""
+    """Sorts the names below a folder, and counts those that are passed over.
+
+    Attributes:
+        containers: number of tars, zips and Parquet files among them.
+    """
 
     def __init__(self) -> None:
         self._extensions = image_extensions()
         self._systems, self._others = Counter[str](), Counter[str]()
+        self.containers = 0
         self._heic = 0
 
     def is_folder_of_images(self, name: str) -> bool:
@@ -52,7 +58,9 @@ class Sieve:
         extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot)
         if extension in self._extensions:
             return True
-        start = b"" if extension in TEXTS else _first_bytes(os.path.join(folder, name))  # noqa: PTH118
+        container = kind_of(name) is not None
+        self.containers += container
+        start = b"" if extension in TEXTS or container else _first_bytes(os.path.join(folder, name))  # noqa: PTH118
         if _is_heic(start):
             self._heic += 1
         elif any(accepts(start) for accepts in _signatures()):
@@ -72,11 +80,11 @@ class Sieve:
         if self._systems:
             count = self._systems.total()
             what = "name that systems leave" if count == 1 else "names that systems leave"
-            lines.append(f"passed over {count:,} {what} in folders ({_most(self._systems)})")
+            lines.append(f"passed over {count:,} {what} in folders ({most_of(self._systems)})")
         if self._others:
             count = self._others.total()
             what = "file is no image" if count == 1 else "files are no images"
-            kinds = _most(self._others)
+            kinds = most_of(self._others)
             lines.append(f"{count:,} {what} by name or first bytes, left out ({kinds})")
         if self._heic:
             lines.append(
@@ -114,7 +122,8 @@ def look_alike(names: Iterable[str]) -> list[list[str]]:
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
-def _most(counts: Counter[str]) -> str:
+def most_of(counts: Counter[str]) -> str:
+    """The most frequent names with their counts, in words."""
     words = [
         name if count == 1 and name.startswith((".", "@", "_")) else f"{count:,} {name}"
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))

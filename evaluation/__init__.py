@@ -6,9 +6,12 @@ cluster/, checkpoints/, parallel/ and system/.
 
     linear.py              linear classifiers on all layers at once, on one forward pass
     linear_norm.py         the batch norm in front of them, in the model zoos' protocol
-    linear_recipes.py      the protocols of the linear probe and of fine-tuning, and their flags
-    linear_run.py          their settings, data and epochs, and how they resume
-    linear_results.py      their results, for files and in words
+    linear_recipes.py      the protocols of the linear probe, and the flags of training
+    linear_run.py          settings, data and epochs, and how they resume
+    linear_results.py      results, for files and in words
+    linear_simple.py       the protocol without augmentation, on embeddings that are kept
+    embedded.py            labelled images as rows, by a network or as pixels; their measures
+    semisup.py             the protocols of fine-tuning on all labels or some, and their settings
     whole.py               fine-tuning: the whole network in the place of the classifiers
     knn.py                 nearest neighbours; also the probe of `main.py --probe`
     voc.py                 VOC 2007 classification: settings, flags, the protocol in words
@@ -21,5 +24,6 @@ cluster/, checkpoints/, parallel/ and system/.
     rmac.py                R-MAC: an image's vector from regions of a conv map
     learned.py             what a network has learned: linear probe, neighbours, NMI, ACC, ARI
     verdict.py             two networks compared, measure by measure and in words
+    comparison.py          several networks side by side, with runs of several seeds in a row
     metrics.py             top-k accuracy, average precisions
 """

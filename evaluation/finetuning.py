@@ -204,6 +204,13 @@ def draw_order(images: int, length: int, seed: int) -> np.ndarray:
     return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]
 
 
+def new_top_layer(network: ConvNet, out: int, seed: int) -> None:
+    """Give a network a top layer with `out` outputs and PyTorch's initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "new top layer"))
+        network.top_layer = nn.Linear(network.embedding_dim, out)
+
+
 def renew_classifier(network: ConvNet, out: int, seed: int, with_top: bool = True) -> None:
     """Add a top layer with `out` outputs, and reset the classifier's linear layers: weights
     N(0, 0.01), biases 0.1.
@@ -211,10 +218,10 @@ def renew_classifier(network: ConvNet, out: int, seed: int, with_top: bool = Tru
     Args:
         with_top: reset the top layer in the same way; else it has PyTorch's initial weights.
     """
+    new_top_layer(network, out, seed)
+    assert network.top_layer is not None
     layers = [m for m in network.classifier.modules() if isinstance(m, nn.Linear)]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "new top layer"))
-        network.top_layer = nn.Linear(network.embedding_dim, out)
         torch.manual_seed(derive_seed(seed, "new classifier"))
         for layer in [*layers, network.top_layer] if with_top else layers:
             nn.init.normal_(layer.weight, 0.0, 0.01)

@@ -41,7 +41,10 @@ def classify_each_other(
     features: Features, labels: np.ndarray, seed: int, device: torch.device = CPU
 ) -> dict[str, float]:
     """Classify each labelled image of a data set by all the others. Of more than 10,000, 10,000 are
-    drawn at random. Returns the top-1 accuracy, a fraction of 1, by the number of neighbours.
+    drawn at random.
+
+    Returns the top-1 accuracy, a fraction of 1, by the number of neighbours: those of `NEIGHBOURS`
+    for which there are enough other images, or all others if there are fewer than 10.
 
     Args:
         features: of this process's share of the images.
@@ -57,6 +60,8 @@ def classify_each_other(
     if len(images) > MOST_QUERIES:
         rng = np.random.default_rng(derive_seed(seed, "nearest neighbours"))
         images = np.sort(rng.choice(images, MOST_QUERIES, replace=False))
+    others = int(present.sum()) - 1
+    enough = [count for count in NEIGHBOURS if count <= others]
     mine = images[(images >= own.start) & (images < own.stop)]
     of_own = row_of[mine] - present[: own.start].sum()
     found = knn_accuracy(
@@ -64,6 +69,7 @@ def classify_each_other(
         labels[own.start : own.stop][has_row],
         gather_rows(rows[of_own]),
         labels[images],
+        enough or NEIGHBOURS[:1],
         themselves=row_of[images],
         device=device,
     )

@@ -14,6 +14,7 @@ No single one of these measures tells all: clusters can get better where neighbo
 
 import math
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,7 @@ VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
 SEEDS = 5  # of k-means
 NEIGHBOURS = (1, 20)
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the strongest first
+ITERATIONS, TOLERANCE = 200, 1e-3  # of the linear probe
 PIXELS = 32  # largest side of an image whose raw pixels are measured
 # Measures of clusters, with k = number of labels
 WITH_LABELS = {"nmi": nmi, "acc": accuracy, "ari": ari, "purity": purity}
@@ -44,7 +46,7 @@ def measures(
     train_labels: np.ndarray,
     val: np.ndarray,
     val_labels: np.ndarray,
-    k: int,
+    k: int | None,
     seed: int = 0,
 ) -> dict[str, Samples]:
     """All measures of an embedding.
@@ -52,7 +54,7 @@ def measures(
     Args:
         train, val: `(N, D)` and `(M, D)` rows of any floating type, as the network gives them.
         train_labels, val_labels: `(N,)` and `(M,)`, numbers or names.
-        k: number of clusters in the run, at most N.
+        k: number of clusters in the run, at most N; None leaves out the measure `nmi_k`.
         seed: of the first of the five k-means; the next ones follow it.
 
     Returns:
@@ -65,7 +67,7 @@ def measures(
         ValueError: there are fewer train rows than clusters, or a row is not finite.
     """
     names, truth = np.unique(train_labels, return_inverse=True)
-    found = {"linear": linear_probe(train, train_labels, val) == val_labels}
+    found = {"linear": fit_probe(train, train_labels).predict(val) == val_labels}
     for view, components in VIEWS.items():
         whitening = prepare(train, components)
         x, queries = whitening.apply(train), whitening.apply(val)
@@ -75,38 +77,84 @@ def measures(
         by_label = [run_kmeans(x, len(names), seed=each)[0] for each in seeds]
         for name, measure in WITH_LABELS.items():
             found[f"{view}_{name}"] = np.array([measure(clusters, truth) for clusters in by_label])
-        by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
-        found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])
+        if k is not None:
+            by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
+            found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])
     return found
 
 
-def linear_probe(train: np.ndarray, labels: np.ndarray, val: np.ndarray) -> np.ndarray:
-    """The labels `(M,)` that logistic regression on the standardised train rows `(N, D)` predicts
-    for the val rows `(M, D)`. There have to be two labels or more."""
-    scaler = StandardScaler().fit(train.astype(np.float32))
-    x, queries = (scaler.transform(rows.astype(np.float32)) for rows in (train, val))
+@dataclass(frozen=True)
+class LinearProbe:
+    """Logistic regression on standardised rows; `fit_probe` makes it.
+
+    Attributes:
+        held_out: accuracy on the held-out fifth of the train rows by scikit-learn's C; empty if it
+            could not be chosen so.
+    """
+
+    scaler: StandardScaler
+    classifier: LogisticRegression
+    held_out: dict[float, float]
+
+    @property
+    def regularisation(self) -> float:
+        """scikit-learn's C, the chosen one."""
+        return float(self.classifier.C)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the solver reached its tolerance in time."""
+        return bool(self.classifier.n_iter_.max() < ITERATIONS)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The L labels of the train rows, ascending."""
+        return self.classifier.classes_
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Rows `(M, D)` → `(M, L) float32`, the highest for the likeliest of `labels`."""
+        scores = self.classifier.decision_function(self.scaler.transform(rows.astype(np.float32)))
+        return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """The likeliest label `(M,)` of each row `(M, D)`."""
+        return self.labels[self.scores(rows).argmax(axis=1)]
+
+
+def fit_probe(train: np.ndarray, labels: np.ndarray, seed: int = 0) -> LinearProbe:
+    """Fit logistic regression to the standardised rows `(N, D)`, with the regularisation that is
+    best on a fifth of them when fitted to the others.
+
+    Args:
+        labels: `(N,)`, two different ones or more.
+        seed: of the fifth, which has its share of each label.
+    """
+    scaler = StandardScaler()
+    x = scaler.fit_transform(train.astype(np.float32))
+    classifier = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        c = _best_regularisation(x, labels)
-        return LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x, labels).predict(queries)
+        held_out = _try_regularisations(x, labels, seed)
+        middle = REGULARISATION[len(REGULARISATION) // 2]
+        best = max(held_out, key=held_out.__getitem__, default=middle)
+        return LinearProbe(scaler, classifier.set_params(C=best).fit(x, labels), held_out)
 
 
-def _best_regularisation(x: np.ndarray, labels: np.ndarray) -> float:
-    """The C with which a probe of four fifths of the rows `(N, D)` is best on the others; the
-    middle one if a label has too few rows to be on both sides."""
+def _try_regularisations(x: np.ndarray, labels: np.ndarray, seed: int) -> dict[float, float]:
+    """The accuracy of a probe of four fifths of the rows `(N, D)` on the others, by C; empty if a
+    label has too few rows to be on both sides."""
     counts = np.unique(labels, return_counts=True)[1]
     held_out = max(math.ceil(0.2 * len(x)), len(counts))
     if counts.min() == 1 or len(x) - held_out < len(counts):
-        return REGULARISATION[len(REGULARISATION) // 2]
+        return {}
     own, others, own_labels, other_labels = train_test_split(
-        x, labels, test_size=held_out, random_state=0, stratify=labels
+        x, labels, test_size=held_out, random_state=seed, stratify=labels
     )
-    probe = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
-    scores = [
-        probe.set_params(C=c).fit(own, own_labels).score(others, other_labels)
+    probe = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE, warm_start=True)
+    return {
+        c: float(probe.set_params(C=c).fit(own, own_labels).score(others, other_labels))
         for c in REGULARISATION
-    ]
-    return REGULARISATION[int(np.argmax(scores))]
+    }
 
 
 def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The protocols of the linear probe and of fine-tuning side by side, and their flags.
-`eval_linear.py` and `eval_finetune.py` describe them."""
+"""The protocols of the linear probe side by side, and the flags of training, also those of
+fine-tuning. `eval_linear.py` describes the protocols."""
 
 import argparse
 from collections.abc import Callable
@@ -79,20 +79,20 @@ RECIPES = {
     ),
 }  # fmt: skip
 
-# of `eval_finetune.py`
-FINE_TUNING = Recipe(
-    random_crop, normalised=False, nesterov=False, epochs=100, lr=0.1, steps=(30, 60, 90)
-)
 
+def add_flags(parser: argparse.ArgumentParser, recipe: Recipe, fall: str) -> None:
+    """The flags of training, with a protocol's defaults.
 
-def add_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
-    """The flags of training, with a protocol's defaults."""
+    Args:
+        fall: how the rate falls after `--steps`, for the help.
+    """
     add = parser.add_argument
     add("--epochs", type=cli.whole_number(1), default=recipe.epochs, help="number of epochs")
     batch_help = "mini-batch size over all devices"
     add("--batch_size", type=cli.whole_number(1), default=BATCH, help=batch_help)
-    add("--lr", type=cli.positive_number, default=recipe.lr, help="learning rate at the start")
-    steps_help = "epochs after which the rate is divided by ten; left out: the protocol's rate"
+    lr_help = "learning rate at the start; left out: the protocol's"
+    add("--lr", type=cli.positive_number, default=recipe.lr, help=lr_help)
+    steps_help = f"epochs after which the rate is {fall}; left out: the protocol's rate"
     add(
         "--steps", nargs="*", type=cli.whole_number(1), metavar="EPOCHS", default=recipe.steps,
         help=steps_help,

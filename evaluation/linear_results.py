@@ -1,5 +1,6 @@
 """The results of linear probes and of fine-tuning, for result files and in words."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from evaluation.linear import best_epochs
@@ -28,6 +29,14 @@ def describe(history: History) -> str:
         f"val loss {found['loss']:.4f}, top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}\n"
         for layer, found in history[-1].items()
     )
+
+
+def in_words(description: str, protocol: str, protocols: Iterable[str]) -> str:
+    """A description of some protocols without the paragraphs on others. Such a paragraph begins
+    with the protocol's name, which may be the beginning of a variant's name, and a colon."""
+    others = {name for name in protocols if not protocol.startswith(name)}
+    paragraphs = description.split("\n\n")
+    return "\n\n".join(text for text in paragraphs if text.partition(":")[0] not in others)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

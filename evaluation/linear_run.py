@@ -17,26 +17,16 @@ from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
 from evaluation import linear as probe
-from evaluation.linear_recipes import (
-    BATCH,
-    FINE_TUNING,
-    MOMENTUM,
-    RECIPES,
-    SEED,
-    SIZE,
-    Recipe,
-)
+from evaluation.linear_recipes import BATCH, MOMENTUM, RECIPES, SEED, SIZE, Recipe
 from evaluation.linear_results import History, describe
 from models import ConvNet
 from models.layers import Layer, name_of
-from parallel.collectives import rank, shard_of, world_size
+from parallel.collectives import broadcast_buffers, rank, shard_of, world_size
 from system.device import Compute
 from system.errors import InputError
 from system.kept import check_key, continuing
 from system.progress import progress
 from system.seeding import derive_seed
-
-FINE_TUNED = "fine-tuning"  # a protocol beside those of `RECIPES`
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Settings:
     @property
     def recipe(self) -> Recipe:
         """The protocol's recipe."""
-        return FINE_TUNING if self.protocol == FINE_TUNED else RECIPES[self.protocol]
+        return RECIPES[self.protocol]
 
     @property
     def cosine(self) -> bool:
@@ -89,9 +79,9 @@ class Settings:
             )
 
     def optimizer(self, heads: probe.Heads) -> torch.optim.SGD:
-        """The optimiser of the classifiers, with a group for each if their rates differ."""
+        """The optimiser of the classifiers."""
         return torch.optim.SGD(
-            heads.parameters() if self.lr is not None else self._groups(heads),
+            self.groups(heads),
             0.0 if self.lr is None else self.lr,
             self.momentum,
             weight_decay=0.0 if self.wd is None else 10**self.wd,
@@ -99,7 +89,10 @@ class Settings:
             fused=True,
         )
 
-    def _groups(self, heads: probe.Heads) -> list[dict[str, Any]]:
+    def groups(self, heads: probe.Heads) -> list[dict[str, Any]]:
+        """The parameters in groups: one, or one for each classifier if their rates differ."""
+        if self.lr is not None:
+            return [{"params": [*heads.parameters()]}]
         return [
             {"params": [*heads.linear[str(layer)].parameters()], "start": self.rate_of(layer)}
             for layer in heads.pools
@@ -115,6 +108,11 @@ class Settings:
                 group["lr"] = decayed(start, group["weight_decay"], iteration)
             else:
                 group["lr"] = start / 10 ** sum(step <= epoch for step in self.steps)
+
+    def order(self, epoch: int, images: int) -> np.ndarray:
+        """The images of an epoch in their order, `(M,) int64` of `images` indices."""
+        random = np.random.default_rng(derive_seed(self.seed, "probe order", epoch))
+        return random.permutation(images)
 
 
 class Sets:
@@ -190,8 +188,7 @@ def run_epoch(
 ) -> dict[Layer, dict[str, float]]:
     """Train for an epoch, and validate. Returns the results by layer."""
     settings = sets.settings
-    random = np.random.default_rng(derive_seed(settings.seed, "probe order", epoch))
-    order = random.permutation(len(sets.train.images))
+    order = settings.order(epoch, len(sets.train.images))
     sets.draws.start_epoch(epoch, order)
     share = -(-len(order) // world_size())
     torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, rank()))  # in fine-tuning
@@ -204,6 +201,7 @@ def run_epoch(
             ),
             on_unreadable=name_train, advance=advance,
         )  # fmt: skip
+    broadcast_buffers(heads)  # else, batch norm validates with each process's last batch
     with sets.progress(f"epoch {epoch}, val", len(sets.own)) as advance:
         found = probe.validate(
             model, heads, sets.to_validate, sets.val_labels, sets.compute,

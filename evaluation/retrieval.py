@@ -16,9 +16,9 @@ import torch
 
 from checkpoints.checkpoint import digest_of
 from cluster.whitening import Whitening, fit_whitening
-from data.images import ImageList
+from data.images import ImageList, content_digest
 from data.resized import Box, ResizedImages, load_one_by_one
-from data.retrieval import RetrievalData, content_digest, image_names
+from data.retrieval import RetrievalData, image_names
 from evaluation.retrieval_ranking import unit_rows
 from evaluation.rmac import aggregate, regional_vectors
 from features.forward import forward_pass, raise_on_infinite
@@ -164,7 +164,7 @@ class Stages:
         def forward(x: torch.Tensor) -> torch.Tensor:
             return regional_vectors(self.model.conv_features(x, layer), self.scales)
 
-        def refuse(unreadable: dict[int, str]) -> None:
+        def raise_error(unreadable: dict[int, str]) -> None:
             for index, reason in unreadable.items():
                 raise InputError(f"{images.where(index)}: {reason}")
 
@@ -172,7 +172,7 @@ class Stages:
         loader = load_one_by_one(dataset, self.workers, self.compute.device)
         with progress(f"{label} at {size} pixels", len(images), "images") as advance:
             for index, regions, _ in forward_pass(
-                loader, forward, self.model.std, self.compute, refuse, advance,
+                loader, forward, self.model.std, self.compute, raise_error, advance,
                 on_infinite=raise_on_infinite(images),
             ):  # fmt: skip
                 yield int(index[0]), regions[0]

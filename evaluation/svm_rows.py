@@ -1,4 +1,5 @@
-"""Images → rows for linear classifiers: pooled activations of frozen conv layers, of length 1."""
+"""Images → rows for linear classifiers: pooled activations of frozen conv layers, of length 1. They
+are kept for the next evaluation."""
 
 from collections.abc import Sequence
 
@@ -7,16 +8,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.images import ImageList, RaiseUnreadable
+from data.images import ImageList, RaiseUnreadable, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
 from features.forward import forward_pass, raise_on_infinite
 from models import ConvNet
 from models.layers import probe_pool
 from system.device import Compute
+from system.kept import Key, Store
 from system.progress import progress
 
 BATCH = 64  # images; in float32, 16 of them take 200 MB of a GPU in VGG-16's conv layers
+
+
+def kept_rows(
+    store: Store,
+    key: Key,
+    model: ConvNet,
+    images: ImageList,
+    layers: Sequence[int],
+    label: str,
+    compute: Compute,
+    size: int,
+    workers: int,
+    verbose: bool,
+) -> dict[int, np.ndarray]:
+    """As `layer_rows`, but rows that were kept are read, and the others are kept.
+
+    Args:
+        key: all that the rows depend on, beside the images and the layer.
+    """
+    key = {**key, "images": content_digest(images)[:12]}
+    keys = {layer: {**key, "layer": layer} for layer in layers}
+    found = {layer: store.find(f"{label}_conv{layer}", keys[layer]) for layer in layers}
+    rows = {layer: kept["rows"] for layer, kept in found.items() if kept}
+    if left := [layer for layer in layers if layer not in rows]:
+        made = layer_rows(model, images, left, label, compute, size, workers, verbose)
+        for layer in left:
+            store.keep(f"{label}_conv{layer}", keys[layer], {"rows": made[layer]})
+        rows |= made
+    return rows
 
 
 @torch.inference_mode()

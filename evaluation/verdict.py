@@ -86,6 +86,19 @@ def table(results: Mapping[str, Measures], k: int, labels: int, components: int)
     return rows
 
 
+def spread(figures: np.ndarray) -> str:
+    """Figures `(S,)` as text: their mean and, if there are several, their standard deviation."""
+    mean = f"{figures.mean():.3f}"
+    return f"{mean} ± {figures.std(ddof=1):.3f}" if len(figures) > 1 else mean
+
+
+def to_markdown(rows: list[list[str]]) -> str:
+    """A table's rows of words as Markdown; the first row has the heads."""
+    escaped = [[word.replace("|", r"\|") for word in row] for row in rows]
+    lines = ["".join(f"| {word} " if word else "| " for word in row) + "|" for row in escaped]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
 def to_text(rows: list[list[str]]) -> str:
     """A table's rows as aligned lines of text."""
     lines = [f"{row[0]:30}" + "".join(f"{word:>16}" for word in row[1:-1]) for row in rows]
@@ -132,5 +145,4 @@ def _in_words(before: Measures, after: Measures) -> str:
 
 
 def _figure(samples: Samples) -> str:
-    mean = f"{samples.mean():.3f}"
-    return mean if samples.dtype == bool else f"{mean} ± {samples.std(ddof=1):.3f}"
+    return f"{samples.mean():.3f}" if samples.dtype == bool else spread(samples)

@@ -5,6 +5,7 @@ images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and 
 
     forward.py      the pass itself; features of a process's share of the images, for clustering
     projected.py    the same of very many images: whitened on the device, by a sample of them
+    kept.py         embeddings for evaluations, which find those of an earlier one
     extraction.py   features written to disk in shards, and their whitening
     rows.py         the shards of many processes, kept after an interruption, joined in one file
     network.py      MODEL and DIR of a script: a trained network and images to apply it to

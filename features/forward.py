@@ -84,17 +84,28 @@ def compute_features(
     """
     dim, all_images = model.embedding_dim, int(all_reduce(np.array([len(images)]))[0])
     moments = Moments(dim, compute.device) if all_images > dim else None
-    with evaluating(model):
-        steps = forward_pass(
-            loader,
-            model.embedding,
-            model.std,
-            compute,
-            on_unreadable,
-            advance,
-            on_infinite=on_infinite,
-        )
-        return collect(steps, images, dim, moments)
+    callbacks = on_unreadable, advance, on_infinite
+    steps = frozen_steps(loader, model, model.embedding, compute, *callbacks)
+    return collect(steps, images, dim, moments)
+
+
+def frozen_steps(
+    loader: DataLoader[Batch],
+    model: ConvNet,
+    forward: Callable[[Tensor], Tensor],
+    compute: Compute,
+    on_unreadable: Callable[[dict[int, str]], None],
+    advance: Callable[[int], None],
+    on_infinite: OnInfinite | None,
+) -> Steps:
+    """`forward_pass` with a network in eval mode, of which `forward` is a part; arguments as
+    there."""
+    was_training = model.training
+    model.eval()
+    yield from forward_pass(
+        loader, forward, model.std, compute, on_unreadable, advance, on_infinite=on_infinite
+    )
+    model.train(was_training)
 
 
 def collect(steps: Steps, images: range, dim: int, moments: Moments | None = None) -> Features:

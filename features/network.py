@@ -14,7 +14,7 @@ from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
 from cluster.clusters import Clusters
 from data.decode import limit_pixels
-from data.images import ImageList, NameUnreadable, find_all_images
+from data.images import IMAGES_HELP, ImageList, NameUnreadable, find_all_images
 from data.levels import warn_of_lost_levels
 from data.loading import (
     Batch,
@@ -34,7 +34,7 @@ from system.errors import InputError
 
 SIZE = 224  # side of the input if the checkpoint has none
 LARGEST = 10_000
-DATA_HELP = "images: folders, nested or flat, or text files with a path on each line"
+DATA_HELP = f"images, of each: {IMAGES_HELP}"
 SIZE_HELP = f"side of the input in pixels; left out: as in training, or {SIZE}"
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from cluster.moments import Moments
 from cluster.whitening import Preparation
 from data.loading import Batch
-from features.forward import Features, OnInfinite, collect, evaluating, forward_pass
+from features.forward import Features, OnInfinite, collect, frozen_steps
 from models import ConvNet
 from system.device import Compute
 
@@ -40,18 +40,9 @@ def sample_moments(
     """The moments of the embeddings of some images, with the network in eval mode; arguments as in
     `forward_pass`."""
     moments = Moments(model.embedding_dim, compute.device)
-    with evaluating(model):
-        steps = forward_pass(
-            loader,
-            model.embedding,
-            model.std,
-            compute,
-            on_unreadable,
-            advance,
-            on_infinite=on_infinite,
-        )
-        for _, _, embedding in steps:
-            moments.add(embedding)
+    callbacks = on_unreadable, advance, on_infinite
+    for _, _, embedding in frozen_steps(loader, model, model.embedding, compute, *callbacks):
+        moments.add(embedding)
     return moments
 
 
@@ -75,14 +66,6 @@ def compute_projected(
         with torch.autocast(x.device.type, enabled=False):
             return whiten(embedding.float())
 
-    with evaluating(model):
-        steps = forward_pass(
-            loader,
-            project,
-            model.std,
-            compute,
-            on_unreadable,
-            advance,
-            on_infinite=on_infinite,
-        )
-        return collect(steps, images, whitening.components or model.embedding_dim)
+    callbacks = on_unreadable, advance, on_infinite
+    steps = frozen_steps(loader, model, project, compute, *callbacks)
+    return collect(steps, images, whitening.components or model.embedding_dim)

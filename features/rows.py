@@ -87,7 +87,7 @@ class Shards:
         Raises:
             InputError: the disk is full or fails.
         """
-        with refusing(self.folder):
+        with naming_disk_errors(self.folder):
             write_text(self._bad(number), json.dumps(bad) + "\n")
             with atomic_write(self._path(number)) as file:
                 np.save(file, rows)
@@ -128,7 +128,7 @@ def join(
     Raises:
         InputError: the disk is full or fails.
     """
-    with refusing(path.parent):
+    with naming_disk_errors(path.parent):
         array = path if kind == "npy" else path.with_name("joined.npy")
         about: dict[str, Any] = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         with array.open("wb") as file:
@@ -144,7 +144,7 @@ def join(
 
 
 @contextlib.contextmanager
-def refusing(folder: Path) -> Iterator[None]:
+def naming_disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full or failing disk into an InputError."""
     try:
         yield

@@ -186,7 +186,8 @@ class DeepCluster(Clustered):
         }
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
-        return check_loss(metrics["convnet_loss"], metrics["nonempty_clusters"], metrics["epoch"])
+        guessing = math.log(metrics["nonempty_clusters"])
+        return check_loss(metrics["convnet_loss"], guessing, metrics["epoch"])
 
     def state_dict(self) -> dict[str, Any]:
         return {

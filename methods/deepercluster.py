@@ -9,7 +9,6 @@ Singh and Komodakis, ICLR 2018).
 """
 
 import argparse
-import logging
 import math
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from torchvision.transforms import v2
 
 from cluster import components
 from cluster.clusters import HIERARCHICAL, Clusters
-from cluster.components import AUTO, Components
+from cluster.components import Components
 from cluster.hierarchy import hierarchical_kmeans
 from cluster.quality import clustering_metrics, super_metrics
 from cluster.sampler import two_level_order
@@ -29,9 +28,10 @@ from data.loading import Batch
 from data.transforms import random_crop, to_input
 from methods import two_level_settings as settings
 from methods.clustered import Clustered
+from methods.fitted import log_dimensions
 from methods.fitting import clusters_for
 from methods.frozen import frozen_features, whitened_features
-from methods.health import check_rotations
+from methods.health import check_loss, check_overdriven, check_rotations
 from methods.method import Running, Schedule
 from methods.sharded import make_heads, with_own_rows
 from methods.two_level import TwoLevelNet, two_level_losses
@@ -43,8 +43,6 @@ from system.errors import InputError
 from system.seeding import derive_seed
 
 __all__ = ["DeeperCluster", "two_level_losses"]
-
-log = logging.getLogger("deepcluster")
 
 
 class DeeperCluster(Clustered):
@@ -174,7 +172,9 @@ class DeeperCluster(Clustered):
         super_loss, sub_loss = (loss / max(images, 1) for loss in losses)
         m, previous = self.super_clusters, self.previous
         if self.k == 1:  # one cluster tells nothing
-            labels, previous = None, np.empty(0, np.int64)
+            labels = None
+        if np.array_equal(previous, self.assignment):  # within a period, clusters stay the same
+            previous = np.empty(0, np.int64)
         levels = super_metrics(self.assignment, self.each, m, labels)
         return {
             "kmeans_loss": None,
@@ -188,7 +188,12 @@ class DeeperCluster(Clustered):
         }
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
-        return check_rotations(metrics["rotation_accuracy"], metrics["epoch"])
+        loss, guessing, epoch = (metrics[name] for name in ("convnet_loss", "ln_k", "epoch"))
+        found = check_overdriven(loss, guessing, epoch)
+        found = found or check_rotations(metrics["rotation_accuracy"], epoch)
+        if found or self.k == 1:
+            return found
+        return check_loss(loss, guessing, epoch, "ln S + ln K", "--reassignment")
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -248,8 +253,8 @@ class DeeperCluster(Clustered):
         if isinstance(whitening, Whitening):
             rows, dim = int((self.assignment >= 0).sum()), len(whitening.mean)
             line = components.remark(pca, whitening.components, rows, dim)
-            if line and line != self._remarked:
-                log.log(logging.INFO if pca == AUTO else logging.WARNING, line)
+            if line != self._remarked:
+                log_dimensions(pca, line)
             self._remarked = line
 
     def _cluster(self, run: Running, pca: Components, each: int) -> tuple[np.ndarray, Clusters]:

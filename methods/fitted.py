@@ -47,8 +47,18 @@ def fit_clusters(
         seed = derive_seed(args.seed, "k-means", run.epoch)
         clustering = make_clustering(args, seed, compute.device, pca)
         loss = clustering.cluster(features.rows, moments=features.moments, advance=advance)
-    if not quiet and (remark := clustering.remark()):
-        log.log(logging.INFO if pca == AUTO else logging.WARNING, remark)
+    if not quiet:
+        log_dimensions(pca, clustering.remark())
     assignment = np.full(len(present), -1, np.int64)
     assignment[present] = clustering.assignments
     return assignment, loss, Clusters.of(clustering, run.epoch)
+
+
+def log_dimensions(pca: Components, remark: str | None) -> None:
+    """Log a remark on the dimensions of a whitening, if there is one: a warning if they were given.
+
+    Args:
+        pca: what was asked for.
+    """
+    if remark is not None:
+        log.log(logging.INFO if pca == AUTO else logging.WARNING, remark)

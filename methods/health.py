@@ -1,10 +1,10 @@
 """Signs that a network doesn't learn from its clusters: each check returns one line of advice, or
 nothing."""
 
-import math
 from typing import Any
 
 LEAST_GAIN = 0.01
+OVERDRIVEN = 1.05  # of the loss of guessing
 COLLAPSED = 0.995  # of ln K, the loss of guessing
 EVEN = 0.98  # of ln K, the entropy of codes
 ALIKE = 0.9  # cosine
@@ -15,18 +15,35 @@ GUESSED = 0.27  # of the rotations; chance is a fourth
 LEAST_FALL = 0.01  # of the accuracy of nearest neighbours
 
 
-def check_loss(loss: float, clusters: int, epoch: int) -> list[str]:
-    """Warn if the mean convnet loss of an epoch is that of guessing among non-empty clusters.
+def check_loss(
+    loss: float, guessing: float, epoch: int, name: str = "ln k", reassign: str = "--reassign"
+) -> list[str]:
+    """Warn if the mean convnet loss of an epoch is that of guessing.
 
     Skips the first epoch: the network has barely started to learn.
+
+    Args:
+        guessing: its loss, 0 with a single cluster.
+        name: of this loss.
+        reassign: the flag that says how long to train between two clusterings.
     """
-    chance = math.log(clusters)
-    if epoch == 0 or clusters == 1 or loss < (1 - LEAST_GAIN) * chance:
+    if epoch == 0 or guessing == 0 or loss < (1 - LEAST_GAIN) * guessing:
         return []
     return [
-        f"the convnet loss {loss:.3f} is not below ln k = {chance:.3f}, the loss of guessing: "
+        f"the convnet loss {loss:.3f} is not below {name} = {guessing:.3f}, the loss of guessing: "
         "the network does not learn its clusters; if this lasts, try a lower --lr, fewer clusters "
-        "or more training between two reassignments (--reassign)"
+        f"or more training between two reassignments ({reassign})"
+    ]
+
+
+def check_overdriven(loss: float, guessing: float, epoch: int) -> list[str]:
+    """Warn if the mean convnet loss of an epoch, DeeperCluster's of both levels, is far above that
+    of guessing. Skips the first epoch, as `check_loss` does."""
+    if epoch == 0 or loss < OVERDRIVEN * guessing:
+        return []
+    return [
+        f"the convnet loss {loss:.3f} is far above {guessing:.3f}, the loss of guessing: the steps "
+        "are too large; if this lasts, start again with a lower --lr"
     ]
 
 

@@ -96,13 +96,13 @@ class MultiCropMethod(Clustered, ABC):
         add("--hidden_mlp", type=cli.whole_number(0), default=2048, help=hidden_help)
         add("--base_lr", dest="lr", type=cli.positive_number, help="the same as --lr")
         final_help = "learning rate at the end; left out: a thousandth of --lr"
-        add("--final_lr", type=cli.number, help=final_help)
+        add("--final_lr", type=cli.number_from_zero, help=final_help)
         warmup_help = "epochs in which the learning rate rises; left out: 0 up to batch 256, else "
         warmup_help += "a tenth of the epochs, 10 at most"
         add("--warmup_epochs", type=cli.whole_number(0), help=warmup_help)
         start_help = "learning rate of the first iteration, if there is a warm-up; left out: a "
         start_help += "sixteenth of --lr"
-        add("--start_warmup", type=cli.number, help=start_help)
+        add("--start_warmup", type=cli.number_from_zero, help=start_help)
         add("--optimizer", choices=["lars", "sgd"], default="lars", help="lars: as in the paper")
         flags.add_sync_bn(group, "pytorch")
         components.add_flag(group, AUTO, FINAL_DIM_PCA_HELP, "--final_dim_pca", "--dim_pca")

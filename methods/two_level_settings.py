@@ -54,7 +54,7 @@ def fit(args: argparse.Namespace, images: int) -> list[str]:
     if k == 1:
         reason = f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most"
         return [f"--k 1: only the finished network gets clusters, {clusters_for(images)}: {reason}"]
-    if m * each in (k, m):  # `check` refuses fewer clusters than super-clusters
+    if m * each in (k, m):  # fewer clusters than super-clusters are an error of `check`
         return []
     return [f"--k {k}: {m * each} clusters, {each} in each of {m} super-clusters"]
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from system.errors import InputError, Stopped
 
 # The others wait while one process builds a graph of all images.
 LONGEST_WAIT = timedelta(hours=12)
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @contextlib.contextmanager
@@ -113,7 +115,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=gpus, gradient_as_bucket_view=True)
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+def synchronised(model: Model, device: torch.device) -> Model:
     """The model with batch norm over the batches of all GPUs; unchanged on a CPU, whose batch norm
     can't, and in a single process."""
     if world_size() == 1 or device.type != "cuda":

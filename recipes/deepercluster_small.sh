@@ -7,7 +7,7 @@
 #
 # 16 super-classes: 4 super-clusters, each in 4 rotations. K is the number of clusters in all, ten times that
 # of the kinds that you expect. An epoch is one pass over the images; every 4 epochs there are new clusters.
-# Look for rotations that are recognised better than by guessing (0.250), a loss below the ln k beside it, and no line
+# Look for rotations that are recognised better than by guessing (0.250), a loss below that of guessing, and no line
 # that begins with "unhealthy:". In five
 # minutes on one core it learned less than recipes/small.sh (docs/own-images.md); whole runs have not been timed.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }

@@ -20,7 +20,7 @@ READERS_OF_EACH = f"{READERS}, for each process of torchrun"
 def add_data(
     parser: argparse.ArgumentParser,
     help: str = "folder with train/ and val/, a folder for each class in both, or lists, or "
-    "Tiny-ImageNet's",
+    "Tiny-ImageNet's, or containers whose names say train or val",
     required: bool = True,
     **options: Any,
 ) -> None:
@@ -115,7 +115,7 @@ def add_seeds(parser: argparse.ArgumentParser, help: str) -> None:
     add("--seed", "--seeds", dest="seeds", type=number, nargs="+", default=[31], help=help)
 
 
-def add_sync_bn(parser: argparse._ArgumentGroup, default: str) -> None:
+def add_sync_bn(parser: argparse._ActionsContainer, default: str) -> None:
     """`--sync_bn`, for `parallel.collectives.synchronised`."""
     sync_help = "pytorch: batch norm over the batches of all GPUs; none: of each GPU"
     parser.add_argument("--sync_bn", choices=["pytorch", "none"], default=default, help=sync_help)

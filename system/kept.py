@@ -2,18 +2,21 @@
 
 A key is a dict of all settings and digests that the work depends on. If the key differs, continuing
 a run is an error (`check_key`, `begin`), and a result is computed again (`load_result`,
-`load_arrays`).
+`load_arrays`). In a `Store`, work with other keys lies side by side.
 """
 
 import contextlib
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from system import cli
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers_of, write_text
 
@@ -111,6 +114,41 @@ def load_arrays(path: Path, key: Key) -> tuple[Arrays, str]:
             return {name: stored[name] for name in stored.files if name != KEY}, ""
     except Exception:  # damaged bytes make np.load raise almost anything
         return {}, DAMAGED
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of arrays that can be computed again, a file for each key.
+
+    Attributes:
+        folder: made when the first file is written; None keeps nothing.
+    """
+
+    folder: Path | None
+
+    def path(self, name: str, key: Key) -> Path | None:
+        """The file of some arrays: its name has a digest of the key."""
+        digest = hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
+        return self.folder and self.folder / f"{name}_{digest[:12]}.npz"
+
+    def find(self, name: str, key: Key) -> Arrays:
+        """The arrays that were kept under a key; empty if there are none. Warns of a file that
+        can't be used."""
+        path = self.path(name, key)
+        found, why = load_arrays(path, key) if path else ({}, ABSENT)
+        if why not in ("", ABSENT):
+            cli.warn(f"{path}: {why}; it is computed again")
+        return found
+
+    def keep(self, name: str, key: Key, arrays: Arrays) -> None:
+        """Write arrays. If there is no room, or no right to write there, it is only a warning."""
+        if (path := self.path(name, key)) is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_arrays(path, key, arrays)
+        except OSError as error:
+            cli.warn(f"not kept for the next time: {cli.reason_of(error)}")
 
 
 def _plain(key: Key) -> Key:

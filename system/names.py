@@ -6,6 +6,7 @@ is a line, unchanged even if it isn't UTF-8. An image with a line break in its n
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def to_line(name: str) -> str:
 def to_lines(names: Iterable[str]) -> str:
     """The text of a file with a name on each line."""
     return "".join(f"{to_line(name)}\n" for name in names)
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """SHA-256 of names in their order."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def from_lines(text: str) -> list[str]:

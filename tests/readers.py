@@ -1,5 +1,6 @@
 """Every reader of files from elsewhere with valid sample files, for the tests that damage them."""
 
+import contextlib
 import io
 import pickle
 import random
@@ -21,6 +22,7 @@ from conftest import write_images
 from mutations import OPCODES, WORDS, damaged, damaged_member
 from old_numpy import array_pickle, rows_pickle
 from old_torch import save_as_2018
+from packed_files import GENERATIONS, write_table, write_tar, write_zip
 from retrieval_layout import revisited_truth, write_oxford, write_paris, write_revisited
 from run_folder import make_run
 from safetensors.numpy import save
@@ -34,8 +36,15 @@ from checkpoints.safetensors_file import save_weights
 from cluster.clusters import Clusters
 from cluster.pickles import read_assignment, read_clusters, write_assignment
 from cluster.whitening import Whitening
-from data.images import find_images
+from data.decode import UnreadableImageError
+from data.images import ImageList, find_images
 from data.labelled import find_train_and_val
+from data.packed.entries import Entries
+from data.packed.index import load_index, write_index
+from data.packed.packed import Packed
+from data.packed.parquet import read_parquet
+from data.packed.tars import read_tar
+from data.packed.zips import read_zip
 from data.retrieval import find_retrieval
 from data.voc import CLASSES, find_voc
 from methods.deepcluster import DeepCluster
@@ -427,13 +436,60 @@ def stored_stage(folder: Path) -> Reader:
     return Reader(path, lambda: load_arrays(path, key), [path.read_bytes()], zipped=True)
 
 
+def _packed(
+    folder: Path, ending: str, read: Callable[[Path], Entries], samples: list[Path]
+) -> Reader:
+    """A container: its index, then every image in it; damaged ones are unreadable."""
+    path, place = folder / f"x{ending}", folder / "index"
+
+    def read_all() -> None:
+        entries = read(path)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        key: dict[str, Any] = {"kind": ending[1:]}
+        write_index(place, key, [path.name], [path.stat().st_size], [entries])
+        index = load_index(place, key)
+        assert index is not None
+        images = ImageList(Packed(folder, index))
+        if len(images) == 0:
+            raise InputError(f"{path}: no image in it")
+        assert len(set(images.names)) == len(images)
+        for image in range(len(images)):
+            with contextlib.suppress(UnreadableImageError), images.open(image) as file:
+                file.read()
+
+    return Reader(path, read_all, [sample.read_bytes() for sample in samples])
+
+
+MEMBERS = [(f"{label}/{n}.png", bytes([65 + n]) * 30) for label in "ab" for n in range(3)]
+
+
+def tars(folder: Path) -> Reader:
+    members = [*MEMBERS, ("long/" * 40 + "x.jpg", b"jpg"), ("a/2.cls", b"7")]
+    samples = [write_tar(folder / f"{format}.tar", members, format) for format in (1, 2)]
+    samples.append(write_tar(folder / "0.tar", MEMBERS, 0))
+    return _packed(folder, ".tar", read_tar, samples)
+
+
+def zips(folder: Path) -> Reader:
+    samples = [write_zip(folder / f"{method}.zip", MEMBERS, method) for method in (0, 8)]
+    return _packed(folder, ".zip", read_zip, samples)
+
+
+def tables(folder: Path) -> Reader:
+    samples = [write_table(folder / f"{each}.parquet", MEMBERS, each) for each in GENERATIONS]
+    options = {"data_page_version": "2.0", "compression": "zstd"}
+    samples.append(write_table(folder / "2.parquet", [*MEMBERS, *MEMBERS], "2.13", **options))
+    return _packed(folder, ".parquet", read_parquet, samples)
+
+
 READERS: dict[str, Callable[[Path], Reader]] = {
     each.__name__: each
     for each in (
         checkpoints, resumed, old_checkpoints, safetensors, fitted_clusters, run_clusters,
         assignments, arrays_in_pickles, revisited, oxford, oxford_lists, voc, places,
         tiny_annotations, tiny_archive, prototxt, caffemodel, list_file, feature_rows,
-        feature_tensors, feature_pickles, names_of_rows, stored_stage,
+        feature_tensors, feature_pickles, names_of_rows, stored_stage, tars, zips, tables,
     )
 }  # fmt: skip
 READERS.update(

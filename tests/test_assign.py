@@ -300,7 +300,7 @@ BAD = {
     "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
     "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
     "--recluster 3 --size 1": "--size 1: too small for tiny",
-    "{}/nowhere --recluster 3": "{}/nowhere: no such folder or list file",
+    "{}/nowhere --recluster 3": "{}/nowhere: no such folder or file",
 }
 
 

@@ -254,7 +254,7 @@ def test_a_run_continues_if_the_log_and_the_curves_do_not_fit(
     with Experiment(tmp_path / "exp", images, {"verbose": False, "data": "there"}) as experiment:
         for _ in range(3):
             logging.getLogger("deepcluster").info("a line")
-        experiment.log_epoch({"epoch": 0, "loss": 1.5}, np.array([0, 1]), [[0], [1]])
+        experiment.log_epoch({"epoch": 0, "loss": 1.5}, np.array([0, 1]), 2)
     out, err = capfd.readouterr()
     assert err == "", "no traceback"
     assert out.count("log.txt: No space left on device: the run continues without its log") == 1

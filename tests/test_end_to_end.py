@@ -445,7 +445,7 @@ def test_a_batch_without_readable_images_is_skipped(
 
 
 BAD_INPUT = {
-    "nowhere": "nowhere: no such folder or list file",
+    "nowhere": "nowhere: no such folder or file",
     "{empty}": "no image in this folder",
     "{tree} --k 41": "--nmb_cluster 41: more clusters than the 40 images of",
     "{tree} --k 1": "argument --nmb_cluster/--k: '1' is not a whole number of 2 or more",

@@ -468,7 +468,7 @@ def test_the_binary_needs_the_classic_ground_truth(
     ("flags", "message"),
     [
         ("--dataset none", "none: no ground truth of Oxford: neither lab/"),
-        ("--train_dataset none", "none: no such folder or list file"),
+        ("--train_dataset none", "none: no such folder or file"),
         ("--model none", "none: cannot read this checkpoint"),
         ("--temp_dir {}/file/out", "file/out: cannot write there: Not a directory"),
         ("--aqe 14", "--aqe 14: give fewer than the database's 14 images"),

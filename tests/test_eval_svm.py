@@ -19,8 +19,11 @@ from voc_mixture import write_voc
 
 import eval_svm
 from checkpoints.checkpoint import save_checkpoint
+from data.images import ImageList
 from data.voc import CLASSES, find_voc
+from evaluation import svm_rows
 from evaluation.metrics import interpolated_average_precision
+from evaluation.svm import Rows
 from evaluation.svm_rows import layer_rows
 from models import MODELS
 from models.convnet import ConvNet
@@ -163,8 +166,34 @@ def test_an_interrupted_run_resumes(place: Place, monkeypatch: pytest.MonkeyPatc
     assert len(written) - 150 == 202 - 149, "existing results are kept"
     assert sorted((place[1].parent / "e").rglob("*.json")) == files
 
-    monkeypatch.setattr(eval_svm, "layer_rows", None)  # all is there: images are not even read
+    monkeypatch.setattr(eval_svm, "kept_rows", None)  # all is there: images are not even read
     assert run(place, *flags)["results"] == uncut
+
+
+def test_other_svms_on_the_same_rows_do_not_run_the_network(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--k", "--jobs", "1", "--costs"]
+    computed: list[tuple[int, list[int]]] = []
+    judged: list[Rows] = []
+
+    def counted(model: ConvNet, images: ImageList, layers: list[int], *more: Any) -> Any:
+        computed.append((len(images), layers))
+        return layer_rows(model, images, layers, *more)
+
+    def note(rows: Rows, *_: Any) -> dict[str, Any]:
+        judged.append(rows)
+        return {"svm": {"map": 0.5}, "low_shot": {}}
+
+    monkeypatch.setattr(svm_rows, "layer_rows", counted)
+    monkeypatch.setattr(eval_svm, "judge", note)
+    run(place, *flags, "1", "--conv", "1")
+    run(place, *flags, "0.1")
+    trainval, test = (len(find_voc(place[0], split).images) for split in ("trainval", "test"))
+    assert computed == [(trainval, [1]), (test, [1]), (trainval, [2]), (test, [2])]
+    for before, after in ((judged[0].train, judged[1].train), (judged[0].test, judged[1].test)):
+        np.testing.assert_array_equal(before, after)
+    assert (judged[1].train != judged[2].train).any(), "the other layer's"
 
 
 @pytest.mark.parametrize("change", ["weights", "annotations", "size"])

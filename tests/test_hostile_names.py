@@ -48,7 +48,7 @@ SCRIPTS = {  # the program that each starts, and the variables that name files
     "eval_linear.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
     "recipes/eval_linear_modelzoo.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
     "recipes/eval_linear_deepercluster.sh": ("eval_linear.py", ["DATA", "MODEL", "EXP"]),
-    "recipes/eval_finetune.sh": ("eval_finetune.py", ["DATA", "MODEL", "EXP"]),
+    "recipes/eval_semisup.sh": ("eval_semisup.py", ["DATA", "MODEL", "SUBSET", "EXP"]),
     "recipes/eval_voc_deepercluster.sh": ("eval_voc_classif.py", ["VOCDIR", "MODEL", "EXP"]),
     "recipes/eval_knn.sh": ("eval_knn.py", ["DATA", "MODEL", "EXP"]),
     "recipes/eval_svm.sh": ("eval_svm.py", ["VOCDIR", "MODEL", "EXP"]),

@@ -11,9 +11,9 @@ import torch
 from conftest import write_images
 from networks import vgg_like
 
-import eval_finetune
 import eval_knn
 import eval_linear
+import eval_semisup
 import eval_voc_classif
 import main
 from checkpoints.checkpoint import load_model
@@ -117,9 +117,12 @@ def test_deeperclusters_evaluations_of_a_released_file(
         report = json.loads((tmp_path / protocol / "linear.json").read_text())
         assert len(report["results"]["trained"]) == len(report["settings"]["rates"]) == 13
         assert f"{protocol}: " in report["protocol"]
-    command = flags_of("recipes/eval_finetune.sh", "--sobel2rgb", **variables)
+    own = {"PROTOCOL": "deepercluster", "PERCENT": "50"}
+    command = flags_of("recipes/eval_semisup.sh", "--sobel2rgb", **own, **variables)
     exp = ["--exp", str(tmp_path / "tuned")]
-    eval_finetune.main(eval_finetune.parse_args([*command, *small, *exp]))
+    eval_semisup.main(eval_semisup.parse_args([*command, *small, *exp]))
+    settings = json.loads((tmp_path / "tuned" / "semisup.json").read_text())["settings"]
+    assert (settings["protocol"], settings["percent"], settings["wd"]) == ("deepercluster", 50, -4)
     tuned = load_model(tmp_path / "tuned" / "network_trained.pth.tar")
     assert (tuned.margin, tuned.sobel, tuned.arch) == (1, None, "vgg16")
 

@@ -358,7 +358,10 @@ STARTED = {  # a script, and what it starts
         "-m parallel.launch --standalone --nproc_per_node 2 eval_linear.py --data /d --model /m "
         "--protocol deepercluster --workers"
     ),
-    "recipes/eval_finetune.sh": "-m parallel.launch --standalone --nproc_per_node 2 eval_finetune",
+    "recipes/eval_semisup.sh": (
+        "-m parallel.launch --standalone --nproc_per_node 2 eval_semisup.py --data /d --model /m "
+        "--protocol swav --workers"
+    ),
     "recipes/eval_voc_deepercluster.sh": (
         "eval_voc_classif.py --vocdir /v --model /m --protocol deepercluster --split trainval "
         "--fc6_8 1 --workers"

@@ -22,7 +22,7 @@ from system import cli
 from tools import export_clusters
 from training.finished_run import Levels, read_run
 from training.logs import read_metrics
-from visu import clusters, curves, feature_map
+from visu import clusters, curves, feature_map, report
 from visu.report_page import CLUSTERS, IMAGES, describe_run, write_report
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def test_the_log_has_super_clusters_and_rotations(runs: Path) -> None:
 
 
 def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
-    runs: Path, tmp_path: Path
+    runs: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     exp = runs / "rotnet"
     run = read_run(exp)
@@ -268,7 +268,7 @@ def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
     titles = {chart.title for chart, _ in content["charts"]}
     assert "rotations recognised" in titles
     assert not titles & {"super-clusters", "NMI, ARI of the clusters"}
-    assert "NMI to the last epoch's –" in (exp / "log.txt").read_text()
+    assert "NMI to the last epoch's" not in (exp / "log.txt").read_text()
     out = tmp_path / "curves.svg"
     curves.main(curves.parse_args([*(str(runs / name) for name in RUNS), "--out", str(out)]))
     assert "rotations recognised" in out.read_text()
@@ -278,7 +278,16 @@ def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
     (cut / "assignments" / "epoch_0002.npy").unlink()
     content = describe_run(read_run(cut), CLUSTERS, IMAGES, ())
     assert (content["gallery"], content["histograms"]) == (None, [])
-    assert content["chosen"] == "There are no clusters yet."
+    why = (
+        ": its epochs learn only rotations (--k 1); the finished network gets clusters, and "
+        "assign.py --recluster K finds some with any checkpoint"
+    )
+    assert content["chosen"] == f"There are no clusters yet{why}."
+    for script, *rest in ((export_clusters, "--out", tmp_path / "a.csv"), (clusters, *CPU)):
+        assert error_line(script, cut, *rest).endswith(f"{cut}: no clusters yet{why}")
+        said = error_line(script, exp, *rest, "--epoch", 1)
+        assert said.endswith(f"--epoch 1: {exp} has clusters of 2{why}")
+    assert error_line(report, cut, "--also", 0).endswith(f"the run has no clusters yet{why}")
 
 
 @pytest.mark.parametrize("supers", [5, {}, {"clusters": 0}, {"clusters": 4}, {"clusters": "2"}])

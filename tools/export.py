@@ -1,4 +1,5 @@
-"""A trained network for other programs: as ONNX, or its weights as safetensors."""
+"""A trained network for other programs: as ONNX, or its weights as safetensors, or a ResNet's for a
+detection program."""
 
 import argparse
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
+from checkpoints.checkpoint import digest_of, model_of, read_checkpoint, save_checkpoint
+from checkpoints.detection import LAYOUTS, detection_file, input_in_words
 from checkpoints.safetensors_file import save_weights
 from features.network import SIZE_HELP, input_size
 from models import ConvNet, check_size
@@ -25,6 +27,7 @@ from system.normalisation import IMAGENET_MEAN, IMAGENET_STD
 TOLERANCE = 1e-4  # of an output, absolute, or relative where it is above 1
 BATCHES = (1, 3)  # sizes that are compared; the export is traced with another one
 SUFFIXES = (".onnx", ".safetensors")
+TORCH = ".pth"  # of a --layout
 
 
 class Exported(nn.Module):
@@ -117,21 +120,20 @@ def largest_difference(network: Exported, exported: bytes, size: int) -> float:
 def main(args: argparse.Namespace) -> None:
     """Check everything that can be checked, then export."""
     out, kind = args.out, args.out.suffix
-    if kind not in SUFFIXES or out.is_dir():
-        raise InputError(f"{out}: give a file whose name ends in {' or '.join(SUFFIXES)}")
+    suffixes = SUFFIXES if args.layout is None else (TORCH,)
+    if kind not in suffixes or out.is_dir():
+        raise InputError(f"{out}: give a file whose name ends in {' or '.join(suffixes)}")
     if kind == ".onnx":
         check_installed(str(out), "onnx", "onnxscript", "onnxruntime")
     checkpoint = read_checkpoint(args.model, args.network_key)
     model = model_of(checkpoint, args.model).eval()
     size = input_size(args.size, checkpoint)
     about = describe(checkpoint, model, size)
-    if kind == ".safetensors":
+    if kind != ".onnx":
         for flag in ("output", "size", "normalise"):
             if getattr(args, flag):
                 raise InputError(f"--{flag}: only for .onnx; {out.name} holds the weights alone")
-        make_folder(out.parent, "OUT")
-        save_weights(out, model, about)
-        sys.stdout.write(f"{out}: {model.arch}, {out.stat().st_size / 1e6:.1f} MB\n")
+        export_weights(out, model, args.layout, about)
         return
     check_size(model.arch, size)
     output = args.output or "embedding"
@@ -155,6 +157,23 @@ def main(args: argparse.Namespace) -> None:
         f"{out}: {output} of {model.arch}, {len(exported) / 1e6:.1f} MB; onnxruntime's differs "
         f"from torch's by {difference:.1e} at most\n"
     )
+
+
+def export_weights(out: Path, model: ConvNet, layout: str | None, about: dict[str, str]) -> None:
+    """Write the weights, as safetensors or in a program's layout, and a line about the file.
+
+    Raises:
+        InputError: the program has no such network.
+    """
+    content = layout and detection_file(model, layout, about)
+    make_folder(out.parent, "OUT")
+    if content:
+        save_checkpoint(out, content)
+    else:
+        save_weights(out, model, about)
+    sys.stdout.write(f"{out}: {model.arch}, {out.stat().st_size / 1e6:.1f} MB\n")
+    if layout:
+        sys.stdout.write(f"for {layout}: {input_in_words(layout, model.std)}\n")
 
 
 def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str, str]:
@@ -184,14 +203,18 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         description="Export a network to ONNX (checked with onnxruntime), or its weights to "
-        "safetensors (all scripts here read them like a checkpoint).",
+        "safetensors (all scripts here read them like a checkpoint), or a ResNet's weights for "
+        "detection and segmentation.",
         example="python -m tools.export exp/001/checkpoint.pth.tar alexnet.onnx --normalise",
         details="docs/using.md",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
     flags.add_key(parser)
-    add("out", metavar="OUT", type=Path, help="file whose name ends in .onnx or .safetensors")
+    out_help = "file whose name ends in .onnx or .safetensors, or with --layout in .pth"
+    add("out", metavar="OUT", type=Path, help=out_help)
+    layout_help = "the weights of a ResNet under the names that this program reads"
+    add("--layout", choices=LAYOUTS, help=layout_help)
     output_help = "ONNX: embedding (if left out), logits, or a conv layer such as conv3"
     add("--output", help=output_help)
     flags.add_size(parser, None, f"ONNX: {SIZE_HELP}")

@@ -27,6 +27,8 @@ from training.finished_run import Levels, read_run
 def main(args: argparse.Namespace) -> None:
     check_outputs(args)
     images, epoch, clusters, levels = read_assignment(args)
+    if args.folders is not None:
+        images.require_files("--folders")
     rows = np.flatnonzero(clusters >= 0)
     paths, each = [images.where(row) for row in rows.tolist()], None
     supers = ""
@@ -69,8 +71,8 @@ def read_assignment(
             sys.stderr.write(f"note: {error}\n")
         if args.prototypes:
             return run.images, None, by_prototypes(args.exp, len(run.images)), None
-        if run.epochs:
-            epoch = run.epochs[-1] if args.epoch is None else args.epoch
+        if run.epochs or run.why_no_clusters:
+            epoch = run.chosen_epoch(args.epoch)
             return run.images, epoch, run.assignment(epoch), run.levels
         images, levels = run.images, run.levels
     elif not (args.exp / "clusters").is_file():

@@ -7,14 +7,18 @@ file's format is detected from its bytes).
 
 Each file appears whole or not at all. After an interruption the same command continues with the
 files that are missing.
+
+With `--shards N`, or a target that ends in .tar, the copy is in tars, from any source. The order
+and the labels stay the same.
 """
 
 import argparse
 import contextlib
+import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import system.interrupt
@@ -26,7 +30,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
-from data.images import MOST_UNREADABLE, ImageList, find_images, remedy
+from data.folder import Files
+from data.images import IMAGES_HELP, MOST_UNREADABLE, ImageList, find_images, remedy
 from data.levels import warn_of_lost_levels
 from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
 from data.reading import Reading, add_reading_flags, range_of
@@ -37,8 +42,8 @@ from system.files import atomic_write, remove_leftovers
 from system.locks import sole_user
 from system.names import printable
 from system.progress import progress
+from tools.tar_shards import JPEG_START, TarShards, can_keep_names
 
-JPEG_START = b"\xff\xd8\xff"
 RECORD = "prepare_data.json"  # in the target: the settings of the copy
 LOCK = ".prepare_data.lock"
 BATCH = 16  # images that a process reports together
@@ -53,13 +58,43 @@ class Copied:
     after: int
     how: str  # "resized", "copied", "there already", "unreadable" or "failed"
     reason: str = ""
+    content: bytes | None = None  # for a tar
 
 
 class Copies(Dataset[Copied]):
-    """Taking an item, in any process, copies its image."""
+    """Taking an item, in any process, makes an image's copy, for a tar."""
 
-    def __init__(self, images: ImageList, target: Path, size: int, quality: int) -> None:
-        self.images, self.target, self.size, self.quality = images, target, size, quality
+    def __init__(self, images: ImageList, size: int, quality: int) -> None:
+        self.images, self.size, self.quality = images, size, quality
+
+    def __getitem__(self, draw: Draw) -> Copied:
+        index = draw.image
+        try:
+            before, content, how = self.smaller(index)
+        except (UnreadableImageError, OSError) as error:
+            return Copied(index, 0, 0, "unreadable", str(error))
+        return Copied(index, before, len(content), how, content=content)
+
+    def smaller(self, index: int) -> tuple[int, bytes, str]:
+        """The size of an image in bytes, its smaller copy, and "resized" or "copied"."""
+        with self.images.open(index) as file:
+            pixels = read_pixels(file, self.images.reading)
+            file.seek(0)
+            content = file.read()
+        if min(pixels.shape[1:]) <= self.size:
+            return len(content), content, "copied"
+        resized, copy = F.resize(pixels, [self.size]).permute(1, 2, 0), io.BytesIO()
+        kind = "JPEG" if content.startswith(JPEG_START) else "PNG"
+        Image.fromarray(resized.numpy()).save(copy, kind, quality=self.quality)
+        return len(content), copy.getvalue(), "resized"
+
+
+class FileCopies(Copies):
+    """Taking an item also writes the copy, under the file's name in another folder."""
+
+    def __init__(self, images: ImageList, size: int, quality: int, target: Path) -> None:
+        super().__init__(images, size, quality)
+        self.target = target
 
     def __getitem__(self, draw: Draw) -> Copied:
         index = draw.image
@@ -68,26 +103,18 @@ class Copies(Dataset[Copied]):
             if _is_done(source, target):
                 sizes = source.stat().st_size, target.stat().st_size
                 return Copied(index, *sizes, "there already")
-            with self.images.open(index) as file:
-                pixels = read_pixels(file, self.images.reading)
-                file.seek(0)
-                content = file.read()
-        except (UnreadableImageError, OSError) as error:
+        except OSError as error:
             return Copied(index, 0, 0, "unreadable", str(error))
+        copied = super().__getitem__(draw)
+        if copied.content is None:
+            return copied
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target, durable=False) as file:
-                small = min(pixels.shape[1:]) <= self.size
-                if small:
-                    file.write(content)
-                else:
-                    resized = F.resize(pixels, [self.size]).permute(1, 2, 0)
-                    kind = "JPEG" if content.startswith(JPEG_START) else "PNG"
-                    Image.fromarray(resized.numpy()).save(file, kind, quality=self.quality)
+                file.write(copied.content)
         except OSError as error:
             return Copied(index, 0, 0, "failed", f"{target}: {error.strerror or error}")
-        how = "copied" if small else "resized"
-        return Copied(index, len(content), target.stat().st_size, how)
+        return replace(copied, content=None)
 
 
 def _is_done(source: Path, target: Path) -> bool:
@@ -102,26 +129,56 @@ def _is_done(source: Path, target: Path) -> bool:
 def main(args: argparse.Namespace) -> None:
     if args.quality > 100:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
-    if args.source.is_file():
-        raise InputError(f"{args.source}: is a file; give the folder of the images")
+    is_tar = args.target.suffix == ".tar"
+    if is_tar and args.shards is not None:
+        raise InputError(f"--shards {args.shards}: {args.target} is one tar; give a folder")
+    to_tars = is_tar or args.shards is not None
     limit_pixels(args.max_pixels)
     images = find_images(args.source, Reading(args.exif, range_of(args.range)))
+    if not to_tars and (args.source.is_file() or not isinstance(images.source, Files)):
+        raise InputError(
+            f"{args.source}: only a folder of image files can be copied to a folder; give "
+            "--shards N, or a TARGET that ends in .tar"
+        )
     warn_of_lost_levels(images)
-    if args.target.resolve().is_relative_to(images.root.resolve()):
-        raise InputError(f"{args.target}: is in the source; give a folder outside {args.source}")
+    if args.source.is_dir() and args.target.resolve().is_relative_to(args.source.resolve()):
+        raise InputError(f"{args.target}: is in the source; give a place outside {args.source}")
     source = str(args.source.resolve())
     settings = {"source": source, "size": args.size, "quality": args.quality, **images.reading.key}
-    with begin(args.target, settings):
-        copies = Copies(images, args.target, args.size, args.quality)
-        workers = min(args.workers, len(images) // BATCH)
+    if to_tars:
+        if (args.shards or 1) > len(images):
+            raise InputError(f"--shards {args.shards}: more than the {len(images)} images")
+        settings |= {"shards": args.shards or 1, "images": images.digest[:12]}
+    folder, name = (args.target.parent, args.target.name) if is_tar else (args.target, "")
+    with begin(folder, settings, name):
+        copy_all(args, images, paths_of(args) if to_tars else None)
+
+
+def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | None) -> None:
+    """Copy the images that are not copied yet to tars, or without `paths` to files.
+
+    Raises:
+        InputError: too many are unreadable, or the target can't be written.
+    """
+    copies: Copies = FileCopies(images, args.size, args.quality, args.target)
+    shards, left = None, np.arange(len(images))
+    with contextlib.ExitStack() as stack:
+        if paths is not None:
+            keep_names = args.source.is_dir() and can_keep_names(images)
+            shards = TarShards(paths, images, keep_names)
+            copies, left = Copies(images, args.size, args.quality), shards.missing()
+            stack.enter_context(shards.writing())
+        workers = min(args.workers, len(left) // BATCH)
         batches = EpochBatches(BATCH)
-        batches.start_epoch(0, np.arange(len(images)))
+        batches.start_epoch(0, left)
         loader = make_loader(copies, batches, workers, torch.device("cpu"), collate_fn=list)
-        sums, reasons = Counter[str](), set[str]()
-        with progress("copying", len(images), "images") as advance:
+        sums, reasons = Counter({"there already": len(images) - len(left)}), set[str]()
+        with progress("copying", len(left), "images") as advance:
             for batch in loader:
                 for copied in batch:
                     report(images, copied)
+                    if shards is not None:
+                        shards.add(copied.index, copied.content)
                     sums.update({copied.how: 1, "before": copied.before, "after": copied.after})
                     reasons |= {copied.reason} - {""}
                 advance(len(batch))
@@ -133,24 +190,40 @@ def main(args: argparse.Namespace) -> None:
         )
 
 
+def paths_of(args: argparse.Namespace) -> list[Path]:
+    """The tars to write."""
+    if args.shards is None:
+        return [args.target]
+    digits = max(len(str(args.shards - 1)), 5)
+    return [args.target / f"{number:0{digits}d}.tar" for number in range(args.shards)]
+
+
 @contextlib.contextmanager
-def begin(target: Path, settings: kept.Key) -> Iterator[None]:
+def begin(target: Path, settings: kept.Key, tar: str = "") -> Iterator[None]:
     """Make the target, or continue one that was begun with the same settings, and lock it until the
     block ends.
+
+    Args:
+        target: a folder.
+        tar: the name of a single tar there, in which case other files may be there, too.
 
     Raises:
         InputError: it holds other files, can't be written, or another process is copying there.
     """
-    record = target / RECORD
+    record, lock = target / RECORD, target / LOCK
+    if tar:
+        record, lock = target / f".{tar}.{RECORD}", target / f".{tar}{LOCK}"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        if not record.exists() and any(target.iterdir()):
-            raise InputError(f"{target}: is neither empty nor a copy; give another TARGET")
+        there = (target / tar).exists() if tar else any(target.iterdir())
+        if not record.exists() and there:
+            raise InputError(f"{target / tar}: is neither empty nor a copy; give another TARGET")
         kept.begin(record, settings, "give another TARGET")
     except OSError as error:
         raise InputError(f"{target}: cannot write a copy there: {error.strerror}") from error
-    with sole_user(target / LOCK, f"{target}: another process is copying there; wait for it"):
-        remove_leftovers(target)
+    with sole_user(lock, f"{target / tar}: another process is copying there; wait for it"):
+        if not tar:
+            remove_leftovers(target)
         yield
 
 
@@ -188,8 +261,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/data.md",
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help="folder of images, nested or flat")
-    add("target", metavar="TARGET", type=Path, help="new folder for the copy, or one begun before")
+    add("source", metavar="SOURCE", type=Path, help=f"images: {IMAGES_HELP}")
+    target_help = "new folder for the copy, or one begun before; or a .tar"
+    add("target", metavar="TARGET", type=Path, help=target_help)
+    shards_help = "write N tars into TARGET, in place of files"
+    add("--shards", metavar="N", type=cli.whole_number(1), help=shards_help)
     flags.add_size(parser, 256, "short side in pixels; 256/224 of the training's --size")
     quality_help = "JPEG quality, 1 to 100; files are 25%% smaller at 85, 50%% larger at 95"
     add("--quality", type=cli.whole_number(1), default=90, help=quality_help)

@@ -14,13 +14,15 @@ import numpy as np
 from checkpoints.checkpoint import save_checkpoint
 from checkpoints.folder import NEWEST, PREVIOUS, folder_of, remove_old
 from cluster.pickles import Logger
+from cluster.quality import group_by_cluster
 from data.images import ImageList
+from data.listing import to_listing
 from data.reading import AS_STORED
 from parallel.collectives import rank, world_size
 from system.errors import InputError
 from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
-from system.names import printable, to_lines
+from system.names import printable
 from system.results import plain_settings, versions
 from training.assignments import assignment_path, prototypes_path, write_assignment
 from training.logs import LOG, METRICS, Curves, log_handlers, log_metrics, read_metrics
@@ -108,7 +110,7 @@ class Experiment:
         else:
             if self.begins_again:
                 remove_logs(self.folder)
-            write_text(self.folder / "images.txt", to_lines(self.images.names))
+            write_text(self.folder / "images.txt", to_listing(self.images))
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
             log.info("resuming from %s", self.last_saved)
@@ -134,12 +136,11 @@ class Experiment:
         if name != NEWEST and self.settings.get("keep"):
             remove_old(self.folder, self.settings["keep"])
 
-    def log_epoch(
-        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
-    ) -> None:
-        """Append an epoch to `clusters`, `assignments/`, `metrics.jsonl` and TensorBoard."""
+    def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None:
+        """Append an epoch and its k clusters to `clusters`, `assignments/`, `metrics.jsonl` and
+        TensorBoard."""
         epoch = metrics["epoch"]
-        self.clusters.log(clusters)
+        self.clusters.log(group_by_cluster(assignment, k))
         self.save_assignment(epoch, assignment)
         log_metrics(self.folder, metrics)
         try:
@@ -213,9 +214,7 @@ class Bystander:
 
     def save(self, name: str, contents: dict[str, Any]) -> None: ...
 
-    def log_epoch(
-        self, metrics: dict[str, Any], assignment: np.ndarray, clusters: list[list[int]]
-    ) -> None: ...
+    def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None: ...
 
     def save_finished(
         self, epoch: int, assignment: np.ndarray, by_prototypes: np.ndarray | None

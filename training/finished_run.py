@@ -15,14 +15,20 @@ import numpy as np
 from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
 from data.images import ImageList, images_of_listing
+from data.listing import packed_again
+from data.packed.containers import find_containers
 from data.reading import chosen_reading
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
-from training.logs import read_metrics
+from training.logs import learned_rotations_only, read_metrics
 
 KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None
 LOOKED_AT = 100  # images, of which one must exist
+ROTATIONS_ONLY = (
+    ": its epochs learn only rotations (--k 1); the finished network gets clusters, and assign.py "
+    "--recluster K finds some with any checkpoint"
+)
 
 
 class Levels(NamedTuple):
@@ -57,8 +63,31 @@ class Run:
     def epochs(self) -> list[int]:
         """The epochs that have clusters, ascending; the last one of a finished run is the finished
         network's. An epoch that learned only rotations has none."""
-        without = {line["epoch"] for line in self.metrics if _learned_rotations_only(line)}
+        without = {line["epoch"] for line in self.metrics if learned_rotations_only(line)}
         return [epoch for epoch in assigned_epochs(self.folder) if epoch not in without]
+
+    @property
+    def why_no_clusters(self) -> str:
+        """Why epochs have no clusters, at the end of a sentence; empty if they have some."""
+        return ROTATIONS_ONLY if any(map(learned_rotations_only, self.metrics)) else ""
+
+    def chosen_epoch(self, epoch: int | None) -> int:
+        """The epoch of `--epoch`, or else the last one with clusters.
+
+        Raises:
+            InputError: the run has no clusters of this epoch.
+        """
+        if not self.epochs:
+            raise InputError(f"{self.folder}: no clusters yet{self.why_no_clusters}")
+        if epoch is not None and epoch not in self.epochs:
+            have = f"{self._numbers}{self.why_no_clusters}"
+            raise InputError(f"--epoch {epoch}: {self.folder} has clusters of {have}")
+        return self.epochs[-1] if epoch is None else epoch
+
+    @property
+    def _numbers(self) -> str:
+        first, last = self.epochs[0], self.epochs[-1]
+        return f"{first}" if first == last else f"{first} to {last}"
 
     @property
     def levels(self) -> Levels | None:
@@ -76,10 +105,7 @@ class Run:
         """
         path = assignment_path(self.folder, epoch)
         if epoch not in self.epochs:
-            have = "none yet"
-            if self.epochs:
-                first, last = self.epochs[0], self.epochs[-1]
-                have = f"{first}" if first == last else f"{first} to {last}"
+            have = self._numbers if self.epochs else "none yet"
             raise InputError(f"{path}: no clusters of epoch {epoch}, only of: {have}")
         return read_assignment(path, len(self.images))
 
@@ -146,13 +172,14 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     listing = exp / "images.txt"
     if not listing.is_file():
         raise InputError(f"{exp}: not the experiment folder of a run: it has no images.txt")
-    if data is not None and not data.exists():
-        raise InputError(f"--data {data}: no such folder or list file")
+    if data is not None and not data.exists() and find_containers(data) is None:
+        raise InputError(f"--data {data}: no such folder or file")
     settings = _read_settings(exp)
-    names = from_lines(read_text(listing))
-    if not names:
+    text = read_text(listing)
+    if not text.endswith("\n"):
         raise InputError(f"{listing}: names no image")
-    images = _find_listed(names, [data] if data is not None else _places(exp, settings))
+    places = [data] if data is not None else _places(exp, settings)
+    images = packed_again(text, places) or _find_listed(from_lines(text), places)
     args = args or argparse.Namespace(exif=None, range=None)
     images = replace(images, reading=chosen_reading(args, settings, exp / "config.json"))
     return Run(exp, images, settings, read_metrics(exp))
@@ -185,11 +212,6 @@ def label_names(images: ImageList) -> list[str]:
     folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]
-
-
-def _learned_rotations_only(line: dict[str, Any]) -> bool:
-    """Whether an epoch had no clusters, only rotations of images to learn."""
-    return line.get("clusters") == 1 and line.get("rotation_accuracy") is not None
 
 
 def _most_frequent(

@@ -32,6 +32,8 @@ log = logging.getLogger("deepcluster")
 
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
+NOTE = logging.INFO + 5  # level of lines that the console always shows, but are no warnings
+logging.addLevelName(NOTE, "NOTE")
 UNHEALTHY = "unhealthy: "  # begins a warning of `health.py`
 # Metrics that are a number or null
 NUMBERS = (
@@ -78,6 +80,11 @@ def read_warnings(folder: Path) -> list[str]:
     return [f"{when.split(',')[0]}: {rest[0]}" for when, *rest in found if rest]
 
 
+def learned_rotations_only(line: dict[str, Any]) -> bool:
+    """Whether an epoch had no clusters, only rotations of images to learn."""
+    return line.get("clusters") == 1 and line.get("rotation_accuracy") is not None
+
+
 def log_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Append the metrics of an epoch."""
     append(folder / METRICS, _to_line(metrics).encode())
@@ -116,8 +123,9 @@ def _to_line(metrics: dict[str, Any]) -> str:
 
 
 def log_handlers(path: Path, append: bool, verbose: bool) -> list[logging.Handler]:
-    """A handler for a file, and one for the console, which shows only warnings unless `verbose`."""
-    return [_File(path, append), _Console(level=logging.INFO if verbose else logging.WARNING)]
+    """A handler for a file, and one for the console, which shows only notes and warnings unless
+    `verbose`."""
+    return [_File(path, append), _Console(level=logging.INFO if verbose else NOTE)]
 
 
 class _File(logging.FileHandler):

@@ -12,7 +12,7 @@ from checkpoints.checkpoint import load_weights, network_entries, read_checkpoin
 from checkpoints.torch_file import load_without_weights
 from checkpoints.weights import has_sobel
 from data.decode import MAX_PIXELS
-from data.images import ImageList
+from data.images import ImageList, check_alike
 from methods.method import Method
 from parallel.collectives import gather_objects
 from system import cli
@@ -119,8 +119,12 @@ def settings_of(path: Path) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 
-def check_same_place(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
-    """Raise InputError unless all processes resume at the same epoch and batch."""
+def check_same_place(
+    args: argparse.Namespace, checkpoint: dict[str, Any] | None, images: ImageList
+) -> None:
+    """Raise InputError unless all processes resume at the same epoch and batch, with the same
+    images."""
+    check_alike(images)
     place = None if checkpoint is None else (checkpoint["epoch"], checkpoint.get("step", 0))
     places = gather_objects(place)
     if len(set(places)) > 1:

@@ -11,9 +11,10 @@ from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
 from cluster.pickles import Logger, read_clusters
 from cluster.quality import group_by_cluster
 from data.images import ImageList, describe_change
+from data.listing import lines_of, to_listing
 from system.errors import InputError, shorten
 from system.files import remove_leftovers
-from system.names import from_lines, read_text, to_lines
+from system.names import read_text
 from training.assignments import (
     assigned_epochs,
     assignment_path,
@@ -38,9 +39,9 @@ def check_same_run(folder: Path, images: ImageList, checkpoint: dict[str, Any]) 
         )
     listing = folder / "images.txt"
     before = read_text(listing) if listing.exists() else ""
-    now = to_lines(images.names)
+    now = to_listing(images)
     if before != now:
-        change = describe_change(from_lines(before), from_lines(now))
+        change = describe_change(lines_of(before), lines_of(now))
         raise InputError(
             f"--resume: the images are not those of {listing} ({change}); "
             "give another --exp to continue with these"

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.folder import NEWEST
-from cluster.quality import group_by_cluster
 from data.images import ImageList
 from data.loading import Batch
 from methods.method import FrozenPass, Method
@@ -206,8 +205,7 @@ class Run:
         metrics = summary.epoch_metrics(state, clusters, counts, self.seconds)
         warn(method.advice(metrics))
         log.info(summary.describe_epoch(metrics, self.epochs))
-        lists = group_by_cluster(method.assignment, method.k)
-        self.folder.log_epoch(metrics, method.assignment, lists)
+        self.folder.log_epoch(metrics, method.assignment, method.k)
         state.finish_epoch()
         self.save(NEWEST)
         state.knn_top1 = None

@@ -26,5 +26,5 @@ def warmup_cosine(
     warmup = per_epoch * warmup_epochs
     if iteration < warmup:
         return start + (base - start) * iteration / max(warmup - 1, 1)
-    progress = (iteration - warmup) / (per_epoch * epochs - warmup)
+    progress = (iteration - warmup) / max(per_epoch * epochs - warmup, 1)
     return final + (base - final) * (1 + math.cos(math.pi * progress)) / 2

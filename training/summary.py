@@ -18,7 +18,7 @@ from cluster.quality import (
     describe_supers,
     super_metrics,
 )
-from training.logs import NUMBERS
+from training.logs import NUMBERS, learned_rotations_only
 from training.state import State
 
 
@@ -65,10 +65,10 @@ def describe_clusters(
         describe_sizes(found),
         describe_labels(found),
         "" if each is None else describe_supers(super_metrics(assignment, each, k // each, labels)),
-        f"NMI to the last epoch's {_number(found['nmi_previous'])}",
+        _known("NMI to the last epoch's", found["nmi_previous"]),
         _describe_dimensions(clusters, int((assignment >= 0).sum())),
     ]
-    return "; ".join(filter(None, parts))
+    return _join("; ", *parts)
 
 
 def describe_assignment(assignment: np.ndarray, k: int, labels: np.ndarray | None) -> str:
@@ -92,25 +92,37 @@ def describe_neighbours(knn_top1: dict[str, float] | None) -> str:
 
 
 def describe_epoch(metrics: dict[str, Any], epochs: int) -> str:
-    """An epoch in a few lines, for the log and the terminal."""
+    """An epoch in a few lines, for the log and the terminal, of the numbers that it has."""
     seconds, rate = metrics["seconds"], metrics["images_per_second"]
-    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
-    before = f"NMI to the previous assignment {_number(metrics['nmi_previous'])}"
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items() if value)
+    previous = _known("NMI to the previous assignment", metrics["nmi_previous"])
+    sizes = "" if learned_rotations_only(metrics) else describe_sizes(metrics)
+    neighbours = metrics["knn_top1"]
     lines = [
         f"epoch {metrics['epoch']} (the last is {epochs - 1}): {sum(seconds.values()):.1f} s "
         f"({stages})",
-        f"clustering loss {_number(metrics['kmeans_loss'], '.4g')}, convnet loss "
-        f"{metrics['convnet_loss']:.3f} "
-        f"(guessing: ln k = {metrics['ln_k']:.3f})",
-        "; ".join(filter(None, [before, describe_labels(metrics)])),
-        f"{describe_sizes(metrics)}; unreadable: {metrics['unreadable']}",
+        _join(
+            ", ",
+            _known("clustering loss", metrics["kmeans_loss"], ".4g"),
+            _known("convnet loss", metrics["convnet_loss"]) + _guessing(metrics),
+        ),
+        _join("; ", previous, describe_labels(metrics)),
+        _join("; ", sizes, f"unreadable: {metrics['unreadable']}"),
         *_describe_levels(metrics),
-        f"features {_number(rate['features'], '.1f')} images/s, training "
-        f"{_number(rate['training'], '.1f')} images/s",
+        _join(", ", *(_known(stage, rate[stage], ".1f", " images/s") for stage in rate)),
+        "" if neighbours is None else f"nearest neighbours: {_by_number(neighbours)}",
     ]
-    if metrics["knn_top1"] is not None:
-        lines.append(f"nearest neighbours: {_by_number(metrics['knn_top1'])}")
-    return "\n  ".join(lines)
+    return _join("\n  ", *lines)
+
+
+def _guessing(metrics: dict[str, Any]) -> str:
+    """The loss of guessing, behind a loss. DeeperCluster's is that of both levels together."""
+    if metrics["ln_k"] is None:
+        return ""
+    name = "ln k" if metrics.get("super_loss") is None else "ln S + ln K"
+    if learned_rotations_only(metrics):
+        name = "ln 4"
+    return f" (guessing: {name} = {metrics['ln_k']:.3f})"
 
 
 def _describe_levels(metrics: dict[str, Any]) -> list[str]:
@@ -159,17 +171,18 @@ def _course(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
     def change(name: str, form: str = ".3f") -> str:
         values = [end[name] for end in ends if end[name] is not None]
-        return " → ".join(f"{value:{form}}" for value in values) or "–"
+        return " → ".join(f"{value:{form}}" for value in values)
 
-    rotations = [] if last["rotation_accuracy"] is None else [change("rotation_accuracy")]
-    return [
+    previous = last["nmi_previous"]
+    rows = [
         ("epochs", f"{first['epoch']} to {last['epoch']}, {duration(history)}"),
         ("clustering loss", change("kmeans_loss", ".4g")),
-        ("convnet loss", f"{change('convnet_loss')} (guessing: ln k = {_number(last['ln_k'])})"),
-        ("NMI to the previous assignment", _number(last["nmi_previous"])),
+        ("convnet loss", change("convnet_loss") + _guessing(last)),
+        ("NMI to the previous assignment", "" if previous is None else f"{previous:.3f}"),
         *((f"epochs' {words}", change(name)) for name, words in AGREEMENT.items()),
-        *(("rotations recognised", words) for words in rotations),
+        ("rotations recognised", change("rotation_accuracy")),
     ]
+    return [(name, words) for name, words in rows if words]
 
 
 def duration(history: list[dict[str, Any]]) -> str:
@@ -185,8 +198,14 @@ def _python() -> str:
     return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "–" if value is None else f"{value:{form}}"
+def _known(name: str, value: float | None, form: str = ".3f", unit: str = "") -> str:
+    """A name and its value; empty without a value."""
+    return "" if value is None else f"{name} {value:{form}}{unit}"
+
+
+def _join(between: str, *parts: str) -> str:
+    """The parts that are not empty."""
+    return between.join(filter(None, parts))
 
 
 def _by_number(accuracies: dict[str, float]) -> str:

@@ -95,6 +95,8 @@ class Unreadable:
 
     def _listed(self) -> dict[int, str]:
         reasons = from_reasons(read_text(self.path)) if self.path.exists() else {}
+        if not reasons:
+            return {}
         lines = map(to_line, self.images.names)
         return {i: reasons[line] for i, line in enumerate(lines) if line in reasons}
 

@@ -36,14 +36,15 @@ class Chart:
 LEARNING = [
     Chart(
         "loss",
-        note="mean cross-entropy of the epoch; guessing gives ln k, and so does the entropy of "
-        "SwAV's codes if they are even",
+        note="mean cross-entropy of the epoch; guessing gives ln k (DeeperCluster: ln S + ln K, of "
+        "super-classes and the sub-classes of each), and so does the entropy of SwAV's codes if "
+        "they are even",
         series=[
             ("convnet loss", "C0", "-", "convnet_loss"),
             ("code entropy", "C1", "-.", "code_entropy"),
             ("of super-classes", "C2", "--", "super_loss"),
             ("of sub-classes", "C3", ":", "sub_loss"),
-            ("ln k", "C7", "--", "ln_k"),
+            ("guessing", "C7", "--", "ln_k"),
         ],
     ),
     Chart(

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     limit_pixels(args.max_pixels)
     run = read_run(args.exp, args.data, args)
     run.require_images()
-    epoch = chosen_epoch(run, args.epoch)
+    epoch = run.chosen_epoch(args.epoch)
     views = clusters_at(run, epoch)
     if not views:
         raise InputError(f"{args.exp}: no image has a cluster in epoch {epoch}")
@@ -75,20 +75,6 @@ def main(args: argparse.Namespace) -> None:
     table = [row(view, distances) for view in views]
     write_text(out / "clusters.json", json.dumps(table, indent=1) + "\n")
     sys.stdout.write(f"{out / 'clusters.json'}\n")
-
-
-def chosen_epoch(run: Run, epoch: int | None) -> int:
-    """The epoch of `--epoch`, or else the last one.
-
-    Raises:
-        InputError: the run has no clusters of this epoch.
-    """
-    if not run.epochs:
-        raise InputError(f"{run.folder}: no clusters yet")
-    if epoch is not None and epoch not in run.epochs:
-        numbers = f"{run.epochs[0]} to {run.epochs[-1]}"
-        raise InputError(f"--epoch {epoch}: {run.folder} has clusters of {numbers}")
-    return run.epochs[-1] if epoch is None else epoch
 
 
 def mean_distances(

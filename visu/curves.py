@@ -1,6 +1,6 @@
 """The curves of runs side by side, to compare what learned with what did not.
 
-Each run has a column. The rows are the loss (with ln k, the loss of guessing), the NMI of the
+Each run has a column. The rows are the loss (with that of guessing), the NMI of the
 clusters to those of the epoch before, and, where there are labels, their NMI and ARI to the folder
 labels, purity, ACC and the nearest-neighbour probe; of DeeperCluster also those of the
 super-clusters, and the share of rotations that are recognised. A row has one scale for all runs.

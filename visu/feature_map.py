@@ -203,7 +203,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source_help = "experiment folder of a run, or checkpoint of a network"
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     flags.add_key(parser)
-    data_help = "images to map: folders or list files; left out: the run's own"
+    data_help = "images to map, as for main.py; left out: the run's own"
     add("data", metavar="DIR", type=Path, nargs="*", help=data_help)
     points_help = "images on the map, at random; each adds about 1 kB to the page"
     add("--points", type=cli.whole_number(LEAST), default=2000, help=points_help)

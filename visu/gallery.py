@@ -116,11 +116,11 @@ def make_gallery(
                 view.number, view.size, view.label, view.purity, view.stayed, view.before,
                 view.super,
                 pictures=[Picture(names[image], encoded[image]) for image in shown],
-                names=[names[image] for image in (view.members if complete else shown)],
+                names=[names[image] for image in (view.members.tolist() if complete else shown)],
             )
         )  # fmt: skip
-    left_out = np.flatnonzero(run.assignment(epoch) < 0) if complete else ()
-    return Gallery(cards, how, complete, [names[image] for image in left_out])
+    left_out = np.flatnonzero(run.assignment(epoch) < 0) if complete else np.empty(0, np.int64)
+    return Gallery(cards, how, complete, [names[image] for image in left_out.tolist()])
 
 
 def choose_clusters(views: Sequence[ClusterView], most: int) -> tuple[list[ClusterView], str]:

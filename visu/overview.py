@@ -9,7 +9,7 @@ from training.finished_run import Run
 from visu.charts import number
 
 MEANINGS = [
-    ("convnet_loss", "convnet loss; ln k is {ln_k}"),
+    ("convnet_loss", "convnet loss; guessing gives {ln_k}"),
     ("nmi_previous", "NMI to the epoch before"),
     ("nmi_labels", "NMI to the folder labels"),
     ("acc", "ACC: right in the best matching of clusters with labels"),

@@ -88,7 +88,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         "unhealthy": read_warnings(run.folder),
         "histograms": [],
         "gallery": None,
-        "chosen": "There are no clusters yet.",
+        "chosen": f"There are no clusters yet{run.why_no_clusters}.",
     }
     content["filters"], content["no_filters"] = _filters(run.folder)
     if run.epochs:
@@ -97,7 +97,7 @@ def describe_run(run: Run, clusters: int, images: int, also: Sequence[str]) -> d
         content["chosen"] = _describe_choice(run, gallery, images)
         content["histograms"] = _draw_histograms(run)
     elif also:
-        raise InputError(f"--also {also[0]}: the run has no clusters yet")
+        raise InputError(f"--also {also[0]}: the run has no clusters yet{run.why_no_clusters}")
     return content
 
 
@@ -231,12 +231,15 @@ def _flatten(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name} ")
         else:
-            unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
-            yield f"{prefix}{name}".replace("_", " "), "–" if unknown else str(value)
+            yield f"{prefix}{name}".replace("_", " "), _word(value)
 
 
 def _word(value: Any) -> str:
-    """A setting in words."""
-    if value is None:
-        return "–"
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    """A setting or a number for a table: floats with four digits, or as a whole number."""
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+    return "–" if value is None or isinstance(value, float) else str(value)

@@ -226,3 +226,14 @@ def test_pictures_are_timed_and_equal_the_plain_ways(
     ours = ascend(model, 2, [3], ascent, select_compute("cpu", "fp32")).pictures
     theirs = as_picture(visu.plain(model, 2, 3, ascent))
     assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_each_kind_of_container_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "figures.json"
+    sizes = "--images 20 --entries 25000 --readers 2 --rounds 1"
+    benchmark.main(benchmark.parse_args(["containers", *sizes.split(), "--json", str(saved)]))
+    found = json.loads(saved.read_text())
+    assert len(found["milliseconds"]) == 7
+    assert all(min(row.values()) > 0 for row in found["milliseconds"].values())
+    assert found["index of 25000 images"]["MB of its own in each of 2 workers, at most"] > 0
+    assert "folder " in capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_networks_of_equal_right_need_a_key(tmp_path: Path) -> None:
 
 COMMANDS = {
     "eval_linear": "--data d --model {} --workers 0",
-    "eval_finetune": "--data d --model {}",
+    "eval_semisup": "--data d --model {}",
     "eval_knn": "--data d --model {}",
     "eval_svm": "--vocdir v --model {}",
     "eval_voc_classif": "--vocdir v --model {}",

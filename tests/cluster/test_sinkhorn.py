@@ -1,4 +1,4 @@
-"""Sinkhorn: the released numbers, float64, extreme ε, and a batch spread over processes."""
+"""Sinkhorn: the released numbers, float64, and extreme ε."""
 
 import numpy as np
 import pytest

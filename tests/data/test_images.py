@@ -10,12 +10,12 @@ from conftest import image_list, write_images
 
 from data.decode import UnreadableImageError
 from data.folder import Files
-from data.images import ImageList, describe_change, find_all_images, find_images
+from data.images import ImageList, check_alike, describe_change, find_all_images, find_images
 from system.errors import InputError
 
 
 def test_missing_source() -> None:
-    with pytest.raises(InputError, match=r"^nowhere/x: no such folder or list file$"):
+    with pytest.raises(InputError, match=r"^nowhere/x: no such folder or file$"):
         find_images("nowhere/x")
 
 
@@ -91,3 +91,14 @@ def test_workers_get_the_names_once(tmp_path: Path) -> None:
 )
 def test_a_change_of_images_is_described(now: list[str], told: str) -> None:
     assert describe_change(["a", "b"], now) == told
+
+
+def test_processes_with_other_images_end_with_one_line(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = find_images(tree)
+    check_alike(images)
+    other = images.take([1, 0]).digest
+    monkeypatch.setattr("data.images.gather_objects", lambda digest: [digest, other])
+    with pytest.raises(InputError, match=rf"^{tree}: the processes found different images there"):
+        check_alike(images)

@@ -217,9 +217,7 @@ def test_a_signal_is_followed_while_a_disk_stalls(
     cli.end_workers()
     assert not multiprocessing.active_children()
     tested.set()
-    if (
-        workers == 0
-    ):  # a thread that reads later would disturb other tests' random numbers
+    if workers == 0:  # a thread that reads later would disturb other tests' random numbers
         for thread in set(threading.enumerate()) - set(before):
             thread.join(60)
             assert not thread.is_alive()

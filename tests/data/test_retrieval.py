@@ -21,10 +21,10 @@ from retrieval_layout import (
     write_revisited,
 )
 
-from data.images import find_images
+from data.images import content_digest, find_images
 from data.loading import Draw
 from data.resized import ResizedImages, load_one_by_one, resize_long_side
-from data.retrieval import CORRUPT, content_digest, find_retrieval, image_names
+from data.retrieval import CORRUPT, find_retrieval, image_names
 from data.retrieval_revisited import read_revisited
 from system.errors import InputError
 
@@ -313,17 +313,21 @@ def test_two_images_of_a_name(both: Path) -> None:
         find_retrieval(both, "Oxford")
 
 
-def test_the_digest_knows_names_and_sizes(both: Path) -> None:
+def test_the_digest_knows_names_sizes_and_times(both: Path) -> None:
     def digest() -> str:
         return content_digest(find_retrieval(both, "Oxford").images)
 
     before, path = digest(), both / "Oxford" / "jpg" / "radcliffe_000001.jpg"
     assert digest() == before
     path.rename(path.with_name("radcliffe_000002.jpg"))
-    renamed = digest()
-    with path.with_name("radcliffe_000002.jpg").open("ab") as file:
+    found, path = {before, digest()}, path.with_name("radcliffe_000002.jpg")
+    time = path.stat().st_mtime_ns
+    with path.open("ab") as file:
         file.write(b"\0")
-    assert len({before, renamed, digest()}) == 3
+    os.utime(path, ns=(time, time))
+    found.add(digest())
+    os.utime(path, ns=(time, time + 1_000_000))
+    assert len(found | {digest()}) == 4
     (both / "Oxford" / "jpg" / "link.jpg").symlink_to("nowhere.jpg")
     with pytest.raises(InputError, match=r"link.jpg: cannot read this image: No such file"):
         digest()

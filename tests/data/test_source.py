@@ -1,5 +1,6 @@
 """A source of images in memory works like a folder of files everywhere."""
 
+import hashlib
 import io
 import pickle
 import shutil
@@ -25,6 +26,7 @@ from data.source import Joined, Source, join
 from data.transforms import central_crop, random_crop
 from features.forward import compute_features
 from system.device import select_compute
+from system.names import digest_of_names
 from visu import activ_retrieval, clusters, feature_map
 from visu.gallery import make_gallery
 
@@ -36,14 +38,21 @@ class Memory:
     """Images in memory."""
 
     root: Path
-    names: list[str]
-    folders: list[str]
+    names: Sequence[str]
+    folders: Sequence[str]
     contents: list[bytes]
 
     def open(self, index: int) -> io.BytesIO:
         return io.BytesIO(self.contents[index])
 
-    def take(self, indices: Sequence[int]) -> "Memory":
+    @property
+    def digest(self) -> str:
+        return digest_of_names(self.names)
+
+    def content_digest(self) -> str:
+        return hashlib.sha256(b"\0".join(self.contents)).hexdigest()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Memory":
         names, folders = ([each[i] for i in indices] for each in (self.names, self.folders))
         return Memory(self.root, names, folders, [self.contents[i] for i in indices])
 
@@ -119,11 +128,11 @@ def test_sources_of_different_kinds_are_joined(tree: Path, tmp_path: Path) -> No
     assert isinstance(joined, Joined)
     images = ImageList(pickle.loads(pickle.dumps(joined)))
     assert len(images) == 43
-    assert images.names[39:41] == [f"{tree}/c/009.png", f"{tmp_path}/more/d/000.png"]
+    assert list(images.names[39:41]) == [f"{tree}/c/009.png", f"{tmp_path}/more/d/000.png"]
     assert images.labels is not None
     assert images.labels[37:42].tolist() == [2, 2, 2, 3, 3]
     few = images.take([42, 0, 41])
-    assert few.names == [images.names[index] for index in (42, 0, 41)]
+    assert list(few.names) == [images.names[index] for index in (42, 0, 41)]
     for index, whole in enumerate((42, 0, 41)):
         with few.open(index) as file, images.open(whole) as same:
             assert file.read() == same.read()

@@ -90,3 +90,15 @@ def test_images_without_a_label_neither_vote_nor_count(
     both = present & ~unlabelled
     alone = Features(points[both], np.ones(both.sum(), bool), None)
     assert found == classify_each_other(alone, labels[both], 0)
+
+
+@pytest.mark.parametrize(("images", "counts"), [(201, [10, 20, 100, 200]), (200, [10, 20, 100]),
+                                                (11, [10]), (8, [7])])  # fmt: skip
+def test_the_probe_of_few_images_leaves_out_numbers_that_they_lack(
+    images: int, counts: list[int], blobs: tuple[np.ndarray, np.ndarray]
+) -> None:
+    points, labels = (part[:images] for part in blobs)
+    found = classify_each_other(Features(points, np.ones(images, bool), None), labels, 0)
+    own = np.arange(images)
+    expected = knn_accuracy(points, labels, points, labels, counts, themselves=own)
+    assert found == {str(count): expected[count] for count in counts}

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from cluster.quality import ari
-from evaluation.learned import SEEDS, linear_probe, measures, nearest, raw_pixels
+from evaluation.learned import SEEDS, fit_probe, measures, nearest, raw_pixels
 
 LABELS = np.repeat(["cat", "dog", "owl"], 40)
 
@@ -92,12 +92,12 @@ def test_of_equally_frequent_labels_the_nearest_wins() -> None:
 def test_the_probe_takes_labels_of_few_rows(few: list[int]) -> None:
     rare = np.repeat([f"rare {n}" for n in range(len(few))], few)
     labels = np.array([*LABELS[: len(LABELS) - len(rare)], *rare])
-    assert (linear_probe(blobs(0), labels, blobs(1)) == LABELS).mean() > 0.8
+    assert (fit_probe(blobs(0), labels).predict(blobs(1)) == LABELS).mean() > 0.8
 
 
 def test_the_probe_takes_few_rows_of_many_labels() -> None:
     labels = np.arange(120) // 4
-    assert linear_probe(blobs(0), labels, blobs(1)).shape == (120,)
+    assert fit_probe(blobs(0), labels).predict(blobs(1)).shape == (120,)
 
 
 def test_pixels_are_box_resized() -> None:

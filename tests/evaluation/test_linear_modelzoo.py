@@ -14,6 +14,7 @@ from data.transforms import Lighting, apply_seeded, resized_crop, to_input
 from evaluation import linear as probe
 from evaluation.linear_norm import ChannelNorm
 from evaluation.linear_recipes import RECIPES
+from evaluation.linear_results import in_words
 from evaluation.linear_run import Settings
 from models import ConvNet, untrained
 from models.layers import AVGPOOL, Layer, layers_or_avgpool
@@ -293,7 +294,7 @@ def test_unknown_layers_are_an_error(model: ConvNet, words: str) -> None:
 
 @pytest.mark.parametrize("protocol", RECIPES)
 def test_each_protocol_has_its_description(protocol: str) -> None:
-    words = eval_linear.in_words(protocol)
+    words = in_words(eval_linear.__doc__ or "", protocol, RECIPES)
     assert f"\n\n{protocol}: " in words
     named = {name for name in RECIPES if f"\n\n{name}: " in words}
     assert named == {protocol, protocol.partition("-")[0]}, "its own, and the one it varies"

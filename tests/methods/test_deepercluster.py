@@ -282,6 +282,33 @@ def test_rotations_that_are_not_learned_are_told(
             check_rotations(accuracy, epoch)] == [True] * warns  # fmt: skip
 
 
+ROTATED = {"rotation_accuracy": 0.5, "ln_k": 4.0}
+ADVICE = {
+    "it learns": (1, {"convnet_loss": 3.5}, ""),
+    "nothing of its clusters": (1, {"convnet_loss": 3.99},
+        "the convnet loss 3.990 is not below ln S + ln K = 4.000, the loss of guessing: "),
+    "no rotations": (1, {"convnet_loss": 3.99, "rotation_accuracy": 0.25}, "the rotations are not"),
+    "far above": (1, {"convnet_loss": 4.3, "rotation_accuracy": 0.25}, "the convnet loss 4.300 is"),
+    "the first epoch": (0, {"convnet_loss": 4.3}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_a_run_that_does_not_learn_gets_one_line_of_advice(case: str) -> None:
+    epoch, metrics, begins = ADVICE[case]
+    found = DeeperCluster(parse("--k 6"), COMPUTE).advice({**ROTATED, **metrics, "epoch": epoch})
+    assert len(found) == bool(begins)
+    assert all(line.startswith(begins) for line in found)
+
+
+def test_a_run_of_rotations_gets_no_advice_on_clusters() -> None:
+    method = DeeperCluster(parse("--k 1"), COMPUTE)
+    metrics = {"epoch": 1, "rotation_accuracy": 0.3, "ln_k": 1.386, "convnet_loss": 1.38}
+    assert method.advice(metrics) == []
+    (line,) = method.advice({**metrics, "convnet_loss": 1.5})
+    assert line.startswith("the convnet loss 1.500 is far above 1.386")
+
+
 WRONG = {
     "--batch 10": "each batch has equally many images of each of 4 super-classes; give 8,",
     "--batch 11": "give 12, or another multiple of 4",

@@ -15,6 +15,7 @@ import assign
 from checkpoints.checkpoint import read_checkpoint, untrained_of
 from checkpoints.clusters import clusters_of
 from checkpoints.folder import place_of
+from cluster.quality import nmi
 
 Train = Callable[..., Path]
 
@@ -77,7 +78,12 @@ def test_its_files_are_those_of_every_run(tree: Path, train: Train) -> None:
         assert 0 <= line["super_clusters"]["nmi_labels"] <= 1
         assert line["clusters"] == 6
         assert line["ln_k"] == pytest.approx(np.log(8 * 3))
-    assert lines[1]["nmi_previous"] == 1
+    previous = [line["nmi_previous"] for line in lines]
+    assert previous[:3] == [None] * 3, "within a period, clusters stay the same"
+    assert previous[3] == pytest.approx(nmi(assignments[3], assignments[0]))
+    log = (exp / "log.txt").read_text()
+    assert log.count("NMI to the previous assignment") == 1
+    assert log.count("(guessing: ln S + ln K = 3.178)") == 4
     assert (exp / "report.html").read_text().rstrip().endswith("</html>")
     start = untrained_of(checkpoint, 0).state_dict()
     still = train(tree, *METHODS["rotnet"].split(), "--lr", "1e-12", exp="still")
@@ -97,7 +103,12 @@ def test_rotnet_clusters_only_for_people(tree: Path, train: Train) -> None:
     assert [line["seconds"]["features"] for line in lines] == [0.0] * 4
     assert [line["seconds"]["clustering"] for line in lines] == [0.0] * 4
     assert [line["super_clusters"] for line in lines] == [None] * 4
-    assert "the clustering is trivial" not in (exp / "log.txt").read_text()
+    log = (exp / "log.txt").read_text()
+    assert "the clustering is trivial" not in log
+    epochs = log[log.index(" epoch 0 ") : log.index("clusters of the finished network")]
+    assert "–" not in epochs
+    assert not any(word in epochs for word in ("cluster", "features", "NMI"))
+    assert epochs.count(" (guessing: ln 4 = 1.386)\n") == epochs.count("unreadable: 0\n") == 4
     checkpoint = read_checkpoint(exp / "checkpoint.pth.tar")
     assert not checkpoint["assignment"].any()
     assert checkpoint["clusters"]["centroids"].shape == (2, 3)

@@ -139,11 +139,14 @@ def test_zeros_are_kept() -> None:
     assert not [line for line in lines if line.split()[0] in flags.split()]
 
 
-def test_a_resumed_run_keeps_the_numbers_in_the_log(tree: Path, train: Train) -> None:
+def test_a_resumed_run_keeps_the_numbers_in_the_log(
+    tree: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = "--method swav --nmb_crops 2 --size_crops 32 --min_scale_crops 0.4 --max_scale_crops 1"
     exp = train(tree, *small.split(), "--hidden_mlp", "8", "--feat_dim", "4")
     logged = (exp / "log.txt").read_text()
-    assert " INFO note: --queue_length 0: " in logged
+    assert " NOTE note: --queue_length 0: " in logged
+    assert "note: --queue_length 0: " in capsys.readouterr().out, "without --verbose, too"
     path = exp / "checkpoint.pth.tar"
     before = read_checkpoint(path)["settings"]
     # with these flags the rules would give other numbers

@@ -2,7 +2,10 @@
 resume with the same bits, whether a checkpoint holds the heads whole or in a file of each process.
 """
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from PIL import Image
 from runs import Server, assert_equal, contents_of, load_metrics, output_of
 
 import main
+from checkpoints.folder import place_of
 from models import MODELS
+from training import slices
 
 FLAGS = (
     "--method deepercluster --super_classes 8 --k 6 --epochs 3 --reassignment 2 --niter 3 "
@@ -84,6 +89,40 @@ def test_a_resumed_run_has_the_same_bits(
         places = ["epoch_0001_step_000002", "epoch_0003_step_000000"]
         assert len(one["slices"]) == 2
         assert files == [f"{place}.{rank}_of_2.pth.tar" for place in places for rank in range(2)]
+
+
+def test_a_run_killed_between_its_heads_and_the_checkpoint_resumes_from_the_one_before(
+    images: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the second checkpoint, with all files of its heads in place."""
+    more = ["--epochs", "2"]
+    straight = run(server, images, tmp_path / "whole", whole=0, more=more)
+    folder = tmp_path / "cut"
+    processes = server.start(
+        images, folder, 2, flags=SHARDED, more=more, whole=0, pause_in=["checkpoint", 2]
+    )
+    while not (folder / "paused").exists():
+        time.sleep(0.001)
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    assert server.wait(processes) == [-signal.SIGKILL] * 2, output_of(folder)
+    (folder / "paused").unlink()
+    exp, places = folder / "exp", ["epoch_0001_step_000000", "epoch_0002_step_000000"]
+    files = [exp / "heads" / f"{place}.{rank}_of_2.pth.tar" for place in places for rank in (0, 1)]
+    assert sorted(exp.glob("heads/*")) == files
+    assert place_of(exp / "checkpoint.pth.tar") == (1, 0)
+    rows = []
+    monkeypatch.setattr(slices, "world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(slices, "rank", lambda rank=rank: rank)
+        checkpoint = contents_of(exp)
+        slices.read_slices(checkpoint, exp / "checkpoint.pth.tar")
+        rows.append(checkpoint["heads"]["sub.weight"])
+    assert torch.cat(rows, dim=1).shape == (8, 3, 4)
+
+    run(server, images, folder, whole=0, more=more)
+    assert_equal(contents_of(straight), contents_of(exp), "checkpoint")
+    assert sorted(exp.glob("heads/*")) == files[2:]
 
 
 def test_files_of_heads_that_are_not_those_of_the_checkpoint_are_named(

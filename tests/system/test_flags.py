@@ -21,7 +21,7 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in MODULES if "\ndef parse_args(" in path.read_text()
 )
 SUBCOMMANDS = {
-    "benchmarks/__main__.py": ["clustering", "training", "probe", "visu", "scaling"],
+    "benchmarks/__main__.py": ["clustering", "training", "containers", "probe", "visu", "scaling"],
     "tools/make_packaged.py": ["digits", "emoji", "cifar10"],
 }
 HELPS = [pytest.param(script, [], id=script) for script in SCRIPTS]
@@ -86,6 +86,13 @@ def test_a_help_has_the_defaults(parser: argparse.ArgumentParser) -> None:
             assert flag.help, flag.dest
             shown = f"(default: {flag.default})" in text
             assert shown or flag.default in (None, False, argparse.SUPPRESS), flag.dest
+
+
+@pytest.mark.parametrize(("script", "command"), [("main.py", ["--method", "swav"])])
+def test_the_help_of_a_method_has_the_default_method(parser: argparse.ArgumentParser) -> None:
+    text = " ".join(parser.format_help().split())
+    assert "training method (default: deepcluster)" in text
+    assert "--queue_length" in text
 
 
 def test_a_flag_is_defined_once() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from system.errors import InputError
 from system.kept import (
+    Store,
     begin,
     check_key,
     continuing,
@@ -102,3 +103,41 @@ def test_arrays_that_are_compressed_pickled_or_damaged_are_not_loaded(tmp_path: 
     damaged[500] ^= 1
     path.write_bytes(damaged)
     assert load_arrays(path, KEY) == ({}, "damaged")
+
+
+def test_a_store_has_the_arrays_of_each_key_side_by_side(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "new"), {**KEY, "lr": 0.2}
+    assert store.find("rows", KEY) == {}
+    store.keep("rows", KEY, {"rows": np.arange(3)})
+    store.keep("rows", other, {"rows": np.arange(5)})
+    assert [len(store.find("rows", key)["rows"]) for key in (KEY, other)] == [3, 5]
+    assert store.find("others", KEY) == {}
+    shuffled = {"weights": "ab12", "layers": [1, 2], "lr": 0.1}
+    assert len(store.find("rows", shuffled)["rows"]) == 3, "the same key"
+
+
+def test_a_damaged_file_of_a_store_is_named_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    store.keep("rows", KEY, {"rows": np.arange(3)})
+    path = store.path("rows", KEY)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-30])
+    assert store.find("rows", KEY) == {}
+    assert capsys.readouterr().err == f"warning: {path}: damaged; it is computed again\n"
+
+
+def test_a_store_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    Store(tmp_path / "file" / "below").keep("rows", KEY, {"rows": np.arange(3)})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: not kept for the next time: ")
+    assert "Not a directory" in line
+
+
+def test_a_store_without_a_folder_keeps_nothing() -> None:
+    Store(None).keep("rows", KEY, {"rows": np.arange(3)})
+    assert Store(None).find("rows", KEY) == {}

@@ -1,6 +1,5 @@
 """The quick look at a network, and scikit-learn's digits."""
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from checkpoints.checkpoint import read_checkpoint
 from data.images import find_images
+from evaluation.embedded import embed_by, embed_pixels, judge
+from features.kept import Pass
 from system.device import select_compute
 from system.errors import InputError
 from tools import eval_quick
@@ -100,10 +101,9 @@ def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colo
             Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
     train, val = (find_images(tmp_path / split) for split in ("train", "val"))
     torch.manual_seed(0)
-    args = argparse.Namespace(workers=0, verbose=False)
-    by_network = eval_quick.embed_by(tiny(), 32, select_compute("cpu", "fp32"), args)
-    for embed in (by_network, eval_quick.embed_pixels(32, args)):
-        found, readable = eval_quick.judge(embed, train, val, k=2, seed=0)
+    by = Pass(32, select_compute("cpu", "fp32"), workers=0)
+    for embed in (embed_by(tiny(), by), embed_pixels(by)):
+        found, readable = judge(embed, train, val, k=2, seed=0)
         assert readable == 40
         if by_colour:
             assert found["linear"].all()

@@ -205,6 +205,12 @@ def test_safetensors_without_a_network_are_bad_input(
         ("net.safetensors --output conv1", r"--output: only for \.onnx; net\.safetensors holds"),
         ("net.safetensors --size 32", r"--size: only for \.onnx"),
         ("net.safetensors --normalise", r"--normalise: only for \.onnx"),
+        ("net.onnx --layout mmdet", r"net\.onnx: give a file whose name ends in \.pth$"),
+        (
+            "net.pth --layout mmdet --size 32",
+            r"--size: only for \.onnx; net\.pth holds the weights",
+        ),
+        ("net.pth --layout mmdet", r"--layout mmdet: takes resnet18 and resnet50, not tiny"),
         ("checkpoint.pth.tar/net.onnx", r"OUT .*checkpoint\.pth\.tar: cannot write there"),
     ],
 )

@@ -215,7 +215,11 @@ def test_bad_places_are_one_line(source: Path, tmp_path: Path, error_line: Error
     for given, target, message in (
         (source, "full", "is neither empty nor a copy"),
         (source, "list.txt", "cannot write a copy there"),
-        (tmp_path / "list.txt", "new", "is a file; give the folder of the images"),
+        (
+            tmp_path / "list.txt",
+            "new",
+            "only a folder of image files can be copied to a folder",
+        ),
         (tmp_path / "empty", "new", "no image in this folder"),
         (tmp_path / "nowhere", "new", "no such folder"),
     ):

@@ -42,7 +42,7 @@ def run_epochs(folder: Path, images: ImageList, count: int) -> list[dict[str, An
     saved = []
     with Experiment(folder, images, SETTINGS) as experiment:
         for number in range(count):
-            experiment.log_epoch(epoch(number), np.array([0, 0, 2]), CLUSTERS)
+            experiment.log_epoch(epoch(number), np.array([0, 0, 2]), 3)
             saved.append(checkpoint(number + 1))
     return saved
 
@@ -115,7 +115,7 @@ def test_clusters_are_rebuilt_from_the_assignments(
     with Experiment(tmp_path, images, SETTINGS) as experiment:
         for number in range(3):
             metrics = {**epoch(number), "clusters": 3}
-            experiment.log_epoch(metrics, np.array([-1, 1, 1]), [[], [1, 2], []])
+            experiment.log_epoch(metrics, np.array([-1, 1, 1]), 3)
     whole = clusters.read_bytes()
     if content is None:
         clusters.unlink()
@@ -145,7 +145,7 @@ def test_a_continued_runs_logs_hold_each_epoch_once(tmp_path: Path, images: Imag
     with Experiment(folder, images, SETTINGS, resume, saved[1]) as experiment:
         assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1]
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS]
-        experiment.log_epoch(epoch(2), np.array([0, 0, 2]), [[1]])
+        experiment.log_epoch(epoch(2), np.array([-1, 0, -1]), 1)
         assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1, 2]
         assert experiment.clusters.data == [CLUSTERS, CLUSTERS, [[1]]]
 

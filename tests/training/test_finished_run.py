@@ -26,7 +26,7 @@ def written(folder: Path, images: ImageList, data: Path) -> Path:
     with Experiment(folder, images, settings) as experiment:
         for epoch, assignment in enumerate([FIRST, SECOND]):
             metrics = {"epoch": epoch, "nmi_previous": None}
-            experiment.log_epoch(metrics, assignment, [])
+            experiment.log_epoch(metrics, assignment, 6)
     return folder
 
 

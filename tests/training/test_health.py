@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from methods.health import check_loss
+from methods.health import check_loss, check_overdriven
 from training import health
 
 RNG = np.random.default_rng(0)
@@ -37,11 +37,19 @@ def test_tiny_clusters() -> None:
 
 
 def test_loss_at_ln_k() -> None:
-    assert check_loss(0.9 * math.log(50), 50, epoch=1) == []
-    assert check_loss(0.0, 1, epoch=1) == []
-    (warning,) = check_loss(0.999 * math.log(50), 50, epoch=1)
+    assert check_loss(0.9 * math.log(50), math.log(50), epoch=1) == []
+    assert check_loss(0.0, 0.0, epoch=1) == []
+    (warning,) = check_loss(0.999 * math.log(50), math.log(50), epoch=1)
     assert "is not below ln k = 3.912" in warning
+    assert "(--reassign)" in warning
 
 
 def test_the_first_epoch_is_skipped() -> None:
-    assert check_loss(math.log(50), 50, epoch=0) == []
+    assert check_loss(math.log(50), math.log(50), epoch=0) == []
+    assert check_overdriven(9.0, 3.0, epoch=0) == []
+
+
+def test_a_loss_far_above_guessing() -> None:
+    assert check_overdriven(3.1, 3.0, epoch=1) == []
+    (warning,) = check_overdriven(3.2, 3.0, epoch=1)
+    assert "the convnet loss 3.200 is far above 3.000, the loss of guessing" in warning

@@ -222,7 +222,7 @@ def test_a_sheet_has_a_row_for_each_filter(tree: Path, saved: Path) -> None:
     ("flags", "message"),
     [
         ("--conv 3", "--conv 3: tiny has conv layers 1 to 2; give some of them, or all"),
-        ("--data gone", "gone: no such folder or list file"),
+        ("--data gone", "gone: no such folder or file"),
         ("--exp {model}/e", "--exp {model}/e/conv1: cannot write there: Not a directory"),
         ("--size 3", "--size 3: too small for tiny; give 13 or more"),
         (

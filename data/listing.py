@@ -1,0 +1,62 @@
+"""`images.txt`: a line for each image; for images in containers, one for each container."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data.images import ImageList
+from data.packed.find import find_packed
+from data.packed.packed import Packed
+from system.errors import InputError
+from system.names import from_lines, to_lines
+
+HEAD = "//containers, with the number of images in each; SHA-256 of the images' names: "
+FIRST_LINE = re.compile(re.escape(HEAD) + r"([0-9a-f]{64})\n")
+
+
+def to_listing(images: ImageList) -> str:
+    """The text of `images.txt`."""
+    source = images.source
+    if not isinstance(source, Packed):
+        return to_lines(images.names)
+    containers = source.containers
+    starts = np.flatnonzero(np.diff(containers, prepend=-1))
+    counts = np.diff(starts, append=len(containers)).tolist()
+    names = (source.index.containers[each] for each in containers[starts])
+    lines = (f"{name}\t{count}" for name, count in zip(names, counts, strict=True))
+    return f"{HEAD}{images.digest}\n{to_lines(lines)}"
+
+
+def lines_of(text: str) -> list[str]:
+    """The names, or the lines of the containers, in an `images.txt`."""
+    return from_lines(FIRST_LINE.sub("", text, count=1))
+
+
+def packed_again(text: str, places: list[Path]) -> ImageList | None:
+    """The images of an `images.txt` with containers, in the first place that has them; None if it
+    lists files.
+
+    Raises:
+        InputError: no place has them.
+    """
+    head = FIRST_LINE.match(text)
+    if head is None:
+        return None
+    try:
+        images = sum(int(line.rpartition("\t")[2]) for line in lines_of(text))
+    except ValueError as error:
+        raise InputError(f"{places[0]}: the listing of its containers is damaged") from error
+    for place in places:
+        try:
+            source = find_packed(place, quiet=True)
+        except (InputError, OSError, ValueError):  # ValueError: a text that can't be a name
+            continue
+        if source is not None and len(source.names) > images:  # --size_dataset
+            source = source.take(np.arange(images))
+        if source is not None and source.digest == head[1]:
+            return ImageList(source)
+    raise InputError(
+        f"{places[0]}: the run's containers of images are gone, or hold other images now; give "
+        "their place as --data"
+    )

@@ -1,0 +1,165 @@
+"""The index: a few numbers for each image of all containers, in `.npy` files that are mapped."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.packed.entries import WHOLE, Entries
+from system.files import sync
+from system.kept import Key, load_result, save_result
+
+RECORD = "index.json"
+DTYPES: dict[str, type[np.generic]] = {
+    "container": np.int32, "offset": np.int64, "length": np.int32, "part": np.int32,
+    "label": np.int32, "names": np.uint8, "ends": np.int64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The images of all containers, N, in their order.
+
+    It is pickled as its folder, so that another process maps the same files.
+
+    Attributes:
+        folder: with the files.
+        key: identifies the containers, see `build.key_of`.
+        containers: names of the files, relative to the images' root.
+        sizes: bytes of each.
+        codecs: of each one's compressed pages.
+        labels: the different labels.
+        digest: SHA-256 of all names in their order.
+        notes: lines about what was left out.
+        arrays: `container (N,) int32`, `offset (N,) int64`, `length (N,) int32`, `label (N,)
+            int32`; `part (N,) int32`, missing if all images are `WHOLE`; `names (C,) uint8` and
+            `ends (N,) int64`. See `Entries`.
+    """
+
+    folder: Path
+    key: Key
+    containers: list[str]
+    sizes: list[int]
+    codecs: list[str]
+    labels: list[str]
+    digest: str
+    notes: list[str]
+    arrays: dict[str, np.ndarray] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.arrays["container"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_or_raise, (self.folder, self.key)
+
+    def place(self, image: int) -> tuple[int, int, int, int]:
+        """An image's container, offset, length and part."""
+        container, offset, length = (
+            int(self.arrays[name][image]) for name in ("container", "offset", "length")
+        )
+        part = self.arrays.get("part")
+        return container, offset, length, WHOLE if part is None else int(part[image])
+
+    def name(self, image: int) -> str:
+        """An image's container and its name there."""
+        ends, names = self.arrays["ends"], self.arrays["names"]
+        start = ends[image - 1] if image else 0
+        name = names[start : ends[image]].tobytes().decode("utf-8", "surrogateescape")
+        return f"{self.containers[self.arrays['container'][image]]}/{name}"
+
+
+def write_index(
+    folder: Path, key: Key, containers: list[str], sizes: list[int], entries: Iterable[Entries]
+) -> None:
+    """Write the index of containers into a folder, one after the other, as their entries come."""
+    columns = {name: _Column(folder / f"{name}.npy", dtype) for name, dtype in DTYPES.items()}
+    numbers: dict[str, int] = {}
+    codecs, notes, digest, written, partial = [], [], hashlib.sha256(), 0, False
+    for container, each in enumerate(entries):
+        own = np.array([numbers.setdefault(text, len(numbers)) for text in each.texts], np.int32)
+        columns["container"].append(np.full(len(each.offsets), container))
+        columns["offset"].append(each.offsets)
+        columns["length"].append(each.lengths)
+        columns["part"].append(each.parts)
+        columns["label"].append(own[each.labels])
+        columns["names"].append(each.names)
+        columns["ends"].append(each.ends + written)
+        written += len(each.names)
+        partial |= bool((each.parts != WHOLE).any())
+        codecs.append(each.codec)
+        notes += [f"{containers[container]}: {note}" for note in each.notes]
+        name = containers[container].encode("utf-8", "surrogateescape")
+        for part in (name, each.names.tobytes(), each.ends.tobytes()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    for column in columns.values():
+        column.close()
+    if not partial:
+        (folder / "part.npy").unlink()
+    record = {
+        "images": columns["container"].length, "containers": containers, "sizes": sizes,
+        "codecs": codecs, "labels": list(numbers), "digest": digest.hexdigest(), "notes": notes,
+    }  # fmt: skip
+    save_result(folder / RECORD, key, record)
+
+
+def load_index(folder: Path, key: Key) -> Index | None:
+    """The index in a folder, mapped; None if it is missing, damaged, or of other containers."""
+    record, _ = load_result(folder / RECORD, key)
+    try:
+        images = record.pop("images")
+        paths = {name: folder / f"{name}.npy" for name in DTYPES}
+        if not paths["part"].exists():
+            del paths["part"]
+        arrays = {name: _mapped(path, DTYPES[name]) for name, path in paths.items()}
+        lengths = {len(array) for name, array in arrays.items() if name != "names"}
+        end = arrays["ends"][-1] if images else 0
+        if lengths != {images} or end != len(arrays["names"]):
+            return None
+        return Index(folder, key, **record, arrays=arrays)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
+        return None
+
+
+def _load_or_raise(folder: Path, key: Key) -> Index:
+    index = load_index(folder, key)
+    if index is None:
+        raise OSError(f"{folder}: the index of the images has vanished")
+    return index
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    found = np.load(path, mmap_mode="r" if path.stat().st_size > _EMPTY else None)
+    if found.dtype != dtype or found.ndim != 1:
+        raise ValueError(path)
+    return found.view(np.ndarray)  # a memmap's own indexing is slow
+
+
+class _Column:
+    """A `.npy` file that grows, `(length,)` in the end."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self.length, self._dtype = 0, np.dtype(dtype)
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+        self.length += len(values)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+        sync(self._file)
+        self._file.close()
+
+    def _write_header(self) -> None:
+        """NumPy pads it, so that it stays as long whatever the length is."""
+        about = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, about)
+
+
+_EMPTY = 128  # bytes of a `.npy` file without values, which can't be mapped

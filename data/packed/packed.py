@@ -1,0 +1,125 @@
+"""The source for images in containers."""
+
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+
+from data.coded import Coded
+from data.decode import EMPTY, UnreadableImageError
+from data.folder import FLAT, UNLABELLED
+from data.packed.entries import REASONS, WHOLE
+from data.packed.index import Index
+from data.packed.parquet import read_page_values
+from data.packed.reading import MOST_OPEN, Descriptor, read_at
+from data.packed.zips import read_member
+
+
+class Names(Sequence[str]):
+    """Names such as `shard-0003.tar/00001234.jpg`, made when asked for."""
+
+    def __init__(self, index: Index, chosen: Sequence[int] | np.ndarray) -> None:
+        self._index, self._chosen = index, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Names": ...
+    def __getitem__(self, at: int | slice) -> "str | Names":
+        if isinstance(at, slice):
+            return Names(self._index, self._chosen[at])
+        return self._index.name(int(self._chosen[at]))
+
+
+class Packed:
+    """Images in containers, see `data.source.Source`.
+
+    A process opens a container when it first reads there, and keeps the last ones open. Of
+    compressed Parquet pages it keeps the last one, so that reading in order decompresses each once.
+
+    Args:
+        root: the folder that the containers' names are relative to.
+        chosen: the images by their number in the index; None for all, in order.
+    """
+
+    def __init__(self, root: Path, index: Index, chosen: np.ndarray | None = None) -> None:
+        self.root, self.index, self.chosen = root, index, chosen
+        self._open = functools.lru_cache(MOST_OPEN)(self._opened)
+        self._page = functools.lru_cache(1)(self._page_at)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, (self.root, self.index, self.chosen)  # without open files
+
+    @property
+    def names(self) -> Names:
+        """The container and the name there of each image."""
+        return Names(self.index, range(len(self.index)) if self.chosen is None else self.chosen)
+
+    @property
+    def folders(self) -> Coded:
+        """The label of each image; `FLAT` if none has one."""
+        texts, numbers = self.index.labels, self.index.arrays["label"]
+        if texts == [UNLABELLED]:
+            texts = [FLAT]
+        return Coded(texts, numbers if self.chosen is None else numbers[self.chosen])
+
+    @property
+    def containers(self) -> np.ndarray:
+        """`(N,) int32`, the place of each image's container in the index."""
+        containers = self.index.arrays["container"]
+        return containers if self.chosen is None else containers[self.chosen]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the names in their order."""
+        if self.chosen is None:
+            return self.index.digest
+        return hashlib.sha256(self.index.digest.encode() + self.chosen.tobytes()).hexdigest()
+
+    def content_digest(self) -> str:
+        """See `data.source.Source`: names, and sizes and times of the containers."""
+        return hashlib.sha256(f"{self.index.key}{self.digest}".encode()).hexdigest()
+
+    def open(self, index: int) -> BinaryIO:
+        """The bytes of an image.
+
+        Raises:
+            UnreadableImageError: there are none, or they are damaged.
+            OSError: the container is missing, or may not be read.
+        """
+        image = index if self.chosen is None else int(self.chosen[index])
+        container, offset, length, part = self.index.place(image)
+        if length < 0:
+            raise UnreadableImageError(REASONS[length])
+        content = self._content(container, offset, length, part)
+        if not content:
+            raise UnreadableImageError(EMPTY)
+        return io.BytesIO(content)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Packed":
+        """Some of the images, in that order."""
+        chosen = np.array(indices, np.int64)
+        return Packed(self.root, self.index, chosen if self.chosen is None else self.chosen[chosen])
+
+    def _content(self, container: int, offset: int, length: int, part: int) -> bytes:
+        if self.index.key["kind"] == "zip":
+            return read_member(self._open(container).number, offset, length, part)
+        if part == WHOLE:
+            return read_at(self._open(container).number, offset, length)
+        return self._page(container, offset).value(part)
+
+    def _opened(self, container: int) -> Descriptor:
+        path = os.path.join(self.root, self.index.containers[container])  # noqa: PTH118 (hot)
+        return Descriptor(path, self.index.sizes[container])
+
+    def _page_at(self, container: int, offset: int) -> Any:
+        codec = self.index.codecs[container]
+        return read_page_values(self._open(container).number, offset, codec)

@@ -1,0 +1,95 @@
+"""Labelled images as rows, by a network or as raw pixels, and the measures of these rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from data.images import ImageList
+from data.labelled import Labelled, check_readable
+from data.loading import ImageDataset, load_in_order
+from data.transforms import central_crop
+from evaluation.learned import measures, raw_pixels
+from features.forward import raise_on_infinite
+from features.kept import Pass
+from models import ConvNet
+from parallel.collectives import all_reduce, shard_of
+from system.errors import InputError
+from system.progress import progress
+
+# Images and their split's name → their rows `(M, D)`, and which can be read, `(N,) bool`
+Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]
+
+
+def embed_by(model: ConvNet, by: Pass) -> Embed:
+    """By a network; raises InputError where its features are not finite."""
+
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+        found = by.embed(model, images, split, raise_on_infinite(images))
+        return found.rows, found.present
+
+    return embed
+
+
+def embed_pixels(by: Pass) -> Embed:
+    """By raw pixels of the central crop: what the data give without a network."""
+
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+        dataset, readable = ImageDataset(images, central_crop(by.size)), np.zeros(len(images), bool)
+        loader = load_in_order(dataset, by.batch, by.workers, torch.device("cpu"))
+        rows = []
+        with progress(f"pixels of {split}", len(images), "images", by.verbose) as advance:
+            for batch in loader:
+                if len(batch.index) > 0:
+                    readable[batch.index.numpy()] = True
+                    rows.append(raw_pixels(batch.pixels.numpy()))
+                advance(len(batch.index) + len(batch.unreadable))
+        return np.concatenate(rows) if rows else np.empty((0, 3), np.float32), readable
+
+    return embed
+
+
+def judge(
+    embed: Embed, train: ImageList, val: ImageList, k: int | None, seed: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """The `measures` of an embedding of labelled images, and the number of readable train images.
+
+    Raises:
+        InputError: train has fewer readable images than clusters, or of one label only; or val has
+            no readable image.
+    """
+    train_rows, readable = embed(train, "train")
+    train_labels = np.array(train.folders)[readable]
+    if k is not None and len(train_rows) < max(k, 2):
+        raise InputError(
+            f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
+            "give --data with more"
+        )
+    if (labels := len(set(train_labels))) < 2:
+        raise InputError(
+            f"{train.root}: readable images of {labels} labels; give --data with 2 or more"
+        )
+    val_rows, readable = embed(val, "val")
+    if len(val_rows) == 0:
+        raise InputError(f"{val.root}: no readable image; give --data with some")
+    val_labels = np.array(val.folders)[readable]
+    return measures(train_rows, train_labels, val_rows, val_labels, k, seed), len(train_rows)
+
+
+def rows_of_share(
+    model: ConvNet, by: Pass, split: Labelled, label: str, use: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings `(M, D) float16` and labels `(M,) int64` of this process's readable images of
+    a split. All processes call it together.
+
+    Args:
+        use: of the images, for the message, such as "compare with".
+
+    Raises:
+        InputError: too many images cannot be read.
+    """
+    found, own = by.embed(model, split.images, label), shard_of(len(split.images))
+    readable = int(all_reduce(np.array([len(found.rows)]))[0])
+    count = len(split.images)
+    check_readable(count - readable, count, use, found.reasons.values())
+    return found.rows, split.labels[own.start : own.stop][found.present]
