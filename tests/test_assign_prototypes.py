@@ -90,12 +90,16 @@ def test_a_finished_run_has_its_own_images_prototypes(
     # features are kept in half precision
     np.testing.assert_allclose(scores[range(39), found[kept]], scores.max(axis=1), atol=2e-3)
     assert "its clusters by prototypes: " in (exp / "log.txt").read_text()
-    export_clusters.main(
-        export_clusters.parse_args([str(exp), "--prototypes", "--out", str(tmp_path / "a.csv")])
-    )
-    with (tmp_path / "a.csv").open(newline="") as file:
-        rows = [(row["path"], int(row["cluster"])) for row in csv.DictReader(file)]
-    assert rows == [(str(images[row]), found[row]) for row in kept]
+    out = tmp_path / "a.csv"
+    of_epochs = {("--epoch", str(n)): f"epoch_{n:04d}.npy" for n in (0, 1)}
+    for chosen, name in {("--prototypes",): "prototypes.npy", **of_epochs}.items():
+        command = [str(exp), *chosen, "--out", str(out)]
+        export_clusters.main(export_clusters.parse_args(command))
+        clusters = np.load(exp / "assignments" / name)
+        with out.open(newline="") as file:
+            rows = [(row["path"], int(row["cluster"])) for row in csv.DictReader(file)]
+        expected = np.flatnonzero(clusters >= 0)
+        assert rows == [(str(images[row]), clusters[row]) for row in expected]
 
 
 def test_runs_without_prototypes_are_one_line(trained: Path, error_line: ErrorLine) -> None:

@@ -14,6 +14,7 @@ from torchvision.models import resnet18, resnet50
 from checkpoints.checkpoint import load_model, read_checkpoint
 from checkpoints.released import as_checkpoint
 from checkpoints.torch_file import ZIP, Loaded
+from models import MODELS
 from models.heads import Heads, heads_for
 from system.errors import InputError
 from system.normalisation import SWAV_STD
@@ -86,6 +87,34 @@ def test_network_and_heads_are_read_and_the_heads_are_named(kind: str) -> None:
     assert state["std"] == SWAV_STD == (0.228, 0.224, 0.225)
     assert state["heads"].keys() == expected.keys()
     assert state.get("epoch") == content.get("epoch")
+
+
+def widened(weight: Tensor, times: int) -> Tensor:
+    """A weight of ResNet-50 with so many times the channels; the image's three stay."""
+    channels = [size if size == 3 else size * times for size in weight.shape[:2]]
+    shape = (*channels, *weight.shape[2:])
+    return repeated(torch.empty(shape, dtype=weight.dtype, device="meta"))
+
+
+def shapes_of(weights: Weights) -> dict[str, torch.Size]:
+    return {name: w.shape for name, w in weights.items() if not name.startswith("top_layer.")}
+
+
+@pytest.mark.parametrize(("times", "hidden"), [(2, 8192), (4, 8192), (5, 10240)])
+def test_wide_networks_are_read_with_their_heads(times: int, hidden: int) -> None:
+    """The head of the widest has no batch norm."""
+    trunk = {name: widened(weight, times) for name, weight in body().items()}
+    with torch.device("meta"):
+        network = MODELS[f"resnet50w{times}"]()
+        theirs = Heads(2048 * times, hidden=hidden, batch_norm=times < 5).state_dict()
+    state = read(module(trunk | {name: repeated(weight) for name, weight in theirs.items()}))
+    assert state["arch"] == f"resnet50w{times}"
+    assert shapes_of(state["state_dict"]) == shapes_of(network.state_dict())
+    count = 9 if times < 5 else 4
+    assert state["layout"]["left_out"] == [f"projection_head ({count})", "prototypes"]
+    assert state["std"] == SWAV_STD
+    found = heads_for({name: weight.to("meta") for name, weight in state["heads"].items()})
+    assert shapes_of(found.state_dict()) == shapes_of(theirs)
 
 
 def test_the_heads_can_be_rebuilt(

@@ -12,6 +12,7 @@ from torchvision.models import resnet18
 
 import main
 from checkpoints.checkpoint import read_checkpoint, untrained_of
+from checkpoints.folder import NEWEST
 from models import MODELS
 from system.errors import Stopped
 from system.normalisation import IMAGENET_STD, SWAV_STD
@@ -181,6 +182,28 @@ def test_freed_stages_are_trained(tree: Path, train: Train) -> None:
     before, now = untrained_of(state, 0).state_dict(), state["state_dict"]
     for name in ("features.0.weight", "features.1.bias", "features.1.running_mean"):
         assert not same(before, now, name)
+
+
+SEVERAL_CROPS = """--nmb_crops 2 --size_crops 32 --min_scale_crops 0.4 --max_scale_crops 1
+    --hidden_mlp 8 --feat_dim 4 --lr 0.5"""
+
+
+@pytest.mark.parametrize("method", ["swav", "deepclusterv2"])
+def test_lars_leaves_frozen_stages_alone_until_they_are_freed(
+    method: str, tree: Path, start: Path, train: Train
+) -> None:
+    flags = ["--method", method, *SEVERAL_CROPS.split(), "--init", str(start), "--freeze", "1"]
+    exp = train(tree, *flags, "--epochs", "2", "--checkpoints", "5")  # an epoch has 5 steps
+    assert "took 22 tensors, not top_layer.weight, top_layer.bias" in (exp / "log.txt").read_text()
+    state = read_checkpoint(exp / "checkpoints" / "checkpoint_1.pth.tar")
+    assert (state["epoch"], state["step"]) == (0, 5)
+    before, frozen, freed = weights_of(start), state["state_dict"], weights_of(exp / NEWEST)
+    assert same(before, frozen, "features.0.", "features.1.", "sobel.")
+    momenta = [state["optimizer"]["state"][n]["momentum_buffer"] for n in range(5)]
+    assert [bool(momentum.any()) for momentum in momenta] == [False] * 4 + [True]
+    assert not same(before, frozen, "features.4.weight")
+    for name in ("features.0.weight", "features.1.bias", "features.1.running_mean"):
+        assert not same(before, freed, name)
 
 
 def test_freezing_for_no_epoch_changes_no_bit(tree: Path, train: Train) -> None:

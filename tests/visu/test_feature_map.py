@@ -62,6 +62,20 @@ def test_the_map_of_a_run(
         assert np.abs(drawn - original).mean() < 12  # but for the compression
 
 
+CROPS = "--nmb_crops 2 --size_crops 32 --min_scale_crops 0.4 --max_scale_crops 1"
+
+
+@pytest.mark.parametrize("method", ["swav", "deepclusterv2"])
+def test_the_map_of_other_methods_has_the_finished_networks_clusters(
+    method: str, train: Callable[..., Path], tree: Path
+) -> None:
+    exp = train(tree, "--method", method, *CROPS.split(), "--hidden_mlp", "8", "--feat_dim", "4")
+    assert draw(exp) == 0
+    found = content_of(exp / "feature_map.html")
+    assert found["cluster"] == read_run(exp).assignment(1).tolist()
+    assert found["about"] == "40 images; t-SNE, clusters of epoch 1"
+
+
 def test_the_same_seed_gives_the_same_bytes(train: Callable[..., Path], tree: Path) -> None:
     exp = train(tree)
     pages = []
