@@ -108,8 +108,8 @@ def write_index(
 
 def load_index(folder: Path, key: Key) -> Index | None:
     """The index in a folder, mapped; None if it is missing, damaged, or of other containers."""
-    record, _ = load_result(folder / RECORD, key)
     try:
+        record, _ = load_result(folder / RECORD, key)
         images = record.pop("images")
         paths = {name: folder / f"{name}.npy" for name in DTYPES}
         if not paths["part"].exists():
