@@ -25,7 +25,6 @@ from methods.multicrop import MultiCropMethod
 from parallel.collectives import add_up
 from system import cli
 from system.device import Compute
-from system.errors import InputError
 from system.seeding import derive_seed
 
 HEADS = 3
@@ -71,12 +70,7 @@ class DeepClusterV2(MultiCropMethod):
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
-        MultiCropMethod.check_shared_flags(args, images, device)
-        if max(args.nmb_prototypes) > images:
-            raise InputError(
-                f"--nmb_prototypes {max(args.nmb_prototypes)}: more clusters than the {images} "
-                f"images of {args.data}; give {max(images // 20, 2)} or fewer"
-            )
+        MultiCropMethod.check_shared_flags(args, images, device, max(args.nmb_prototypes))
 
     def find_targets(self, run: Running) -> None:
         """Fill the memory, before the first epoch and if a resumed run has other images; then

@@ -20,7 +20,7 @@ from data.multicrop import MultiCrop, add_crop_flags, crops_of, unpack
 from data.transforms import to_input
 from features.forward import Features, evaluating
 from methods.clustered import Clustered
-from methods.fitting import FITTED_HELPS
+from methods.fitting import FITTED_HELPS, clusters_for
 from methods.frozen import frozen_features
 from methods.method import Running, Schedule
 from methods.window import Window
@@ -110,8 +110,13 @@ class MultiCropMethod(Clustered, ABC):
         cli.replace_helps(parser, FITTED_HELPS)
 
     @staticmethod
-    def check_shared_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
+    def check_shared_flags(
+        args: argparse.Namespace, images: int, device: torch.device, prototypes: int
+    ) -> None:
         """Fail early on flags that don't fit each other or the number of images.
+
+        Args:
+            prototypes: of the head that has most.
 
         Raises:
             InputError: naming the flag, its value and what would be right.
@@ -129,6 +134,11 @@ class MultiCropMethod(Clustered, ABC):
             raise InputError(
                 f"--batch {args.batch}: more than the {images} images; only whole batches are "
                 f"trained on, so give {images} at most"
+            )
+        if prototypes > images:
+            raise InputError(
+                f"--nmb_prototypes {prototypes}: more clusters than the {images} images of "
+                f"{args.data}; give {clusters_for(images)} or fewer"
             )
         if args.warmup_epochs > args.epochs:
             raise InputError(

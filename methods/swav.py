@@ -80,7 +80,7 @@ class SwAV(MultiCropMethod):
 
     @staticmethod
     def check_flags(args: argparse.Namespace, images: int, device: torch.device) -> None:
-        MultiCropMethod.check_shared_flags(args, images, device)
+        MultiCropMethod.check_shared_flags(args, images, device, args.nmb_prototypes)
         if sum(args.nmb_crops) < 2:
             raise InputError("--nmb_crops 1: the code of a crop needs another one; give 2 or more")
         if 0 < args.queue_length < args.batch:

@@ -156,6 +156,8 @@ def test_flags_that_do_not_fit(flags: list[str], tree: Path, error_line: ErrorLi
     assert "--crops_for_assign 4: crops are 0 to 3" in error_line(
         main, *base, "--crops_for_assign", "0", "4"
     )
+    line = error_line(main, *base, "--nmb_prototypes", "41")
+    assert "--nmb_prototypes 41: more clusters than the 40 images" in line
     line = error_line(main, *base, "--nmb_crops", "2")
     assert "--nmb_crops 2, --size_crops 32 16" in line
 
