@@ -65,9 +65,9 @@ def judge(
             f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
             "give --data with more"
         )
-    if (labels := len(set(train_labels))) < 2:
+    if len(set(train_labels)) < 2:
         raise InputError(
-            f"{train.root}: readable images of {labels} labels; give --data with 2 or more"
+            f"{train.root}: readable images of fewer than 2 labels; give --data with more"
         )
     val_rows, readable = embed(val, "val")
     if len(val_rows) == 0:

@@ -203,7 +203,7 @@ def test_an_image_unreadable_for_one_epoch_comes_back(
         return epoch_metrics(*args)
 
     monkeypatch.setattr(main, "find_images", find_and_take_away)
-    monkeypatch.setattr("training.run.epoch_metrics", bring_back)
+    monkeypatch.setattr("training.summary.epoch_metrics", bring_back)
     exp = train(tmp_path / "images", "--epochs", "2")
     assert [line["unreadable"] for line in read_metrics(exp)] == [1, 0]
     assert np.load(exp / "assignments" / "epoch_0000.npy")[50] == -1

@@ -37,6 +37,7 @@ from features.kept import Pass, known_by
 from features.network import add_size_flag
 from system import cli, device, flags
 from system.device import Compute, select_compute
+from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
 from system.kept import Key, Store
 from system.names import printable
@@ -101,12 +102,19 @@ class Bench:
         return self.measure(kind, digest_of(model), lambda by: embed_by(model, by))
 
     def trained(self, found: Contender, key: str | None) -> Measures:
-        """The measures of a checkpoint's network, `key` as for `read_checkpoint`."""
+        """The measures of a checkpoint's network, `key` as for `read_checkpoint`.
+
+        Raises:
+            InputError: naming the checkpoint; its features are not finite, for example.
+        """
 
         def embed(by: Pass) -> Embed:
             return embed_by(model_of(read_checkpoint(found.path, key), found.path), by)
 
-        return self.measure(found.kind, found.digest, embed)
+        try:
+            return self.measure(found.kind, found.digest, embed)
+        except InputError as error:
+            raise InputError(f"{found.path}: {error}") from error
 
 
 def main(args: argparse.Namespace) -> None:

@@ -95,7 +95,7 @@ def look_at(path: Path, args: argparse.Namespace) -> Contender:
     reading = chosen_reading(args, settings, path)
     kind = Kind(model.arch, sobel, plain, model.std, model.margin, size, reading)
     seed = settings.get("seed")
-    if method is None or type(seed) is not int:
+    if method is None or type(seed) is not int or seed < 0:
         return Contender(path, kind, digest_of(model), None, str(path))
     of_run = {name: value for name, value in settings.items() if name not in FREE_SETTINGS}
     place = [checkpoint.get(name) for name in ("epoch", "step", "images_digest")]
@@ -132,9 +132,8 @@ def names_of(groups: Sequence[Sequence[Contender]], given: Sequence[str] | None)
     files = [_name_of(group) for group in groups]
     names = files if given is None else list(given)
     if len(names) != len(groups):
-        raise InputError(
-            f"--names: {len(names)} for {len(groups)} rows; give one for each of {', '.join(files)}"
-        )
+        rows = ", ".join(files)
+        raise InputError(f"--names {' '.join(names)}: give one for each of {len(files)}: {rows}")
     if given is not None and len(set(names)) < len(names):
         raise InputError(f"--names {' '.join(names)}: give each row its own name")
     return names

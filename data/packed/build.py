@@ -42,12 +42,13 @@ def index_of(containers: Containers) -> Index:
     """The index, kept or made now.
 
     Raises:
-        InputError: a container is damaged, or the index can be kept nowhere.
+        InputError: a container is damaged, or the index can't be written anywhere.
     """
     if containers.kind == "parquet":
         check_installed(str(containers.root / containers.names[0]), "pyarrow")
     key, sizes = key_of(containers)
-    folders = [folder_of(containers.root, key), folder_of(_cache(), key)]
+    here = {**key, "root": str(containers.root.resolve())}  # the cache has those of many folders
+    folders = [folder_of(containers.root, key), folder_of(_cache(), here)]
     for folder in folders:
         if (index := load_index(folder, key)) is not None:
             return index
@@ -55,10 +56,17 @@ def index_of(containers: Containers) -> Index:
     with _alone(folder.with_name(f".{folder.name}.lock")):
         index = load_index(folder, key)  # made by another process meanwhile
         if index is None:
-            _make(folder, key, containers, sizes)
+            try:
+                _make(folder, key, containers, sizes)
+                reason = "it can't be read back"
+            except OSError as error:  # where locks don't work, another process may be first
+                reason = error.strerror or str(error)
             index = load_index(folder, key)
     if index is None:
-        raise InputError(f"{folder}: the index of the images was damaged at once")
+        raise InputError(
+            f"{folder}: cannot write the index of the images: {reason}; set {CACHE} to a folder "
+            "that can be written"
+        )
     return index
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from system.errors import InputError, shorten
 
@@ -81,14 +82,32 @@ def _find(path: Path) -> tuple[Path, list[str]] | None:
     found = [each for each in _matching(text) if kind_of(each)]
     if not found:
         raise InputError(f"{text}: matches no file that ends in {', '.join(KINDS)}")
+    if len({os.path.isabs(each) for each in found}) > 1:  # noqa: PTH117 (any text)
+        found = [os.path.abspath(each) for each in found]  # noqa: PTH100
     return Path(os.path.commonpath([os.path.dirname(each) or "." for each in found])), found  # noqa: PTH120
 
 
-def _below(folder: Path) -> Iterator[str]:
-    for above, folders, names in os.walk(folder, followlinks=True):
+def _below(top: Path) -> Iterator[str]:
+    """The containers in a folder and those below it. Each folder counts once, so that links to a
+    folder above end.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    seen = set()
+    for folder, folders, names in os.walk(top, onerror=_raise_unlistable, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         visible = (name for name in names if not name.startswith(".") and kind_of(name))
-        yield from (os.path.join(above, name) for name in visible)  # noqa: PTH118
+        paths = (os.path.join(folder, name) for name in visible)  # noqa: PTH118
+        yield from filter(os.path.isfile, paths)
+
+
+def _raise_unlistable(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error
 
 
 def _matching(pattern: str) -> list[str]:
@@ -151,7 +170,8 @@ def _select(given: Path, root: Path, paths: list[str], split: str | None = None)
     if "train" not in by_split:
         choice = " or ".join(f"{given}:{each}" for each in known)
         raise InputError(f"{given}: holds several splits, {counts}; give {choice}")
-    notes.append(f"holds {counts}; train is taken, {given}:{known[-1]} takes another split")
+    other = next(each for each in known if each != "train")
+    notes.append(f"holds {counts}; train is taken, {given}:{other} takes another split")
     return Containers(root, by_split["train"], kind, notes)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,8 +108,8 @@ def write_index(
 
 def load_index(folder: Path, key: Key) -> Index | None:
     """The index in a folder, mapped; None if it is missing, damaged, or of other containers."""
-    record, _ = load_result(folder / RECORD, key)
     try:
+        record, _ = load_result(folder / RECORD, key)
         images = record.pop("images")
         paths = {name: folder / f"{name}.npy" for name in DTYPES}
         if not paths["part"].exists():
@@ -132,7 +132,8 @@ def _load_or_raise(folder: Path, key: Key) -> Index:
 
 
 def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    found = np.load(path, mmap_mode="r" if path.stat().st_size > _EMPTY else None)
+    mode: Literal["r"] | None = "r" if path.stat().st_size > _EMPTY else None
+    found = np.load(path, mmap_mode=mode, allow_pickle=False)
     if found.dtype != dtype or found.ndim != 1:
         raise ValueError(path)
     return found.view(np.ndarray)  # a memmap's own indexing is slow

@@ -77,6 +77,8 @@ def places(descriptor: int, column: Column) -> Iterator[Place]:
         page = read_page(descriptor, at, column.codec)
         at += page.size
         if page.kind == DICTIONARY:
+            if page.count > column.rows:
+                raise DamagedPageError("a dictionary has more values than the file has rows")
             dictionary = list(_places(descriptor, page, column))
         elif page.kind in (DATA, DATA_2):
             if page.count > left:

@@ -46,6 +46,9 @@ def read_parquet(path: Path) -> Entries:
     if not len(found) == len(labels) == len(names):
         raise InputError(f"{path}: is damaged: its columns have different numbers of rows")
     codecs = {part.codec for part in parts} - {""}
+    if len(codecs) > 1:
+        several = ", ".join(sorted(codecs))
+        raise InputError(f"{path}: its images are compressed with {several}; only one can be read")
     codec = f"{codecs.pop()} {parts[0].levels}" if codecs else ""
     rows = zip(names, labels, found, strict=True)
     return pack([Found(name, label, *place) for name, label, place in rows], codec=codec)

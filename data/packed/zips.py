@@ -27,11 +27,11 @@ def read_zip(path: Path) -> Entries:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = [_found(each) for each in archive.infolist() if _is_file(each)]
+            return pack(*images_among(members, lambda member: ""))
     except OSError:
         raise
     except Exception as error:  # damaged directories make zipfile raise almost anything
         raise InputError(f"{path}: not a sound zip archive: {shorten(error)}") from error
-    return pack(*images_among(members, lambda member: ""))
 
 
 def read_member(descriptor: int, offset: int, length: int, inflated: int) -> bytes:

@@ -1,5 +1,6 @@
 """Which containers a path means: folders, patterns, splits, kinds."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,21 @@ def test_containers_come_in_natural_order(tmp_path: Path) -> None:
     touch(tmp_path, "10.tar", "9.tar", "a/1.tar", "010.tar", ".hidden.tar", "x.txt")
     assert names_of(tmp_path) == ["9.tar", "010.tar", "10.tar", "a/1.tar"]
     assert sorted(["b2", "b10", "b", "a11"], key=natural) == ["a11", "b", "b2", "b10"]
+
+
+def test_links_to_a_folder_above_end(tmp_path: Path) -> None:
+    touch(tmp_path, "d/1.tar", "d/pipe/2.tar")
+    for name in ("self", "again"):
+        (tmp_path / "d" / name).symlink_to(".")
+    os.mkfifo(tmp_path / "d" / "3.tar")
+    assert names_of(tmp_path / "d") == ["1.tar", "pipe/2.tar"]
+
+
+def test_absolute_and_relative_names_in_braces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(touch(tmp_path, "a/1.tar", "b/2.tar"))
+    assert names_of(Path(f"{{{tmp_path}/a/1,b/2}}.tar")) == ["a/1.tar", "b/2.tar"]
 
 
 def test_patterns(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The index: made once, kept beside the images or in a cache, and made again if it doesn't fit."""
 
+import errno
 import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +102,42 @@ def test_the_index_is_elsewhere_if_the_images_cannot_be_written_to(
         f"{root}/.deepcluster_index: cannot write the index of the images there, nor in "
         f"{tmp_path}/file/.deepcluster_index; set DEEPCLUSTER_CACHE to a folder that can be written"
     )
+
+
+def test_folders_that_look_alike_have_their_own_index_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.CACHE, str(tmp_path / "cache"))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shard = write_tar(tmp_path / folder / "x.tar", [(f"{folder}.png", b"same length")])
+        os.utime(shard, (0, 0))
+        (tmp_path / folder / build.FOLDER).write_text("in the way")
+    assert [list(find_images(tmp_path / folder).names) for folder in ("a", "b")] == [
+        ["x.tar/a.png"],
+        ["x.tar/b.png"],
+    ]
+
+
+def test_where_locks_do_not_work_the_index_of_the_first_process_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, make = shards(tmp_path / "x"), build._make
+
+    def beaten(*args: Any) -> None:
+        make(*args)
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build, "_make", full)
+    with pytest.raises(
+        InputError, match=r"cannot write the index .*: No space left on device; set"
+    ):
+        find_images(root)
+    monkeypatch.setattr(build, "_make", beaten)
+    assert len(find_images(root)) == 20
 
 
 def test_several_processes_make_the_same_index(

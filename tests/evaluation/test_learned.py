@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import normalize
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 
 from cluster.quality import ari
 from evaluation.learned import SEEDS, fit_probe, measures, nearest, raw_pixels
@@ -86,6 +88,36 @@ def test_of_equally_frequent_labels_the_nearest_wins() -> None:
     assert nearest(rows, labels, query, 3) == [3], "3, 3 against 7"
     assert nearest(rows, labels, query, 5) == [7], "3, 3 against 7, 7: the nearest row is a 7"
     assert nearest(rows, labels, query, 99) == [7], "more than there are rows"
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.where(LABELS == "owl", "dog", LABELS)])
+def test_the_probes_scores_are_scikit_learns(labels: np.ndarray) -> None:
+    """Of two labels, too, for which scikit-learn has a single score."""
+    rows, queries = blobs(0, 0.6).astype(np.float32), blobs(1, 0.6).astype(np.float32)
+    probe = fit_probe(rows, labels, seed=3)
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=probe.regularisation))
+    reference.fit(rows, labels)
+    np.testing.assert_array_equal(probe.labels, np.unique(labels))
+    scores = probe.scores(queries)
+    assert scores.shape == (120, len(probe.labels))
+    expected = reference.decision_function(queries)
+    found = scores if scores.shape[1] == 3 else scores[:, 1]
+    np.testing.assert_allclose(found, expected, atol=0.05 * expected.std())
+    clear = np.diff(np.sort(scores))[:, -1] > 0.2 * expected.std()
+    assert clear.sum() > 80
+    np.testing.assert_array_equal(probe.predict(queries)[clear], reference.predict(queries)[clear])
+
+
+def test_the_fifth_of_the_probe_depends_on_the_seed() -> None:
+    rows, labels = blobs(0, 1.0), LABELS
+    held_out = [fit_probe(rows, labels, seed).held_out for seed in (1, 1, 2)]
+    assert held_out[0] == held_out[1] != held_out[2]
+
+
+def test_without_a_run_there_is_no_measure_of_its_clusters() -> None:
+    found = measures(blobs(0), LABELS, blobs(1), LABELS, k=None)
+    assert not any(name.endswith("nmi_k") for name in found)
+    assert found["plain_nmi"].max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("few", [[1], [2, 2], [3, 1, 2, 4]])

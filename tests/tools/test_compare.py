@@ -191,11 +191,23 @@ def test_different_kinds_have_their_own_untrained_networks_and_pixels(
     ]  # fmt: skip
 
 
+def test_a_network_whose_features_are_infinite_is_named(
+    data: Path, make: Make, error_line: ErrorLine
+) -> None:
+    path = make("broken", 1)
+    state = torch.load(path, weights_only=True)
+    state["state_dict"]["classifier.4.weight"].fill_(3e38)
+    save_checkpoint(path, state)
+    command = f"{path} --data {data} --out {data.parent}/out --workers 0 --device cpu --seeds 1"
+    line = error_line(compare, *command.split(), "--precision", "fp32")
+    assert f"{path}: {data}/train/a/000.png: its features are NaN or infinite" in line
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("{one} {one}", "one/checkpoint.pth.tar: is given twice; give each checkpoint once"),
-        ("{one} --names a b", "--names: 2 for 1 rows; give one for each of "),
+        ("{one} --names a b", "--names a b: give one for each of 1: "),
         ("{one} {two} --names a a", "--names a a: give each row its own name"),
         ("{one} {tmp}/none", "none: cannot read this checkpoint: No such file or directory"),
         ("{one} --size 1", "--size 1: too small for tiny; give "),
