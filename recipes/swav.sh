@@ -6,7 +6,7 @@
 #   CROPS=2x224                        400 epochs without the small crops
 #   BATCH=256 EPOCHS=200               or 400: one machine, with a queue; then recipes/swav.sh alone
 #   ARCH=resnet50w2                    400 epochs of the network of twice the width, with 2 x 224 + 4 x 96;
-#                                      published on 128 GPUs
+#                                      published on 128 GPUs, without hours
 #
 # main.py finds the rest from the number of images, and says so; for ImageNet it is as published: of
 # batch 4,096 lr 4.8 after 10 epochs from 0.3, of batch 256 lr 0.6 and a queue of 3,840 from epoch 15.
