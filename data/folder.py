@@ -6,13 +6,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from data.decode import EMPTY, UnreadableImageError, image_extensions
 from data.sieve import Sieve
-from system.errors import InputError
+from system.errors import InputError, raise_unlistable
 from system.names import digest_of_names, has_line_break
 
 LINE_BREAK = "its name has a line break"
@@ -152,7 +152,7 @@ def _walk(root: Path, sieve: Sieve) -> Iterator[tuple[str, str]]:
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
-        _raise_unlistable(error)
+        raise_unlistable(error)
     folders = {entry.name for entry in entries if _is_folder(entry)}
     for entry in entries:
         if entry.name not in folders and sieve.is_image(os.fspath(root), entry.name):
@@ -173,7 +173,7 @@ def _below(top: str, sieve: Sieve, *above: tuple[int, int]) -> Iterator[tuple[st
         above: the identities of the folders that contain `top`.
     """
     lies_in = {top: frozenset(above)}
-    for folder, folders, names in os.walk(top, onerror=_raise_unlistable, followlinks=True):
+    for folder, folders, names in os.walk(top, onerror=raise_unlistable, followlinks=True):
         chain = lies_in.pop(folder)
         here = _identity(folder)
         if here in chain:
@@ -190,7 +190,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     try:
         status = os.stat(folder)  # noqa: PTH116 (hot)
     except OSError as error:
-        _raise_unlistable(error)
+        raise_unlistable(error)
     return status.st_dev, status.st_ino
 
 
@@ -199,7 +199,3 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a link in a circle, or into a folder without permission
         return False
-
-
-def _raise_unlistable(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error

@@ -1,5 +1,7 @@
 """The exceptions that aren't bugs: the input is bad, the machine failed, or a signal came."""
 
+from typing import NoReturn
+
 from system.names import printable
 
 
@@ -28,3 +30,12 @@ def shorten(value: object, most: int = 200) -> str:
     characters as escapes."""
     line = (str(value).splitlines() or [""])[0]
     return printable(line if len(line) <= most else line[:most] + "…")
+
+
+def raise_unlistable(error: OSError) -> NoReturn:
+    """The `onerror` of `os.walk`.
+
+    Raises:
+        InputError: always, naming the folder.
+    """
+    raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from system.errors import InputError, shorten
+from system.errors import InputError, raise_unlistable, shorten
 
 KINDS = {".tar": "tar", ".parquet": "parquet", ".zip": "zip"}
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -95,7 +94,7 @@ def _below(top: Path) -> Iterator[str]:
         InputError: a folder cannot be listed.
     """
     seen = set()
-    for folder, folders, names in os.walk(top, onerror=_raise_unlistable, followlinks=True):
+    for folder, folders, names in os.walk(top, onerror=raise_unlistable, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if (real := os.path.realpath(folder)) in seen:
             folders.clear()
@@ -104,10 +103,6 @@ def _below(top: Path) -> Iterator[str]:
         visible = (name for name in names if not name.startswith(".") and kind_of(name))
         paths = (os.path.join(folder, name) for name in visible)  # noqa: PTH118
         yield from filter(os.path.isfile, paths)
-
-
-def _raise_unlistable(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename}: cannot list this folder: {error.strerror}") from error
 
 
 def _matching(pattern: str) -> list[str]:
