@@ -3,13 +3,13 @@
 #
 #   DIR=/your/images recipes/deepercluster_small.sh                     32 pixels
 #   DIR=/your/images SIZE=64 K=200 recipes/deepercluster_small.sh       more to see, and more kinds of it
-#   DIR=/your/images recipes/deepercluster_small.sh --rotnet false --super_classes 4    images without an upright side
+#   DIR=/your/images recipes/deepercluster_small.sh --rotnet false    images without an upright side
 #
-# 16 super-classes: 4 super-clusters, each in 4 rotations. K is the number of clusters in all, ten times that
-# of the kinds that you expect. An epoch is one pass over the images; every 4 epochs there are new clusters.
-# Look for rotations that are recognised better than by guessing (0.250), a loss below that of guessing, and no line
-# that begins with "unhealthy:". In five
-# minutes on one core it learned less than recipes/small.sh (docs/own-images.md); whole runs have not been timed.
+# 4 super-classes: one super-cluster in 4 rotations. With 16, each of the sub-heads sees 4 images of a batch of
+# 64, and the network learned less. K is the number of clusters, ten times that of the kinds that you
+# expect. An epoch is one pass over the images; every 4 epochs there are new clusters. Look for rotations
+# that are recognised better than by guessing (0.250), a loss below that of guessing, and no line that begins
+# with "unhealthy:". docs/own-images.md compares it with the other methods; whole runs have not been timed.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail +o posix
 script=${BASH_SOURCE[0]}

@@ -29,7 +29,7 @@ epochs=20
 case ${METHOD:=deepcluster} in
 deepcluster) variables="K=100 LR=0.03" flags="--reassign 4" ;;
 deepercluster)  # an epoch is one pass, here four
-    variables="K=100 LR=0.03" epochs=80 flags="--super_classes 16 --reassignment 4"
+    variables="K=100 LR=0.03" epochs=80 flags="--super_classes 4 --reassignment 4"
     if [ -z "${SOBEL+set}" ]; then variables="$variables SOBEL=--sobel"; fi
     ;;
 swav | deepclusterv2)  # K fits the images: main.py says why
