@@ -47,6 +47,15 @@ resized crops of 224, flipped at random.
 deepercluster-places205: as deepercluster, but the rate at the start is 0.003 for layer 1, 0.005 for
 2, 0.01 for 3 to 9, 0.03 for 10, 0.01 for 11 and 12, and 0.02 for 13.
 
+deepercluster-voc: as deepercluster, but on PASCAL VOC 2007, whose images show several of 20
+classes: trained on trainval, tested on test (val above). Layer 13 alone, rate 0.02 at the start,
+batch 128, 60 epochs. Loss: binary cross-entropy, summed over the classes that are not marked
+difficult in the image, divided by the number of images. An image's score for a class is the logit
+of the central crop, as the release scores its linear probes (ten random crops are for its
+fine-tuning); with ten crops, their mean logit. AP: mean over the images that show the class of the
+precision down to each one's rank, among all images where it is not marked difficult; ties count
+against the network. mAP: mean over the classes; it decides on the best epoch.
+
 simple: see evaluation/linear_simple.py.
 """
 
@@ -64,8 +73,10 @@ from checkpoints.folder import kept_features, results_folder
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.levels import warn_of_lost_levels
 from data.loading import add_max_pixels_flag
-from data.reading import add_reading_flags, chosen_reading
+from data.reading import Reading, add_reading_flags, chosen_reading
+from data.voc import find_voc
 from evaluation import linear as probe
 from evaluation import linear_simple
 from evaluation.linear_recipes import RECIPES, add_flags
@@ -73,6 +84,7 @@ from evaluation.linear_recipes import check_flags as check_training
 from evaluation.linear_results import History, in_words, summary, table
 from evaluation.linear_run import Sets, Settings, key_of, run_epochs
 from evaluation.linear_simple import SIMPLE, WITHOUT, check_simple
+from evaluation.multilabel import check_classes
 from features.kept import Pass
 from features.network import input_size
 from models import ConvNet, check_size
@@ -110,8 +122,8 @@ def evaluate(
         verbose: show progress and each epoch's results.
 
     Returns:
-        For each epoch, by layer, val's `top1` and `top5` (fractions of 1) and `loss`, and the
-        `train_loss`.
+        For each epoch, by layer, val's `loss`, its `top1` and `top5`, or with several labels of an
+        image `mAP` and `AP` by class (fractions of 1), and the `train_loss`.
 
     Raises:
         InputError: a loss is not finite.
@@ -144,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         check_size(model.arch, size)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
-        train, val = find_train_and_val(args.data, reading)
+        train, val = find_data(args.data, args.protocol, reading)
         if not simple:
             given = {field: getattr(args, field) for field in Settings.__annotations__}
             settings = Settings(**given)
@@ -182,6 +194,21 @@ def main(args: argparse.Namespace) -> None:
         save_results(exp / RESULTS, words, {**vars(args), **used}, results)
         lines = linear_simple.table(results) if simple else table(results)
         script.say(f"{lines}\nwritten to {exp / RESULTS}\n")
+
+
+def find_data(data: Path, protocol: str, reading: Reading) -> tuple[Labelled, Labelled]:
+    """The images to train on and to validate on: of VOC 2007, trainval and test.
+
+    Raises:
+        InputError: they are missing or malformed.
+    """
+    if protocol == SIMPLE or not RECIPES[protocol].voc:
+        return find_train_and_val(data, reading)
+    train, val = (find_voc(data, split, reading) for split in ("trainval", "test"))
+    check_classes(train, "trained on")
+    check_classes(val, "tested on")
+    warn_of_lost_levels(train.images)
+    return train.labelled(), val.labelled()
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -225,8 +252,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_model(parser)
     flags.add_key(parser)
     protocol_help = (
-        "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's, or simple: logistic "
-        "regression on the embeddings, at the training's --size; the defaults shown are the paper's"
+        "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's (deepercluster-voc: --data "
+        "is VOCdevkit/VOC2007, or a folder that contains it), or simple: logistic regression on "
+        "the embeddings, at the training's --size; the defaults shown are the paper's"
     )
     add("--protocol", choices=PROTOCOLS, default="paper", help=protocol_help)
     conv_help = (

@@ -32,7 +32,7 @@ from data.reading import add_reading_flags, chosen_reading
 from data.transforms import object_crops, ten_crops
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
-from evaluation.metrics import average_precision
+from evaluation.multilabel import average_precisions, check_classes
 from evaluation.voc import CROPS, TESTED_ON, Settings, add_settings, in_words, parse, settings_of
 from features.forward import forward_pass, raise_on_infinite
 from models import ConvNet, check_size
@@ -73,8 +73,8 @@ def evaluate(
         InputError: the network has no classifier, an image cannot be decoded, no image shows a
             class, the loss is not finite, or the folder has another run's state.
     """
-    _check_classes(train, "trained on")
-    _check_classes(test, "tested on")
+    check_classes(train, "trained on")
+    check_classes(test, "tested on")
     trained = trained_parameters(model, not settings.fc6_8, settings.train_batchnorm)
     runs = [
         _run(model, train, test, settings, seed, compute, workers, folder, verbose)
@@ -169,29 +169,6 @@ def score_images(
     ):  # fmt: skip
         scores[index] = found
     return scores
-
-
-def average_precisions(scores: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """`AP` by class, over the images whose target is not 0, and the mean, `mAP`.
-
-    Args:
-        scores: `(N, 20)`.
-        targets: `(N, 20)`, see `data.voc.VocSplit`.
-    """
-    found = {}
-    for name, own, target in zip(CLASSES, scores.T, targets.T, strict=True):
-        known = target != 0
-        found[name] = average_precision(own[known], target[known] > 0)
-    return {"mAP": float(np.mean(list(found.values()))), "AP": found}
-
-
-def _check_classes(split: VocSplit, use: str) -> None:
-    for name, target in zip(CLASSES, split.targets.T, strict=True):
-        if not (target > 0).any():
-            raise InputError(
-                f"{split.images.root}: none of the {len(target)} images that are {use} shows the "
-                f"class {name}, so that it has no average precision"
-            )
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from features.projected import is_large, sample_stride
 from methods.two_level_settings import cluster_counts
+from training.assignments import MOST_LISTED
 
 HALF, FULL, LONG = 2, 4, 8  # bytes of a float16 or bfloat16, a float32, a float64 or int64
 TRAINED = 3 * FULL  # of a weight with its gradient and momentum
@@ -113,7 +114,9 @@ def host_memory(size: Size) -> dict[str, float]:
         ),
         "clusters of this and the last period, by image": 2 * LONG * size.images,
         "order of an epoch: image and rotation": 2 * LONG * size.images,
-        "`clusters`, as lists of Python": (8 + 32) * size.images,
+        "`clusters`, as lists of Python": (
+            (8 + 32) * size.images if size.images <= MOST_LISTED else 0
+        ),
         "covariance, float64": 2 * LONG * size.dim**2,
         "a new sub-head, drawn whole": FULL * size.each * size.dim,
     }

@@ -29,7 +29,8 @@ class Labelled:
     """Images and their classes.
 
     Attributes:
-        labels: `(N,) int64`, indices into `classes`.
+        labels: `(N,) int64`, indices into `classes`; if images have several labels, `(N, C) int8`,
+            see `data.voc.VocSplit`.
         classes: names, in alphabetical order.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.folder import Files
 from data.images import ImageList
+from data.labelled import Labelled
 from data.reading import AS_STORED, Reading
 from system.errors import InputError, shorten
 
@@ -37,6 +38,10 @@ class VocSplit:
     def digest(self) -> str:
         """SHA-256 of the names and the targets, which identifies the split in results."""
         return hashlib.sha256(self.images.digest.encode() + self.targets.tobytes()).hexdigest()
+
+    def labelled(self) -> Labelled:
+        """The same images, with `targets` as their labels."""
+        return Labelled(self.images, self.targets, [*CLASSES])
 
 
 def add_vocdir_flag(parser: argparse.ArgumentParser) -> None:

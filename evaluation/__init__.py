@@ -7,6 +7,7 @@ cluster/, checkpoints/, parallel/ and system/.
     linear.py              linear classifiers on all layers at once, on one forward pass
     linear_norm.py         the batch norm in front of them, in the model zoos' protocol
     linear_recipes.py      the protocols of the linear probe, and the flags of training
+    linear_scores.py       the loss, and accuracy or mAP, of a classifier
     linear_run.py          settings, data and epochs, and how they resume
     linear_results.py      results, for files and in words
     linear_simple.py       the protocol without augmentation, on embeddings that are kept
@@ -16,6 +17,7 @@ cluster/, checkpoints/, parallel/ and system/.
     knn.py                 nearest neighbours; also the probe of `main.py --probe`
     voc.py                 VOC 2007 classification: settings, flags, the protocol in words
     finetuning.py          the fine-tuning on VOC 2007
+    multilabel.py          several labels of an image, as in VOC 2007: loss, average precisions
     svm.py                 linear and low-shot SVMs on rows
     svm_rows.py            images to pooled rows of unit length
     svm_jobs.py            many SVMs at a time, each result in a file

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
@@ -24,6 +23,7 @@ from data.images import RaiseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crop, to_input
 from data.voc import CLASSES, VocSplit
+from evaluation.multilabel import multilabel_loss
 from evaluation.voc import LARGEST_GRADIENT, MOMENTUM, Settings
 from models import ConvNet
 from system.device import Compute
@@ -183,17 +183,6 @@ def _take_losses(run: Run, losses: list[Tensor], settings: Settings) -> None:
         if iteration % settings.stepsize == 0:
             run.loss_sums.append(0.0)
         run.loss_sums[-1] += value
-
-
-def multilabel_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of logits `(N, 20)`: the sum over classes, the mean over images.
-
-    Args:
-        targets: `(N, 20)`: 1 if the image shows the class, −1 if not, 0 if the class is ignored.
-    """
-    known, shown = (targets != 0).float(), (targets > 0).float()
-    losses = F.binary_cross_entropy_with_logits(scores, shown, weight=known, reduction="sum")
-    return losses / len(scores)
 
 
 def draw_order(images: int, length: int, seed: int) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -18,15 +17,13 @@ from data.batch import Batch
 from data.labelled import check_readable
 from data.transforms import to_input
 from evaluation.linear_norm import ChannelNorm
+from evaluation.linear_scores import Accuracy, Precision, mean_loss
 from models import ConvNet
 from models.layers import Layer, conv_layer, name_of, probe_pool
 from parallel.collectives import all_reduce, data_parallel, weighted, world_size
 from system.device import Compute
 from system.errors import InputError
 from system.seeding import derive_seed
-
-CENTRE = 4  # which of ten crops is the central one
-TOP = 5
 
 
 class Heads(nn.Module):
@@ -114,7 +111,7 @@ def train_epoch(
     """Train the classifiers for one pass over the loader. Returns each one's mean loss.
 
     Args:
-        labels: `(N,) int64` of all images, on the device.
+        labels: of all images, on the device: `(N,) int64`, or `(N, C) int8` for several of each.
         set_rate: called with each batch's number, from 0 on, before its step.
 
     Raises:
@@ -131,7 +128,7 @@ def train_epoch(
         size = len(batch.index)
         if size > 0 or world_size() > 1:  # the others wait for this process's gradients
             seen, target = _look(model, heads, batch, labels, compute)
-            losses = [F.cross_entropy(logits, target) for logits in network(seen).values()]
+            losses = [mean_loss(logits, target) for logits in network(seen).values()]
             set_rate(number)
             optimizer.zero_grad()
             weighted(torch.stack(losses).sum(), size).backward()
@@ -159,7 +156,7 @@ def _look(
         dims, device = heads.dimensions, compute.device
         heads.normed({layer: torch.zeros(0, dim, device=device) for layer, dim in dims.items()})
         blank = {layer: torch.zeros(1, dim, device=device) for layer, dim in dims.items()}
-        return blank, torch.zeros(1, dtype=torch.int64, device=device)
+        return blank, labels.new_zeros(1, *labels.shape[1:])
     with torch.no_grad(), compute.autocast():
         pooled = heads.pooled(model, to_input(batch.pixels, compute.device, model.std))
     return heads.normed(pooled), labels[batch.index.to(compute.device, non_blocking=True)]
@@ -175,18 +172,24 @@ def validate(
     *,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None],
-) -> dict[Layer, dict[str, float]]:
+) -> dict[Layer, dict[str, Any]]:
     """Each classifier's `top1` and `top5` (fractions of 1) and mean `loss` over the images of all
-    processes.
+    processes; in the place of accuracies the `mAP` and the `AP` by class, if images have several
+    labels.
 
-    An unreadable image counts as a mistake, and not in the loss. If a batch has ten crops of each
-    image, `(B, 10, 3, H, W)`, the mean softmax is scored; the loss is the central crop's.
+    An unreadable image counts as a mistake, or is ranked last, and not in the loss. If a batch has
+    ten crops of each image, `(B, 10, 3, H, W)`, the mean softmax is scored, or the mean of the
+    logits for several labels; the loss is the central crop's.
+
+    Args:
+        labels: see `train_epoch`.
 
     Raises:
         InputError: too many images cannot be read.
     """
     heads.eval()
-    sums = {layer: torch.zeros(3, device=compute.device) for layer in heads.pools}
+    score = Precision if labels.ndim == 2 else Accuracy
+    scores = {layer: score(labels) for layer in heads.pools}
     shown, readable, reasons = 0, 0, set[str]()
     for batch in loader:
         on_unreadable(batch.unreadable)
@@ -196,37 +199,9 @@ def validate(
             crops = batch.pixels.shape[1] if batch.pixels.ndim == 5 else 1
             seen, target = _look(model, heads, batch, labels, compute)
             for layer, logits in heads(seen).items():
-                sums[layer] += _score(logits.view(size, crops, -1), target)
+                scores[layer].add(batch.index, logits.view(size, crops, -1), target)
         shown, readable = shown + size + len(batch.unreadable), readable + size
         advance(size + len(batch.unreadable))
-    found: dict[Layer, dict[str, float]] = {}
-    for layer, each in sums.items():
-        top1, top5, loss, all_shown, all_readable = all_reduce(
-            np.array([*each.tolist(), shown, readable], np.float64)
-        ).tolist()
-        unreadable = int(all_shown - all_readable)
-        check_readable(unreadable, int(all_shown), "validate on", reasons)
-        found[layer] = {
-            "top1": top1 / all_shown, "top5": top5 / all_shown, "loss": loss / all_readable
-        }  # fmt: skip
-    return found
-
-
-def _score(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits `(B, crops, classes)` → `(3,)`: the number of images with the target first, the number
-    with it among the first five, and the sum of the central crop's losses."""
-    crops, classes = logits.shape[1:]
-    # for a single crop compare logits: softmax rounds small scores to zero
-    scores = logits.softmax(dim=2).mean(dim=1) if crops > 1 else logits[:, 0]
-    ranked = scores.topk(min(TOP, classes)).indices
-    hits = ranked == target[:, None]
-    centre = logits[:, CENTRE if crops == 10 else 0]
-    loss = F.cross_entropy(centre, target, reduction="sum")
-    return torch.stack([hits[:, 0].sum(), hits.sum(), loss]).float()
-
-
-def best_epochs(history: list[dict[Layer, dict[str, Any]]]) -> dict[Layer, int]:
-    """By layer, the first epoch with the highest top-1, as in the paper's tables."""
-    return {
-        layer: int(np.argmax([epoch[layer]["top1"] for epoch in history])) for layer in history[0]
-    }
+    all_shown, all_readable = all_reduce(np.array([shown, readable])).tolist()
+    check_readable(all_shown - all_readable, all_shown, "validate on", reasons)
+    return {layer: each.found(all_shown, all_readable) for layer, each in scores.items()}

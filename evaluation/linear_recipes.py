@@ -13,7 +13,7 @@ from models.layers import AVGPOOL
 from system import cli, flags
 from system.errors import InputError
 
-BATCH = 256  # images, of all protocols
+BATCH = 256  # images
 MOMENTUM = 0.9
 SIZE = 224  # side of the input in pixels
 SEED = 31
@@ -27,12 +27,13 @@ class Recipe:
         view: makes the transform of training images, given the input's side in pixels.
         normalised: each classifier has batch norm without parameters before it.
         nesterov: use Nesterov's momentum.
-        conv, epochs, lr, wd, steps: defaults of the flags of these names. `wd` is an exponent of
-            ten, None for no decay. `steps` are the numbers of epochs after which the rate is
-            divided by ten, None for the paper's rate, which falls with every iteration.
+        conv, epochs, batch_size, lr, wd, steps: defaults of the flags of these names. `wd` is an
+            exponent of ten, None for no decay. `steps` are the numbers of epochs after which the
+            rate is divided by ten, None for the paper's rate, which falls with every iteration.
         rates: in place of `lr`, the rate at the start for each conv layer of VGG-16.
         cosine: in place of `steps`, the rate falls from epoch to epoch to 0, by half a cosine.
         scaled: `lr` is for `BATCH` images, and its default is proportional to the batch.
+        voc: the data are VOC 2007, whose images have several labels each.
     """
 
     view: Callable[[int], v2.Transform] = modelzoo_probe_crop
@@ -40,16 +41,19 @@ class Recipe:
     nesterov: bool = True
     conv: tuple[str, ...] = ("all",)
     epochs: int = 90
+    batch_size: int = BATCH
     lr: float | None = 0.01
     rates: tuple[float, ...] = ()
     wd: float | None = -4.0
     steps: tuple[int, ...] | None = (30, 60, 90)
     cosine: bool = False
     scaled: bool = False
+    voc: bool = False
 
     def flags(self, batch: int) -> dict[str, Any]:
         """The flags' defaults for a batch size."""
-        found = {name: getattr(self, name) for name in ("conv", "epochs", "lr", "wd", "steps")}
+        names = ("conv", "epochs", "batch_size", "lr", "wd", "steps")
+        found = {name: getattr(self, name) for name in names}
         if self.scaled and self.lr is not None:
             found["lr"] = self.lr * batch / BATCH
         return found
@@ -77,6 +81,10 @@ RECIPES = {
         random_crop, normalised=False, nesterov=False, epochs=100, lr=None, wd=-5.0, steps=None,
         rates=(0.003, 0.005, *[0.01] * 7, 0.03, *[0.01] * 2, 0.02),
     ),
+    "deepercluster-voc": Recipe(
+        random_crop, normalised=False, nesterov=False, conv=("13",), epochs=60, batch_size=128,
+        lr=0.02, wd=-5.0, steps=None, voc=True,
+    ),
 }  # fmt: skip
 
 
@@ -89,7 +97,7 @@ def add_flags(parser: argparse.ArgumentParser, recipe: Recipe, fall: str) -> Non
     add = parser.add_argument
     add("--epochs", type=cli.whole_number(1), default=recipe.epochs, help="number of epochs")
     batch_help = "mini-batch size over all devices"
-    add("--batch_size", type=cli.whole_number(1), default=BATCH, help=batch_help)
+    add("--batch_size", type=cli.whole_number(1), default=recipe.batch_size, help=batch_help)
     lr_help = "learning rate at the start; left out: the protocol's"
     add("--lr", type=cli.positive_number, default=recipe.lr, help=lr_help)
     steps_help = f"epochs after which the rate is {fall}; left out: the protocol's rate"

@@ -3,10 +3,26 @@
 from collections.abc import Iterable
 from typing import Any
 
-from evaluation.linear import best_epochs
+import numpy as np
+
 from models.layers import Layer, name_of
 
-History = list[dict[Layer, dict[str, float]]]
+History = list[dict[Layer, dict[str, Any]]]
+SCORES = {"top1": "top-1", "top5": "top-5", "mAP": "mAP"}  # in words
+
+
+def scores_of(found: dict[str, Any]) -> list[str]:
+    """The scores that an epoch's results have. The first one says which epoch is the best."""
+    return [name for name in SCORES if name in found]
+
+
+def best_epochs(history: History) -> dict[Layer, int]:
+    """By layer, the first epoch with the highest top-1 or mAP, as in the paper's tables."""
+    first = {layer: scores_of(found)[0] for layer, found in history[0].items()}
+    return {
+        layer: int(np.argmax([epoch[layer][score] for epoch in history]))
+        for layer, score in first.items()
+    }
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -26,7 +42,9 @@ def describe(history: History) -> str:
     """The last epoch, a line for each layer."""
     return "".join(
         f"epoch {len(history) - 1}, {name_of(layer)}: train loss {found['train_loss']:.4f}, "
-        f"val loss {found['loss']:.4f}, top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}\n"
+        f"val loss {found['loss']:.4f}, "
+        + ", ".join(f"{SCORES[name]} {found[name]:.2%}" for name in scores_of(found))
+        + "\n"
         for layer, found in history[-1].items()
     )
 
@@ -41,14 +59,17 @@ def in_words(description: str, protocol: str, protocols: Iterable[str]) -> str:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """A line for each layer and network, in percent."""
-    lines = [
-        f"{'layer':8}{'network':12}{'best top-1':>11}{'top-5':>8}{'epoch':>7}{'last top-1':>12}"
-    ]
-    for layer in next(iter(results.values())):
+    layers = next(iter(results.values()))
+    first, *others = scores_of(next(iter(layers.values()))["last"])
+    heads = "".join(f"{SCORES[name]:>8}" for name in others)
+    best_head, last_head = f"best {SCORES[first]}", f"last {SCORES[first]}"
+    lines = [f"{'layer':8}{'network':12}{best_head:>11}{heads}{'epoch':>7}{last_head:>12}"]
+    for layer in layers:
         for name, by_layer in results.items():
             best, last = by_layer[layer]["best"], by_layer[layer]["last"]
+            cells = "".join(f"{100 * best[score]:8.2f}" for score in others)
             lines.append(
-                f"{layer:8}{name:12}{100 * best['top1']:11.2f}{100 * best['top5']:8.2f}"
-                f"{best['epoch']:7}{100 * last['top1']:12.2f}"
+                f"{layer:8}{name:12}{100 * best[first]:11.2f}{cells}{best['epoch']:7}"
+                f"{100 * last[first]:12.2f}"
             )
     return "\n".join(lines)

@@ -159,8 +159,8 @@ def run_epochs(
         say: called with lines of text.
 
     Returns:
-        For each epoch, by layer, val's `top1` and `top5` (fractions of 1) and `loss`, and the
-        `train_loss`.
+        For each epoch, by layer, val's scores (fractions of 1) and `loss` as from
+        `linear.validate`, and the `train_loss`.
 
     Raises:
         InputError: a loss is not finite, or the file has other settings.
@@ -185,7 +185,7 @@ def run_epoch(
     heads: probe.Heads,
     optimizer: torch.optim.SGD,
     sets: Sets,
-) -> dict[Layer, dict[str, float]]:
+) -> dict[Layer, dict[str, Any]]:
     """Train for an epoch, and validate. Returns the results by layer."""
     settings = sets.settings
     order = settings.order(epoch, len(sets.train.images))

@@ -19,7 +19,7 @@ import numpy as np
 from data.labelled import Labelled
 from evaluation.embedded import rows_of_share
 from evaluation.learned import fit_probe
-from evaluation.linear import TOP
+from evaluation.linear_scores import TOP
 from evaluation.metrics import top_k
 from features.kept import Pass
 from models import ConvNet

@@ -4,12 +4,13 @@
 #
 #   DATA=/imagenet MODEL=ours.pth recipes/eval_linear_deepercluster.sh
 #   DATA=/places205 PROTOCOL=deepercluster-places205 MODEL=ours.pth recipes/eval_linear_deepercluster.sh
+#   DATA=/data/VOCdevkit PROTOCOL=deepercluster-voc MODEL=ours.pth recipes/eval_linear_deepercluster.sh
 #
 # MODEL is one of ./download_model.sh --deepercluster, or a VGG-16 of your own. DATA holds train/ and
-# val/, as for eval_linear.sh. CONV="11 12 13" takes some layers. Uses all visible GPUs. Further flags
-# go to eval_linear.py, and win.
-# Expect of ours.pth on conv13, in % top-1: 45.6 on ImageNet, 42.1 on Places205 (published in Table 4
-# of PIRL, arXiv 1912.01991). Neither has been run or timed here.
+# val/, as for eval_linear.sh, or is VOC 2007, of which layer 13 alone is the default. CONV="11 12 13"
+# takes some layers. Uses all visible GPUs. Further flags go to eval_linear.py, and win.
+# Expect of ours.pth on conv13: 45.6 % top-1 on ImageNet, 42.1 % on Places205, 73.0 % mAP on VOC 2007
+# (published in Table 4 of PIRL, arXiv 1912.01991). None has been run or timed here.
 [ -n "${BASH_VERSION:-}" ] || { echo "${0##*/}: error: needs bash: bash $0" >&2; exit 2; }
 set -euo pipefail +o posix
 script=${BASH_SOURCE[0]}

@@ -26,15 +26,15 @@ from checkpoints.checkpoint import load_model, network_entries, save_checkpoint
 from data.loading import Draw, ImageDataset
 from data.transforms import apply_seeded, object_crop, ten_crops, to_input
 from data.voc import CLASSES, VocSplit, find_voc
-from eval_voc_classif import average_precisions, evaluate, score_images
+from eval_voc_classif import evaluate, score_images
 from evaluation import finetuning
 from evaluation.finetuning import (
     class_scores,
     draw_order,
-    multilabel_loss,
     renew_classifier,
     trained_parameters,
 )
+from evaluation.multilabel import average_precisions, multilabel_loss
 from evaluation.voc import Settings, in_words, settings_of
 from models import MODELS, ConvNet
 from system.cores import allowed_cores

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import write_images
 from networks import vgg_like
+from voc_tree import write_voc
 
 import eval_knn
 import eval_linear
@@ -117,6 +118,12 @@ def test_deeperclusters_evaluations_of_a_released_file(
         report = json.loads((tmp_path / protocol / "linear.json").read_text())
         assert len(report["results"]["trained"]) == len(report["settings"]["rates"]) == 13
         assert f"{protocol}: " in report["protocol"]
+    voc = {**variables, "DATA": str(write_voc(tmp_path, trainval=20, test=20))}
+    command = flags_of("recipes/eval_linear_deepercluster.sh", PROTOCOL="deepercluster-voc", **voc)
+    eval_linear.main(eval_linear.parse_args([*command, *small, "--exp", str(tmp_path / "voc")]))
+    report = json.loads((tmp_path / "voc" / "linear.json").read_text())
+    assert [*report["results"]["trained"]] == ["conv13"]
+    assert report["settings"]["rates"] == {"conv13": 0.02}
     own = {"PROTOCOL": "deepercluster", "PERCENT": "50"}
     command = flags_of("recipes/eval_semisup.sh", "--sobel2rgb", **own, **variables)
     exp = ["--exp", str(tmp_path / "tuned")]

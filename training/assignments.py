@@ -10,6 +10,8 @@ import numpy as np
 from system.errors import InputError, shorten
 from system.files import atomic_write
 
+MOST_LISTED = 10_000_000  # images; for more, the lists of `clusters` would take gigabytes
+
 
 def assignment_path(folder: Path, epoch: int) -> Path:
     """The file of the assignment that an epoch begins with."""

@@ -24,7 +24,7 @@ from system.files import make_experiment_folder, new_numbered_folder, write_text
 from system.locks import sole_user
 from system.names import printable
 from system.results import plain_settings, versions
-from training.assignments import assignment_path, prototypes_path, write_assignment
+from training.assignments import MOST_LISTED, assignment_path, prototypes_path, write_assignment
 from training.logs import LOG, METRICS, Curves, log_handlers, log_metrics, read_metrics
 from training.resume import AUTO, OWN_SETTINGS
 from training.rewind import check_may_begin_again, check_same_run, remove_logs, take_back
@@ -114,6 +114,9 @@ class Experiment:
             (self.folder / "bad_images.txt").unlink(missing_ok=True)
         if self.last_saved is not None:
             log.info("resuming from %s", self.last_saved)
+        if len(self.images) > MOST_LISTED:
+            why = "clusters: not written for more than %s images; assignments/*.npy hold the same"
+            log.info(why, f"{MOST_LISTED:,}")
         self._log_changed_settings()
         config = {"settings": self.settings, "images": len(self.images), "versions": versions()}
         config["processes"] = world_size()
@@ -137,10 +140,11 @@ class Experiment:
             remove_old(self.folder, self.settings["keep"])
 
     def log_epoch(self, metrics: dict[str, Any], assignment: np.ndarray, k: int) -> None:
-        """Append an epoch and its k clusters to `clusters`, `assignments/`, `metrics.jsonl` and
-        TensorBoard."""
+        """Append an epoch and its k clusters to `clusters` (of `MOST_LISTED` images at most),
+        `assignments/`, `metrics.jsonl` and TensorBoard."""
         epoch = metrics["epoch"]
-        self.clusters.log(group_by_cluster(assignment, k))
+        if len(assignment) <= MOST_LISTED:
+            self.clusters.log(group_by_cluster(assignment, k))
         self.save_assignment(epoch, assignment)
         log_metrics(self.folder, metrics)
         try:

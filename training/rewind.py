@@ -16,6 +16,7 @@ from system.errors import InputError, shorten
 from system.files import remove_leftovers
 from system.names import read_text
 from training.assignments import (
+    MOST_LISTED,
     assigned_epochs,
     assignment_path,
     prototypes_path,
@@ -113,7 +114,10 @@ def take_back(folder: Path, images: int, resume: Path, checkpoint: dict[str, Any
         log.warning("back to epoch %d, step %d (%s); removed: %s", epoch, step, resume.name, names)
     prototypes_path(folder).unlink(missing_ok=True)  # of a network that now trains on
     remove_leftovers(folder)
-    Logger(folder / "clusters").rewrite(_clusters(folder, images, epoch))
+    if images <= MOST_LISTED:
+        Logger(folder / "clusters").rewrite(_clusters(folder, images, epoch))
+    else:
+        (folder / "clusters").unlink(missing_ok=True)  # of an older version
     cut_metrics(folder, epoch)
 
 

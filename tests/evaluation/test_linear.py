@@ -10,7 +10,8 @@ from torch import nn
 from data.batch import Batch
 from data.transforms import to_input
 from evaluation import linear as probe
-from evaluation.linear_run import History, learning_rate_decay
+from evaluation.linear_results import History, best_epochs
+from evaluation.linear_run import learning_rate_decay
 from evaluation.metrics import top_k
 from models import MODELS, untrained
 from models.layers import nearest_grid, probe_pool
@@ -152,7 +153,7 @@ def test_a_nan_loss_is_an_error() -> None:
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
     history: History = [{3: {"top1": value}} for value in (0.1, 0.4, 0.3, 0.4)]
-    assert probe.best_epochs(history) == {3: 1}
+    assert best_epochs(history) == {3: 1}
 
 
 def test_pooled_activations_do_not_depend_on_the_batch() -> None:

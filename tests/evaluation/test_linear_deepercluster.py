@@ -33,6 +33,25 @@ def test_the_settings_are_the_published_ones(protocol: str, published: list[floa
     assert settings("--protocol", protocol, "--lr", "0.5").rate_of(7) == 0.5
 
 
+def test_the_settings_for_voc_are_the_published_ones() -> None:
+    args = eval_linear.parse_args(
+        ["--data", "d", "--model", "m", "--protocol", "deepercluster-voc"]
+    )
+    assert (args.conv, args.tencrops, args.size) == (("13",), False, 224)
+    chosen = settings("--protocol", "deepercluster-voc")
+    assert (chosen.epochs, chosen.batch_size, chosen.wd, chosen.momentum) == (60, 128, -5, 0.9)
+    assert (chosen.rate_of(13), chosen.steps, chosen.cosine) == (0.02, None, False)
+    assert (chosen.recipe.normalised, chosen.recipe.nesterov) == (False, False)
+    assert chosen.recipe.view is random_crop
+    assert chosen.recipe.voc
+    optimizer = chosen.optimizer(probe.Heads(vgg_like().eval(), [13], 20, 32, seed=0))
+    for t in (0, 1, 2400):
+        chosen.set_rate(optimizer, epoch=t // 40, iteration=t)
+        (group,) = optimizer.param_groups
+        assert group["lr"] == pytest.approx(0.02 / (1 + 0.02 * 1e-5 * t) ** 0.5, rel=1e-12)
+    assert settings("--protocol", "deepercluster-voc", "--batch_size", "256").batch_size == 256
+
+
 def test_each_layer_has_its_own_rate_which_falls_with_every_iteration() -> None:
     chosen = settings("--protocol", "deepercluster")
     model = vgg_like().eval()

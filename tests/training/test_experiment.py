@@ -125,6 +125,22 @@ def test_clusters_are_rebuilt_from_the_assignments(
         assert clusters.read_bytes() == whole
 
 
+def test_clusters_of_very_many_images_are_left_out(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, saved = run_epochs(tmp_path, images, 1)
+    assert (tmp_path / "clusters").exists()
+    for module in ("experiment", "rewind"):
+        monkeypatch.setattr(f"training.{module}.MOST_LISTED", 2)
+    with resumed(tmp_path, images, saved) as experiment:
+        experiment.log_epoch(epoch(1), np.array([0, 0, 2]), 3)
+    assert not (tmp_path / "clusters").exists()
+    assert "not written for more than 2 images; assignments" in (tmp_path / "log.txt").read_text()
+    assert np.load(tmp_path / "assignments" / "epoch_0001.npy").tolist() == [0, 0, 2]
+    with resumed(tmp_path, images, checkpoint(2)) as experiment:
+        assert [m["epoch"] for m in experiment.read_metrics()] == [0, 1]
+
+
 def test_a_run_without_results_can_be_started_again(tmp_path: Path, images: ImageList) -> None:
     run_epochs(tmp_path / "exp", images, 0)
     run_epochs(tmp_path / "exp", images, 1)
