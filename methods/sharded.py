@@ -7,7 +7,7 @@ gradients are those of `methods.two_level`, but the gradients of sub-heads never
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,9 +63,11 @@ class ShardedHeads(nn.Module):
         """This process's rows: weight `(S, K', D)` and bias `(S, K')`."""
         return self._hidden[0]
 
-    def forward(self, features: Tensor, super_target: Tensor) -> Scores:
+    def forward(
+        self, features: Tensor, super_target: Tensor, counts: Sequence[int] | None = None
+    ) -> Scores:
         """Features `(B, D)` before the ReLU → the scores of the super-classes, `(B, S)`, and the
-        features after the ReLU."""
+        features after the ReLU. Those of all processes are counted in `losses`."""
         features = features.relu()
         return self.super(features), features
 
