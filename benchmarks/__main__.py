@@ -27,12 +27,14 @@ from benchmarks import (
     visu,
     whitening,
 )
+from benchmarks.gpu import command as gpu
 from system import cli
 from system.device import add_device_flag
 from system.errors import InputError
 from system.files import write_text
 
 BENCHMARKS = {
+    "gpu": (gpu, "all that is to be measured on a GPU, in one command"),
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
     "containers": (containers, "images from files, tars, zips and Parquet; large indices"),
