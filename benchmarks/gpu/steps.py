@@ -17,17 +17,17 @@ from data.images import ImageList
 
 BATCHES = 15  # fewer than the steps between two looks at the losses
 WARM_UP = 3  # of them
-ROUNDS = 3
-IMAGES = 3840  # more than prototypes
+ROUNDS = 2
+IMAGES = 1920  # those of the batches; more than prototypes
 EMBEDDINGS, DIM, PROTOTYPES = 1_281_167, 128, 3000
 
 # --dim_pca 0: there are fewer images than dimensions
 METHODS = {
-    "deepcluster, alexnet": "--arch alexnet --sobel --k 1000 --batch 256 --dim_pca 0",
-    "deepclusterv2, resnet50": "--method deepclusterv2 --arch resnet50 --k 3000 --batch 128",
-    "swav, resnet50": "--method swav --arch resnet50 --k 3000 --batch 128",
+    "deepcluster, alexnet": "--arch alexnet --sobel --k 1000 --batch 128 --dim_pca 0",
+    "deepclusterv2, resnet50": "--method deepclusterv2 --arch resnet50 --k 1500 --batch 128",
+    "swav, resnet50": "--method swav --arch resnet50 --k 1500 --batch 128",
     "deepercluster, vgg16": (
-        "--method deepercluster --arch vgg16 --sobel --super_classes 16 --k 3200 --batch 128 "
+        "--method deepercluster --arch vgg16 --sobel --super_classes 16 --k 1600 --batch 128 "
         "--dim_pca 0 --niter 2"
     ),
 }
