@@ -77,12 +77,13 @@ class Moments:
         self._waiting = 0
         if self._count == 0:
             mean = rows.mean(dim=0)
-            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # keeps the good rows finite
+            zero = torch.zeros_like(mean)
+            self._shift = torch.where(torch.isfinite(mean), mean, zero)  # keeps good rows finite
         rows -= self._shift
         # raised in `reduce`, by all processes together; here the host would wait for the device
-        finite = torch.isfinite(rows.sum(dim=1))
-        first = torch.where(finite.all(), -1, self._count + (~finite).int().argmax())
-        self._bad = torch.where(self._bad < 0, first, self._bad)
+        bad = ~torch.isfinite(rows.sum(dim=1))
+        first = self._count + bad.int().argmax()
+        self._bad = torch.where(bad.any() & (self._bad < 0), first, self._bad)
         add_gram(self._scatter, rows)
         self._sum += rows.sum(dim=0)
         self._count += len(rows)

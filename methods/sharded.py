@@ -103,7 +103,7 @@ class ShardedHeads(nn.Module):
         place = sub_target[order] - self.own.start
         is_own = (place >= 0) & (place < len(self.own))
         score = scores.gather(1, place.clamp(0, len(self.own) - 1)[:, None])[:, 0]
-        sums = torch.stack([scores.exp().sum(dim=1), score.where(is_own, 0)])
+        sums = torch.stack([scores.exp().sum(dim=1), score.where(is_own, torch.zeros_like(score))])
         total, wanted = _AddedUp.apply(sums)
         losses = total.log() - wanted
         return losses.new_zeros(len(features)).index_copy(0, order, losses)
