@@ -128,8 +128,8 @@ def test_features_in_half_precision_are_whitened_as_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_spherical_kmeans_is_the_cpus(dtype: type) -> None:
-    x = sphere(20_000, 32).astype(dtype)
+def test_spherical_kmeans_is_the_cpus(dtype: type[np.floating]) -> None:
+    x: np.ndarray = sphere(20_000, 32).astype(dtype)
     first = x[:50].astype(np.float32)
     found, expected = (spherical_kmeans(x, first, 3, device=device) for device in (GPU, CPU))
     assert (found[0] == expected[0]).mean() > 0.99

@@ -3,6 +3,7 @@ pass."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,14 +108,10 @@ def test_the_pass_waits_for_nothing_but_the_batch_before(tree: Path) -> None:
     moments = Moments(32, GPU)
 
     def steps() -> Iterator[None]:
+        loader: Any = batches
         with torch.inference_mode():
-            for _, _, rows in forward_pass(
-                batches,
-                model.embedding,
-                model.std,
-                Compute(GPU, "bf16"),
-                print,  # type: ignore[arg-type]
-            ):
+            on_gpu = Compute(GPU, "bf16")
+            for _, _, rows in forward_pass(loader, model.embedding, model.std, on_gpu, print):
                 moments.add(rows.repeat(BLOCK // 7, 1))
                 yield
 
