@@ -4,9 +4,11 @@ In: random features, scikit-learn's photographs. Out: tables and JSON, in which 
 compared with a well-known library and with the hardware's limit. Imports any room.
 
     __main__.py     the command: which benchmark, and its flags
+    gpu/            all that is to be measured on a GPU, in one command
     training.py     images per second of the feature pass and of training
     multicrop.py    images per second of multi-crop, decoded once and for each crop
     containers.py   images at random from tars, zips and Parquet; the start with many images
+    decoding.py     images per second of a core that reads; the cores that a GPU wants
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
     deepercluster.py       DeeperCluster at its published size: rates, and a share in part

@@ -17,6 +17,7 @@ import system.interrupt
 from benchmarks import (
     clustering,
     containers,
+    decoding,
     deepercluster,
     learned,
     multicrop,
@@ -27,15 +28,18 @@ from benchmarks import (
     visu,
     whitening,
 )
+from benchmarks.gpu import command as gpu
 from system import cli
 from system.device import add_device_flag
 from system.errors import InputError
 from system.files import write_text
 
 BENCHMARKS = {
+    "gpu": (gpu, "all that is to be measured on a GPU, in one command"),
     "clustering": (clustering, "PCA, k-means and PIC, step by step"),
     "training": (training, "features and training, from image files"),
     "containers": (containers, "images from files, tars, zips and Parquet; large indices"),
+    "decoding": (decoding, "images/s of a core from files, copies and tars; cores for a GPU"),
     "multicrop": (multicrop, "reading several crops of each image"),
     "deepercluster": (deepercluster, "DeeperCluster at its published size, on paper and in part"),
     "spherical": (spherical, "k-means of DeepCluster-v2's memory, beside the plain way"),

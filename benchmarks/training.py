@@ -7,6 +7,7 @@ normalised in the workers.
 """
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,12 +29,12 @@ from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import add_rounds_flag, matmul_rate, number, timed
 from cluster.moments import Moments
 from clustering import Kmeans
-from data.images import find_images
+from data.images import ImageList, find_images
 from data.loading import EpochBatches, ImageDataset, add_decode_flag, make_loader
 from data.transforms import central_crop, random_crop
 from features.forward import compute_features
 from methods.deepcluster import DeepCluster
-from models import add_arch_flag, untrained
+from models import ConvNet, add_arch_flag, untrained
 from parallel.signals import Stopping
 from system import flags
 from system.device import AUTOCAST, Compute, add_precision_flag, select_compute
@@ -59,13 +60,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), args.images)
+        images = find_images(Path(folder))
         rates = {
-            "features": measure(FeaturePass(args, Path(folder), compute), args.rounds),
-            "training": measure(Training(args, Path(folder), compute), args.rounds),
+            name: measure(stage(args, images, compute), args.rounds)
+            for name, stage in STAGES.items()
         }
     used = {
-        "features": rates["features"]["network"] * operations(args.arch, training=False) / gemm,
-        "training": rates["training"]["network"] * operations(args.arch, training=True) / gemm,
+        name: rate["network"] * operations(args.arch, training=name == "training") / gemm
+        for name, rate in rates.items()
     }
     sys.stdout.write(table(rates, used))
     results = {"images_per_second": rates, "matmul_flops": gemm, "of_matmul": used}
@@ -79,7 +81,7 @@ class Stage:
     """A stage to time, in several ways that each go once through all images.
 
     Args:
-        folder: with the photographs.
+        images: the photographs.
         transform: for our way.
         naive_transform: for the naive way, from a PIL image to normalised floats.
     """
@@ -87,32 +89,40 @@ class Stage:
     def __init__(
         self,
         args: argparse.Namespace,
-        folder: Path,
+        images: ImageList,
         compute: Compute,
         transform: v2.Transform,
         naive_transform: v1.Compose,
     ) -> None:
-        self.compute, self.images = compute, find_images(folder)
+        self.args, self.compute, self.images = args, compute, images
+        self.naive_transform = naive_transform
         flags = f"--arch {args.arch} --sobel --k {K} --batch {args.batch}"
-        self.settings = main.parse_args([str(folder), *flags.split()])
+        self.settings = main.parse_args([str(images.root), *flags.split()])
         dataset = ImageDataset(self.images, transform, decode=args.decode)
         self.batches = EpochBatches(args.batch)
         self.loader = make_loader(dataset, self.batches, args.workers, compute.device)
-        self.naive_loader: DataLoader[Any] = DataLoader(
-            ImageFolder(folder, naive_transform),
-            args.batch,
-            num_workers=args.workers,
-            persistent_workers=args.workers > 0,
-        )
         self.network = untrained(args.arch, True, K, seed=0).to(compute.device)
         self.network.to(memory_format=torch.channels_last)
-        self.naive_network = untrained(args.arch, True, K, seed=0).to(compute.device)
-        self.naive_optimizer = torch.optim.SGD(
-            [p for p in self.naive_network.parameters() if p.requires_grad], 0.05, 0.9
-        )
         self.start_epoch()
         self.in_memory = list(self.loader)  # starts the workers, too
-        next(iter(self.naive_loader))
+
+    @functools.cached_property
+    def naive_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            ImageFolder(self.images.root, self.naive_transform),
+            self.args.batch,
+            num_workers=self.args.workers,
+            persistent_workers=self.args.workers > 0,
+        )
+
+    @functools.cached_property
+    def naive_network(self) -> ConvNet:
+        return untrained(self.args.arch, True, K, seed=0).to(self.compute.device)
+
+    @functools.cached_property
+    def naive_optimizer(self) -> torch.optim.Optimizer:
+        weights = [p for p in self.naive_network.parameters() if p.requires_grad]
+        return torch.optim.SGD(weights, 0.05, 0.9)
 
     def start_epoch(self) -> None:
         self.batches.start_epoch(0, np.arange(len(self.images)))
@@ -127,9 +137,9 @@ class Stage:
 class FeaturePass(Stage):
     """The features of all images."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, compute: Compute) -> None:
+    def __init__(self, args: argparse.Namespace, images: ImageList, compute: Compute) -> None:
         steps = [v1.Resize(256), v1.CenterCrop(224), v1.ToTensor(), NORMALIZE]
-        super().__init__(args, folder, compute, central_crop(224), v1.Compose(steps))
+        super().__init__(args, images, compute, central_crop(224), v1.Compose(steps))
 
     def work(self, loader: Any) -> None:
         every = range(len(self.images))
@@ -146,9 +156,9 @@ class FeaturePass(Stage):
 class Training(Stage):
     """An epoch on pseudo-labels."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, compute: Compute) -> None:
+    def __init__(self, args: argparse.Namespace, images: ImageList, compute: Compute) -> None:
         steps = [v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), v1.ToTensor(), NORMALIZE]
-        super().__init__(args, folder, compute, random_crop(224), v1.Compose(steps))
+        super().__init__(args, images, compute, random_crop(224), v1.Compose(steps))
         labels = torch.arange(len(self.images)) % K
         state = {"assignment": labels, "previous": labels, "clusters": None, "clustering_loss": 0}
         self.method = DeepCluster(self.settings, compute)
@@ -176,14 +186,18 @@ class Training(Stage):
             loss.item()
 
 
-def measure(stage: Stage, rounds: int) -> dict[str, float]:
+STAGES: dict[str, type[FeaturePass | Training]] = {"features": FeaturePass, "training": Training}
+
+
+def measure(stage: Stage, rounds: int, with_naive: bool = True) -> dict[str, float]:
     """Images per second of each way, the median of the rounds, and the limit."""
     ways: dict[str, Callable[[], object]] = {
         "end to end": lambda: stage.work(stage.loader),
         "network": lambda: stage.work(stage.in_memory),
         "reading": lambda: [None for _ in stage.loader],
-        "naive": stage.naive,
     }
+    if with_naive:
+        ways["naive"] = stage.naive
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + rounds):
         for name, way in ways.items():

@@ -31,7 +31,7 @@ class Moments:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=self._device)
         self._block = torch.empty(BLOCK, dim, device=self._device)
         self._waiting = 0  # rows in the block
-        self._error: ValueError | None = None
+        self._bad = torch.tensor(-1, device=self._device)  # the first row that is not finite
 
     @torch.inference_mode()
     def add(self, rows: torch.Tensor) -> None:
@@ -56,7 +56,8 @@ class Moments:
             ValueError: a row of any process is not finite.
         """
         self._flush()
-        raise_together(self._error)
+        bad = int(self._bad)
+        raise_together(_row_error(bad) if bad >= 0 else None)
         count = int(all_reduce(np.array([self._count]))[0])
         offset = self._sum / max(self._count, 1)
         own_mean = self._shift.double() + offset
@@ -76,14 +77,15 @@ class Moments:
         self._waiting = 0
         if self._count == 0:
             mean = rows.mean(dim=0)
-            self._shift = torch.where(torch.isfinite(mean), mean, 0)  # keeps the good rows finite
+            zero = torch.zeros_like(mean)
+            self._shift = torch.where(torch.isfinite(mean), mean, zero)  # keeps good rows finite
         rows -= self._shift
-        sums = rows.sum(dim=0)
-        if not torch.isfinite(sums).all() and self._error is None:
-            # raised in `reduce`, by all processes together
-            self._error = not_finite(rows, self._count)
+        # raised in `reduce`, by all processes together; here the host would wait for the device
+        bad = ~torch.isfinite(rows.sum(dim=1))
+        first = self._count + bad.int().argmax()
+        self._bad = torch.where(bad.any() & (self._bad < 0), first, self._bad)
         add_gram(self._scatter, rows)
-        self._sum += sums
+        self._sum += rows.sum(dim=0)
         self._count += len(rows)
 
 
@@ -105,7 +107,8 @@ def blocks(features: np.ndarray, device: torch.device) -> Iterator[tuple[int, to
     block = torch.empty(min(BLOCK, len(features)), features.shape[1], device=device)
     for start in range(0, len(features), BLOCK):
         part = torch.from_numpy(features[start : start + BLOCK])
-        yield start, block[: len(part)].copy_(part)
+        # converted on the device: half precision is half of what travels
+        yield start, block[: len(part)].copy_(part.to(device))
 
 
 def check_shape(shape: tuple[int, ...], dim: int | None = None) -> None:
@@ -119,8 +122,11 @@ def not_finite(rows: torch.Tensor, start: int) -> ValueError | None:
     finite = torch.isfinite(rows.sum(dim=1))
     if finite.all():
         return None
-    first = start + int(torch.nonzero(~finite)[0, 0])
-    return ValueError(f"features: row {first} is not finite (NaN, infinite or too large)")
+    return _row_error(start + int(torch.nonzero(~finite)[0, 0]))
+
+
+def _row_error(row: int) -> ValueError:
+    return ValueError(f"features: row {row} is not finite (NaN, infinite or too large)")
 
 
 def raise_together(error: ValueError | None) -> None:

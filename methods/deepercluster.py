@@ -150,7 +150,8 @@ class DeeperCluster(Clustered):
         cluster = self._targets[index]
         super_target = cluster // self.each * self.rotations + turns
         with self.compute.autocast():
-            scores = forward(to_input(batch.pixels, device, self.network.std), super_target)
+            images = to_input(batch.pixels, device, self.network.std)
+            scores = forward(images, super_target, self._counts(batch))
             parts = self.heads.losses(scores, super_target, cluster % self.each)
         right = scores[0].argmax(dim=1) % self.rotations == turns
         real = index >= 0  # not a blank image
@@ -273,9 +274,16 @@ class DeeperCluster(Clustered):
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
         return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch)
 
+    def _counts(self, batch: Batch) -> list[int]:
+        """How many images of a batch each super-class has."""
+        supers = self._on_host[batch.index] // self.each * self.rotations + batch.turns
+        counts: list[int] = supers.bincount(minlength=self.args.super_classes).tolist()
+        return counts
+
     def _set_targets(self) -> None:
         # a blank image has number −1 and so takes the last label, which may be −1
-        self._targets = torch.from_numpy(self.assignment.clip(min=0)).to(self.compute.device)
+        self._on_host = torch.from_numpy(self.assignment.clip(min=0))
+        self._targets = self._on_host.to(self.compute.device)
 
     def _counted(self, values: list[float]) -> Tensor:
         """Sums over the epoch's images so far: 1, whether the rotation was recognised, and the

@@ -192,7 +192,8 @@ class MultiCropMethod(Clustered, ABC):
     def losses(self, forward: nn.Module, batch: Batch) -> Tensor:
         with self.compute.autocast():
             embedding, scores = forward(self.inputs(batch))
-        index = batch.index[batch.index >= 0]
+        # a part of the pinned batch: a selection would be a copy, which travels only after a wait
+        index = batch.index[: int((batch.index >= 0).sum())]
         count = sum(self.crops.counts)
         rows = [part.unflatten(0, (count, -1))[:, : len(index)] for part in (embedding, *scores)]
         self._embedding = rows[0].detach()  # (crops, B, d)

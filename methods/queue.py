@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parallel.collectives import gather_rows, rank, shard_of, world_size
+from parallel.collectives import gather_rows, rank, world_size
 
 
 class Queue:
@@ -18,7 +18,7 @@ class Queue:
     """
 
     def __init__(self, length: int, rows: Tensor) -> None:
-        self.length = len(shard_of(length))
+        self.length = len(range(rank(), length, world_size()))  # as a batch is shared
         self.rows = rows[rank() :: world_size()][: self.length]
 
     @property

@@ -7,7 +7,7 @@ gradients are those of `methods.two_level`, but the gradients of sub-heads never
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,9 +63,11 @@ class ShardedHeads(nn.Module):
         """This process's rows: weight `(S, K', D)` and bias `(S, K')`."""
         return self._hidden[0]
 
-    def forward(self, features: Tensor, super_target: Tensor) -> Scores:
+    def forward(
+        self, features: Tensor, super_target: Tensor, counts: Sequence[int] | None = None
+    ) -> Scores:
         """Features `(B, D)` before the ReLU → the scores of the super-classes, `(B, S)`, and the
-        features after the ReLU."""
+        features after the ReLU. Those of all processes are counted in `losses`."""
         features = features.relu()
         return self.super(features), features
 
@@ -101,7 +103,7 @@ class ShardedHeads(nn.Module):
         place = sub_target[order] - self.own.start
         is_own = (place >= 0) & (place < len(self.own))
         score = scores.gather(1, place.clamp(0, len(self.own) - 1)[:, None])[:, 0]
-        sums = torch.stack([scores.exp().sum(dim=1), score.where(is_own, 0)])
+        sums = torch.stack([scores.exp().sum(dim=1), score.where(is_own, torch.zeros_like(score))])
         total, wanted = _AddedUp.apply(sums)
         losses = total.log() - wanted
         return losses.new_zeros(len(features)).index_copy(0, order, losses)

@@ -5,6 +5,7 @@ Data", ICCV 2019. The loss is that of a softmax on two levels: −log p(s) − l
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,11 +41,13 @@ class TwoLevelHeads(nn.Module):
         self.super = nn.utils.skip_init(nn.Linear, features, classes)
         self.sub = SubHeads(features, classes, clusters)
 
-    def forward(self, features: Tensor, super_target: Tensor) -> Scores:
+    def forward(
+        self, features: Tensor, super_target: Tensor, counts: Sequence[int] | None = None
+    ) -> Scores:
         """As `two_level_scores`."""
         sub = self.sub
         weights = self.super.weight, self.super.bias, sub.weight, sub.bias
-        return two_level_scores(features, *weights, super_target)
+        return two_level_scores(features, *weights, super_target, counts)
 
     @torch.no_grad()
     def reset(self, seed: int, epoch: int, with_super: bool) -> None:
@@ -91,10 +94,10 @@ class TwoLevelNet(nn.Module):
         self.network = network
         self.heads = heads
 
-    def forward(self, images: Tensor, super_target: Tensor) -> Scores:
-        """Normalised images `(B, 3, H, W)` and the super-class of each, `(B,) int64` → scores as
-        of `two_level_scores`."""
-        return self.heads(self.network.embedding(images), super_target)
+    def forward(self, images: Tensor, super_target: Tensor, counts: Sequence[int]) -> Scores:
+        """Normalised images `(B, 3, H, W)`, the super-class of each, `(B,) int64`, and the number
+        of images of each super-class → scores as of `two_level_scores`."""
+        return self.heads(self.network.embedding(images), super_target, counts)
 
 
 def new_layer(outputs: int, inputs: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -139,6 +142,7 @@ def two_level_scores(
     sub_weights: Tensor,
     sub_biases: Tensor,
     super_target: Tensor,
+    counts: Sequence[int] | None = None,
 ) -> Scores:
     """The scores of the super-classes, and those of the sub-classes of each row's super-class.
 
@@ -150,14 +154,16 @@ def two_level_scores(
         super_weight, super_bias: `(S, D)`, `(S,)`.
         sub_weights, sub_biases: `(S, K, D)`, `(S, K)`.
         super_target: `(B,) int64`, each row's super-class.
+        counts: S numbers of rows, if the host knows them: asking a GPU would wait for it.
 
     Returns:
         `(B, S)` and `(B, K)`.
     """
     features = features.relu()
     order = super_target.argsort(stable=True)
-    counts = super_target.bincount(minlength=len(sub_weights)).tolist()
-    parts = features[order].split(counts)
+    if counts is None:
+        counts = super_target.bincount(minlength=len(sub_weights)).tolist()
+    parts = features[order].split(list(counts))
     scores = [
         F.linear(part, weight, bias)
         for part, weight, bias in zip(parts, sub_weights, sub_biases, strict=True)

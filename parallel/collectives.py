@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from parallel.heartbeat import Heartbeat, is_lost_connection, meet
+from system import cli
 from system.errors import InputError, Stopped
 
 # The others wait while one process builds a graph of all images.
@@ -27,7 +28,8 @@ def process_group(device: str = "auto") -> Iterator[None]:
     """Join the processes that `torchrun` started; without `torchrun` do nothing.
 
     Args:
-        device: `auto` and `cuda` give each process its own GPU, if there are enough.
+        device: `auto` and `cuda` give each process its own GPU; if there are too few, processes
+            share them, with a warning.
 
     Raises:
         InputError: something else has set torchrun's variables.
@@ -41,12 +43,9 @@ def process_group(device: str = "auto") -> Iterator[None]:
             f"WORLD_SIZE={processes}: is set, but not by torchrun; start this with "
             "torchrun, or unset WORLD_SIZE for a single process"
         )
-    enough = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    cuda = enough and device in ("auto", "cuda")
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = _take_gpu() if device in ("auto", "cuda") else "gloo"
     meet()
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
     heartbeat = Heartbeat(rank(), world_size())
     heartbeat.start()
     try:
@@ -62,6 +61,19 @@ def process_group(device: str = "auto") -> Iterator[None]:
     # not after other errors: destroying NCCL's group waits for processes that wait for this one
     heartbeat.finish()
     dist.destroy_process_group()
+
+
+def _take_gpu() -> str:
+    """Choose this process's GPU, if there are any. Returns the backend: NCCL needs a GPU for each
+    process."""
+    gpus, processes = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if gpus == 0:
+        return "gloo"
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
+    if gpus >= processes:
+        return "nccl"
+    cli.warn(f"{processes} processes share {gpus} GPU(s) and meet on the CPU: slower than one each")
+    return "gloo"
 
 
 def world_size() -> int:

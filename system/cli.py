@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from system.errors import Fault, InputError
+from system.errors import Fault, InputError, shorten
 from system.names import printable
 
 LONGEST_SILENCE = 20  # seconds; on a busy machine, ranks may start that far apart
@@ -129,8 +129,8 @@ def run(
 ) -> int:
     """Parse the flags, call `main`, and turn bad input into one line on stderr.
 
-    Returns the exit status: 0; 2 for bad input and for a machine, files and disks that fail; 130
-    for Ctrl-C; 141 if the reader of the output has gone.
+    Returns the exit status: 0; 2 for bad input and for a machine, files and disks that fail, or
+    a GPU's memory that runs out; 130 for Ctrl-C; 141 if the reader of the output has gone.
     """
     print_any_text()
     try:
@@ -148,6 +148,12 @@ def run(
     except OSError as error:
         complain(f"{program()}: error: {reason_of(error)}")
         close_stdout()
+        return 2
+    except RuntimeError as error:
+        if "out of memory" not in str(error):  # as torch says of a GPU's
+            raise
+        advice = "give a smaller --batch, or end other programs on the GPU"
+        complain(f"{program()}: error: GPU memory ran out: {shorten(error)}; {advice}")
         return 2
     except KeyboardInterrupt:
         complain(f"{program()}: interrupted")

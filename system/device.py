@@ -60,7 +60,7 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
     cores that this process may use.
 
     Raises:
-        InputError: this machine lacks the device.
+        InputError: this machine lacks the device, or torch has no kernels for its GPU.
     """
     present = {
         "cuda": torch.cuda.is_available(),
@@ -75,6 +75,7 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
         torch.set_num_threads(cores)
     selected = torch.device(there[0] if device == "auto" else device)
     if selected.type == "cuda":
+        _check_kernels(selected)
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
     if precision == "auto":
@@ -86,12 +87,38 @@ def select_compute(device: str = "auto", precision: str = "auto") -> Compute:
 def full_float32() -> Iterator[None]:
     """Compute float32 products on an NVIDIA GPU without TF32: networks can do with fewer digits,
     distances and covariances can't."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    matmul = torch.backends.cuda.matmul
+    # reading `allow_tf32` raises if a program has used torch's newer name; setting it sets both
+    before = matmul.fp32_precision
+    matmul.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32 = before == "tf32"
+
+
+def _check_kernels(gpu: torch.device) -> None:
+    """Raise an InputError for a GPU that torch has no kernels for, whose first one would fail."""
+    capability, kernels = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
+    names = [name for name in kernels if name.startswith(("sm_", "compute_"))]  # not those of AMD
+    if not names or any(_runs_on(name, capability) for name in names):
+        return
+    own = "sm_{}{}".format(*capability)
+    raise InputError(
+        f"--device cuda: torch {torch.__version__} has kernels for {', '.join(names)}, and not for "
+        f"the {torch.cuda.get_device_name(gpu)}, which needs {own}; install a torch that has them "
+        "(of an older card: one for an older CUDA, such as 12.6), or give --device cpu"
+    )
+
+
+def _runs_on(kernels: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU runs kernels such as `sm_86`, compiled for its generation, or `compute_90`,
+    which newer ones compile."""
+    kind, _, number = kernels.rstrip("af").partition("_")
+    major, minor = divmod(int(number), 10)
+    if kind == "compute":
+        return (major, minor) <= capability
+    return major == capability[0] and minor <= capability[1]
 
 
 def _has_native_bf16(device: torch.device) -> bool:

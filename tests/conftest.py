@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import torch
 from browser import browser
 from PIL import Image
 from run_folder import finished
@@ -56,11 +57,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
+    """Skip what can't run here. `gpu(2)` needs two GPUs."""
+    gpus = torch.cuda.device_count()
     for item in items:
-        if item.get_closest_marker("long"):
+        if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes many minutes; give --long"))
+        for mark in item.iter_markers("gpu"):
+            needed = mark.args[0] if mark.args else 1
+            if gpus < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPU with CUDA"))
 
 
 def pytest_runtest_teardown() -> None:

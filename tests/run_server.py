@@ -12,7 +12,8 @@ Usage: run_server.py, with a request on each line of stdin, as JSON:
         the seconds between two heartbeats; "silence", the seconds after which other ranks than 0
         print an error; "stall_at": [RANK, 7], with which this rank's seventh read of an image
         creates `folder`/paused, and waits until that file is gone; "print_buffers", which prints
-        the sum of each buffer after every epoch; "threads" of torch; "whole", the most bytes of
+        the sum of each buffer after every epoch; "slow": [RANK, 0.1], the seconds that each read
+        of an image by this rank takes longer; "threads" of torch; "whole", the most bytes of
         spread heads that a checkpoint holds. With "script": PATH, the
         processes run this script instead of main.py.
     {"wait": [process IDs]}
@@ -124,6 +125,17 @@ def stall(paused: Path, number: int) -> None:
     ImageList.open = slow  # type: ignore[method-assign, assignment]
 
 
+def slow_down(seconds: float) -> None:
+    """Let each read of an image take longer."""
+    opened = ImageList.open
+
+    def slow(images: ImageList, index: int) -> BinaryIO:
+        time.sleep(seconds)
+        return opened(images, index)
+
+    ImageList.open = slow  # type: ignore[method-assign, assignment]
+
+
 def count_changes(folder: str, count: mmap.mmap, kill_at: int | None) -> None:
     """Count the changes to files below a folder: opening for writing, fsync, renaming, removing."""
 
@@ -174,6 +186,8 @@ def run(request: dict[str, Any], rank: int, port: int) -> int:
         training.run.broadcast_buffers = broadcast_and_print
     if rank == request.get("stall_at", [None])[0]:
         stall(folder / "paused", request["stall_at"][1])
+    if rank == request.get("slow", [None])[0]:
+        slow_down(request["slow"][1])
     if rank > 0:
         return cli.run(main.main, main.parse_args, request["start"])
     stage = shared(folder / "stage")

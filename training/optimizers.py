@@ -88,9 +88,10 @@ class LARS(torch.optim.Optimizer):
         gradients: list[Any] = [p.grad for p in tensors]
         norms = torch.stack(torch._foreach_norm(tensors))
         lengths = torch.stack(torch._foreach_norm(gradients))
-        decay = torch.where((norms > 0) & (lengths > 0), group["weight_decay"], 0.0)
+        both = (norms > 0) & (lengths > 0)
+        decay = both * group["weight_decay"]
         scale = group["trust"] * norms / (lengths + decay * norms + group["eps"])
-        scale = torch.where((norms > 0) & (lengths > 0), scale, 1.0)
+        scale = torch.where(both, scale, torch.ones_like(scale))  # for a number, a GPU waits
         scaled = torch._foreach_mul(tensors, list(decay))
         torch._foreach_add_(scaled, gradients)
         torch._foreach_mul_(scaled, list(scale))

@@ -185,7 +185,6 @@ def test_other_errors_of_a_gpu_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("options", [PLAIN, KmeansOptions(float16=True, scratch_mib=256)])
 def test_the_gpu_gives_the_cpus_clusters(options: KmeansOptions) -> None:
     x = sphere(5000)

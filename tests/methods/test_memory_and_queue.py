@@ -21,8 +21,7 @@ def written(index: list[int], dtype: str = "float32") -> Memory:
 
 def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process be the second of two."""
-    for module in (memory, queue):
-        monkeypatch.setattr(module, "shard_of", lambda count: range(count // 2, count))
+    monkeypatch.setattr(memory, "shard_of", lambda count: range(count // 2, count))
     monkeypatch.setattr(queue, "rank", lambda: 1)
     monkeypatch.setattr(queue, "world_size", lambda: 2)
 
@@ -123,6 +122,19 @@ def test_a_queue_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     half = Queue(4, plain)
     assert half.is_full
     np.testing.assert_array_equal(half.rows.numpy(), ROWS[[3, 1]])
+
+
+def test_a_queue_of_an_odd_length_is_shared_as_batches_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 5 rows, the first of two processes has 3, and so it has of a batch of 5."""
+    plain = filled(5, [0, 1, 2, 3, 4]).to_plain()
+    monkeypatch.setattr(queue, "world_size", lambda: 2)
+    for rank, rows in ((0, [0, 2, 4]), (1, [1, 3])):
+        monkeypatch.setattr(queue, "rank", lambda rank=rank: rank)
+        own = Queue(5, plain)
+        assert own.is_full
+        np.testing.assert_array_equal(own.rows.numpy(), ROWS[rows])
 
 
 def test_a_blank_batch_leaves_the_queue_as_it_is() -> None:

@@ -137,12 +137,59 @@ def test_auto_precision_follows_the_gpu(
 
 
 @pytest.mark.usefixtures("_backends_as_before")
+@pytest.mark.parametrize(
+    ("kernels", "capability", "runs"),
+    [
+        (["sm_75", "sm_80", "sm_90"], (7, 0), False),
+        (["sm_75", "sm_80", "sm_90"], (7, 5), True),
+        (["sm_75", "sm_80", "sm_90"], (8, 9), True),  # those of the same generation
+        (["sm_80", "sm_90a"], (10, 0), False),
+        (["sm_80", "sm_90", "compute_90"], (10, 0), True),  # it compiles them
+        (["sm_80", "compute_90"], (7, 5), False),
+        (["sm_100", "sm_120"], (12, 0), True),
+        (["gfx90a"], (9, 4), True),  # of AMD: not compared
+    ],
+)
+def test_a_gpu_without_kernels_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, kernels: list[str], capability: tuple[int, int], runs: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Fake V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: kernels)
+    assert select_compute("cpu").device.type == "cpu"
+    if runs:
+        assert select_compute().device.type == "cuda"
+        return
+    with pytest.raises(InputError) as error:
+        select_compute()
+    assert str(error.value) == (
+        f"--device cuda: torch {torch.__version__} has kernels for {', '.join(kernels)}, and not "
+        f"for the Fake V100, which needs sm_{capability[0]}{capability[1]}; install a torch that "
+        "has them (of an older card: one for an older CUDA, such as 12.6), or give --device cpu"
+    )
+    assert not torch.backends.cudnn.benchmark, "nothing was set"
+
+
+@pytest.mark.usefixtures("_backends_as_before")
 def test_full_float32_turns_tf32_off() -> None:
-    for allowed in (True, False):
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+    """Also in a program that has used torch's newer names, after which reading the old one raises;
+    both are set together."""
+    matmul = torch.backends.cuda.matmul
+    ways: list[tuple[str, object, bool]] = [
+        ("allow_tf32", True, True),
+        ("allow_tf32", False, False),
+    ]
+    ways += [("fp32_precision", "tf32", True), ("fp32_precision", "ieee", False)]
+    for name, value, allowed in ways:
+        setattr(matmul, name, value)
         with full_float32():
-            assert not torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+            assert (matmul.allow_tf32, matmul.fp32_precision) == (False, "ieee")
+            with full_float32():
+                pass
+            assert not matmul.allow_tf32
+        assert matmul.allow_tf32 == allowed
+        assert matmul.fp32_precision == ("tf32" if allowed else "ieee")
 
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float}
@@ -161,7 +208,6 @@ def test_a_device_that_is_not_there() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_auto_takes_the_gpu() -> None:
     capable = torch.cuda.get_device_capability() >= (8, 0)
     assert select_compute() == Compute(torch.device("cuda"), "bf16" if capable else "fp32")
@@ -210,6 +256,33 @@ def test_a_disk_that_fails_is_one_line_and_status_2(
     assert f"error: {tmp_path}/table.csv: No space left on device: " in error
     assert error.endswith(" MB are free on its disk\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ],
+)
+def test_a_full_gpu_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], said: str) -> None:
+    def fill(args: argparse.Namespace) -> None:
+        raise torch.OutOfMemoryError(said)
+
+    assert cli.run(fill, parse, []) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert (
+        f": error: GPU memory ran out: {said.splitlines()[0]}; give a smaller --batch, or" in error
+    )
+
+
+def test_other_errors_of_torch_have_their_traceback() -> None:
+    def fail(args: argparse.Namespace) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        cli.run(fail, parse, [])
 
 
 @pytest.mark.parametrize(("reader", "status"), [("head -n 1", 141), (">/dev/full", 2)])

@@ -21,7 +21,16 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in MODULES if "\ndef parse_args(" in path.read_text()
 )
 SUBCOMMANDS = {
-    "benchmarks/__main__.py": ["clustering", "training", "containers", "probe", "visu", "scaling"],
+    "benchmarks/__main__.py": [
+        "clustering",
+        "training",
+        "containers",
+        "probe",
+        "visu",
+        "scaling",
+        "gpu",
+        "decoding",
+    ],
     "tools/make_packaged.py": ["digits", "emoji", "cifar10"],
 }
 HELPS = [pytest.param(script, [], id=script) for script in SCRIPTS]
