@@ -1,4 +1,5 @@
-"""DeeperCluster at its published size: memory of a process, what travels, hours, as tables.
+"""DeeperCluster at its published size: memory of a process, what travels, hours, as tables. By
+default features are whitened to 256 dimensions; the published run kept all 4,096 (`--dim_pca`).
 
 Rates that are not given are measured: those of the network on random images in memory, in training
 with a process's share of the sub-heads and the features of all processes; and that of the search
@@ -33,6 +34,7 @@ from benchmarks.timing import add_rounds_flag, memory, timed
 from cluster.hierarchy import lloyd
 from cluster.kmeans import sum_by_cluster
 from methods.sharded import ShardedHeads
+from methods.two_level_settings import check
 from models import MODELS, ConvNet, add_arch_flag
 from system import cli, flags
 from system.device import Compute, add_precision_flag, select_compute
@@ -81,8 +83,10 @@ def size_of(args: argparse.Namespace) -> Size:
     """The size that the flags ask for.
 
     Raises:
-        InputError: naming a flag that can't be right.
+        InputError: naming a flag that can't be right; `main.py` has the same checks.
     """
+    flags_of_run = {"data": "--images", "nmb_cluster": args.k, "rotnet": True, "shard_heads": False}
+    check(argparse.Namespace(**vars(args), **flags_of_run), args.images)
     with torch.device("meta"):
         network = MODELS[args.arch](sobel=True)
     own = ("images", "processes", "super_classes", "k", "batch", "epochs", "reassignment", "niter")
@@ -97,8 +101,11 @@ def size_of(args: argparse.Namespace) -> Size:
             f"--k {size.k}: gives each super-class {size.each} sub-classes, fewer than the "
             f"{size.processes} processes; give {size.processes * size.super_clusters} or more"
         )
-    if size.batch < size.processes:
-        raise InputError(f"--batch {size.batch}: fewer images than --processes {size.processes}")
+    if size.batch < 2 * size.processes:
+        raise InputError(
+            f"--batch {size.batch}: too small for --processes {size.processes}; give "
+            f"{2 * size.processes} or more (2 each)"
+        )
     return size
 
 
@@ -252,14 +259,16 @@ def describe_parts(size: Size, parts: list[Part], share: dict[str, float]) -> st
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `run`, except the device. Defaults are the published run's."""
+    """The flags of `run`, except the device. Defaults are the published run's, but for
+    `--dim_pca`, there 4096."""
     add, number = parser.add_argument, cli.whole_number(1)
     add("--images", type=number, default=96_000_000, help="number of images")
     add("--processes", type=number, default=64, help="number of processes, one for each device")
     add_arch_flag(parser, default="vgg16")
     add("--super_classes", type=number, default=16, help="super-clusters times four rotations")
     add("--k", type=number, default=320_000, help="number of clusters in all")
-    add("--dim_pca", type=number, default=256, help="dimensions that features are whitened to")
+    pca_help = "dimensions that features are whitened to; the published run's: 4096"
+    add("--dim_pca", type=number, default=256, help=pca_help)
     flags.add_size(parser)
     flags.add_batch(parser, 3072, "mini-batch size of all processes")
     add("--epochs", type=number, default=100, help="number of epochs")

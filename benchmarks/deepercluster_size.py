@@ -13,6 +13,7 @@ from training.assignments import MOST_LISTED
 
 HALF, FULL, LONG = 2, 4, 8  # bytes of a float16 or bfloat16, a float32, a float64 or int64
 TRAINED = 3 * FULL  # of a weight with its gradient and momentum
+SCRATCH = 3 * 2**29  # bytes that Faiss takes on a GPU by default
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,12 @@ def device_memory(size: Size) -> dict[str, float]:
         "network and super head, with gradients and momentum": TRAINED * size.replicated,
         "sub-heads, 1/W of them, with gradients and momentum": TRAINED * own,
         "their copies in half precision, during a step": HALF * own,
+        "their gradients by super-class, before they are put together": FULL * own,
         "a cluster for each image": LONG * size.images,
+        "k-means: centroids of a super-cluster, and their sums": (
+            (FULL + LONG) * size.each * size.kept
+        ),
+        "k-means: scratch memory of Faiss": SCRATCH,
     }
 
 

@@ -1,6 +1,7 @@
 """Two-level k-means, of DeeperCluster: super-clusters, and k-means in each of them."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -59,13 +60,13 @@ def hierarchical_kmeans(
         advance: called with 1 after each update, `iterations` · (m + 1) times in all.
 
     Raises:
-        ValueError: rows are not finite or not `(n, d)`, m is not in 1..N, or there are no m arrays
-            in `sub_first`.
+        ValueError: rows are not finite or not `(n, d)`, first centroids are not finite or not
+            `(k, d)`, m is not in 1..N, K is below 1, or there are no m arrays in `sub_first`.
     """
-    _check(rows, first)
+    first = int(first) if isinstance(first, Integral) else first  # NumPy's integers, too
+    sub_first = int(sub_first) if isinstance(sub_first, Integral) else sub_first
+    _check(rows, first, sub_first)
     start = _first(rows, first, derive_seed(seed, "super-clusters"))
-    if not isinstance(sub_first, int) and len(sub_first) != len(start):
-        raise ValueError(f"first sub-centroids of {len(sub_first)} of {len(start)} super-clusters")
     settings = iterations, device, advance
     found, centroids = lloyd(rows, start, *settings)
     within, sub_centroids = np.zeros(len(rows), np.int64), []
@@ -123,12 +124,29 @@ def _first(rows: np.ndarray, wanted: np.ndarray | int, seed: int) -> np.ndarray:
     return rows_by_number(rows, lengths, chosen)
 
 
-def _check(rows: np.ndarray, first: np.ndarray | int) -> None:
+def _check(
+    rows: np.ndarray, first: np.ndarray | int, sub_first: Sequence[np.ndarray] | int
+) -> None:
     if rows.ndim != 2:
         raise ValueError(f"k-means needs an (N, d) array, not one of shape {rows.shape}")
     m, count = first if isinstance(first, int) else len(first), len(rows)
+    if isinstance(sub_first, int):
+        if sub_first < 1:
+            raise ValueError(f"k-means needs K >= 1, not K = {sub_first}")
+    elif len(sub_first) != m:
+        raise ValueError(f"first sub-centroids of {len(sub_first)} of {m} super-clusters")
+    for given in (first, *([] if isinstance(sub_first, int) else sub_first)):
+        if not isinstance(given, int):
+            _check_given(given, rows.shape[1])
     total, infinite = all_reduce(np.array([count, not np.isfinite(rows).all()], np.int64))
     if not 1 <= m <= total:
         raise ValueError(f"k-means needs 1 <= m <= N, not m = {m} for N = {total} rows")
     if infinite:
         raise ValueError("k-means needs finite rows: NaN or infinity among them")
+
+
+def _check_given(first: np.ndarray, dim: int) -> None:
+    if first.ndim != 2 or len(first) < 1 or first.shape[1] != dim:
+        raise ValueError(f"first centroids have to be (k, {dim}), not of shape {first.shape}")
+    if not np.isfinite(first).all():
+        raise ValueError("k-means needs finite first centroids: NaN or infinity among them")

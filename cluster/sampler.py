@@ -65,8 +65,9 @@ def two_level_order(
     """Draw every super-class, a super-cluster in one rotation, equally often in each batch, and all
     sub-clusters of a super-class equally often (`balanced_order`).
 
-    A batch has its super-classes one after the other: each process takes every W-th image, and so
-    an even share of each. An empty super-cluster's draws go to the largest one.
+    A batch has its super-classes one after the other, in another order in each batch: a process,
+    which takes every W-th image, gets an even share of each, or if that is less than one image, of
+    other super-classes in each batch. An empty super-cluster's draws go to the largest one.
 
     Args:
         super_cluster: `(N,) int64`, −1 for an image that is left out.
@@ -82,13 +83,14 @@ def two_level_order(
     batches, each = length // batch, batch // (m * rotations)
     sizes = np.bincount(super_cluster[super_cluster >= 0], minlength=m)
     order = np.empty((batches, m * rotations, each, 2), np.int64)
-    for number in range(m * rotations):
+    places = rng.permuted(np.tile(np.arange(m * rotations), (batches, 1)), axis=1)
+    for number, place in enumerate(places.T):
         cluster, turns = divmod(number, rotations)
         source = cluster if sizes[cluster] else sizes.argmax()
         members = np.where(super_cluster == source, sub_cluster, -1)
         drawn = balanced_order(members, batches * each, rng)
-        order[:, number, :, 0] = drawn.reshape(batches, each)
-        order[:, number, :, 1] = turns
+        order[np.arange(batches), place, :, 0] = drawn.reshape(batches, each)
+        order[np.arange(batches), place, :, 1] = turns
     return order.reshape(-1, 2)
 
 

@@ -14,7 +14,7 @@ from features.forward import Features, OnInfinite, collect, frozen_steps
 from models import ConvNet
 from system.device import Compute
 
-MOST_VALUES = 2**35  # of the features of all images; in float16 64 GiB
+MOST_VALUES = 2**33  # of all images' features; whole, in float16 and whitened, they take 48 GiB
 
 
 def is_large(images: int, dim: int) -> bool:

@@ -185,7 +185,7 @@ class DeeperCluster(Clustered):
             "rotation_accuracy": right / max(images, 1) if self.args.rotnet else None,
             "super_loss": super_loss,
             "sub_loss": sub_loss,
-            "unreadable": int((self.assignment < 0).sum()),
+            "unreadable": int((self.assignment < 0).sum()) if self.k > 1 else None,
         }
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:
@@ -209,8 +209,11 @@ class DeeperCluster(Clustered):
         self._images_digest = state["images_digest"]
         if rank() == 0:  # the sums of all processes
             self._tally = self._counted(state["tally"])
+        before = (state["settings"][name] for name in ("super_classes", "rotnet", "nmb_cluster"))
         try:
             self.heads.load_plain(state)
+            if cluster_counts(*before) != (self.super_clusters, self.each):
+                raise RuntimeError("other levels, with heads of the same sizes")
             if self.assignment.max(initial=-1) >= self.k:
                 raise RuntimeError("more clusters than the heads have")
         except RuntimeError as error:
@@ -227,6 +230,7 @@ class DeeperCluster(Clustered):
         return (
             super().is_sound(state, step)
             and isinstance(state["images_digest"], str)
+            and {"super_classes", "rotnet", "nmb_cluster"} <= state["settings"].keys()
             and tally.shape == (4,)
             and bool(np.isfinite(tally).all())
             and all(weight.isfinite().all() for weight in state["heads"].values())
@@ -260,16 +264,20 @@ class DeeperCluster(Clustered):
 
     def _cluster(self, run: Running, pca: Components, each: int) -> tuple[np.ndarray, Clusters]:
         """The clusters of all images, `(N,) int64`, −1 for an unreadable one, by the features of
-        upright images, with `each` sub-clusters in each super-cluster."""
+        upright images, with `each` sub-clusters in each super-cluster.
+
+        Raises:
+            InputError: there are fewer readable images than super-clusters.
+        """
         rows, present, whitening = whitened_features(run, self.network, self.compute, pca)
-        m, updates = self.super_clusters, self.args.niter
+        m, updates, everywhere = self.super_clusters, self.args.niter, gather_rows(present)
+        settings.check_readable(self.args, int(everywhere.sum()))
         with run.stage("clustering", updates * (m + 1), "iterations") as advance:
             seed = derive_seed(self.args.seed, "k-means", run.epoch)
             device = self.compute.device
             found = hierarchical_kmeans(
                 rows, m, each, updates, seed, device=device, advance=advance
             )
-            everywhere = gather_rows(present)
             assignment = np.full(len(everywhere), -1, np.int64)
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
         return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cluster.components import Components
-from cluster.whitening import Preparation, prepare
+from cluster.whitening import Normalisation, Preparation, prepare
 from features.forward import Features, compute_features
 from features.projected import compute_projected, is_large, sample_moments, sample_stride
 from methods.method import Running
@@ -60,11 +60,13 @@ def whitened_features(
 def _projected(
     run: Running, network: ConvNet, compute: Compute, pca: Components
 ) -> tuple[np.ndarray, np.ndarray, Preparation]:
-    stride = sample_stride(run.image_count, network.embedding_dim)
-    with run.frozen_pass(stride) as images, together():
-        callbacks = images.report, images.advance, images.stop_on_infinite
-        moments = sample_moments(images.loader, network, compute, *callbacks)
-    whitening = prepare(moments, pca, compute.device)
+    whitening: Preparation = Normalisation()
+    if pca != 0:
+        stride = sample_stride(run.image_count, network.embedding_dim)
+        with run.frozen_pass(stride) as images, together():
+            callbacks = images.report, images.advance, images.stop_on_infinite
+            moments = sample_moments(images.loader, network, compute, *callbacks)
+        whitening = prepare(moments, pca, compute.device)
     with run.frozen_pass() as images, together():
         callbacks = images.report, images.advance, images.stop_on_infinite
         features = compute_projected(

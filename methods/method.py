@@ -208,7 +208,7 @@ class Method(Protocol):
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         """Metrics of the epoch's clusters for `metrics.jsonl`, against labels `(N,) int64` if there
-        are any."""
+        are any. If `unreadable` is None, the run counts them."""
         ...
 
     def advice(self, metrics: dict[str, Any]) -> list[str]:

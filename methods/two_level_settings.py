@@ -71,14 +71,20 @@ def check(args: argparse.Namespace, images: int) -> None:
             f"--k {args.nmb_cluster}: more clusters than the {images} images of {args.data}; "
             f"give {images} at most, and better a tenth of that or fewer"
         )
-    if args.batch > images:
-        raise InputError(
-            f"--batch {args.batch}: more than the {images} images; only whole batches are trained "
-            f"on, so give {images} at most"
-        )
-    _check_batch(args.batch, args.super_classes, images)
+    _check_batch(args.batch, args.super_classes, images, TURNS if args.rotnet else 1)
     if args.shard_heads:
         _check_sharding(args)
+
+
+def check_readable(args: argparse.Namespace, images: int) -> None:
+    """Raise an InputError if fewer images can be read than there are super-clusters."""
+    m, _ = cluster_counts(args.super_classes, args.rotnet, args.nmb_cluster)
+    if m > images:
+        most = images * (args.super_classes // m)
+        raise InputError(
+            f"--super_classes {args.super_classes}: {m} super-clusters, more than the {images} "
+            f"images of {args.data} that can be read; give {most} at most"
+        )
 
 
 def _check_classes(classes: int, rotnet: bool, k: int) -> None:
@@ -95,7 +101,19 @@ def _check_classes(classes: int, rotnet: bool, k: int) -> None:
         raise InputError("--k 1: without rotations nothing is left to learn; give 2 or more")
 
 
-def _check_batch(batch: int, classes: int, images: int) -> None:
+def _check_batch(batch: int, classes: int, images: int, rotations: int) -> None:
+    most, most_classes = images // classes * classes, images // rotations * rotations
+    if not most:
+        advice = f"give {most_classes} at most" if most_classes else "give more images"
+        raise InputError(
+            f"--super_classes {classes}: each batch has images of each super-class, more than the "
+            f"{images} images; {advice}"
+        )
+    if batch > images:
+        raise InputError(
+            f"--batch {batch}: more than the {images} images; only whole batches are trained on, "
+            f"so give {most} at most"
+        )
     if rest := batch % classes:
         below, above = batch - rest, batch - rest + classes
         nearest = below if below and (2 * rest <= classes or above > images) else above

@@ -201,7 +201,7 @@ class Run:
         """Metrics, assignments, checkpoint."""
         method, state = self.method, self.state
         clusters = method.metrics(self.images.labels)
-        counts = len(self.images), self._drawn
+        counts = len(self.images), self._drawn, len(self.folder.unreadable.now)
         metrics = summary.epoch_metrics(state, clusters, counts, self.seconds)
         warn(method.advice(metrics))
         log.info(summary.describe_epoch(metrics, self.epochs))

@@ -23,16 +23,19 @@ from training.state import State
 
 
 def epoch_metrics(
-    state: State, clusters: dict[str, Any], counts: tuple[int, int], seconds: dict[str, float]
+    state: State, clusters: dict[str, Any], counts: tuple[int, int, int], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`.
 
     Args:
         clusters: the method's metrics.
-        counts: number of images in the data set, and of images trained on in this epoch.
+        counts: number of images in the data set, of images trained on in this epoch, and of those
+            that could not be read.
         seconds: by stage.
     """
-    images, drawn = counts
+    images, drawn, unreadable = counts
+    if clusters["unreadable"] is None:
+        clusters = {**clusters, "unreadable": unreadable}
     return {
         "epoch": state.epoch,
         "convnet_loss": state.convnet_loss.avg,

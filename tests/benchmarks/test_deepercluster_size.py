@@ -46,7 +46,8 @@ def test_the_published_size_is_that_of_the_release() -> None:
 def test_a_small_size_by_hand() -> None:
     heads, replicated = 8 * 30 * 11, 300 + 8 * 11
     assert list(device_memory(SMALL).values()) == [
-        12 * replicated, 12 * heads / 4, 2 * heads / 4, 8 * 1000,
+        12 * replicated, 12 * heads / 4, 2 * heads / 4, 4 * heads / 4, 8 * 1000, 12 * 30 * 5,
+        1.5 * 2**30,
     ]  # fmt: skip
     assert list(host_memory(SMALL).values()) == [
         2 * 250 * 5, 4 * 250 * 5, 24 * 30 * 5, 8 * 60 * 5, 16_000, 16_000, 40_000, 1600, 1200,
@@ -117,7 +118,11 @@ def test_given_rates_are_not_measured(
     [
         ("--k 200", "--k 200: gives each super-class 50 sub-classes, fewer than the 64 processes; "
                     "give 256 or more"),
-        ("--batch 60", "--batch 60: fewer images than --processes 64"),
+        ("--batch 112", "--batch 112: too small for --processes 64; give 128 or more"),
+        ("--super_classes 6", "--super_classes 6: with rotations a multiple of 4; give 8"),
+        ("--batch 3070", "--batch 3070: each batch has equally many images of each of 16 "
+                         "super-classes; give 3072"),
+        ("--k 96000001", "--k 96000001: more clusters than the 96000000 images of --images"),
     ],
 )  # fmt: skip
 def test_impossible_sizes_are_an_error(flags: str, message: str) -> None:

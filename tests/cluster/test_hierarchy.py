@@ -1,5 +1,8 @@
 """Two-level k-means against Lloyd's in float64, written anew; empty clusters; first centroids."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from arrays import sphere
@@ -62,6 +65,13 @@ def test_numbers_of_centroids_draw_them_from_the_seed() -> None:
     assert not np.array_equal(drawn.super_centroids, other.super_centroids)
 
 
+def test_the_numbers_may_be_numpys() -> None:
+    one = hierarchical_kmeans(ROWS, 3, 4)
+    numbers: list[Any] = [np.int64(3), np.int64(4)]
+    other = hierarchical_kmeans(ROWS, *numbers)
+    np.testing.assert_array_equal(one.super * 4 + one.sub, other.super * 4 + other.sub)
+
+
 def test_a_super_cluster_with_fewer_rows_has_fewer_sub_clusters() -> None:
     rows = np.concatenate([ROWS[:40], ROWS[40:43] + 100])
     found = hierarchical_kmeans(rows, rows[[0, 40]], 5)
@@ -114,8 +124,21 @@ def test_advance_is_called_after_each_update() -> None:
         (ROWS, 0, 1, "not m = 0"),
         (ROWS * np.float32(np.inf), 2, 1, "needs finite rows"),
         (ROWS, FIRST, SUB_FIRST[:2], "first sub-centroids of 2 of 3 super-clusters"),
+        (ROWS, 3, SUB_FIRST[:2], "first sub-centroids of 2 of 3 super-clusters"),
+        (ROWS, 3, 0, "not K = 0"),
+        (ROWS, FIRST[:0], 1, "not m = 0|not of shape \\(0, 12\\)"),
+        (ROWS, FIRST[:, :5], 1, "have to be \\(k, 12\\), not of shape \\(3, 5\\)"),
+        (ROWS, FIRST[0], 1, "not of shape \\(12,\\)"),
+        (ROWS, 1, [FIRST[:, :5]], "not of shape \\(3, 5\\)"),
+        (ROWS, FIRST * np.float32(np.nan), 1, "needs finite first centroids"),
+        (ROWS, 1, [FIRST * np.float32(np.nan)], "needs finite first centroids"),
     ],
 )
-def test_bad_input_is_named(rows: np.ndarray, first: int, sub_first: int, message: str) -> None:
+def test_bad_input_is_named(
+    rows: np.ndarray,
+    first: np.ndarray | int,
+    sub_first: Sequence[np.ndarray] | int,
+    message: str,
+) -> None:
     with pytest.raises(ValueError, match=message):
         hierarchical_kmeans(rows, first, sub_first)

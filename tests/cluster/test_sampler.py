@@ -139,6 +139,23 @@ def test_each_batch_has_equally_many_images_of_each_super_class() -> None:
             assert np.bincount(batch[part::3], minlength=8).tolist() == [1] * 8
 
 
+def test_more_processes_than_a_batch_has_images_of_a_super_class() -> None:
+    """Batches of two images of each super-class on four processes, which get four images each: over
+    the epoch they all see every super-class equally often."""
+    supers, subs = hierarchy()
+    images, turns = two_levels(supers, subs, batch=16).T
+    batches = (supers[images] * 4 + turns).reshape(-1, 16)
+    assert all(np.bincount(batch, minlength=8).tolist() == [2] * 8 for batch in batches)
+    for part in range(4):
+        own = batches[:, part::4]
+        assert all(len(set(batch.tolist())) == 4 for batch in own)
+        counts = np.bincount(own.ravel(), minlength=8)
+        assert counts.sum() == 62 * 4
+        assert counts.min() > 31 - 12, "three standard deviations"
+        assert counts.max() < 31 + 12
+        assert len({tuple(sorted(batch)) for batch in own.tolist()}) > 30
+
+
 def test_in_a_super_class_each_sub_cluster_is_drawn_equally_often() -> None:
     supers, subs = hierarchy()
     images, turns = two_levels(supers, subs).T

@@ -160,6 +160,7 @@ DEEPER = {
     "a head in words": (change("heads", "sub.bias", to="bias"), PLACE),
     "a head of NaN": (change("heads", "sub.bias", to=torch.full((8, 2), np.nan)), PLACE),
     "labels too high": (change("assignment", to=lambda labels: labels + 4), MISFIT),
+    "no setting of its levels": (without("settings", "rotnet"), PLACE),
     "levels without numbers": (without("clusters", "counts"), PLACE),
     "no momentum of the heads": (
         change("optimizer", "state", to=lambda s: {n: v for n, v in s.items() if n != max(s)}),
@@ -250,7 +251,15 @@ def test_a_memory_of_other_images_is_filled_anew(
         assert len(read_checkpoint(exp / "checkpoint.pth.tar")["assignment"]) == 50
 
 
-def test_new_classes_between_two_epochs_do_not_fit_the_heads(resume: Callable[..., str]) -> None:
-    flags = "--epochs", "3", "--super_classes", "4"
-    line = resume("deepercluster", leave, *flags, name="checkpoint")
-    assert "its heads do not fit --super_classes 4, --k 4 and --rotnet true" in line
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--super_classes 4", "--super_classes 4, --k 4 and --rotnet true"),
+        ("--rotnet false --k 16", "--super_classes 8, --k 16 and --rotnet false"),  # as large heads
+    ],
+)
+def test_other_levels_between_two_epochs_do_not_fit_the_heads(
+    flags: str, words: str, resume: Callable[..., str]
+) -> None:
+    line = resume("deepercluster", leave, "--epochs", "3", *flags.split(), name="checkpoint")
+    assert f"its heads do not fit {words}" in line

@@ -243,7 +243,7 @@ def test_a_state_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs == [1], "there were no clusters yet"
     batch, _ = Images().batch(method.draw(1)[:BATCH])
     method.losses(method.trained, batch)
-    state = {**method.state_dict(), "images_digest": "digest"}
+    state = {**method.state_dict(), "images_digest": "digest", "settings": vars(args)}
     assert method.form.keys() == method.state_dict().keys()
     assert all(isinstance(state[name], kind) for name, kind in method.form.items())
     assert DeeperCluster.is_sound(state, step=1)
@@ -314,7 +314,12 @@ WRONG = {
     "--batch 11": "give 12, or another multiple of 4",
     "--batch 2": "give 4, or another multiple of 4",
     "--batch 39 --super_classes 16 --k 40": "give 32, or",
-    "--batch 44": "--batch 44: more than the 40 images",
+    "--batch 44": "more than the 40 images; only whole batches are trained on, so give 40 at most",
+    "--batch 44 --super_classes 16 --k 40": "so give 32 at most",
+    "--super_classes 44 --k 11": "--super_classes 44: each batch has images of each super-class, "
+    "more than the 40 images; give 40 at most",
+    "--size_dataset 10 --super_classes 16": "more than the 10 images; give 8 at most",
+    "--size_dataset 3 --k 3": "more than the 3 images; give more images",
     "--super_classes 6": "with rotations a multiple of 4; give 8, or --rotnet false",
     "--super_classes 1": "--super_classes 1: with rotations a multiple of 4; give 4, or",
     "--super_classes 16 --k 3": "--k 3: fewer than the 4 super-clusters; give 4 or more",

@@ -12,6 +12,7 @@ from PIL import Image
 from runs import Server, assert_equal, contents_of, load_metrics, output_of
 
 import assign
+import main
 from checkpoints.checkpoint import read_checkpoint, untrained_of
 from checkpoints.clusters import clusters_of
 from checkpoints.folder import place_of
@@ -137,16 +138,44 @@ def test_probes_need_no_clustering(tree: Path, train: Train) -> None:
     assert [line["knn_top1"] is not None for line in load_metrics(exp)] == [True, False] * 2
 
 
-def test_unreadable_images_are_left_out_until_the_next_clustering(
-    tmp_path: Path, train: Train
-) -> None:
-    tree, rng = tmp_path / "images", np.random.default_rng(0)
+def write_noise(tree: Path, count: int) -> Path:
+    """Images of which 007.png can't be read."""
+    rng = np.random.default_rng(0)
     tree.mkdir()
-    for number in range(120):
+    for number in range(count):
         Image.fromarray(rng.integers(256, size=(9, 9, 3), dtype=np.uint8)).save(
             tree / f"{number:03d}.png"
         )
     (tree / "007.png").write_bytes(b"no image")
+    return tree
+
+
+def test_rotnet_counts_unreadable_images(tmp_path: Path, train: Train) -> None:
+    tree = write_noise(tmp_path / "images", 120)
+    exp = train(tree, *METHODS["rotnet"].split(), "--batch", "24")
+    found = [line["unreadable"] for line in load_metrics(exp)]
+    assert found == [0, 1, 1, 1], "from the first epoch on that draws the image"
+
+
+def test_fewer_readable_images_than_super_clusters(
+    tmp_path: Path, train: Train, error_line: ErrorLine
+) -> None:
+    tree = write_noise(tmp_path / "images", 100)
+    flags = (
+        "--method deepercluster --rotnet false --super_classes 100 --k 100 --batch 100 --size 32"
+    )
+    few = "--arch tiny --workers 0 --device cpu --precision fp32"
+    line = error_line(main, tree, *flags.split(), *few.split(), "--exp", tmp_path / "exp")
+    assert line.endswith(
+        f"--super_classes 100: 100 super-clusters, more than the 99 images of {tree} that can be "
+        "read; give 99 at most"
+    )
+
+
+def test_unreadable_images_are_left_out_until_the_next_clustering(
+    tmp_path: Path, train: Train
+) -> None:
+    tree = write_noise(tmp_path / "images", 120)
     flags = [*METHODS["deepercluster"].split(), "--batch", "24"]
     cut = train(tree, *flags, "--epochs", "1", exp="cut")
     exp = train(tree, *flags, "--epochs", "3", "--resume", str(cut / "checkpoint.pth.tar"),
@@ -179,26 +208,29 @@ def write_kinds(folder: Path) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02d}.png")
 
 
-def test_two_processes_train_as_one(flags: list[str], server: Server, tmp_path: Path) -> None:
-    """Without batch norm, the steps are those of one process with the same global batches."""
+def test_several_processes_train_as_one(flags: list[str], server: Server, tmp_path: Path) -> None:
+    """Without batch norm, the steps are those of one process with the same global batches. A batch
+    of 8 super-classes has two images of each, fewer than four processes."""
     write_kinds(tmp_path / "images")
     plain = "--arch plain --batch 16 --size 32 --device cpu --precision fp32 --no-report"
     text = f"{plain} {' '.join(flags)} --k {4 if '6' in flags else 1}"
-    for name, ranks in (("one", 1), ("two", 2)):
-        run = server.start(tmp_path / "images", tmp_path / name, ranks, flags=text)
-        assert server.wait(run) == [0] * ranks, output_of(tmp_path / name)
-    exps = [tmp_path / name / "exp" for name in ("one", "two")]
-    one, two = (torch.load(exp / "checkpoint.pth.tar", weights_only=True) for exp in exps)
-    for part in ("state_dict", "heads"):
-        for name, weight in one[part].items():
-            torch.testing.assert_close(two[part][name], weight, rtol=1e-4, atol=1e-6)
-    for epoch in range(5):
-        name = f"assignments/epoch_{epoch:04d}.npy"
-        np.testing.assert_array_equal(np.load(exps[0] / name), np.load(exps[1] / name))
-    for expected, found in zip(*map(load_metrics, exps), strict=True):
-        for name in ("convnet_loss", "super_loss", "sub_loss"):
-            assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-7)
-        assert found["rotation_accuracy"] == expected["rotation_accuracy"]
+    for ranks in (1, 2, 4):
+        run = server.start(tmp_path / "images", tmp_path / str(ranks), ranks, flags=text)
+        assert server.wait(run) == [0] * ranks, output_of(tmp_path / str(ranks))
+    alone, *others = (tmp_path / str(ranks) / "exp" for ranks in (1, 2, 4))
+    expected = torch.load(alone / "checkpoint.pth.tar", weights_only=True)
+    for exp in others:
+        found = torch.load(exp / "checkpoint.pth.tar", weights_only=True)
+        for part in ("state_dict", "heads"):
+            for name, weight in expected[part].items():
+                torch.testing.assert_close(found[part][name], weight, rtol=1e-4, atol=1e-6)
+        for epoch in range(5):
+            name = f"assignments/epoch_{epoch:04d}.npy"
+            np.testing.assert_array_equal(np.load(alone / name), np.load(exp / name))
+        for one, other in zip(load_metrics(alone), load_metrics(exp), strict=True):
+            for name in ("convnet_loss", "super_loss", "sub_loss"):
+                assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-7)
+            assert other["rotation_accuracy"] == one["rotation_accuracy"]
 
 
 def test_two_processes_resume_within_an_epoch_with_the_same_bits(
