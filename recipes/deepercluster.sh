@@ -10,8 +10,8 @@
 # published run started from those of a RotNet is remembered from the paper, not checked.)
 #
 # Hardware: published on 64 GPUs. Weights, gradients and momenta of the heads take 63 GB; --shard_heads spreads
-# them over the processes. On paper each process then needs 9 GB on its GPU beside the activations, and 64 GB of
-# host memory, mostly for features and centroids of 4,096 dimensions; 12 GB with --dim_pca 256.
+# them over the processes. On paper each process then needs 9 GB on its GPU beside the activations, and 60 GB of
+# host memory, mostly for features and centroids of 4,096 dimensions; 8 GB with --dim_pca 256.
 # Hours: not published. Estimated, not measured: 2,200 to 3,100 of one H100, which is 34 to 48 on 64.
 # Expect, from linear probes on conv13, as published: 45.6 % top-1 on ImageNet, 42.1 % on Places205,
 # 73.0 mAP on VOC 2007.
