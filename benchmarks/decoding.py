@@ -7,6 +7,8 @@ process together, so that other programs on the machine hardly change it.
 """
 
 import argparse
+import contextlib
+import io
 import math
 import os
 import sys
@@ -64,7 +66,8 @@ def make_sources(folder: Path, count: int) -> dict[str, tuple[ImageList, str]]:
     write_photos(photos, count)
     for target, flags in ((copy, []), (tars, ["--shards", "2"])):
         argv = [str(photos), str(target), *flags, "--workers", "0"]
-        prepare_data.main(prepare_data.parse_args(argv))
+        with contextlib.redirect_stdout(io.StringIO()):
+            prepare_data.main(prepare_data.parse_args(argv))
     original = find_images(photos)
     return {
         "files, --decode auto": (original, "auto"),

@@ -1,6 +1,7 @@
 """Part: the tests marked `gpu`. docs/gpu.md says what each shows."""
 
 import functools
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.gpu.setting import NO_GPU, Setting, Work
 
 ROOT = Path(__file__).parents[2]
+PROCESSES = 4  # that share the GPU
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 
@@ -23,6 +25,8 @@ def run_tests(setting: Setting) -> dict[str, Any]:
         return NO_GPU
     log = setting.out / "tests.txt"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("xdist"):
+        command += ["-n", str(PROCESSES)]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
     return outcome(log.read_text(), done.returncode)

@@ -62,11 +62,17 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize(("devices", "nccl"), [SHARED, OWN])
-def test_each_method_trains(
-    tree: Path, tmp_path: Path, method: str, devices: str, nccl: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("devices", "method"),
+    [
+        *(
+            pytest.param("0", each, marks=pytest.mark.gpu)
+            for each in ("deepcluster", "deepercluster")
+        ),
+        *(pytest.param("0,1", each, marks=pytest.mark.gpu(2)) for each in METHODS),
+    ],
+)
+def test_each_method_trains(tree: Path, tmp_path: Path, method: str, devices: str) -> None:
     """With several workers and a last batch that is smaller, and without a line on stderr but what
     is meant to be there."""
     base = f"--arch resnet18_small --size 32 --batch 16 --epochs 2 --workers 1 --exp {tmp_path}/exp"

@@ -46,13 +46,14 @@ def _backends_as_before() -> Iterator[None]:
 def test_the_first_epoch_is_the_cpus(
     flags: list[str], tree: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a network without dropout, whose draws differ between devices."""
+    """Of a network without dropout, whose draws differ between devices. Products in TF32 may move
+    an image to another cluster."""
     monkeypatch.setitem(MODELS, "plain", plain)
     losses = []
     for device in ("cuda", "cpu"):
         exp = train(tree, *flags, "--arch", "plain", "--device", device, exp=device)
         losses.append(load_metrics(exp)[0]["convnet_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
