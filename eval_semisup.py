@@ -12,13 +12,15 @@ the short side, and the central 224 is classified. The last and the best epoch a
 are for --size 224, and scale with it; other numbers are the flags' defaults.
 
 swav: the top layer has a learning rate of its own. With 1 % of the labels (rounded) the rate is
-0.02, and 5 for the top layer; with 10 % and with any other percentage it is 0.01, and 0.2 for the
-top layer. Both are multiplied by 0.2 after 12 and 16 of 20 epochs. No weight decay. Batch norm has
-the statistics of the images of all GPUs; on CPUs, of those of each process.
+0.02, and 5 for the top layer; with 10 % it is 0.01, and 0.2 for the top layer. Other percentages
+take the rates of the nearer one, as a ratio: of 10 % from 3.2 % on. Both are multiplied by 0.2
+after 12 and 16 of 20 epochs. No weight decay. Batch norm has the statistics of the images of all
+GPUs; on CPUs, of those of each process.
 
 vissl: rate 0.05 for batch 256, proportional to the batch, divided by 10 after 30 of 70 epochs.
-Nesterov's momentum; no weight decay. Batch norm has the statistics of the images of each process.
-The last images of an epoch that are less than a batch are left out, if they are not all.
+Nesterov's momentum; no weight decay. With 1 % of the labels (rounded) the last images of an epoch
+that are less than a batch are left out, if they are not all. Batch norm has the statistics of the
+images of each process; that is our choice, as VISSL's was not at hand.
 
 deepercluster: the hidden layers of the network's classifier get new weights N(0, 0.01) and biases
 0.1. Rate 0.1, divided by 10 after 30, 60 and 90 of 100 epochs; weight decay 1e-4. Batch norm has
@@ -113,6 +115,11 @@ def main(args: argparse.Namespace) -> None:
         check_flags(args)
         if compute.precision == "fp16":
             raise InputError("--precision fp16: has no loss scale here; give bf16 or fp32")
+        if args.batch_size < (least := 2 * world_size()) and world_size() > 1:
+            raise InputError(
+                f"--batch_size {args.batch_size}: too small for {world_size()} processes; give "
+                f"{least} or more (2 each)"
+            )
         checkpoint = read_checkpoint(args.model, args.network_key)
         networks = networks_of(checkpoint, args)
         check_size(networks["trained"].arch, args.size)

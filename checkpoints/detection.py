@@ -11,6 +11,7 @@ from system.errors import InputError
 from system.normalisation import IMAGENET_MEAN, Std
 
 ARCHS = ("resnet18", "resnet50")  # that all these programs have
+FIRST = (7, 7)  # kernel of their first convolution
 LAYOUTS = ("torchvision", "detectron2", "mmdet")
 
 
@@ -30,6 +31,13 @@ def detection_file(model: ConvNet, layout: str, about: dict[str, str]) -> dict[s
         raise InputError(
             f"--layout {layout}: the network has Sobel filters, and {layout}'s have none; give one "
             "that was trained without --sobel"
+        )
+    height, width = model.features.state_dict()["conv1.weight"].shape[2:]
+    if (height, width) != FIRST:
+        raise InputError(
+            f"--layout {layout}: the network's first convolution is {height} × {width}, with "
+            f"Sobel filters merged into it, and {layout}'s is 7 × 7; give one that was trained "
+            "without --sobel"
         )
     weights = {name: weight.contiguous() for name, weight in model.features.state_dict().items()}
     if layout == "torchvision":

@@ -61,9 +61,11 @@ def listed(train: Labelled, path: Path) -> Labelled:
         InputError: the file is not such a list, names an image that `train` lacks or has several
             of, or leaves a class without an image.
     """
-    lines = [line for _, line in read_lines(path, "not a text file with a file name on each line")]
-    place = _places(path, lines, train.images)
-    found = train.take(np.unique([place[line] for line in lines]))
+    try:
+        lines = read_lines(path, "not a text file with a file name on each line")
+    except InputError as error:
+        raise InputError(f"--subset {error}") from error
+    found = train.take(np.unique(_places(path, [line for _, line in lines], train.images)))
     shown = set(found.labels.tolist())
     empty = [name for number, name in enumerate(train.classes) if number not in shown]
     if empty:
@@ -74,9 +76,9 @@ def listed(train: Labelled, path: Path) -> Labelled:
     return found
 
 
-def _places(path: Path, lines: list[str], images: ImageList) -> dict[str, int]:
-    """The index of each image by its file name and by its whole name, after a check of a list's
-    lines."""
+def _places(path: Path, lines: list[str], images: ImageList) -> list[int]:
+    """The index of the image on each line of a list: its file name or its whole name, perhaps
+    between blanks."""
     by_file: dict[str, int] = {}
     several = set()
     for index, name in enumerate(images.names):
@@ -85,6 +87,7 @@ def _places(path: Path, lines: list[str], images: ImageList) -> dict[str, int]:
             several.add(file)
         by_file[file] = index
     place = by_file | {name: index for index, name in enumerate(images.names)}
+    lines = [line if line in place else line.strip() for line in lines]
     missing = [line for line in lines if line not in place]
     if len(missing) == len(lines):
         first = f" (the first is {shorten(missing[0])!r})" if lines else ""
@@ -102,4 +105,4 @@ def _places(path: Path, lines: list[str], images: ImageList) -> dict[str, int]:
             f"--subset {path}: {images.root} has several images called {shorten(unclear)!r}; give "
             f"paths such as {images.names[by_file[unclear]]}"
         )
-    return place
+    return [place[line] for line in lines]

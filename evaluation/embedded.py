@@ -1,11 +1,11 @@
 """Labelled images as rows, by a network or as raw pixels, and the measures of these rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
-from data.images import ImageList
+from data.images import ImageList, NameUnreadable
 from data.labelled import Labelled, check_readable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
@@ -17,16 +17,17 @@ from parallel.collectives import all_reduce, shard_of
 from system.errors import InputError
 from system.progress import progress
 
-# Images and their split's name → their rows `(M, D)`, and which can be read, `(N,) bool`
-Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray]]
+# Images and their split's name → their rows `(M, D)`, which can be read, `(N,) bool`, and why the
+# others can't
+Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray, Iterable[str]]]
 
 
 def embed_by(model: ConvNet, by: Pass) -> Embed:
     """By a network; raises InputError where its features are not finite."""
 
-    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
         found = by.embed(model, images, split, raise_on_infinite(images))
-        return found.rows, found.present
+        return found.rows, found.present, found.reasons.values()
 
     return embed
 
@@ -34,17 +35,20 @@ def embed_by(model: ConvNet, by: Pass) -> Embed:
 def embed_pixels(by: Pass) -> Embed:
     """By raw pixels of the central crop: what the data give without a network."""
 
-    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
         dataset, readable = ImageDataset(images, central_crop(by.size)), np.zeros(len(images), bool)
+        unreadable = NameUnreadable(images)
         loader = load_in_order(dataset, by.batch, by.workers, torch.device("cpu"))
         rows = []
         with progress(f"pixels of {split}", len(images), "images", by.verbose) as advance:
             for batch in loader:
+                unreadable(batch.unreadable)
                 if len(batch.index) > 0:
                     readable[batch.index.numpy()] = True
                     rows.append(raw_pixels(batch.pixels.numpy()))
                 advance(len(batch.index) + len(batch.unreadable))
-        return np.concatenate(rows) if rows else np.empty((0, 3), np.float32), readable
+        found = np.concatenate(rows) if rows else np.empty((0, 3), np.float32)
+        return found, readable, unreadable.named.values()
 
     return embed
 
@@ -53,12 +57,14 @@ def judge(
     embed: Embed, train: ImageList, val: ImageList, k: int | None, seed: int
 ) -> tuple[dict[str, np.ndarray], int]:
     """The `measures` of an embedding of labelled images, and the number of readable train images.
+    A val image that cannot be read counts as a mistake.
 
     Raises:
-        InputError: train has fewer readable images than clusters, or of one label only; or val has
-            no readable image.
+        InputError: too many images cannot be read; or train has fewer readable images than
+            clusters, or of one label only.
     """
-    train_rows, readable = embed(train, "train")
+    train_rows, readable, reasons = embed(train, "train")
+    check_readable(len(train) - len(train_rows), len(train), "train on", reasons)
     train_labels = np.array(train.folders)[readable]
     if k is not None and len(train_rows) < max(k, 2):
         raise InputError(
@@ -69,11 +75,21 @@ def judge(
         raise InputError(
             f"{train.root}: readable images of fewer than 2 labels; give --data with more"
         )
-    val_rows, readable = embed(val, "val")
-    if len(val_rows) == 0:
-        raise InputError(f"{val.root}: no readable image; give --data with some")
+    val_rows, readable, reasons = embed(val, "val")
+    check_readable(len(val) - len(val_rows), len(val), "validate on", reasons)
     val_labels = np.array(val.folders)[readable]
-    return measures(train_rows, train_labels, val_rows, val_labels, k, seed), len(train_rows)
+    found = measures(train_rows, train_labels, val_rows, val_labels, k, seed)
+    return {name: _of_all(each, readable) for name, each in found.items()}, len(train_rows)
+
+
+def _of_all(samples: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    """An accuracy's samples `(M,) bool` of the readable val images as those of all, `(N,) bool`;
+    other samples as they are."""
+    if samples.dtype != bool:
+        return samples
+    right = np.zeros(len(readable), bool)
+    right[readable] = samples
+    return right
 
 
 def rows_of_share(

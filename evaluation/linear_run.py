@@ -163,11 +163,16 @@ def run_epochs(
         `linear.validate`, and the `train_loss`.
 
     Raises:
-        InputError: a loss is not finite, or the file has other settings.
+        InputError: a loss is not finite, or the file has other settings or more epochs.
     """
     settings = sets.settings
     optimizer = settings.optimizer(heads)
     history = go_on(saved, key, heads, optimizer)
+    if len(history) > settings.epochs:
+        raise InputError(
+            f"--epochs {settings.epochs}: {saved} has {len(history)} epochs already; give "
+            f"{len(history)} or more, or another --exp"
+        )
     if history:
         say(f"resuming after epoch {len(history) - 1}, from {saved}\n")
     while len(history) < settings.epochs:
@@ -176,7 +181,7 @@ def run_epochs(
             save(saved, key, heads, optimizer, history)
         if sets.verbose:
             say(describe(history))
-    return history[: settings.epochs]
+    return history
 
 
 def run_epoch(
@@ -188,7 +193,7 @@ def run_epoch(
 ) -> dict[Layer, dict[str, Any]]:
     """Train for an epoch, and validate. Returns the results by layer."""
     settings = sets.settings
-    order = settings.order(epoch, len(sets.train.images))
+    order = for_all(heads, settings.order(epoch, len(sets.train.images)), settings.batch_size)
     sets.draws.start_epoch(epoch, order)
     share = -(-len(order) // world_size())
     torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, rank()))  # in fine-tuning
@@ -208,6 +213,14 @@ def run_epoch(
             on_unreadable=name_val, advance=advance,
         )  # fmt: skip
     return {layer: {**found[layer], "train_loss": losses[layer]} for layer in found}
+
+
+def for_all(heads: torch.nn.Module, order: np.ndarray, batch: int) -> np.ndarray:
+    """An epoch's order, `(M,)`, without a last batch that has no image for some process, if batch
+    norm is synchronised: the blank image of that process would count in its statistics."""
+    synchronised = any(isinstance(each, torch.nn.SyncBatchNorm) for each in heads.modules())
+    rest = len(order) % batch
+    return order[: len(order) - rest] if synchronised and rest < world_size() else order
 
 
 def key_of(

@@ -3,7 +3,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,6 @@ from evaluation import linear as probe
 from evaluation.linear_recipes import Recipe
 from evaluation.linear_run import Settings
 
-USUAL = 10  # percent of the labels; its learning rates hold for a percentage without its own
-
 
 @dataclass(frozen=True)
 class FineTuningRecipe(Recipe):
@@ -28,7 +27,8 @@ class FineTuningRecipe(Recipe):
         rates_of: in place of `lr`, by the percentage of the labels: the learning rates at the start
             of the trunk and of the top layer.
         sync_bn: default of the flag.
-        whole_batches: leave out an epoch's last images, if they are less than a batch.
+        whole_batches: percentages of the labels with which an epoch's last images are left out, if
+            they are less than a batch.
         new_hidden: reset the hidden layers of the network's classifier.
     """
 
@@ -37,7 +37,7 @@ class FineTuningRecipe(Recipe):
     gamma: float = 0.1
     rates_of: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     sync_bn: str = "none"
-    whole_batches: bool = False
+    whole_batches: tuple[int, ...] = ()
     new_hidden: bool = False
 
     def flags(self, batch: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ PROTOCOLS = {
     ),
     "vissl": FineTuningRecipe(
         random_crop, nesterov=True, epochs=70, lr=0.05, scaled=True, wd=None, steps=(30,),
-        whole_batches=True,
+        whole_batches=(1,),
     ),
     "deepercluster": FineTuningRecipe(
         random_crop, epochs=100, lr=0.1, steps=(30, 60, 90), new_hidden=True
@@ -65,13 +65,15 @@ PROTOCOLS = {
 @dataclass(frozen=True, kw_only=True)
 class FineTuning(Settings):
     """How a network is fine-tuned. `lr` is the trunk's learning rate at the start, `lr_last_layer`
-    that of the top layer. `gamma` and `sync_bn` replace those of the protocol's recipe."""
+    that of the top layer. `gamma` and `sync_bn` replace those of the protocol's recipe. With
+    `whole_batches`, an epoch's last images are left out, if they are less than a batch."""
 
     lr: float
     lr_last_layer: float
     steps: tuple[int, ...]
     gamma: float
     sync_bn: str
+    whole_batches: bool
 
     @property
     def recipe(self) -> FineTuningRecipe:
@@ -98,7 +100,7 @@ class FineTuning(Settings):
 
     def order(self, epoch: int, images: int) -> np.ndarray:
         """As in `Settings`, but perhaps without the rest of a division into batches."""
-        rest = images % self.batch_size if self.recipe.whole_batches else 0
+        rest = images % self.batch_size if self.whole_batches else 0
         return super().order(epoch, images)[: images - rest or images]
 
 
@@ -106,10 +108,11 @@ def settings_of(args: argparse.Namespace, percent: float) -> tuple[FineTuning, s
     """The settings that the flags give, and a note; it is empty if all of them are published.
 
     Args:
-        percent: percentage of the labels, which the learning rates of some protocols depend on.
+        percent: percentage of the labels, which some protocols depend on.
     """
-    rates_of, percentage = PROTOCOLS[args.protocol].rates_of, round(percent)
-    rates = rates_of.get(percentage, rates_of[USUAL]) if rates_of else (args.lr, args.lr)
+    recipe, percentage = PROTOCOLS[args.protocol], round(percent)
+    rates_of, usual = recipe.rates_of, _nearest(recipe.rates_of, percent)
+    rates = rates_of[usual] if rates_of else (args.lr, args.lr)
     chosen = dict(zip(("lr", "lr_last_layer"), rates, strict=True))
     chosen = {name: rate for name, rate in chosen.items() if getattr(args, name) is None}
     names = {each.name for each in dataclasses.fields(FineTuning)}
@@ -118,7 +121,13 @@ def settings_of(args: argparse.Namespace, percent: float) -> tuple[FineTuning, s
     if chosen and rates_of and percentage not in rates_of:
         words = " ".join(f"--{name} {rate:g}" for name, rate in chosen.items())
         note = (
-            f"{words}: as for {USUAL} % of the labels, because --protocol {args.protocol} has no "
+            f"{words}: as for {usual} % of the labels, because --protocol {args.protocol} has no "
             f"rates for {percent:.3g} %"
         )
-    return FineTuning(**given | chosen), note
+    whole_batches = percentage in recipe.whole_batches
+    return FineTuning(**given | chosen, whole_batches=whole_batches), note
+
+
+def _nearest(published: Iterable[int], percent: float) -> int:
+    """The published percentage whose ratio to another is nearest to 1; 0 if there is none."""
+    return min(published, key=lambda each: abs(math.log(each / percent)), default=0)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import digest_of
+from data.decode import pixel_limit
 from data.images import ImageList, NameUnreadable, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
@@ -104,9 +105,16 @@ class Pass:
             "network": digest_of(model)[:12],
             "images": digest,
             "size": self.size,
-            "precision": self.compute.precision,
+            **conditions(self.compute),
             **images.reading.key,
         }
+
+
+def conditions(compute: Compute) -> Key:
+    """Where and how embeddings are computed, as part of a key: the device's type, the precision,
+    and the limit of `--max-pixels`."""
+    device, most = compute.device.type, pixel_limit()
+    return {"device": device, "precision": compute.precision, "max_pixels": most}
 
 
 def known_by(images: ImageList) -> str | None:

@@ -255,6 +255,29 @@ def test_other_settings_do_not_resume(
     assert error.endswith("; give another --exp")
 
 
+def test_fewer_epochs_than_are_done(
+    tune: Tune, data: Path, network: Path, error_line: ErrorLine
+) -> None:
+    exp = network.parent / "tuned"
+    report = tune("--epochs", "2")
+    command = ["--data", data, "--model", network, *FLAGS.split(), "--exp", exp, "--epochs", "1"]
+    line = error_line(eval_semisup, *command)
+    assert line.endswith(
+        f"--epochs 1: {exp}/semisup_trained.pth.tar has 2 epochs already; give 2 or more, or "
+        "another --exp"
+    )
+    assert tune("--epochs", "2")["results"] == report["results"], "as before"
+
+
+def test_a_batch_has_two_images_for_each_process(
+    data: Path, network: Path, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_semisup, "world_size", lambda: 3)
+    command = ["--data", data, "--model", network, *FLAGS.split(), "--batch_size", "5"]
+    line = error_line(eval_semisup, *command)
+    assert line.endswith("--batch_size 5: too small for 3 processes; give 6 or more (2 each)")
+
+
 def test_a_list_of_all_images_and_100_percent_equal_no_flag(
     tune: Tune, data: Path, network: Path
 ) -> None:

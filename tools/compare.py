@@ -10,7 +10,8 @@ network of the same seed, with random weights. Of several runs: the mean differe
 its standard error, and four fifths of the differences have its sign. Of a single run: McNemar's
 test on the val images (p < 0.01), and for clusters a difference above 0.01 and above twice its
 standard error over five seeds of k-means; another run may differ. Raw pixels: the central crop,
-resized to 32 pixels at most.
+resized to 32 pixels at most. A val image that cannot be read counts as a mistake, a train image is
+left out; above 1 % of either it is an error.
 
 Writes `compare.md`, `compare.json` and `compare.png`. What was measured is kept in `--out`, so that
 the same command goes on after an interruption, and measures only new networks.
@@ -33,7 +34,7 @@ from data.reading import Reading, add_reading_flags
 from evaluation.comparison import Row, table
 from evaluation.embedded import Embed, embed_by, embed_pixels, judge
 from evaluation.verdict import Measures, to_markdown
-from features.kept import Pass, known_by
+from features.kept import Pass, conditions, known_by
 from features.network import add_size_flag
 from system import cli, device, flags
 from system.device import Compute, select_compute
@@ -81,7 +82,7 @@ class Bench:
         key: Key = {
             "network": network[:12],
             "size": kind.size,
-            "precision": self.compute.precision,
+            **conditions(self.compute),
             "images": contents,
             "labels": [split.digest[:12] for split in (train, val)],
             **kind.reading.key,

@@ -3,7 +3,8 @@
 Protocol. Features of `--data`/train and `--data`/val, folders as labels: `evaluation/learned.py`
 says how they are measured, with the run's k, and `evaluation/verdict.py` how they are compared. The
 untrained network is the one that the run started from; of a run with --init, one with random
-weights. Raw pixels: the network's own central crop, resized to 32 pixels at most.
+weights. Raw pixels: the network's own central crop, resized to 32 pixels at most. A val image that
+cannot be read counts as a mistake, a train image is left out; above 1 % of either it is an error.
 
 It takes seconds on some thousand images, and writes `quick.json` beside the checkpoint. It is not a
 protocol of the paper: see docs/using.md.

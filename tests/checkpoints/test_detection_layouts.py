@@ -172,3 +172,11 @@ def test_other_networks_are_bad_input(arch: str, sobel: bool, message: str) -> N
     with pytest.raises(InputError, match=message) as error:
         detection_file(model, "mmdet", {})
     assert "\n" not in str(error.value)
+
+
+def test_merged_sobel_filters_are_bad_input() -> None:
+    """They make the first convolution a 9 × 9 one."""
+    model = untrained("resnet18", True, 5, seed=1)
+    model.merge_sobel()
+    with pytest.raises(InputError, match=r"torchvision: the network's first convolution is 9 × 9"):
+        detection_file(model, "torchvision", {})

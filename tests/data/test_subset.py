@@ -88,8 +88,9 @@ def test_a_hundred_percent_are_all_images(train: Labelled) -> None:
         b"\xef\xbb\xbfant_0.JPEG\n\nant_0.JPEG\ncat_7.JPEG\nbee_19.JPEG\ncat_7.JPEG\n",
         b"ant/ant_0.JPEG\ncat/cat_7.JPEG\nbee_19.JPEG\n",
         "ant_0.JPEG\nbee_19.JPEG\ncat_7.JPEG\n".encode("utf-16"),
+        b"ant_0.JPEG \n bee_19.JPEG\t\ncat/cat_7.JPEG  \n",
     ],
-    ids=["names", "carriage returns", "twice, with a mark", "paths", "UTF-16"],
+    ids=["names", "carriage returns", "twice, with a mark", "paths", "UTF-16", "blanks"],
 )
 def test_a_list_has_a_file_name_a_line(train: Labelled, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "list.txt"
@@ -165,3 +166,11 @@ def test_a_file_name_of_several_images_needs_paths(tmp_path: Path) -> None:
         listed(train, path)
     path.write_text("1.png\nbee/0.png\n")
     assert listed(train, path).images.names == ["ant/1.png", "bee/0.png"]
+
+
+def test_a_missing_list_is_named_with_its_flag(train: Labelled, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        listed(train, tmp_path / "none.txt")
+    assert str(caught.value) == (
+        f"--subset {tmp_path}/none.txt: cannot read this list file: No such file or directory"
+    )

@@ -12,6 +12,7 @@ from torch import nn
 import eval_semisup
 from data.transforms import random_crop
 from evaluation.finetuning import new_top_layer
+from evaluation.linear_run import for_all
 from evaluation.semisup import PROTOCOLS, FineTuning, settings_of
 from evaluation.whole import Whole
 from models import ConvNet
@@ -51,6 +52,15 @@ def each(epochs: int, trunk: float, top: float, per_epoch: int = 3) -> list[Any]
 def test_swavs_rates_with_1_percent() -> None:
     expected = each(12, 0.02, 5) + each(4, 0.004, 1) + each(4, 0.0008, 0.2)
     assert rates(settings("--protocol swav", 1)) == expected
+
+
+@pytest.mark.parametrize("percent", [0.3, 0.01, 3])
+def test_a_few_percent_take_the_rates_of_1(percent: float) -> None:
+    assert rates(settings("--protocol swav", percent)) == rates(settings("--protocol swav", 1))
+    assert note("", percent) == (
+        "--lr 0.02 --lr_last_layer 5: as for 1 % of the labels, because --protocol swav has no "
+        f"rates for {percent} %"
+    )
 
 
 @pytest.mark.parametrize("percent", [10, 100, 5])
@@ -139,13 +149,26 @@ def test_the_top_layer_is_a_group_and_the_sobel_filters_are_in_none(sobel: bool)
     assert {names[p] for p in trunk["params"]} == others
 
 
-def test_vissl_leaves_out_the_rest_of_a_division_into_batches() -> None:
-    chosen = settings("--protocol vissl --batch_size 8")
+def test_vissl_leaves_out_the_rest_of_a_division_into_batches_with_1_percent() -> None:
+    chosen = settings("--protocol vissl --batch_size 8", percent=1.2)
     orders = {images: chosen.order(2, images) for images in (5, 8, 20, 24)}
     assert {images: len(order) for images, order in orders.items()} == {5: 5, 8: 8, 20: 16, 24: 24}
     assert all(len(np.unique(order)) == len(order) for order in orders.values())
-    others = [settings(f"--protocol {name} --batch_size 8") for name in ("swav", "deepercluster")]
-    assert [sorted(other.order(2, 20)) for other in others] == [list(range(20))] * 2
+    cases = [("swav", 1), ("deepercluster", 1), ("vissl", 10), ("vissl", 100), ("vissl", 0.3)]
+    others = [settings(f"--protocol {name} --batch_size 8", percent) for name, percent in cases]
+    assert [sorted(other.order(2, 20)) for other in others] == [list(range(20))] * 5
+
+
+@pytest.mark.parametrize(("images", "kept"), [(16, 16), (17, 16), (19, 16), (20, 20), (23, 23)])
+def test_a_synchronised_batch_has_an_image_for_each_of_four_processes(
+    images: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.linear_run.world_size", lambda: 4)
+    order = np.arange(images)
+    plain = nn.Sequential(nn.BatchNorm2d(3))
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)))
+    assert len(for_all(plain, order, 8)) == images
+    assert for_all(synchronised, order, 8).tolist() == list(range(kept))
 
 
 def pooled(model: ConvNet, x: torch.Tensor) -> torch.Tensor:

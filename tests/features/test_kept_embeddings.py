@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import tiny, write_images
 
+from data.decode import limit_pixels
 from data.images import ImageList, NameUnreadable, find_images
 from data.loading import ImageDataset, load_in_order
 from data.reading import Reading
@@ -84,6 +85,12 @@ def touched(by: Pass, model: ConvNet, images: ImageList) -> tuple[Pass, ConvNet,
     return by, model, images
 
 
+def with_a_limit(by: Pass, model: ConvNet, images: ImageList) -> tuple[Pass, ConvNet, ImageList]:
+    """Larger images would be left out, but there are none."""
+    limit_pixels(10**6)
+    return by, model, images
+
+
 def trained(by: Pass, model: ConvNet, images: ImageList) -> tuple[Pass, ConvNet, ImageList]:
     """A single weight is larger."""
     with torch.no_grad():
@@ -100,6 +107,7 @@ def trained(by: Pass, model: ConvNet, images: ImageList) -> tuple[Pass, ConvNet,
         lambda by, model, images: (replace(by, compute=Compute(CPU, "bf16")), model, images),
         lambda by, model, images: (by, model, replace(images, reading=Reading("apply"))),
         lambda by, model, images: (by, model, images.take(range(9))),
+        with_a_limit,
     ],
 )
 def test_they_are_computed_again_if_anything_has_changed(

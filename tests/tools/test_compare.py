@@ -177,6 +177,18 @@ def test_nothing_is_measured_twice(data: Path, make: Make, monkeypatch: pytest.M
     assert calls == [1] * 5, "pixels, untrained and trained, with other labels"
 
 
+def test_other_images_that_can_be_read_are_measured_anew(data: Path, make: Make) -> None:
+    """With a lower limit, a val image of a hundred is too large."""
+    write_images(data / "val" / "a", 95, side=34)
+    large = data / "val" / "a" / "large.png"
+    Image.new("RGB", (200, 200)).save(large)
+    one = make("one", 1)
+    few = run(data, one, flags="--seeds 1 --max-pixels 20000")
+    every = run(data, one, make("two", 1, lr=0.2), flags="--seeds 1")
+    assert len(every) == len(few) + 1
+    assert run(data, one, flags="--seeds 1 --max-pixels 20000") == few
+
+
 def test_different_kinds_have_their_own_untrained_networks_and_pixels(
     data: Path, make: Make
 ) -> None:
