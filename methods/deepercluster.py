@@ -274,9 +274,8 @@ class DeeperCluster(Clustered):
         settings.check_readable(self.args, int(everywhere.sum()))
         with run.stage("clustering", updates * (m + 1), "iterations") as advance:
             seed = derive_seed(self.args.seed, "k-means", run.epoch)
-            device = self.compute.device
             found = hierarchical_kmeans(
-                rows, m, each, updates, seed, device=device, advance=advance
+                rows, m, each, updates, seed, device=self.compute.device, advance=advance
             )
             assignment = np.full(len(everywhere), -1, np.int64)
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
