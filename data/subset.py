@@ -75,16 +75,20 @@ def listed(train: Labelled, path: Path) -> Labelled:
 
 
 def _places(path: Path, lines: list[str], images: ImageList) -> dict[str, int]:
-    """The index of each image by its file name and by its whole name, after a check of a list's
-    lines."""
+    """The index of the image that each line names, by its file name or by its whole name, after a
+    check of the lines."""
+    wanted = set(lines)
     by_file: dict[str, int] = {}
+    by_name: dict[str, int] = {}
     several = set()
     for index, name in enumerate(images.names):
         file = os.path.basename(name)  # noqa: PTH119 (hot)
-        if file in by_file:
-            several.add(file)
-        by_file[file] = index
-    place = by_file | {name: index for index, name in enumerate(images.names)}
+        if file in wanted:
+            several |= {file} & by_file.keys()
+            by_file[file] = index
+        if name in wanted:
+            by_name[name] = index
+    place = by_file | by_name
     missing = [line for line in lines if line not in place]
     if len(missing) == len(lines):
         first = f" (the first is {shorten(missing[0])!r})" if lines else ""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from data.coded import coded
 from data.images import ImageList
 from data.labelled import Labelled, check_readable
 from data.loading import ImageDataset, load_in_order
@@ -59,7 +60,7 @@ def judge(
             no readable image.
     """
     train_rows, readable = embed(train, "train")
-    train_labels = np.array(train.folders)[readable]
+    train_labels = _labels(train)[readable]
     if k is not None and len(train_rows) < max(k, 2):
         raise InputError(
             f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
@@ -72,8 +73,14 @@ def judge(
     val_rows, readable = embed(val, "val")
     if len(val_rows) == 0:
         raise InputError(f"{val.root}: no readable image; give --data with some")
-    val_labels = np.array(val.folders)[readable]
+    val_labels = _labels(val)[readable]
     return measures(train_rows, train_labels, val_rows, val_labels, k, seed), len(train_rows)
+
+
+def _labels(images: ImageList) -> np.ndarray:
+    """`(N,)` texts."""
+    labels = coded(images.folders)
+    return np.array(labels.texts, np.str_)[labels.numbers]
 
 
 def rows_of_share(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from packed_files import write_table, write_tar
 
-from data.images import ImageList, find_images
+from data.images import ImageList, find_all_images, find_images
 from data.packed import build
 from data.packed.entries import Entries
 from data.packed.packed import Packed
@@ -62,9 +62,24 @@ def test_an_index_is_made_once_and_again_when_a_container_changed(
     assert changed.digest != first.digest
     (root / "0.tar").unlink()
     assert len(find_images(root)) == 11
+    assert len(list((root / build.FOLDER).iterdir())) == 2, "of four shards, and of three"
     moved = Path(shutil.move(root, tmp_path / "y"))
     assert len(find_images(moved)) == 11
     assert len(made) == 11, "the index moves with the images"
+
+
+def test_processes_whose_containers_differ_only_in_content_differ(tmp_path: Path) -> None:
+    """The names are the same; `check_alike` compares checksums."""
+    found = []
+    for folder, content in (("a", b"1"), ("b", b"2" * 1000), ("c", b"3")):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "x.tar", [("0/x.png", content), ("1/y.png", b"y")])
+        found.append(find_images(tmp_path / folder))
+    assert len({images.digest for images in found}) == 1
+    sums = [images.source.checksum for images in found]
+    assert sums[0] == sums[2] != sums[1], "the places count"
+    joined = [find_all_images([tmp_path / folder]).source for folder in "ab"]
+    assert joined[0].checksum != joined[1].checksum
 
 
 def test_a_damaged_index_is_made_again(tmp_path: Path, made: list[str]) -> None:
