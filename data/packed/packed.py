@@ -1,6 +1,5 @@
 """The source for images in containers."""
 
-import functools
 import hashlib
 import io
 import os
@@ -52,7 +51,7 @@ class Packed:
 
     def __init__(self, root: Path, index: Index, chosen: np.ndarray | None = None) -> None:
         self.root, self.index, self.chosen = root, index, chosen
-        self._page = functools.lru_cache(1)(self._page_at)
+        self._last: tuple[tuple[int, int], Any] = (-1, -1), None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Packed, (self.root, self.index, self.chosen)  # without open files
@@ -124,6 +123,10 @@ class Packed:
         path = os.path.join(self.root, self.index.containers[container])  # noqa: PTH118 (hot)
         return descriptor_of(path, self.index.sizes[container], self.index.key["containers"])
 
-    def _page_at(self, container: int, offset: int) -> Any:
-        codec = self.index.codecs[container]
-        return read_page_values(self._open(container).number, offset, codec)
+    def _page(self, container: int, offset: int) -> Any:
+        place, page = self._last
+        if place != (container, offset):
+            descriptor = self._open(container).number
+            page = read_page_values(descriptor, offset, self.index.codecs[container])
+            self._last = (container, offset), page
+        return page
