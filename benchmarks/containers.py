@@ -147,7 +147,7 @@ def large_index(folder: Path, entries: int, workers: int) -> dict[str, float]:
     containers = find_containers(folder)
     assert containers is not None
     key, sizes = key_of(containers)
-    place = folder_of(containers.root, [containers.kind, *containers.names])
+    place = folder_of(containers.root, [containers.kind, *containers.names], key)
     place.mkdir(parents=True)
     start = time.perf_counter()
     write_index(place, key, containers.names, sizes, _synthetic(entries, shards))

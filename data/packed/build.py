@@ -1,9 +1,11 @@
 """Makes the index of containers in several processes, and keeps it: beside the images, or where
 that can't be written in the folder that `DEEPCLUSTER_CACHE` names."""
 
+import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +30,7 @@ from system.progress import progress
 FORMAT = 2  # of the index; another one is made anew
 FOLDER = ".deepcluster_index"  # beside the images
 CACHE = "DEEPCLUSTER_CACHE"  # the variable that names another place
+UNUSED = 30 * 24 * 3600  # seconds without use, after which a newer index replaces an older one
 READERS: dict[str, Callable[[Path], Entries]] = {
     "tar": read_tar,
     "zip": read_zip,
@@ -46,9 +49,14 @@ def index_of(containers: Containers) -> Index:
     key, sizes = key_of(containers)
     names = [containers.kind, *containers.names]
     above = str(containers.root.resolve())  # the cache has the indexes of many folders
-    folders = [folder_of(containers.root, names), folder_of(_cache(), [above, *names])]
+    folders = [
+        folder_of(containers.root, names, key),
+        folder_of(_cache(), [above, *names], key),
+    ]
     for folder in folders:
         if (index := load_index(folder, key)) is not None:
+            with contextlib.suppress(OSError):
+                os.utime(folder)  # it is in use, see `_remove_unused`
             return index
     folder = _writable(folders)
     with sole_user(folder.with_name(f".{folder.name}.lock"), busy=None):
@@ -68,10 +76,10 @@ def index_of(containers: Containers) -> Index:
     return index
 
 
-def folder_of(place: Path, names: Sequence[str]) -> Path:
-    """The folder of an index at a place: beside the images, or in the cache. It stays when the
-    containers change, so that a new index takes the place of the old one."""
-    return place / FOLDER / digest_of_names(names)[:24]
+def folder_of(place: Path, names: Sequence[str], key: Key) -> Path:
+    """The folder of an index at a place: beside the images, or in the cache."""
+    version = hashlib.sha256(repr(key).encode()).hexdigest()
+    return place / FOLDER / f"{digest_of_names(names)[:16]}-{version[:16]}"
 
 
 def key_of(containers: Containers) -> tuple[Key, list[int]]:
@@ -94,9 +102,20 @@ def key_of(containers: Containers) -> tuple[Key, list[int]]:
 
 
 def _make(folder: Path, key: Key, containers: Containers, sizes: list[int]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # damaged, or of other containers
+    shutil.rmtree(folder, ignore_errors=True)  # damaged
     with atomic_folder(folder) as temporary:
         write_index(temporary, key, containers.names, sizes, _read_all(containers))
+    _remove_unused(folder)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove indexes of containers with the same names that are out of use. Another machine may
+    have the containers with other times, and still read its index."""
+    names, _, _ = folder.name.partition("-")
+    for other in folder.parent.glob(f"{names}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > UNUSED:
+                shutil.rmtree(other)
 
 
 def _read_all(containers: Containers) -> Iterator[Entries]:

@@ -62,10 +62,23 @@ def test_an_index_is_made_once_and_again_when_a_container_changed(
     assert changed.digest != first.digest
     (root / "0.tar").unlink()
     assert len(find_images(root)) == 11
-    assert len(list((root / build.FOLDER).iterdir())) == 2, "of four shards, and of three"
     moved = Path(shutil.move(root, tmp_path / "y"))
     assert len(find_images(moved)) == 11
     assert len(made) == 11, "the index moves with the images"
+
+
+def test_an_index_that_is_out_of_use_is_removed(tmp_path: Path) -> None:
+    root = shards(tmp_path / "x")
+    first = folder_of(find_images(root))
+    write_tar(root / "2.tar", [("new.png", b"new")])
+    second = folder_of(find_images(root))
+    assert first.exists(), "another machine may use it"
+    for folder in (first, second):
+        os.utime(folder, (0, 0))
+    find_images(root)
+    write_tar(root / "1.tar", [("1.png", b"new")])
+    third = folder_of(find_images(root))
+    assert set((root / build.FOLDER).iterdir()) == {second, third}
 
 
 def test_processes_whose_containers_differ_only_in_content_differ(tmp_path: Path) -> None:
