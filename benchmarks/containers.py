@@ -147,7 +147,7 @@ def large_index(folder: Path, entries: int, workers: int) -> dict[str, float]:
     containers = find_containers(folder)
     assert containers is not None
     key, sizes = key_of(containers)
-    place = folder_of(containers.root, key)
+    place = folder_of(containers.root, [containers.kind, *containers.names], key)
     place.mkdir(parents=True)
     start = time.perf_counter()
     write_index(place, key, containers.names, sizes, _synthetic(entries, shards))
@@ -190,10 +190,12 @@ def _synthetic(entries: int, shards: int) -> Iterator[Entries]:
         names[:, :9] = images[:, None] // 10 ** np.arange(8, -1, -1) % 10 + ord("0")
         names[:, 9:] = np.frombuffer(b".jpg", np.uint8)
         lengths, parts = (np.full(len(images), value, np.int32) for value in (512, WHOLE))
-        texts = [str(label) for label in range(1000)]
-        ends = np.arange(1, len(images) + 1) * 13
-        offsets, labels = (images % OF_A_SHARD) * 1024, images % 1000
-        yield Entries(offsets, lengths, parts, labels, texts, names.ravel(), ends, "", [])
+        columns: dict[str, np.ndarray] = {
+            "offset": (images % OF_A_SHARD) * 1024, "length": lengths, "part": parts,
+            "label": images % 1000, "names": names.ravel(),
+            "ends": np.arange(1, len(images) + 1) * 13,
+        }  # fmt: skip
+        yield Entries(columns, [str(label) for label in range(1000)])
 
 
 def own_memory() -> float:

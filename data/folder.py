@@ -58,6 +58,11 @@ class Files:
         """SHA-256 of the names in their order."""
         return digest_of_names(self.names)
 
+    @property
+    def checksum(self) -> str:
+        """The digest, see `data.source.Source`."""
+        return self.digest
+
     def content_digest(self) -> str:
         """See `data.source.Source`."""
         digest = hashlib.sha256()
@@ -94,21 +99,23 @@ def open_file(path: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def find_below(root: Path, otherwise: Callable[[Path], T | None] = lambda root: None) -> Files | T:
+def find_below(
+    root: Path, otherwise: Callable[[Path, list[str]], T | None] = lambda root, containers: None
+) -> Files | T:
     """The images of a folder, nested or flat. Says on stderr what is passed over.
 
     Symbolic links are followed, except a link to a folder that contains it.
 
     Args:
-        otherwise: called for a folder that has containers and no image files; None if it finds
-            nothing there, either.
+        otherwise: called for a folder without image files, with the paths of the containers there;
+            None if it finds nothing, either.
 
     Raises:
         InputError: a folder cannot be listed, or there is no image.
     """
     sieve = Sieve()
     files = _with_folders(root, *_columns(_walk(root, sieve)))
-    if not files.names and sieve.containers and (found := otherwise(root)) is not None:
+    if not files.names and (found := otherwise(root, sieve.containers)) is not None:
         return found
     classes = set(files.folders) - {FLAT, UNLABELLED}
     sieve.say(root, files.folders.count(UNLABELLED), classes)
@@ -126,6 +133,18 @@ def has_images(root: Path) -> bool:
         return any(True for _ in _walk(root, Sieve()))
     except InputError:
         return False
+
+
+def containers_below(root: Path) -> list[str]:
+    """The paths of all containers in a folder and below it.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    sieve = Sieve()
+    for _ in _walk(root, sieve):
+        pass
+    return sieve.containers
 
 
 def below_again(root: Path, names: Sequence[str]) -> Files:

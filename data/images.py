@@ -1,6 +1,7 @@
 """The images of a data set by index, and how `DIR` leads to them."""
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,8 @@ from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, Files, below_again, find_below
 from data.grey import RANGE
 from data.lists import listed, parse_list, read_list
-from data.packed.find import find_packed
+from data.packed.containers import Containers, find_containers, merged, select_containers
+from data.packed.find import open_containers
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
 from parallel.collectives import gather_objects
@@ -142,12 +144,13 @@ class ImageList:
 
 
 def check_alike(images: ImageList) -> None:
-    """Check that all processes, which call this together, have found the same images.
+    """Check that all processes, which call this together, have found the same images: by their
+    names, and in containers also by their places.
 
     Raises:
         InputError: they have not.
     """
-    if len(set(gather_objects(images.digest))) > 1:
+    if len(set(gather_objects(images.source.checksum))) > 1:
         raise InputError(
             f"{images.root}: the processes found different images there; do they all see the same "
             "files?"
@@ -204,7 +207,8 @@ def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:
     Raises:
         InputError: the source is missing, cannot be read, or holds no image.
     """
-    return ImageList(find_source(Path(source)), reading)
+    (found,) = _opened([find_source(Path(source))])
+    return ImageList(found, reading)
 
 
 def find_all_images(sources: Sequence[str | Path]) -> ImageList:
@@ -214,22 +218,33 @@ def find_all_images(sources: Sequence[str | Path]) -> ImageList:
     Raises:
         InputError: as `find_images`.
     """
-    return ImageList(join([find_source(Path(source)) for source in sources]))
+    return ImageList(join(_opened(find_source(Path(source)) for source in sources)))
 
 
-def find_source(path: Path) -> Source:
-    """The source of images at a path.
+def find_source(path: Path) -> Source | Containers:
+    """The source of images at a path, or the containers there.
 
     Raises:
         InputError: as `find_images`.
     """
     if path.is_dir():
-        return find_below(path, otherwise=find_packed)
-    if (packed := find_packed(path)) is not None:
-        return packed
+        return find_below(path, otherwise=select_containers)
+    if (containers := find_containers(path)) is not None:
+        return containers
     if path.is_file():
         return read_list(path)
     raise InputError(f"{path}: no such folder or file")
+
+
+def _opened(found: Iterable[Source | Containers]) -> list[Source]:
+    """Sources. Containers of one kind that follow each other become one, with one index."""
+    sources: list[Source] = []
+    for _, group in itertools.groupby(found, lambda each: getattr(each, "kind", "")):
+        alike = list(group)
+        containers = [each for each in alike if isinstance(each, Containers)]
+        sources += [each for each in alike if not isinstance(each, Containers)]
+        sources += [open_containers(merged(containers))] if containers else []
+    return sources
 
 
 def images_of_listing(source: str | Path, names: Sequence[str]) -> ImageList:

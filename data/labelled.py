@@ -50,8 +50,7 @@ class Labelled:
 
     def take(self, indices: np.ndarray) -> "Labelled":
         """Some of the images, in that order, with the same classes."""
-        images = self.images.take(indices.tolist())
-        return replace(self, images=images, labels=self.labels[indices])
+        return replace(self, images=self.images.take(indices), labels=self.labels[indices])
 
 
 def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:

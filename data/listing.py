@@ -8,7 +8,7 @@ import numpy as np
 from data.images import ImageList
 from data.packed.find import find_packed
 from data.packed.packed import Packed
-from system.errors import InputError
+from system.errors import InputError, shorten
 from system.names import from_lines, to_lines
 
 HEAD = "//containers, with the number of images in each; SHA-256 of the images' names: "
@@ -47,16 +47,23 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
         images = sum(int(line.rpartition("\t")[2]) for line in lines_of(text))
     except ValueError as error:
         raise InputError(f"{places[0]}: the listing of its containers is damaged") from error
+    reasons = []
     for place in places:
         try:
             source = find_packed(place, quiet=True)
-        except (InputError, OSError, ValueError):  # ValueError: a text that can't be a name
+        except (
+            InputError,
+            OSError,
+            ValueError,
+        ) as error:  # ValueError: a text that can't be a name
+            reasons.append(shorten(error))
             continue
         if source is not None and len(source.names) > images:  # --size_dataset
             source = source.take(np.arange(images))
         if source is not None and source.digest == head[1]:
             return ImageList(source)
+    why = f" ({reasons[0]})" if reasons else ""
     raise InputError(
-        f"{places[0]}: the run's containers of images are gone, or hold other images now; give "
-        "their place as --data"
+        f"{places[0]}: the run's containers of images are gone, or hold other images now{why}; "
+        "give their place as --data"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from data.decode import NOT_READ, image_extensions
-from data.packed.containers import kind_of
+from data.packed.kinds import kind_of
 from parallel.collectives import rank
 from system.names import printable
 
@@ -37,13 +37,13 @@ class Sieve:
     """Sorts the names below a folder, and counts those that are passed over.
 
     Attributes:
-        containers: number of tars, zips and Parquet files among them.
+        containers: the paths of tars, zips and Parquet files among them.
     """
 
     def __init__(self) -> None:
         self._extensions = image_extensions()
         self._systems, self._others = Counter[str](), Counter[str]()
-        self.containers = 0
+        self.containers: list[str] = []
         self._heic = 0
 
     def is_folder_of_images(self, name: str) -> bool:
@@ -58,9 +58,11 @@ class Sieve:
         extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot)
         if extension in self._extensions:
             return True
+        path = os.path.join(folder, name)  # noqa: PTH118 (hot)
         container = kind_of(name) is not None
-        self.containers += container
-        start = b"" if extension in TEXTS or container else _first_bytes(os.path.join(folder, name))  # noqa: PTH118
+        if container and os.path.isfile(path):  # noqa: PTH113 (hot)
+            self.containers.append(path)
+        start = b"" if extension in TEXTS or container else _first_bytes(path)
         if _is_heic(start):
             self._heic += 1
         elif any(accepts(start) for accepts in _signatures()):
@@ -78,9 +80,7 @@ class Sieve:
         """
         lines = []
         if self._systems:
-            count = self._systems.total()
-            what = "name that systems leave" if count == 1 else "names that systems leave"
-            lines.append(f"passed over {count:,} {what} in folders ({most_of(self._systems)})")
+            lines.append(describe_systems(self._systems))
         if self._others:
             count = self._others.total()
             what = "file is no image" if count == 1 else "files are no images"
@@ -110,8 +110,19 @@ class Sieve:
     def _passes_over(self, name: str) -> bool:
         if not is_left_by_system(name):
             return False
-        self._systems["._*" if name.startswith("._") else printable(name)] += 1
+        self._systems[kind_of_system(name)] += 1
         return True
+
+
+def kind_of_system(name: str) -> str:
+    """A name that `is_left_by_system` as it is counted."""
+    return "._*" if name.startswith("._") else printable(name)
+
+
+def describe_systems(counts: Counter[str]) -> str:
+    """A line about names that systems leave."""
+    what = "name that systems leave" if counts.total() == 1 else "names that systems leave"
+    return f"passed over {counts.total():,} {what} in folders ({most_of(counts)})"
 
 
 def look_alike(names: Iterable[str]) -> list[list[str]]:

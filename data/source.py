@@ -38,6 +38,11 @@ class Source(Protocol):
     def digest(self) -> str:
         """Identifies the names in their order: SHA-256, which a checkpoint keeps."""
 
+    @property
+    def checksum(self) -> str:
+        """Identifies the names and, in containers, the places of the bytes: differs between
+        processes that would read other images."""
+
     def content_digest(self) -> str:
         """SHA-256 of the names and of the files' sizes and times of change.
 
@@ -103,6 +108,11 @@ class Joined:
     def digest(self) -> str:
         """Identifies the names in their order."""
         return self._joined([each.digest for each in self.sources])
+
+    @property
+    def checksum(self) -> str:
+        """See `Source`."""
+        return self._joined([each.checksum for each in self.sources])
 
     def content_digest(self) -> str:
         """See `Source`."""

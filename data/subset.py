@@ -79,14 +79,18 @@ def listed(train: Labelled, path: Path) -> Labelled:
 def _places(path: Path, lines: list[str], images: ImageList) -> list[int]:
     """The index of the image on each line of a list: its file name or its whole name, perhaps
     between blanks."""
+    wanted = {*lines, *(line.strip() for line in lines)}
     by_file: dict[str, int] = {}
+    by_name: dict[str, int] = {}
     several = set()
     for index, name in enumerate(images.names):
         file = os.path.basename(name)  # noqa: PTH119 (hot)
-        if file in by_file:
-            several.add(file)
-        by_file[file] = index
-    place = by_file | {name: index for index, name in enumerate(images.names)}
+        if file in wanted:
+            several |= {file} & by_file.keys()
+            by_file[file] = index
+        if name in wanted:
+            by_name[name] = index
+    place = by_file | by_name
     lines = [line if line in place else line.strip() for line in lines]
     missing = [line for line in lines if line not in place]
     if len(missing) == len(lines):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
+from data.coded import coded
 from data.images import ImageList, NameUnreadable
 from data.labelled import Labelled, check_readable
 from data.loading import ImageDataset, load_in_order
@@ -65,7 +66,7 @@ def judge(
     """
     train_rows, readable, reasons = embed(train, "train")
     check_readable(len(train) - len(train_rows), len(train), "train on", reasons)
-    train_labels = np.array(train.folders)[readable]
+    train_labels = _labels(train)[readable]
     if k is not None and len(train_rows) < max(k, 2):
         raise InputError(
             f"{train.root}: {len(train_rows)} readable images, fewer than the run's {k} clusters; "
@@ -77,7 +78,7 @@ def judge(
         )
     val_rows, readable, reasons = embed(val, "val")
     check_readable(len(val) - len(val_rows), len(val), "validate on", reasons)
-    val_labels = np.array(val.folders)[readable]
+    val_labels = _labels(val)[readable]
     found = measures(train_rows, train_labels, val_rows, val_labels, k, seed)
     return {name: _of_all(each, readable) for name, each in found.items()}, len(train_rows)
 
@@ -90,6 +91,12 @@ def _of_all(samples: np.ndarray, readable: np.ndarray) -> np.ndarray:
     right = np.zeros(len(readable), bool)
     right[readable] = samples
     return right
+
+
+def _labels(images: ImageList) -> np.ndarray:
+    """`(N,)` texts."""
+    labels = coded(images.folders)
+    return np.array(labels.texts, np.str_)[labels.numbers]
 
 
 def rows_of_share(

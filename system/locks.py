@@ -10,12 +10,12 @@ from system.errors import InputError
 
 
 @contextlib.contextmanager
-def sole_user(path: Path, busy: str) -> Iterator[None]:
+def sole_user(path: Path, busy: str | None) -> Iterator[None]:
     """Hold a lock on a file, which is made and removed. The lock ends with the process, so that a
     file left behind blocks nobody. On a disk without locks this does nothing.
 
     Args:
-        busy: the message if another process holds the lock.
+        busy: the message if another process holds the lock; None waits for it.
 
     Raises:
         InputError: another process holds it.
@@ -25,10 +25,10 @@ def sole_user(path: Path, busy: str) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             # lockf: child processes do not inherit it, so surviving workers hold no lock
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             os.close(handle)
-            raise InputError(busy) from error
+            raise InputError(busy or f"{path}: cannot be locked") from error
         except OSError:
             pass  # a disk without locks
         if _is_still(path, handle):

@@ -1,6 +1,7 @@
 """Every reader of files from elsewhere with valid sample files, for the tests that damage them."""
 
 import contextlib
+import hashlib
 import io
 import pickle
 import random
@@ -43,6 +44,7 @@ from data.packed.entries import Entries
 from data.packed.index import load_index, write_index
 from data.packed.packed import Packed
 from data.packed.parquet import read_parquet
+from data.packed.reading import descriptor_of
 from data.packed.tars import read_tar
 from data.packed.zips import read_zip
 from data.retrieval import find_retrieval
@@ -446,7 +448,8 @@ def _packed(
         entries = read(path)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        key: dict[str, Any] = {"kind": ending[1:]}
+        version = hashlib.sha256(path.read_bytes()).hexdigest()
+        key: dict[str, Any] = {"kind": ending[1:], "containers": version}
         write_index(place, key, [path.name], [path.stat().st_size], [entries])
         index = load_index(place, key)
         assert index is not None
@@ -457,6 +460,7 @@ def _packed(
         for image in range(len(images)):
             with contextlib.suppress(UnreadableImageError), images.open(image) as file:
                 file.read()
+        descriptor_of.cache_clear()
 
     return Reader(path, read_all, [sample.read_bytes() for sample in samples])
 

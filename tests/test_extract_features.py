@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 import torch
 from conftest import tiny, write_images
+from packed_files import write_as
 from PIL import Image
 from runs import Server
 from sklearn.decomposition import PCA
@@ -511,3 +512,17 @@ def test_many_processes_write_the_same_file_as_one(
     alone = rows_of(extract(tree, *flags, "--whiten", out="white"))
     assert white.shape == alone.shape == (37, 3), "by all 37 rows, not by those of one process"
     np.testing.assert_allclose(white @ white.T, alone @ alone.T, atol=1e-4)
+
+
+def test_two_processes_over_a_zip_give_the_rows_of_one(
+    server: Server, tree: Path, tmp_path: Path, checkpoint: Path, extract: Extract
+) -> None:
+    """One of them makes the index, and the other waits for it."""
+    data, flags = write_as("deflated zip", tree, tmp_path / "data"), ["--dtype", "float32"]
+    script = ROOT / "tests" / "sharded_extraction.py"
+    command = [checkpoint, data, *FIXED.split(), *flags, "--out", tmp_path / "out"]
+    server.run_script(script, command, tmp_path / "two", threads=torch.get_num_threads())
+    one, files = (extract(each, *flags, out=f"{each.name} whole") for each in (data, tree))
+    for name in ("features.npy", "images.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (one / name).read_bytes(), name
+    np.testing.assert_array_equal(rows_of(one), rows_of(files))

@@ -85,12 +85,12 @@ def test_two_processes_find_the_same_images(server: Server, tmp_path: Path) -> N
     for label in "ab":
         write_images(tmp_path / "images" / label, 13, seed=ord(label))
     more = ["--epochs", "1", "--no-report"]
-    for kind in ("folder", "shards", "Parquet 2.13"):
+    for kind in ("folder", "shards", "Parquet 2.13", "deflated zip"):
         data = write_as(kind, tmp_path / "images", tmp_path / "data")
         started = server.start(data, tmp_path / kind.replace(" ", ""), ranks=2, more=more)
         assert server.wait(started) == [0, 0], output_of(tmp_path / kind.replace(" ", ""))
         shutil.rmtree(tmp_path / "data")
-    for kind in ("shards", "Parquet2.13"):
+    for kind in ("shards", "Parquet2.13", "deflatedzip"):
         assert_same_run(tmp_path / "folder" / "exp", tmp_path / kind / "exp")
 
 
@@ -159,5 +159,7 @@ def test_other_containers_are_one_line(
     for script, words in ((assign, [exp / "checkpoint.pth.tar", data]), (export_clusters, [exp])):
         assert "--folders: makes links to files" in error_line(script, *words, *links)
     write_tar(data / "x-1.tar", [("other.png", b"x")])
-    error = error_line(export_clusters, exp)
-    assert f"{data}: the run's containers of images are gone, or hold other images now" in error
+    gone = f"{data}: the run's containers of images are gone, or hold other images now"
+    assert f"{gone}; give their place" in error_line(export_clusters, exp)
+    (data / "x-1.tar").write_bytes(b"no tar" * 200)
+    assert f"{gone} ({data}/x-1.tar: not a tar" in error_line(export_clusters, exp)

@@ -3,6 +3,7 @@
 An index, made once and kept, has a few numbers for each image: the container, and where in it the
 bytes are. It is mapped from files, so that workers share its memory.
 
+    kinds.py        which files are containers, by name
     containers.py   which containers a path means: files, folders, patterns, splits
     entries.py      the images of one container
     members.py      which members of a tar or a zip are images

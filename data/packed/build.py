@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,7 +17,6 @@ from data.packed.index import Index, load_index, write_index
 from data.packed.parquet import read_parquet
 from data.packed.tars import read_tar
 from data.packed.zips import read_zip
-from parallel.collectives import rank
 from parallel.signals import ignore_signals
 from system.cores import allowed_cores
 from system.errors import Fault, InputError
@@ -25,17 +24,18 @@ from system.extras import check_installed
 from system.files import atomic_folder
 from system.kept import Key
 from system.locks import sole_user
+from system.names import digest_of_names
 from system.progress import progress
 
-FORMAT = 1  # of the index; another one is made anew
+FORMAT = 2  # of the index; another one is made anew
 FOLDER = ".deepcluster_index"  # beside the images
 CACHE = "DEEPCLUSTER_CACHE"  # the variable that names another place
+UNUSED = 30 * 24 * 3600  # seconds without use, after which a newer index replaces an older one
 READERS: dict[str, Callable[[Path], Entries]] = {
     "tar": read_tar,
     "zip": read_zip,
     "parquet": read_parquet,
 }
-LOOK = 0.2  # seconds between two looks whether another process has made the index
 
 
 def index_of(containers: Containers) -> Index:
@@ -47,13 +47,19 @@ def index_of(containers: Containers) -> Index:
     if containers.kind == "parquet":
         check_installed(str(containers.root / containers.names[0]), "pyarrow")
     key, sizes = key_of(containers)
-    here = {**key, "root": str(containers.root.resolve())}  # the cache has those of many folders
-    folders = [folder_of(containers.root, key), folder_of(_cache(), here)]
+    names = [containers.kind, *containers.names]
+    above = str(containers.root.resolve())  # the cache has the indexes of many folders
+    folders = [
+        folder_of(containers.root, names, key),
+        folder_of(_cache(), [above, *names], key),
+    ]
     for folder in folders:
         if (index := load_index(folder, key)) is not None:
+            with contextlib.suppress(OSError):
+                os.utime(folder)  # it is in use, see `_remove_unused`
             return index
     folder = _writable(folders)
-    with _alone(folder.with_name(f".{folder.name}.lock")):
+    with sole_user(folder.with_name(f".{folder.name}.lock"), busy=None):
         index = load_index(folder, key)  # made by another process meanwhile
         if index is None:
             try:
@@ -70,9 +76,10 @@ def index_of(containers: Containers) -> Index:
     return index
 
 
-def folder_of(place: Path, key: Key) -> Path:
+def folder_of(place: Path, names: Sequence[str], key: Key) -> Path:
     """The folder of an index at a place: beside the images, or in the cache."""
-    return place / FOLDER / hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    version = hashlib.sha256(repr(key).encode()).hexdigest()
+    return place / FOLDER / f"{digest_of_names(names)[:16]}-{version[:16]}"
 
 
 def key_of(containers: Containers) -> tuple[Key, list[int]]:
@@ -98,13 +105,24 @@ def _make(folder: Path, key: Key, containers: Containers, sizes: list[int]) -> N
     shutil.rmtree(folder, ignore_errors=True)  # damaged
     with atomic_folder(folder) as temporary:
         write_index(temporary, key, containers.names, sizes, _read_all(containers))
+    _remove_unused(folder)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove indexes of containers with the same names that are out of use. Another machine may
+    have the containers with other times, and still read its index."""
+    names, _, _ = folder.name.partition("-")
+    for other in folder.parent.glob(f"{names}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > UNUSED:
+                shutil.rmtree(other)
 
 
 def _read_all(containers: Containers) -> Iterator[Entries]:
     """The entries of each container, in order; a process for each core reads one at a time."""
     tasks = [(containers.kind, containers.root / name) for name in containers.names]
     workers = min(allowed_cores(), len(tasks))
-    with progress("indexing", len(tasks), "containers", rank() == 0) as advance:
+    with progress("indexing", len(tasks), "containers") as advance:
         if workers == 1:
             for task in tasks:
                 yield _read(task)
@@ -147,16 +165,3 @@ def _writable(folders: list[Path]) -> Path:
         f"{folders[-1].parent}; set "
         f"{CACHE} to a folder that can be written"
     )
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process makes this index."""
-    with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(sole_user(lock, "busy"))
-                break
-            except InputError:
-                time.sleep(LOOK)
-        yield

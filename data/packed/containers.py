@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.errors import InputError, raise_unlistable, shorten
+from data.folder import containers_below
+from data.packed.kinds import KINDS, kind_of
+from system.errors import InputError, shorten
 
-KINDS = {".tar": "tar", ".parquet": "parquet", ".zip": "zip"}
-COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SPLITS = {  # words in names of files and folders, and the split that they mean
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -27,25 +27,18 @@ class Containers:
     """Containers of one kind, in their order.
 
     Attributes:
+        given: what they were found by, for messages.
         root: the folder that the names are relative to.
         names: of the files.
         kind: "tar", "parquet" or "zip".
         notes: lines about files that are left out.
     """
 
+    given: str
     root: Path
     names: list[str]
     kind: str
     notes: list[str]
-
-
-def kind_of(path: str | Path) -> str | None:
-    """The kind of a container by its name, or None. A compressed tar counts as a tar, whose reader
-    says how to unpack it."""
-    name = os.fspath(path).lower()
-    if name.endswith(COMPRESSED):
-        return "tar"
-    return KINDS.get(os.path.splitext(name)[1])  # noqa: PTH122 (hot)
 
 
 def find_containers(path: Path) -> Containers | None:
@@ -58,8 +51,34 @@ def find_containers(path: Path) -> Containers | None:
     split = None
     if start and word in SPLITS and not os.path.exists(path):  # noqa: PTH110 (any text)
         path, split = Path(start), SPLITS[word]
-    found = _find(path)
+    if path.is_dir():
+        return select_containers(path, containers_below(path), split)
+    found = _matched(path)
     return None if found is None else _select(path, *found, split)
+
+
+def select_containers(
+    folder: Path, paths: Sequence[str], split: str | None = None
+) -> Containers | None:
+    """Those of the containers below a folder that it means, or None if there are none.
+
+    Raises:
+        InputError: as `find_containers`.
+    """
+    return _select(folder, folder, paths, split) if paths else None
+
+
+def merged(several: Sequence[Containers]) -> Containers:
+    """Containers of one kind, one after the other."""
+    first = several[0]
+    if len(several) == 1:
+        return first
+    root, paths = _root_of([os.path.join(one.root, name) for one in several for name in one.names])  # noqa: PTH118
+    names = [os.path.relpath(path, root) for path in paths]
+    notes = [f"{one.given}: {note}" for one in several for note in one.notes]
+    return Containers(
+        f"{first.given} and {len(several) - 1:,} more", root, names, first.kind, notes
+    )
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -68,41 +87,24 @@ def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     return [(not digits, int(digits or 0), text) for digits, text in parts], name
 
 
-def _find(path: Path) -> tuple[Path, list[str]] | None:
-    """The root, and the paths of container files, unsorted."""
+def _matched(path: Path) -> tuple[Path, list[str]] | None:
+    """The folder above the container files that a path or pattern names, and these, unsorted."""
     if path.is_file():
         return (path.parent, [os.fspath(path)]) if kind_of(path) else None
-    if path.is_dir():
-        below = list(_below(path))
-        return (path, below) if below else None
     text = os.fspath(path)
     if not glob.has_magic(text) and not BRACES.search(text):
         return None
     found = [each for each in _matching(text) if kind_of(each)]
     if not found:
         raise InputError(f"{text}: matches no file that ends in {', '.join(KINDS)}")
-    if len({os.path.isabs(each) for each in found}) > 1:  # noqa: PTH117 (any text)
-        found = [os.path.abspath(each) for each in found]  # noqa: PTH100
-    return Path(os.path.commonpath([os.path.dirname(each) or "." for each in found])), found  # noqa: PTH120
+    return _root_of(found)
 
 
-def _below(top: Path) -> Iterator[str]:
-    """The containers in a folder and those below it. Each folder counts once, so that links to a
-    folder above end.
-
-    Raises:
-        InputError: a folder cannot be listed.
-    """
-    seen = set()
-    for folder, folders, names in os.walk(top, onerror=raise_unlistable, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        visible = (name for name in names if not name.startswith(".") and kind_of(name))
-        paths = (os.path.join(folder, name) for name in visible)  # noqa: PTH118
-        yield from filter(os.path.isfile, paths)
+def _root_of(paths: list[str]) -> tuple[Path, list[str]]:
+    """The folder above all files, and the files, absolute if one is."""
+    if len({os.path.isabs(each) for each in paths}) > 1:  # noqa: PTH117 (any text)
+        paths = [os.path.abspath(each) for each in paths]  # noqa: PTH100
+    return Path(os.path.commonpath([os.path.dirname(each) or "." for each in paths])), paths  # noqa: PTH120
 
 
 def _matching(pattern: str) -> list[str]:
@@ -142,7 +144,7 @@ def _choices(pattern: str, inner: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
-def _select(given: Path, root: Path, paths: list[str], split: str | None = None) -> Containers:
+def _select(given: Path, root: Path, paths: Sequence[str], split: str | None) -> Containers:
     names = sorted((os.path.relpath(path, root) for path in paths), key=natural)
     kind, names, notes = _of_one_kind(given, names)
     by_split: dict[str | None, list[str]] = {}
@@ -153,9 +155,9 @@ def _select(given: Path, root: Path, paths: list[str], split: str | None = None)
         if split not in by_split:
             there = f"has only {' and '.join(known)}" if known else "its names name no split"
             raise InputError(f"{given}: no container of the split {split}: {there}")
-        return Containers(root, by_split[split], kind, notes)
+        return Containers(f"{given}:{split}", root, by_split[split], kind, notes)
     if len(by_split) == 1:
-        return Containers(root, names, kind, notes)
+        return Containers(os.fspath(given), root, names, kind, notes)
     counts = ", ".join(f"{each} ({len(by_split[each])} files)" for each in known)
     if None in by_split:
         raise InputError(
@@ -167,7 +169,7 @@ def _select(given: Path, root: Path, paths: list[str], split: str | None = None)
         raise InputError(f"{given}: holds several splits, {counts}; give {choice}")
     other = next(each for each in known if each != "train")
     notes.append(f"holds {counts}; train is taken, {given}:{other} takes another split")
-    return Containers(root, by_split["train"], kind, notes)
+    return Containers(os.fspath(given), root, by_split["train"], kind, notes)
 
 
 def split_of(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The images of one container, as the process that indexed it sends them back."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,16 @@ REASONS = {
     ENCRYPTED: "is encrypted",
     ODD_METHOD: "is compressed with another method than deflate",
     ODD_NAME: LINE_BREAK,
+}
+
+
+COLUMNS: dict[str, type[np.generic]] = {  # numbers of each image; but `names` are characters
+    "offset": np.int64,  # see `Found`
+    "length": np.int32,
+    "part": np.int32,
+    "label": np.int32,  # the place in the list of different labels
+    "names": np.uint8,  # all names in UTF-8, one after the other
+    "ends": np.int64,  # of each name
 }
 
 
@@ -45,44 +55,35 @@ class Entries:
     """All images of a container, N, in their order.
 
     Attributes:
-        offsets: `(N,) int64`.
-        lengths, parts: `(N,) int32`.
-        labels: `(N,) int32`, the place in `texts`.
+        columns: by name, see `COLUMNS`.
         texts: the different labels.
-        names: `(C,) uint8`, all names in UTF-8, one after the other.
-        ends: `(N,) int64`, the end of each name.
         codec: of compressed pages.
         notes: lines about what is left out.
     """
 
-    offsets: np.ndarray
-    lengths: np.ndarray
-    parts: np.ndarray
-    labels: np.ndarray
+    columns: dict[str, np.ndarray]
     texts: list[str]
-    names: np.ndarray
-    ends: np.ndarray
-    codec: str
-    notes: list[str]
+    codec: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns["offset"])
 
 
 def pack(found: Sequence[Found], notes: Iterable[str] = (), codec: str = "") -> Entries:
     """Images as arrays."""
     numbers: dict[str, int] = {}
-    labels = [numbers.setdefault(each.label, len(numbers)) for each in found]
     names = [each.name.encode("utf-8", "surrogateescape") for each in found]
-    lengths = [_length(each) for each in found]
-    return Entries(
-        np.array([each.offset for each in found], np.int64),
-        np.array(lengths, np.int32),
-        np.array([min(each.part, LONGEST) for each in found], np.int32),
-        np.array(labels, np.int32),
-        list(numbers),
-        np.frombuffer(b"".join(names), np.uint8),
-        np.cumsum([len(name) for name in names], dtype=np.int64),
-        codec,
-        list(notes),
-    )
+    columns: dict[str, Sequence[int] | np.ndarray] = {
+        "offset": [each.offset for each in found],
+        "length": [_length(each) for each in found],
+        "part": [min(each.part, LONGEST) for each in found],
+        "label": [numbers.setdefault(each.label, len(numbers)) for each in found],
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "ends": np.cumsum([len(name) for name in names], dtype=np.int64),
+    }
+    arrays = {name: np.array(values, COLUMNS[name]) for name, values in columns.items()}
+    return Entries(arrays, list(numbers), codec, list(notes))
 
 
 def _length(found: Found) -> int:

@@ -8,15 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.packed.entries import WHOLE, Entries
+from data.packed.entries import COLUMNS, WHOLE, Entries
 from system.files import sync
 from system.kept import Key, load_result, save_result
+from system.names import digest_of_names
 
 RECORD = "index.json"
-DTYPES: dict[str, type[np.generic]] = {
-    "container": np.int32, "offset": np.int64, "length": np.int32, "part": np.int32,
-    "label": np.int32, "names": np.uint8, "ends": np.int64,
-}  # fmt: skip
+DTYPES: dict[str, type[np.generic]] = {"container": np.int32, **COLUMNS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +31,10 @@ class Index:
         codecs: of each one's compressed pages.
         labels: the different labels.
         digest: SHA-256 of all names in their order.
+        checksum: SHA-256 of all arrays and labels.
         notes: lines about what was left out.
-        arrays: `container (N,) int32`, `offset (N,) int64`, `length (N,) int32`, `label (N,)
-            int32`; `part (N,) int32`, missing if all images are `WHOLE`; `names (C,) uint8` and
-            `ends (N,) int64`. See `Entries`.
+        arrays: `(N,)`, the container of each image and the `COLUMNS`; without `part` if all images
+            are `WHOLE`.
     """
 
     folder: Path
@@ -46,6 +44,7 @@ class Index:
     codecs: list[str]
     labels: list[str]
     digest: str
+    checksum: str
     notes: list[str]
     arrays: dict[str, np.ndarray] = field(repr=False)
 
@@ -77,31 +76,36 @@ def write_index(
     """Write the index of containers into a folder, one after the other, as their entries come."""
     columns = {name: _Column(folder / f"{name}.npy", dtype) for name, dtype in DTYPES.items()}
     numbers: dict[str, int] = {}
-    codecs, notes, digest, written, partial = [], [], hashlib.sha256(), 0, False
-    for container, each in enumerate(entries):
+    codecs, notes, empty = [], [], []
+    digest, written, partial = hashlib.sha256(), 0, False
+    for container, (name, each) in enumerate(zip(containers, entries, strict=True)):
         own = np.array([numbers.setdefault(text, len(numbers)) for text in each.texts], np.int32)
-        columns["container"].append(np.full(len(each.offsets), container))
-        columns["offset"].append(each.offsets)
-        columns["length"].append(each.lengths)
-        columns["part"].append(each.parts)
-        columns["label"].append(own[each.labels])
-        columns["names"].append(each.names)
-        columns["ends"].append(each.ends + written)
-        written += len(each.names)
-        partial |= bool((each.parts != WHOLE).any())
+        values = each.columns | {
+            "container": np.full(len(each), container),
+            "label": own[each.columns["label"]],
+            "ends": each.columns["ends"] + written,
+        }
+        for column in columns:
+            columns[column].append(values[column])
+        written += len(values["names"])
+        partial |= bool((values["part"] != WHOLE).any())
         codecs.append(each.codec)
-        notes += [f"{containers[container]}: {note}" for note in each.notes]
-        name = containers[container].encode("utf-8", "surrogateescape")
-        for part in (name, each.names.tobytes(), each.ends.tobytes()):
+        notes += [f"{name}: {note}" for note in each.notes]
+        empty += [] if len(each) else [name]
+        names, ends = values["names"].tobytes(), each.columns["ends"].tobytes()
+        for part in (name.encode("utf-8", "surrogateescape"), names, ends):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
-    for column in columns.values():
-        column.close()
+    checksums = [column.close() for column in columns.values()]
     if not partial:
         (folder / "part.npy").unlink()
+    if 0 < len(empty) < len(containers):
+        what = "container has" if len(empty) == 1 else "containers have"
+        notes.insert(0, f"{len(empty):,} {what} no image, such as {empty[0]}")
     record = {
         "images": columns["container"].length, "containers": containers, "sizes": sizes,
-        "codecs": codecs, "labels": list(numbers), "digest": digest.hexdigest(), "notes": notes,
+        "codecs": codecs, "labels": list(numbers), "digest": digest.hexdigest(),
+        "checksum": digest_of_names([*checksums, *numbers]), "notes": notes,
     }  # fmt: skip
     save_result(folder / RECORD, key, record)
 
@@ -143,19 +147,23 @@ class _Column:
     """A `.npy` file that grows, `(length,)` in the end."""
 
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:
-        self.length, self._dtype = 0, np.dtype(dtype)
+        self.length, self._dtype, self._digest = 0, np.dtype(dtype), hashlib.sha256()
         self._file = path.open("wb")
         self._write_header()
 
     def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+        content = np.ascontiguousarray(values, self._dtype).data
+        self._file.write(content)
+        self._digest.update(content)
         self.length += len(values)
 
-    def close(self) -> None:
+    def close(self) -> str:
+        """Returns the SHA-256 of the values."""
         self._file.seek(0)
         self._write_header()
         sync(self._file)
         self._file.close()
+        return self._digest.hexdigest()
 
     def _write_header(self) -> None:
         """NumPy pads it, so that it stays as long whatever the length is."""

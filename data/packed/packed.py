@@ -1,6 +1,5 @@
 """The source for images in containers."""
 
-import functools
 import hashlib
 import io
 import os
@@ -16,7 +15,7 @@ from data.folder import FLAT, UNLABELLED
 from data.packed.entries import REASONS, WHOLE
 from data.packed.index import Index
 from data.packed.parquet import read_page_values
-from data.packed.reading import MOST_OPEN, Descriptor, read_at
+from data.packed.reading import Descriptor, descriptor_of, read_at
 from data.packed.zips import read_member
 
 
@@ -42,8 +41,8 @@ class Names(Sequence[str]):
 class Packed:
     """Images in containers, see `data.source.Source`.
 
-    A process opens a container when it first reads there, and keeps the last ones open. Of
-    compressed Parquet pages it keeps the last one, so that reading in order decompresses each once.
+    Of compressed Parquet pages a process keeps the last one, so that reading in order decompresses
+    each once.
 
     Args:
         root: the folder that the containers' names are relative to.
@@ -52,8 +51,7 @@ class Packed:
 
     def __init__(self, root: Path, index: Index, chosen: np.ndarray | None = None) -> None:
         self.root, self.index, self.chosen = root, index, chosen
-        self._open = functools.lru_cache(MOST_OPEN)(self._opened)
-        self._page = functools.lru_cache(1)(self._page_at)
+        self._last: tuple[tuple[int, int], Any] = (-1, -1), None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Packed, (self.root, self.index, self.chosen)  # without open files
@@ -83,6 +81,11 @@ class Packed:
         if self.chosen is None:
             return self.index.digest
         return hashlib.sha256(self.index.digest.encode() + self.chosen.tobytes()).hexdigest()
+
+    @property
+    def checksum(self) -> str:
+        """See `data.source.Source`."""
+        return hashlib.sha256(f"{self.index.checksum}{self.digest}".encode()).hexdigest()
 
     def content_digest(self) -> str:
         """See `data.source.Source`: names, and sizes and times of the containers."""
@@ -116,10 +119,14 @@ class Packed:
             return read_at(self._open(container).number, offset, length)
         return self._page(container, offset).value(part)
 
-    def _opened(self, container: int) -> Descriptor:
+    def _open(self, container: int) -> Descriptor:
         path = os.path.join(self.root, self.index.containers[container])  # noqa: PTH118 (hot)
-        return Descriptor(path, self.index.sizes[container])
+        return descriptor_of(path, self.index.sizes[container], self.index.key["containers"])
 
-    def _page_at(self, container: int, offset: int) -> Any:
-        codec = self.index.codecs[container]
-        return read_page_values(self._open(container).number, offset, codec)
+    def _page(self, container: int, offset: int) -> Any:
+        place, page = self._last
+        if place != (container, offset):
+            descriptor = self._open(container).number
+            page = read_page_values(descriptor, offset, self.index.codecs[container])
+            self._last = (container, offset), page
+        return page

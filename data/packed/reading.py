@@ -1,11 +1,15 @@
 """Reading bytes of containers: descriptors that are opened when needed, and whole reads."""
 
+import functools
 import os
+import resource
+import weakref
 
 from data.decode import UnreadableImageError
 
-MOST_OPEN = 256  # containers in each process
-LARGEST = 1 << 30  # bytes that may come out of a compressed image or page
+# Containers in each process: not more than a quarter of the files that it may open
+MOST_OPEN = min(256, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, 1))
+LARGEST = 1 << 30  # bytes of a page of images
 
 
 class Descriptor:
@@ -18,17 +22,28 @@ class Descriptor:
     """
 
     def __init__(self, path: str, size: int) -> None:
-        self.number = -1
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.number)
         now = os.fstat(self.number).st_size
         if now != size:
             raise UnreadableImageError(
                 f"its container has changed: {size:,} bytes when indexed, {now:,} now"
             )
 
-    def __del__(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
+
+@functools.lru_cache(MOST_OPEN)
+def descriptor_of(path: str, size: int, version: str) -> Descriptor:
+    """A container, opened; the last ones stay open, in each process.
+
+    Args:
+        size: in bytes, when it was indexed.
+        version: differs when a container changed.
+
+    Raises:
+        UnreadableImageError: it has another size.
+        OSError: it can't be opened.
+    """
+    return Descriptor(path, size)
 
 
 def read_at(descriptor: int, offset: int, length: int) -> bytes:

@@ -10,13 +10,11 @@ from typing import BinaryIO
 
 from data.folder import UNLABELLED
 from data.packed.entries import Entries, Found, pack
-from data.packed.members import images_among
+from data.packed.kinds import COMPRESSED
+from data.packed.members import images_among, plain_name, such_as
 from system.errors import InputError, shorten
 from system.names import printable
 
-FIRST_BYTES = {
-    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd",
-}  # fmt: skip
 LONGEST_LABEL = 256  # bytes of a `.cls`
 BLOCK = 512
 
@@ -33,9 +31,14 @@ def read_tar(path: Path) -> Entries:
         members: list[Found] = []
         notes = list(_members(path, file, members))
 
-        def label(member: Found) -> str:
-            content = os.pread(file.fileno(), min(member.length, LONGEST_LABEL), member.offset)
-            return content.decode("utf-8", "replace").strip()
+        def label(member: Found) -> str | None:
+            if member.length > LONGEST_LABEL:
+                return None
+            content = os.pread(file.fileno(), member.length, member.offset)
+            try:
+                return content.decode().strip()
+            except UnicodeDecodeError:
+                return None
 
         images, more = images_among(members, label)
     return pack(images, [*notes, *more])
@@ -44,7 +47,7 @@ def read_tar(path: Path) -> Entries:
 def _check_start(path: Path, start: bytes) -> None:
     if not start:
         raise InputError(f"{path}: the file is empty")
-    for first, program in FIRST_BYTES.items():
+    for program, (first, _) in COMPRESSED.items():
         if start.startswith(first):
             whole = path.with_suffix("") if path.suffix != ".tar" else path.with_suffix(".raw.tar")
             whole = whole if whole.suffix == ".tar" else whole.with_suffix(".tar")
@@ -63,20 +66,27 @@ def _members(path: Path, file: BinaryIO, members: list[Found]) -> Iterator[str]:
         tar = tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 (the caller closes the file)
     except Exception as error:  # damaged headers make tarfile raise almost anything
         raise InputError(f"{path}: not a tar: {shorten(error)}") from error
+    files: dict[str, Found] = {}  # hard links lead to them
+    special, cut = list[str](), ""
     with contextlib.suppress(Exception):
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]
-            name = member.name.removeprefix("./")
-            begin, length = member.offset_data, member.size
-            if not member.isreg():
-                continue
-            if member.issparse():
-                yield f"{printable(name)} is a sparse file, left out"
-            elif length < 0 or begin < 0 or begin + length > size:
-                yield f"{printable(name)} is cut off, left out"
-                return
+            name, found = plain_name(member.name), None
+            if member.islnk():
+                found = files.get(plain_name(member.linkname))
+            elif member.isreg() and not member.issparse():
+                found = Found(name, UNLABELLED, member.offset_data, member.size)
+            if found is None:
+                special += [] if member.isdir() else [name]
+            elif min(found.offset, found.length) < 0 or found.offset + found.length > size:
+                cut = name
+                break
             else:
-                members.append(Found(name, UNLABELLED, begin, length))
+                files[name] = found._replace(name=name)
+                members.append(files[name])
     rest = os.pread(file.fileno(), BLOCK, tar.offset)
-    if rest.strip(b"\0") or (not rest and tar.offset > size):
+    if cut:
+        yield f"{printable(cut)} is cut off, left out"
+    elif rest.strip(b"\0") or (not rest and tar.offset > size):
         yield f"is damaged or cut off after {len(members):,} members; the rest is left out"
+    yield from such_as(special, "link|s or other special member|s", "left out")

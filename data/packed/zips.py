@@ -6,14 +6,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from data.decode import UnreadableImageError
+from data.decode import MAX_PIXELS, UnreadableImageError
 from data.folder import UNLABELLED
 from data.packed.entries import ENCRYPTED, ODD_METHOD, WHOLE, Entries, Found, pack
-from data.packed.members import images_among
-from data.packed.reading import LARGEST, read_at
+from data.packed.members import images_among, plain_name
+from data.packed.reading import read_at
 from system.errors import InputError, shorten
 
 HEADER = struct.Struct("<4s22xHH")  # a member's own: its mark, and the lengths of what follows
+LARGEST_IMAGE = 3 * MAX_PIXELS  # bytes: those of the largest image, as pixels
 MARK = b"PK\3\4"
 
 
@@ -51,8 +52,9 @@ def read_member(descriptor: int, offset: int, length: int, inflated: int) -> byt
     content = read_at(descriptor, offset + HEADER.size + name + extra, length)
     if inflated == WHOLE:
         return content
-    if inflated > LARGEST:
-        raise UnreadableImageError(f"inflates to {inflated:,} bytes, more than {LARGEST:,}")
+    if inflated > LARGEST_IMAGE:
+        reason = f"inflates to {inflated:,} bytes, more than {LARGEST_IMAGE:,}"
+        raise UnreadableImageError(reason)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     found = inflater.decompress(content, inflated + 1)
     if len(found) != inflated:
@@ -66,7 +68,7 @@ def _is_file(member: zipfile.ZipInfo) -> bool:
 
 
 def _found(member: zipfile.ZipInfo) -> Found:
-    name, offset = member.filename.removeprefix("./"), member.header_offset
+    name, offset = plain_name(member.filename), member.header_offset
     if member.flag_bits & 1:
         return Found(name, UNLABELLED, offset, ENCRYPTED)
     if member.compress_type == zipfile.ZIP_STORED:

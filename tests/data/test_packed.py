@@ -3,18 +3,20 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from packed_files import GENERATIONS, KINDS, write_as, write_table, write_tar
+from packed_files import GENERATIONS, KINDS, write_as, write_table, write_tar, write_zip
 
 from data.decode import UnreadableImageError
 from data.images import ImageList, find_all_images, find_images
 from data.loading import ImageDataset, load_in_order
 from data.packed.packed import Packed
-from data.packed.reading import MOST_OPEN
+from data.source import Joined
 from data.transforms import central_crop
 
 CPU = torch.device("cpu")
@@ -93,17 +95,42 @@ def test_what_is_pickled_is_small_and_has_no_open_file(tree: Path, tmp_path: Pat
     assert isinstance(mapped, np.memmap)
 
 
-def test_few_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.packed.packed.MOST_OPEN", 3)
-    for number in range(12):
-        write_tar(tmp_path / f"{number}.tar", [("x.png", bytes([number]))])
-    images, files = find_images(tmp_path), Path("/proc/self/fd")
-    before = len(list(files.iterdir()))
-    for index in [*range(12), *range(11, -1, -1)]:
-        with images.open(index) as file:
-            assert file.read() == bytes([index]), "2.tar comes before 10.tar"
-        assert len(list(files.iterdir())) - before <= 3
-    assert MOST_OPEN < 1024 / 2
+MANY = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from data.images import find_all_images
+images = find_all_images(sys.argv[1:])
+order = [*range(200), *range(199, -1, -1)]
+contents = [images.open(index).read() for index in order]
+assert contents == [str(index).encode() for index in order]
+assert images.names[199] == sys.argv[200] + "/x.png"
+"""
+
+
+def test_many_containers_as_arguments_need_few_open_files(tmp_path: Path) -> None:
+    paths = [write_tar(tmp_path / f"{n}.tar", [("x.png", str(n).encode())]) for n in range(200)]
+    command = [sys.executable, "-c", MANY, *map(str, paths)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+
+
+def test_arguments_keep_their_order(tree: Path, tmp_path: Path) -> None:
+    """Containers that follow each other have one index; another kind or files lie between."""
+    for name in ("10", "9", "d/11", "12"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / f"{name}.tar", [(f"c/{Path(name).name}.png", name.encode())])
+    write_zip(tmp_path / "x.zip", [("y.png", b"zip")])
+    given = ["10.tar", "d", "9.tar", "10.tar", "x.zip", "12.tar"]
+    images = find_all_images([*(tmp_path / name for name in given), tree])
+    names = ["10.tar/c/10.png", "d/11.tar/c/11.png", "9.tar/c/9.png", "10.tar/c/10.png"]
+    names += ["x.zip/y.png", "12.tar/c/12.png"]
+    assert list(images.names[:7]) == [
+        *(f"{tmp_path}/{name}" for name in names),
+        f"{tree}/a/000.png",
+    ]
+    contents = [images.open(index).read() for index in range(6)]
+    assert contents == [b"10", b"d/11", b"9", b"10", b"zip", b"12"]
+    assert isinstance(images.source, Joined)
+    assert len(images.source.sources) == 4
 
 
 def test_a_page_is_decompressed_once_in_order(

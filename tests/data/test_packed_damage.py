@@ -83,8 +83,71 @@ def test_links_folders_and_other_members_are_no_images(
     images = find_images(path)
     assert list(images.names) == ["x.tar/k.png"]
     assert list(images.folders) == ["7"]
+    said = [
+        line.removeprefix(f"note: {path}: x.tar: ") for line in capsys.readouterr().err.split("\n")
+    ]
+    assert said == [
+        "3 links or other special members, such as b'2'.png; left out",
+        "passed over 2 names that systems leave in folders (._*, __MACOSX)",
+        "2 members are no images by name, left out (2 .npy)",
+        "",
+    ]
+
+
+def test_hard_links_are_read_as_their_files(tmp_path: Path) -> None:
+    """As tar writes files that have several names, and links to links."""
+    path = tmp_path / "x.tar"
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "1.png").write_bytes(b"one")
+    for name in ("a/2.png", "3.png"):
+        (tmp_path / "in" / name).hardlink_to(tmp_path / "in" / "a" / "1.png")
+    with tarfile.open(path, "w") as tar:
+        tar.add(tmp_path / "in", "./")
+        about = tarfile.TarInfo("b//4.png")
+        about.type, about.linkname = tarfile.LNKTYPE, "./a/2.png"
+        tar.addfile(about)
+        kinds = {member.type for member in tar.getmembers()}
+    assert kinds == {tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.LNKTYPE}
+    images = find_images(path)
+    assert sorted(images.names) == [
+        f"x.tar/{name}" for name in ("3.png", "a/1.png", "a/2.png", "b/4.png")
+    ]
+    assert {images.open(index).read() for index in range(4)} == {b"one"}
+
+
+def test_names_outside_of_the_folder_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["../1.png", "/abs/2.png", "a/../../3.png", "a/./b/../4.png", ".//5.png"]
+    members = [(name, b"x") for name in names]
+    for path in (write_tar(tmp_path / "x.tar", members), write_zip(tmp_path / "x.zip", members)):
+        assert list(find_images(path).names) == [f"{path.name}/5.png", f"{path.name}/a/4.png"]
+        assert capsys.readouterr().err == (
+            f"note: {path}: {path.name}: 3 names with .. or / at the start, such as ../1.png; left "
+            "out\n"
+        )
+
+
+def test_labels_that_are_no_text_are_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [(f"a/{n}.jpg", b"x") for n in range(4)]
+    for n, label in enumerate((b"caf\xe9", b"7", b"x" * 300)):
+        members.append((f"a/{n}.cls", label))
+    path = write_tar(tmp_path / "x.tar", members)
+    assert list(find_images(path).folders) == ["", "7", "", "a"]
     assert capsys.readouterr().err == (
-        f"note: {path}: x.tar: 2 members are no images by name, left out (2 .npy)\n"
+        f"note: {path}: x.tar: 2 labels in .cls can't be read as UTF-8, such as a/0.cls; taken as "
+        "none\n"
+    )
+
+
+def test_an_empty_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n in range(3):
+        write_tar(tmp_path / f"{n}.tar", [("x.png", b"x")] if n != 1 else [("x.txt", b"x")])
+    assert len(find_images(tmp_path)) == 2
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path}: 1 container has no image, such as 1.tar\n"
     )
 
 
@@ -97,7 +160,7 @@ def test_one_image_of_each_sample(tmp_path: Path, capsys: pytest.CaptureFixture[
         for name in ("0.jpg", "1.jpg", "2.jpg", "2.png", "IMG.2020.a.jpg", "IMG.2020.b.jpg")
     ]
     said = capsys.readouterr().err
-    assert "2 more images of the same samples, such as 0.seg.png, left out" in said
+    assert "2 more images of the same samples, such as 0.seg.png; left out" in said
 
 
 def test_of_duplicate_names_the_last_counts(
@@ -107,7 +170,8 @@ def test_of_duplicate_names_the_last_counts(
     path = write_tar(tmp_path / "x.tar", twice)
     assert [find_images(path).open(index).read() for index in range(2)] == [b"new", b"x"]
     assert capsys.readouterr().err == (
-        f"note: {path}: x.tar: 1 name occurs twice, such as a/1.png; the last one counts\n" * 2
+        f"note: {path}: x.tar: 1 name of several members, such as a/1.png; the last one counts\n"
+        * 2
     )
 
 
@@ -173,7 +237,7 @@ def test_zip_bombs_and_odd_members(tmp_path: Path) -> None:
     write_zip(path, [("a.png", b"\0" * 5_000_000), ("b.png", b"hello")], zipfile.ZIP_DEFLATED)
     content = path.read_bytes()
     assert bomb in content
-    for claimed, said in ((100, "the 100 bytes"), (2**31 - 2, "more than 1,073,741,824")):
+    for claimed, said in ((100, "the 100 bytes"), (2**31 - 2, "more than 536,870,910")):
         path.write_bytes(content.replace(struct.pack("<I", 5_000_000), struct.pack("<I", claimed)))
         assert said in reason(path, 0)
         assert find_images(path).open(1).read() == b"hello"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from packed_files import write_table, write_tar
 
-from data.images import ImageList, find_images
+from data.images import ImageList, find_all_images, find_images
 from data.packed import build
 from data.packed.entries import Entries
 from data.packed.packed import Packed
@@ -65,6 +65,34 @@ def test_an_index_is_made_once_and_again_when_a_container_changed(
     moved = Path(shutil.move(root, tmp_path / "y"))
     assert len(find_images(moved)) == 11
     assert len(made) == 11, "the index moves with the images"
+
+
+def test_an_index_that_is_out_of_use_is_removed(tmp_path: Path) -> None:
+    root = shards(tmp_path / "x")
+    first = folder_of(find_images(root))
+    write_tar(root / "2.tar", [("new.png", b"new")])
+    second = folder_of(find_images(root))
+    assert first.exists(), "another machine may use it"
+    for folder in (first, second):
+        os.utime(folder, (0, 0))
+    find_images(root)
+    write_tar(root / "1.tar", [("1.png", b"new")])
+    third = folder_of(find_images(root))
+    assert set((root / build.FOLDER).iterdir()) == {second, third}
+
+
+def test_processes_whose_containers_differ_only_in_content_differ(tmp_path: Path) -> None:
+    """The names are the same; `check_alike` compares checksums."""
+    found = []
+    for folder, content in (("a", b"1"), ("b", b"2" * 1000), ("c", b"3")):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "x.tar", [("0/x.png", content), ("1/y.png", b"y")])
+        found.append(find_images(tmp_path / folder))
+    assert len({images.digest for images in found}) == 1
+    sums = [images.source.checksum for images in found]
+    assert sums[0] == sums[2] != sums[1], "the places count"
+    joined = [find_all_images([tmp_path / folder]).source for folder in "ab"]
+    assert joined[0].checksum != joined[1].checksum
 
 
 def test_a_damaged_index_is_made_again(tmp_path: Path, made: list[str]) -> None:

@@ -49,6 +49,10 @@ class Memory:
     def digest(self) -> str:
         return digest_of_names(self.names)
 
+    @property
+    def checksum(self) -> str:
+        return self.digest
+
     def content_digest(self) -> str:
         return hashlib.sha256(b"\0".join(self.contents)).hexdigest()
 
