@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from browser import browser
+from clones import clone
 from PIL import Image
 from run_folder import finished
 from runs import server
@@ -27,6 +28,7 @@ from system import cli
 __all__ = [
     "ErrorLine",
     "browser",
+    "clone",
     "error_line",
     "finished",
     "image_list",
