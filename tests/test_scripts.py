@@ -15,6 +15,7 @@ from clones import bash, stub
 from system.cores import allowed_cores
 
 ROOT = Path(__file__).parent.parent
+SOURCED = ("env.sh", "install.sh")
 
 
 def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
@@ -282,7 +283,10 @@ def test_every_script_starts_as_a_copy_that_slurm_runs(
     clone: Path, printing: dict[str, str]
 ) -> None:
     """scontrol knows the original. Where there is no scontrol, the folder of sbatch is taken."""
-    others = {"test.sh", "download_model.sh", "recipes/slurm.sh"}  # start no Python of ours
+    others = {  # start no Python of ours
+        *("setup.sh", "test.sh", "download_model.sh"),
+        *("recipes/slurm.sh", "recipes/pins.sh"),
+    }
     assert {*read_scripts(clone)} == {*STARTED, *others}
     spooled = clone.parent / "job00001" / "slurm_script"
     spooled.parent.mkdir()
@@ -313,7 +317,7 @@ def test_a_copy_whose_original_is_not_found_is_one_line(
 def read_scripts(clone: Path) -> dict[str, str]:
     """The scripts that a user starts, by their paths."""
     found = [*clone.glob("*.sh"), *clone.glob("recipes/*.sh"), *clone.glob("visu/*.sh")]
-    return {str(f.relative_to(clone)): f.read_text() for f in found if f.name != "env.sh"}
+    return {str(f.relative_to(clone)): f.read_text() for f in found if f.name not in SOURCED}
 
 
 def test_every_script_starts_through_a_symbolic_link(clone: Path, printing: dict[str, str]) -> None:
@@ -462,7 +466,7 @@ def test_bad_settings_of_a_slurm_job_are_one_line(
     [
         *(path.name for path in sorted(ROOT.glob("*.sh"))),
         *(f"visu/{path.name}" for path in sorted(ROOT.glob("visu/*.sh"))),
-        *(f"recipes/{p.name}" for p in sorted(ROOT.glob("recipes/*.sh")) if p.name != "env.sh"),
+        *(f"recipes/{p.name}" for p in sorted(ROOT.glob("recipes/*.sh")) if p.name not in SOURCED),
         ".ci/run",
     ],
 )
