@@ -39,11 +39,15 @@ python_fits() {  # the environment's Python runs, and is of the version that set
     [ -z "${base_python:-}" ] || [ "$("$VENV/bin/python" -V)" = "$("$base_python" -V)" ]
 }
 
-set_up() {
-    local base
+check_place() {  # making the environment deletes what its folder has
     if [ "$VENV" != "$PWD/.venv" ] && ! [ -d "$record" ] && [ -n "$(ls -A "$VENV" 2>/dev/null)" ]; then
         fail "VENV=$VENV: not an environment of these scripts; name a new folder"
     fi
+}
+
+set_up() {
+    local base
+    check_place
     if [ -n "$torch_pins" ]; then find_cpu_wheels; fi
     if ! [ -f "$record/complete" ] || ! python_fits; then
         base=$(find_python) || exit
@@ -111,6 +115,7 @@ install_packages() {
 
 choose_pins
 if ! is_complete; then
+    [ -e "$VENV.lock" ] || check_place  # where another script makes it now, there is a lock
     # Only one script at a time sets up (not checked on machines without flock)
     { mkdir -p "$(dirname "$VENV")" && exec 9>"$VENV.lock"; } 2>/dev/null \
         || fail "VENV=$VENV: cannot write there; name another folder"

@@ -13,8 +13,8 @@ TINY = "--arch resnet18 --size 33 --reassign 0.05 --precision fp32 --epochs 1 --
 def test_the_notebook_clones_trains_shows_clusters_and_assigns_a_picture(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for command in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m a"):
-        subprocess.run(["git", *command.split(), "--quiet"], cwd=clone, check=True)
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m a"):
+        subprocess.run(["git", *command.split()], cwd=clone, check=True)
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for variable in ("DIR", "EPOCHS", "METHOD"):

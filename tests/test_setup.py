@@ -93,16 +93,18 @@ def test_the_environment_is_made_once_and_updated_when_pins_change(
     assert calls == [sync, sync, tests, tests]
 
 
-def test_a_failed_installation_starts_over(clone: Path, uv: dict[str, str]) -> None:
+def test_a_failed_installation_starts_over(
+    clone: Path, uv: dict[str, str], copies: dict[str, str]
+) -> None:
     """The second time, uv is missing and pip installs."""
     (clone / "requirements.txt").write_text("./no-such-package\n")
-    failed = bash(SOURCE, clone, **uv)
+    failed = bash(SOURCE, clone, **copies, **uv)
     assert failed.returncode == 2
     assert "installing the packages failed" in failed.stderr
 
     (clone / ".venv" / "marker").touch()
     (clone / "requirements.txt").write_text("# nothing to install\n")
-    activated = f"{clone}/.venv/bin:{os.environ['PATH']}"
+    activated = f"{clone}/.venv/bin:{copies['PATH']}"
     again = {**pip_finds(clone / "docs"), "PATH": activated, "VIRTUAL_ENV": f"{clone}/.venv"}
     done = bash(SOURCE, clone, **again)
     assert done.returncode == 0, done.stderr
@@ -190,11 +192,9 @@ def test_the_commands_of_the_docker_image(pinned: Path, packages: dict[str, str]
     for line in lines[lines.index("WORKDIR /home/user/deepcluster") :]:
         if line.startswith("COPY"):
             *sources, target = line.split()[2:]
-            for source in (path for name in sources for path in pinned.glob(name)):
-                copy = shutil.copytree if source.is_dir() else shutil.copy
-                (image / target).mkdir(exist_ok=True)
-                into = image / target / ("" if source == pinned else source.name)
-                copy(source, into, **({"dirs_exist_ok": True} if source.is_dir() else {}))
+            (image / target).mkdir(exist_ok=True)
+            for source in (path for name in sources if name != "." for path in pinned.glob(name)):
+                shutil.copy(source, image / target)
         elif line.startswith("RUN"):
             done = bash(line[4:], image, VENV=f"{image}/venv", TORCH="cuda", **packages)
             assert done.returncode == 0, done.stderr
