@@ -10,7 +10,7 @@ if [ "${script##*/}" = slurm_script ]; then  # Slurm runs a copy, of a file that
     [ -f "$script" ] || script=$SLURM_SUBMIT_DIR/test.sh
     [ -f "$script" ] || { echo "${script##*/}: error: run sbatch in the repository's folder" >&2; exit 2; }
 fi
-requirements=requirements-dev.txt
+extras=dev
 . "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 "$PYTHON" -m ruff check .

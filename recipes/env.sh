@@ -1,8 +1,7 @@
 # Sourced by every script: sets PYTHON to the interpreter, and has the functions that scripts share.
 #
-# If PYTHON is set already, that interpreter is used and nothing is installed. Otherwise .venv gets
-# the packages of requirements.txt (test.sh: requirements-dev.txt, which adds those of the tests) on
-# first use, and again if the pins change or an earlier attempt was interrupted.
+# If PYTHON is set already, that interpreter is used and nothing is installed. Otherwise install.sh makes
+# .venv on first use, with the packages of the extras in "extras" (setup.sh, test.sh).
 
 started_in=$PWD
 script=${script:-$0}  # its name in messages
@@ -31,64 +30,11 @@ has_checkpoint() {  # the folder of a run
     [ -e "$1/checkpoint.pth.tar" ] || [ -n "$(ls -A "$1/checkpoints" 2>/dev/null)" ]
 }
 
-find_python() {  # the first Python >= 3.11 on the PATH, but not the one in .venv
-    local name path
-    for name in python3 python python3.14 python3.13 python3.12 python3.11; do
-        while read -r path; do
-            if ! [ "${path%/*}" -ef .venv/bin ] \
-                && "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-                echo "$path"
-                return
-            fi
-        done < <(type -ap "$name")
-    done
-    fail "no Python of version 3.11 or newer found; install one, or name one: PYTHON=/path/to/python $script"
-}
-
-set_up_venv() {
-    local base
-    if ! [ -f $installed ] || ! .venv/bin/python -c '' 2>/dev/null; then
-        base=$(find_python) || exit
-        rm -rf .venv
-        "$base" -m venv .venv >&2 \
-            || fail "$base cannot make a virtual environment; on Debian: apt install python3-venv"
-    fi
-    echo "Setting up .venv from $requirements (once; several GB, some minutes) ..." >&2
-    rm -f $installed
-    install_packages || fail "installing the packages failed, see above; run $script again to retry"
-    cp "$requirements" $installed  # marks .venv as complete
-}
-
-# With uv, which takes a third of pip's time. If it fails, with pip, which reads pip.conf.
-install_packages() {
-    local quiet=--quiet
-    if [ -t 1 ]; then quiet=; fi
-    .venv/bin/python -m pip install --disable-pip-version-check --quiet uv \
-        && .venv/bin/python -m uv pip sync $quiet --python .venv/bin/python "$requirements" \
-        || .venv/bin/python -m pip install --disable-pip-version-check $quiet -r "$requirements"
-}
-
-venv_is_complete() {
-    local pins
-    [ -f $installed ] && .venv/bin/python -c '' 2>/dev/null || return
-    for pins in "$requirements" requirements-dev.txt; do  # the second includes requirements.txt
-        if [ "$(<"$pins")" = "$(<$installed)" ]; then return; fi
-    done
-    return 1
-}
-
-requirements=${requirements:-requirements.txt}
-installed=.venv/installed-requirements.txt
 if [ -n "${PYTHON:-}" ]; then
     case $PYTHON in */*) absolute PYTHON ;; esac
     command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON: no such program"
 else
-    # Only one script at a time sets up (not checked on machines without flock)
-    exec 9>.venv.lock
-    if command -v flock >/dev/null; then flock 9; fi
-    venv_is_complete || set_up_venv
-    exec 9>&-
-    PYTHON=$PWD/.venv/bin/python
+    . recipes/install.sh
 fi
 
 # The cores that this process may use: those that it is bound to, or fewer by the quotas of its control

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser
+from clones import clone
 from PIL import Image
 from run_folder import finished
 from runs import server
@@ -28,6 +29,7 @@ from system import cli
 __all__ = [
     "ErrorLine",
     "browser",
+    "clone",
     "error_line",
     "finished",
     "image_list",

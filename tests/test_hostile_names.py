@@ -3,6 +3,7 @@ source file uses a call that makes this, or loading files, unsafe."""
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,8 +82,9 @@ def copy_scripts(folder: Path) -> None:
 
 def test_every_script_is_tried() -> None:
     there = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]}
-    # env.sh is sourced, test.sh takes no names, download_model.sh is tested below
-    assert there == {*SCRIPTS, "recipes/env.sh", "test.sh", "download_model.sh"}
+    sourced = {"recipes/env.sh", "recipes/install.sh"}
+    without_names = {"test.sh", "recipes/pins.sh"}
+    assert there == {*SCRIPTS, *sourced, *without_names, "setup.sh", "download_model.sh"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -109,6 +111,25 @@ def test_names_reach_a_program_unchanged(tmp_path: Path, script: str) -> None:
         for path in named.values():
             assert {path, f"{here}/{path}"} & set(given), (path, given)
         assert not list(tmp_path.rglob("canary"))
+
+
+@pytest.mark.parametrize("variable", ["VENV", "TORCH_INDEX"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_setup_uses_its_folders_unchanged(tmp_path: Path, name: str, variable: str) -> None:
+    """It stops before it installs: there is no index, or the environment's folder is a file."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copy(ROOT / "setup.sh", tmp_path)
+    (tmp_path / name).touch()
+    done = subprocess.run(
+        ["bash", "./setup.sh"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "TORCH": "cpu", variable: name},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert f"{variable}={tmp_path / name}: " in done.stderr
+    assert not list(tmp_path.rglob("canary"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

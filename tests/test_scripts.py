@@ -7,36 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
+from clones import bash, stub
 
 from system.cores import allowed_cores
 
 ROOT = Path(__file__).parent.parent
-
-
-def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {n: v for n, v in os.environ.items() if n not in ("DIR", "EXP", "PYTHON", "K")}
-    one = {"PROCESSES": "1"}  # independent of the GPUs here
-    return subprocess.run(
-        ["bash", "-c", script], cwd=cwd, env={**clean, **one, **env}, capture_output=True, text=True
-    )
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A copy of the files in git."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    for name in tracked:
-        target = tmp_path / "clone" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
-    return tmp_path / "clone"
+SOURCED = ("env.sh", "install.sh")
 
 
 def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
@@ -157,89 +136,6 @@ def test_an_exp_folder_that_cannot_be_made(clone: Path) -> None:
     assert done.returncode == 2
     assert "error: exp: cannot write there" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-UV = """
-import os, sys
-with open("uv-was-called", "a") as file:
-    print(*sys.argv[1:], file=file)
-sys.exit("no-such-package" in open(sys.argv[-1]).read())
-"""
-
-
-@pytest.fixture
-def packages(tmp_path: Path) -> dict[str, str]:
-    """Variables with which pip finds one package: a fake uv, which writes down how it is called."""
-    about = "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n"
-    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files = {"uv/__main__.py": UV, "uv-1.0.dist-info/METADATA": about}
-    files |= {"uv-1.0.dist-info/WHEEL": kind, "uv-1.0.dist-info/RECORD": ""}
-    with zipfile.ZipFile(tmp_path / "uv-1.0-py3-none-any.whl", "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(name, text)
-    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-
-
-SOURCE = '. recipes/env.sh && "$PYTHON" -c "import sys; print(sys.prefix)"'
-
-
-def test_the_environment_is_made_once_and_updated_when_pins_change(
-    clone: Path, packages: dict[str, str]
-) -> None:
-    (clone / "requirements.txt").write_text("# nothing to install\n")
-    (clone / "requirements-dev.txt").write_text("# nothing either\n")
-    first = bash(SOURCE, clone, **packages)
-    assert first.stdout.split()[-1] == str(clone / ".venv"), first.stderr
-    assert "Setting up .venv from requirements.txt" in first.stderr
-    assert bash(SOURCE, clone, **packages).stderr == ""
-
-    (clone / "requirements.txt").write_text("# still nothing to install\n")
-    (clone / ".venv" / "marker").touch()
-    assert "Setting up .venv" in bash(SOURCE, clone, **packages).stderr
-    assert (clone / ".venv" / "marker").exists(), "updated in place"
-
-    tests = f"requirements=requirements-dev.txt; {SOURCE}"
-    assert "Setting up .venv from requirements-dev.txt" in bash(tests, clone, **packages).stderr
-    assert bash(SOURCE, clone, **packages).stderr == "", "includes requirements.txt"
-    sync = "pip sync --quiet --python .venv/bin/python requirements"
-    calls = (clone / "uv-was-called").read_text().splitlines()
-    assert calls == [f"{sync}.txt", f"{sync}.txt", f"{sync}-dev.txt"]
-
-
-def test_a_failed_installation_starts_over(clone: Path, packages: dict[str, str]) -> None:
-    """The second time, uv is missing and pip installs."""
-    (clone / "requirements.txt").write_text("./no-such-package\n")
-    failed = bash(SOURCE, clone, **packages)
-    assert failed.returncode == 2
-    assert "installing the packages failed" in failed.stderr
-
-    (clone / ".venv" / "marker").touch()
-    (clone / "requirements.txt").write_text("# nothing to install\n")
-    activated = f"{clone}/.venv/bin:{os.environ['PATH']}"
-    again = {**packages, "PIP_FIND_LINKS": str(clone / "docs"), "PATH": activated}
-    done = bash(SOURCE, clone, **again, VIRTUAL_ENV=f"{clone}/.venv")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == str(clone / ".venv")
-    assert not (clone / ".venv" / "marker").exists(), "made from scratch"
-
-
-def test_no_fitting_python(clone: Path) -> None:
-    for tool in ("bash", "basename", "dirname", "flock"):
-        if found := shutil.which(tool):
-            (clone / "bin").mkdir(exist_ok=True)
-            (clone / "bin" / tool).symlink_to(found)
-    done = bash("./test.sh", clone, PATH=str(clone / "bin"))
-    assert done.returncode == 2
-    assert "no Python of version 3.11 or newer found" in done.stderr
-    named = bash("./test.sh", clone, PYTHON="/no/such/python")
-    assert named.returncode == 2
-    assert named.stderr == "test.sh: error: PYTHON=/no/such/python: no such program\n"
-
-
-def stub(folder: Path, name: str, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
-    (folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +283,10 @@ def test_every_script_starts_as_a_copy_that_slurm_runs(
     clone: Path, printing: dict[str, str]
 ) -> None:
     """scontrol knows the original. Where there is no scontrol, the folder of sbatch is taken."""
-    others = {"test.sh", "download_model.sh", "recipes/slurm.sh"}  # start no Python of ours
+    others = {  # start no Python of ours
+        *("setup.sh", "test.sh", "download_model.sh"),
+        *("recipes/slurm.sh", "recipes/pins.sh"),
+    }
     assert {*read_scripts(clone)} == {*STARTED, *others}
     spooled = clone.parent / "job00001" / "slurm_script"
     spooled.parent.mkdir()
@@ -418,7 +317,7 @@ def test_a_copy_whose_original_is_not_found_is_one_line(
 def read_scripts(clone: Path) -> dict[str, str]:
     """The scripts that a user starts, by their paths."""
     found = [*clone.glob("*.sh"), *clone.glob("recipes/*.sh"), *clone.glob("visu/*.sh")]
-    return {str(f.relative_to(clone)): f.read_text() for f in found if f.name != "env.sh"}
+    return {str(f.relative_to(clone)): f.read_text() for f in found if f.name not in SOURCED}
 
 
 def test_every_script_starts_through_a_symbolic_link(clone: Path, printing: dict[str, str]) -> None:
@@ -567,7 +466,7 @@ def test_bad_settings_of_a_slurm_job_are_one_line(
     [
         *(path.name for path in sorted(ROOT.glob("*.sh"))),
         *(f"visu/{path.name}" for path in sorted(ROOT.glob("visu/*.sh"))),
-        *(f"recipes/{p.name}" for p in sorted(ROOT.glob("recipes/*.sh")) if p.name != "env.sh"),
+        *(f"recipes/{p.name}" for p in sorted(ROOT.glob("recipes/*.sh")) if p.name not in SOURCED),
         ".ci/run",
     ],
 )
