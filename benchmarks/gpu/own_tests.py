@@ -12,21 +12,24 @@ from benchmarks.gpu.setting import NO_GPU, Setting, Work
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 4  # that share the GPU
+ALONE = ["tests/gpu/test_gpu_clustering.py", "-k", "faiss_continues"]
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 
 def works(setting: Setting) -> dict[str, Work]:
-    return {"pytest -m gpu": functools.partial(run_tests, setting)}
+    at_once = ["-n", str(PROCESSES)] if importlib.util.find_spec("xdist") else []
+    return {
+        "pytest -m gpu": functools.partial(run_tests, setting, at_once, "tests.txt"),
+        "one that fills the GPU": functools.partial(run_tests, setting, ALONE, "alone.txt"),
+    }
 
 
-def run_tests(setting: Setting) -> dict[str, Any]:
-    """Run the tests, with all that they print in `tests.txt`."""
+def run_tests(setting: Setting, flags: list[str], name: str) -> dict[str, Any]:
+    """Run tests, with all that they print in a file of this name."""
     if not setting.on_gpu:
         return NO_GPU
-    log = setting.out / "tests.txt"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"]
-    if importlib.util.find_spec("xdist"):
-        command += ["-n", str(PROCESSES)]
+    log = setting.out / name
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *flags]
     with log.open("w") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
     return outcome(log.read_text(), done.returncode)

@@ -128,7 +128,8 @@ def test_the_outcome_of_the_tests() -> None:
 
 
 def test_parts_for_a_gpu_are_skipped_on_a_cpu(setting: Setting) -> None:
-    assert own_tests.run_tests(setting) == NO_GPU
+    assert [work() for work in own_tests.works(setting).values()] == [NO_GPU, NO_GPU]
+    assert not list(setting.out.iterdir())
     assert machine.products(setting) == NO_GPU
     assert clusters.kmeans(setting, clusters.TINY, with_faiss=False) == NO_GPU
     assert machine.machine(setting)["torch"] == torch.__version__
