@@ -17,6 +17,7 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     sampler.py     which images an epoch trains on, in which order; weights of clusters
     quality.py     NMI, ACC, ARI, AMI, purity, silhouette, stability, sizes; members of each cluster
     chance.py      the mutual information that chance gives, for AMI
+    choosing.py    how many clusters: several k and seeds, and a suggestion
     duplicates.py  groups of rows that are nearly the same
     outliers.py    rows far from their centroid, or from their neighbours
     clusters.py    Clusters: the PCA and centroids that a checkpoint keeps

@@ -3,11 +3,9 @@
 import codecs
 import csv
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -67,24 +65,23 @@ def find_duplicates(
     return [each for group in sorted(members) for each in _ranked(group, members[group])]
 
 
-class _File(NamedTuple):
+@dataclass(frozen=True)
+class _File:
+    index: int
     pixels: int
     size: int
-    index: int
     digest: str
 
 
 def _look_at(images: ImageList, index: int) -> _File:
     try:
         with images.open(index) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            content = file.read()
         _, height, width = images.read_pixels(index).shape
     except (UnreadableImageError, OSError) as error:
         reason = f"cannot read this image any more: {shorten(error)}"
         raise InputError(f"{images.where(index)}: {reason}") from error
-    return _File(height * width, size, index, digest)
+    return _File(index, height * width, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _ranked(group: int, files: list[_File]) -> Iterator[Duplicate]:
