@@ -86,13 +86,13 @@ class ImageList:
             return read_grey(file, self.reading)
 
     def require_files(self, flag: str) -> None:
-        """Check that each image is a file, to which a link can lead.
+        """Check that each image is a file of its own.
 
         Raises:
             InputError: they are in containers.
         """
         if not isinstance(self.source, Files):
-            raise InputError(f"{flag}: makes links to files, and these images are in containers")
+            raise InputError(f"{flag}: needs image files, and these are in containers")
 
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
@@ -240,10 +240,8 @@ def give_labels(
     if file is None:
         return found
     paths = [images.where(index) for images in found for index in range(len(images))]
-    folders = [*above, *(images.root for images in found)]
-    texts = coded(read_labels(file, paths, folders, exact))
-    ends = np.cumsum([len(images) for images in found])[:-1]
-    numbers = np.split(texts.numbers, ends)
+    texts = coded(read_labels(file, paths, [*above, *(each.root for each in found)], exact))
+    numbers = np.split(texts.numbers, np.cumsum([len(each) for each in found])[:-1])
     return tuple(
         replace(images, given=Coded(texts.texts, own))
         for images, own in zip(found, numbers, strict=True)
