@@ -144,6 +144,20 @@ def test_three_bands_of_a_tiff(layout: str) -> None:
     np.testing.assert_array_equal(found, SIX16[:, :, [0, 3, 5]] >> 8)
 
 
+@pytest.mark.parametrize("packing", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "lzma", "zstd"])
+def test_packed_bands_of_a_tiff(packing: str) -> None:
+    """Pillow packs them as a grey image, whose tags then say that it has six bands."""
+    buffer = io.BytesIO()
+    wide = Image.fromarray(SIX16.reshape(HEIGHT, 6 * WIDTH))
+    wide.save(buffer, "TIFF", compression=packing, tiffinfo={277: 1})
+    content = buffer.getvalue()
+    for tag, before, after in ((256, 6 * WIDTH, WIDTH), (277, 1, 6)):
+        old, new = (struct.pack("<HHII", tag, 3, 1, value) for value in (before, after))
+        assert content.count(old) == 1
+        content = content.replace(old, new)
+    np.testing.assert_array_equal(pixels(content, PICKED), SIX16[:, :, [0, 3, 5]] >> 8)
+
+
 @pytest.mark.parametrize("form", ["HWC", "CHW", "tiff", "Fortran"])
 @pytest.mark.parametrize(
     ("dtype", "low", "high"),
