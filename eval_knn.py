@@ -22,6 +22,7 @@ from checkpoints.folder import kept_features, results_folder
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation.embedded import rows_of_share
@@ -76,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
         check_size(arch, size)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
-        train, val = find_train_and_val(args.data, reading)
+        train, val = find_train_and_val(args.data, reading, args.labels)
         exp = args.exp or results_folder(args.model, checkpoint, "knn")
         make_experiment_folder(exp)
     check_alike(train.images)
@@ -130,6 +131,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_verbose(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

@@ -73,6 +73,7 @@ from checkpoints.folder import kept_features, results_folder
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.levels import warn_of_lost_levels
 from data.loading import add_max_pixels_flag
 from data.reading import Reading, add_reading_flags, chosen_reading
@@ -156,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
         check_size(model.arch, size)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
-        train, val = find_data(args.data, args.protocol, reading)
+        train, val = find_data(args.data, args.protocol, reading, args.labels)
         if not simple:
             given = {field: getattr(args, field) for field in Settings.__annotations__}
             settings = Settings(**given)
@@ -196,14 +197,18 @@ def main(args: argparse.Namespace) -> None:
         script.say(f"{lines}\nwritten to {exp / RESULTS}\n")
 
 
-def find_data(data: Path, protocol: str, reading: Reading) -> tuple[Labelled, Labelled]:
+def find_data(
+    data: Path, protocol: str, reading: Reading, labels: Path | None
+) -> tuple[Labelled, Labelled]:
     """The images to train on and to validate on: of VOC 2007, trainval and test.
 
     Raises:
         InputError: they are missing or malformed.
     """
     if protocol == SIMPLE or not RECIPES[protocol].voc:
-        return find_train_and_val(data, reading)
+        return find_train_and_val(data, reading, labels)
+    if labels is not None:
+        raise InputError(f"--labels {labels}: --protocol {protocol} has those of VOC; leave it out")
     train, val = (find_voc(data, split, reading) for split in ("trainval", "test"))
     check_classes(train, "trained on")
     check_classes(val, "tested on")
@@ -270,6 +275,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     chosen = parser.parse_args(argv)
     if chosen.protocol == SIMPLE:

@@ -1,6 +1,7 @@
 """`images.txt`: a line for each image; for images in containers, one for each container."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from data.images import ImageList
 from data.packed.find import find_packed
 from data.packed.packed import Packed
 from system.errors import InputError, shorten
-from system.names import from_lines, to_lines
+from system.names import from_lines, printable, to_lines
 
 HEAD = "//containers, with the number of images in each; SHA-256 of the images' names: "
 FIRST_LINE = re.compile(re.escape(HEAD) + r"([0-9a-f]{64})\n")
@@ -67,3 +68,17 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
         f"{places[0]}: the run's containers of images are gone, or hold other images now{why}; "
         "give their place as --data"
     )
+
+
+def describe_change(before: Sequence[str], now: Sequence[str]) -> str:
+    """Describe how a data set's images changed, given their names."""
+    old, new = set(before), set(now)
+    added = [name for name in now if name not in old]
+    removed = [name for name in before if name not in new]
+    changes = [
+        f"{len(names):,} {how}, such as {printable(names[0])}"
+        for names, how in ((added, "added"), (removed, "removed"))
+        if names
+    ]
+    counts = f"{len(before):,} there, {len(now):,} now"
+    return f"{counts}: {', '.join(changes) or 'the same names in another order'}"

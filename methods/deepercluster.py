@@ -21,7 +21,7 @@ from cluster import components
 from cluster.clusters import HIERARCHICAL, Clusters
 from cluster.components import Components
 from cluster.hierarchy import hierarchical_kmeans
-from cluster.quality import clustering_metrics, super_metrics
+from cluster.quality import clustering_metrics, super_metrics, unlabelled_metrics
 from cluster.sampler import two_level_order
 from cluster.whitening import Whitening
 from data.loading import Batch
@@ -125,10 +125,9 @@ class DeeperCluster(Clustered):
         → clusters on two levels, and new heads."""
         self.previous = self.assignment
         self._tally = self._counted([0.0] * 4)
-        probe = self.args.probe
         if self.k > 1 and self._is_due(run):
             self._reassign(run)
-        elif probe and run.epoch % probe == 0:
+        elif self.args.probe and run.epoch % self.args.probe == 0:
             frozen_features(run, self.network, self.compute)
         if self.k == 1:
             self.assignment = np.zeros(run.image_count, np.int64)
@@ -165,15 +164,15 @@ class DeeperCluster(Clustered):
 
     def finish(self, run: Running) -> np.ndarray:
         each = self.each if self.k > 1 else clusters_for(run.image_count)
-        assignment, self.clusters = self._cluster(run, self.args.final_dim_pca, each)
+        assignment, self.clusters, rows = self._cluster(run, self.args.final_dim_pca, each)
+        self.unlabelled = unlabelled_metrics(rows, assignment[assignment >= 0])
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
         images, right, *losses = all_reduce(self._tally.cpu().double().numpy()).tolist()
         super_loss, sub_loss = (loss / max(images, 1) for loss in losses)
         m, previous = self.super_clusters, self.previous
-        if self.k == 1:  # one cluster tells nothing
-            labels = None
+        labels = None if self.k == 1 else labels  # one cluster tells nothing
         if np.array_equal(previous, self.assignment):  # within a period, clusters stay the same
             previous = np.empty(0, np.int64)
         levels = super_metrics(self.assignment, self.each, m, labels)
@@ -244,7 +243,7 @@ class DeeperCluster(Clustered):
     def _reassign(self, run: Running) -> None:
         """New clusters and sub-heads. With a single super-cluster, the super-classes are rotations
         and keep their meaning, so the super head stays."""
-        self.assignment, self.clusters = self._cluster(run, self.args.dim_pca, self.each)
+        self.assignment, self.clusters, _ = self._cluster(run, self.args.dim_pca, self.each)
         self._images_digest = run.images_digest
         self._log_dimensions()
         with_super = self.super_clusters > 1
@@ -253,8 +252,7 @@ class DeeperCluster(Clustered):
 
     def _log_dimensions(self) -> None:
         """Log a remark on the whitening, if it is another than the last."""
-        assert self.clusters is not None
-        whitening, pca = self.clusters.whitening, self.args.dim_pca
+        whitening, pca = self.clusters and self.clusters.whitening, self.args.dim_pca
         if isinstance(whitening, Whitening):
             rows, dim = int((self.assignment >= 0).sum()), len(whitening.mean)
             line = components.remark(pca, whitening.components, rows, dim)
@@ -262,9 +260,12 @@ class DeeperCluster(Clustered):
                 log_dimensions(pca, line)
             self._remarked = line
 
-    def _cluster(self, run: Running, pca: Components, each: int) -> tuple[np.ndarray, Clusters]:
+    def _cluster(
+        self, run: Running, pca: Components, each: int
+    ) -> tuple[np.ndarray, Clusters, np.ndarray]:
         """The clusters of all images, `(N,) int64`, −1 for an unreadable one, by the features of
-        upright images, with `each` sub-clusters in each super-cluster.
+        upright images, with `each` sub-clusters in each super-cluster; and this process's whitened
+        rows.
 
         Raises:
             InputError: there are fewer readable images than super-clusters.
@@ -279,13 +280,12 @@ class DeeperCluster(Clustered):
             )
             assignment = np.full(len(everywhere), -1, np.int64)
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
-        return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch)
+        return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch), rows
 
     def _counts(self, batch: Batch) -> list[int]:
         """How many images of a batch each super-class has."""
         supers = self._on_host[batch.index] // self.each * self.rotations + batch.turns
-        counts: list[int] = supers.bincount(minlength=self.args.super_classes).tolist()
-        return counts
+        return list(supers.bincount(minlength=self.args.super_classes).tolist())
 
     def _set_targets(self) -> None:
         # a blank image has number −1 and so takes the last label, which may be −1
@@ -296,5 +296,5 @@ class DeeperCluster(Clustered):
         """Sums over the epoch's images so far: 1, whether the rotation was recognised, and the
         losses of both levels."""
         device = self.compute.device
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-        return torch.tensor(values, dtype=dtype, device=device)
+        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        return torch.tensor(values, dtype=precision, device=device)

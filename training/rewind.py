@@ -10,8 +10,8 @@ import numpy as np
 from checkpoints.folder import NEWEST, checkpoints_of, is_sound, place_of
 from cluster.pickles import Logger, read_clusters
 from cluster.quality import group_by_cluster
-from data.images import ImageList, describe_change
-from data.listing import lines_of, to_listing
+from data.images import ImageList
+from data.listing import describe_change, lines_of, to_listing
 from system.errors import InputError, shorten
 from system.files import remove_leftovers
 from system.names import read_text

@@ -10,7 +10,8 @@ from conftest import image_list, write_images
 
 from data.decode import UnreadableImageError
 from data.folder import Files
-from data.images import ImageList, check_alike, describe_change, find_all_images, find_images
+from data.images import ImageList, check_alike, find_all_images, find_images
+from data.listing import describe_change
 from system.errors import InputError
 
 
