@@ -83,11 +83,12 @@ def with_given_clusters(method: DeeperCluster, monkeypatch: pytest.MonkeyPatch) 
     grows."""
     epochs: list[int] = []
 
-    def cluster(run: FakeRun, pca: object, each: int) -> tuple[np.ndarray, Clusters]:
+    def cluster(run: FakeRun, pca: object, each: int) -> tuple[np.ndarray, Clusters, np.ndarray]:
         epochs.append(run.epoch)
         found = np.random.default_rng(run.epoch).integers(method.k, size=IMAGES)
         found[: method.k] = range(method.k)
-        return found, Clusters("Kmeans", run.epoch, Normalisation(), np.ones((1, 10), np.float32))
+        clusters = Clusters("Kmeans", run.epoch, Normalisation(), np.ones((1, 10), np.float32))
+        return found, clusters, np.empty((0, 10), np.float32)
 
     monkeypatch.setattr(method, "_cluster", cluster)
     return epochs
