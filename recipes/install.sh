@@ -56,7 +56,7 @@ set_up() {
             fail "$base cannot make a virtual environment; on Debian: apt install python3-venv"
         }
     fi
-    echo "Setting up ${VENV#"$PWD/"} from ${pins[*]} $torch_pins (once; some minutes) ..." >&2
+    echo "Setting up ${VENV#"$PWD/"} from ${pins[*]}${torch_pins:+ $torch_pins} (once; some minutes) ..." >&2
     mkdir -p "$record"
     rm -f "$record"/*
     cp "${pins[@]}" $torch_pins "$record"
