@@ -16,7 +16,7 @@ from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features.forward import forward_pass
 from features.rows import Shards
-from models import ConvNet
+from models import Network
 from models.layers import probe_pool
 from parallel.collectives import gather_objects, rank, shard_of, together
 from system.device import Compute
@@ -27,7 +27,7 @@ from system.progress import progress
 Forward = Callable[[Tensor], Tensor]
 
 
-def features_of(model: ConvNet, conv: int | None, pool: str | None) -> Forward:
+def features_of(model: Network, conv: int | None, pool: str | None) -> Forward:
     """A function from `(B, 3, H, W)` images to `(B, D)` features.
 
     Args:

@@ -213,6 +213,12 @@ def warn(message: str) -> None:
         sys.stderr.write(f"warning: {printable(message)}\n")
 
 
+def note(message: str) -> None:
+    """Print a note on stderr, from the first process on this machine only."""
+    if _is_first():
+        sys.stderr.write(f"note: {printable(message)}\n")
+
+
 def _is_first() -> bool:
     """Whether this is the first process on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -21,12 +21,14 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from checkpoints.networks import MODEL_HELP
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, add_flag, remark
 from cluster.whitening import prepare
 from data.images import ImageList, find_all_images
 from features import network
 from features.network import open_inputs
+from models.timm_network import timm_name
 from system import cli, flags
 from system.errors import InputError
 from system.files import make_folder, write_text
@@ -46,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     if args.dim_pca is not None and args.method == "pca":
         raise InputError(f"--dim_pca {args.dim_pca}: whitens only for --method tsne; leave it out")
     is_run = args.source.is_dir()
-    if not args.source.exists():
+    if not args.source.exists() and not timm_name(args.source):
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
@@ -72,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
     found = network.own_clusters
     rows = features.rows
     if args.method == "tsne":
-        rows, words = whiten(rows, found, args.dim_pca)
+        rows, words = whiten(rows, found, args.dim_pca, network.usual_pca)
         if words:
             sys.stdout.write(f"{words}\n")
     xy = place(rows, args.method, args.seed)
@@ -103,14 +105,17 @@ def place(rows: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 
 def whiten(
-    rows: np.ndarray, clusters: Clusters | None, pca: Components | None
+    rows: np.ndarray,
+    clusters: Clusters | None,
+    pca: Components | None,
+    usual: Components = AUTO,
 ) -> tuple[np.ndarray, str | None]:
     """Features `(P, D)` whitened as their clusters are, or anew: `(P, d) float32`; and a remark on
     d, if there is one.
 
     Args:
         clusters: of these features, if there are any.
-        pca: components; None takes the clusters' whitening, or without clusters "auto".
+        pca: components; None takes the clusters' whitening, or without clusters `usual`.
 
     Raises:
         InputError: there are more components than dimensions.
@@ -119,7 +124,7 @@ def whiten(
         return clusters.whitening.apply(rows), None
     if isinstance(pca, int) and pca > rows.shape[1]:
         raise InputError(f"--dim_pca {pca}: more than the features' {rows.shape[1]} dimensions")
-    pca = AUTO if pca is None else pca
+    pca = usual if pca is None else pca
     whitening = prepare(rows, pca)
     return whitening.apply(rows), remark(pca, whitening.components, *rows.shape)
 
@@ -200,7 +205,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/pictures.md",
     )
     add = parser.add_argument
-    source_help = "experiment folder of a run, or checkpoint of a network"
+    source_help = f"experiment folder of a run, or {MODEL_HELP}"
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     flags.add_key(parser)
     data_help = "images to map, as for main.py; left out: the run's own"
@@ -212,7 +217,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     dim_help = (
         "dimensions that tsne's features are whitened to; auto: as many as suit the number of "
     )
-    dim_help += "images; 0: no whitening; left out: as the run's clusters, or auto"
+    dim_help += "images; 0: no whitening; left out: as the run's clusters, or auto; timm's: 0"
     add_flag(parser, None, dim_help)
     flags.add_seed(parser, "random seed of the choice of images and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
