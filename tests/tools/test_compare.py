@@ -23,7 +23,7 @@ from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from evaluation.learned import fit_probe
 from models import MODELS
-from models.convnet import Network
+from models.network import Network
 from tools import compare, contenders
 
 NAMES = ["linear", "20nn", "nmi", "ari", "acc"]
