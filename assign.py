@@ -24,9 +24,11 @@ from cluster.quality import (
     describe_labels,
     describe_sizes,
     describe_supers,
+    describe_unlabelled,
     label_metrics,
     size_metrics,
     super_metrics,
+    unlabelled_metrics,
 )
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
@@ -65,12 +67,13 @@ def main(args: argparse.Namespace) -> None:
         clusters = recluster(args, inputs, features)
     own = clusters.assign(features.rows, inputs.compute.device)
     nearest, distances = map(gather_rows, own)
+    quality = judge(args, clusters, inputs, features, nearest)
     with together():
         if rank() == 0:
             images = inputs.images.take(np.flatnonzero(present))
             each = clusters.each if isinstance(clusters, Clusters) else None
             assignment = Assignment(images.names, nearest, distances, each)
-            write_all(args, assignment, clusters, inputs, images)
+            write_all(args, assignment, clusters, inputs, images, quality)
 
 
 def find_clusters(args: argparse.Namespace, inputs: Applied) -> Clusters | Prototypes | None:
@@ -140,6 +143,20 @@ def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> 
     return Clusters.of(kmeans, epoch if isinstance(epoch, int) else 0)
 
 
+def judge(
+    args: argparse.Namespace,
+    clusters: Clusters | Prototypes,
+    inputs: Applied,
+    features: Features,
+    nearest: np.ndarray,
+) -> str:
+    """In words, how good the clusters `(N,) int64` are without labels; empty for prototypes."""
+    if isinstance(clusters, Prototypes):
+        return ""
+    rows = clusters.whitening.apply(features.rows, inputs.compute.device)
+    return describe_unlabelled(unlabelled_metrics(rows, nearest, args.recluster))
+
+
 def check_all_outputs(args: argparse.Namespace) -> None:
     """Check that all outputs that the flags name can be written.
 
@@ -160,11 +177,13 @@ def write_all(
     clusters: Clusters | Prototypes,
     inputs: Applied,
     assigned: ImageList,
+    quality: str,
 ) -> None:
     """Write the outputs that the flags name, and a summary to stderr.
 
     Args:
         assigned: the images in the assignment.
+        quality: of the clusters, in words.
 
     Raises:
         InputError: an output can't be written.
@@ -176,6 +195,7 @@ def write_all(
     said = [
         describe_sizes(size_metrics(found, k)),
         describe_labels(label_metrics(found, labels)),
+        quality,
         "" if each is None else describe_supers(super_metrics(found, each, k // each, labels)),
         f"distance {assignment.distances.mean():.3f} on average",
     ]

@@ -46,7 +46,10 @@ from training.resume import is_finished
 
 UNTRAINED, PIXELS, CPU = "untrained", "pixels", "cpu_seconds"
 # Shorter than `NAMES`, whose numbers of labels and clusters the rows may differ in
-HEADS = {"nmi": "NMI", "acc": "ACC", "ari": "ARI", "purity": "purity", "nmi_k": "NMI, the run's k"}
+HEADS = {
+    "nmi": "NMI", "acc": "ACC", "ari": "ARI", "ami": "AMI", "purity": "purity",
+    "nmi_k": "NMI, the run's k",
+}  # fmt: skip
 
 Figures = dict[str, dict[str, float]]  # of `to_plain`
 Results = dict[tuple[str, int], Figures]  # by setting and seed

@@ -15,7 +15,11 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     nearest.py     the nearest centroid of each row, by Faiss or torch, on CPU or GPU
     pic.py         Power Iteration Clustering on a nearest-neighbour graph
     sampler.py     which images an epoch trains on, in which order; weights of clusters
-    quality.py     NMI, ACC, ARI, purity, sizes, the members of each cluster
+    quality.py     NMI, ACC, ARI, AMI, purity, silhouette, stability, sizes; members of each cluster
+    chance.py      the mutual information that chance gives, for AMI
+    choosing.py    how many clusters: several k and seeds, and a suggestion
+    duplicates.py  groups of rows that are nearly the same
+    outliers.py    rows far from their centroid, or from their neighbours
     clusters.py    Clusters: the PCA and centroids that a checkpoint keeps
     pickles.py     the original's `clusters` file, and the released assignments
     tables.py      the cluster of each image as CSV, Parquet, pickle or folders of links

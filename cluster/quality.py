@@ -1,25 +1,42 @@
-"""Measures of a clustering (NMI, ACC, ARI, purity, sizes), and its lists of members.
+"""Measures of a clustering against labels (NMI, ACC, ARI, AMI, purity) and without (silhouette,
+stability, sizes), and its lists of members.
 
-NMI is normalised by the geometric mean of the entropies, as in the paper; scikit-learn's default is
-the arithmetic mean.
+NMI is normalised by the geometric mean of the entropies, as in the paper; AMI by the arithmetic
+mean, which is scikit-learn's default for both.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix, eye, hstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from scipy.stats import entropy
+from sklearn.metrics import (
+    adjusted_rand_score,
+    euclidean_distances,
+    mutual_info_score,
+    normalized_mutual_info_score,
+)
 from sklearn.metrics.cluster import contingency_matrix
+
+from cluster.chance import expected_information
+from cluster.kmeans import rows_by_number, run_kmeans
+from parallel.collectives import all_reduce, gather_rows, rank
+
+SAMPLE = 1000  # rows whose silhouette is measured
+BLOCK = 4096  # rows that they are compared with at a time
+SEEDS = range(5)  # of the k-means whose agreement is the stability
+CHEAP = 2**20  # rows × clusters up to which the stability is measured unasked
 
 # Measures of the agreement with labels, and their names
 AGREEMENT = {
     "nmi_labels": "NMI to the folder labels",
     "acc": "ACC",
     "ari": "ARI",
+    "ami": "AMI",
     "purity": "purity",
 }
 
@@ -58,6 +75,22 @@ def ari(assignment: np.ndarray, labels: np.ndarray) -> float:
     return float(adjusted_rand_score(labels[both], assignment[both]))
 
 
+def ami(assignment: np.ndarray, labels: np.ndarray) -> float:
+    """Adjusted mutual information of two assignments `(N,) int64`, over the images that both assign
+    (≥ 0): 1 for the same clusters, 0 for what chance gives, however many clusters there are (Vinh,
+    Epps and Bailey, 2010). scikit-learn's, but faster."""
+    counts = _contingency(assignment, labels)
+    sizes = [counts.sum(axis=axis).A1.astype(np.int64) for axis in (0, 1)]
+    alone = [len(each) < 2 for each in sizes]
+    if any(alone):  # as in scikit-learn
+        return float(all(alone))
+    chance = expected_information(*sizes)
+    most = sum(map(entropy, sizes)) / 2
+    if np.isclose(most, chance, rtol=1e-12):  # each image alone on both sides
+        return 1.0
+    return float((mutual_info_score(None, None, contingency=counts) - chance) / (most - chance))
+
+
 def purity(assignment: np.ndarray, labels: np.ndarray) -> float:
     """Fraction of the images that carry the most frequent label of their cluster, of those with a
     cluster and a label (≥ 0)."""
@@ -75,7 +108,7 @@ def _contingency(assignment: np.ndarray, labels: np.ndarray) -> csr_matrix:
 def label_metrics(assignment: np.ndarray, labels: np.ndarray | None) -> dict[str, float | None]:
     """How well an assignment `(N,) int64` agrees with labels `(N,) int64`, over the images that
     have both (≥ 0); by the keys of `AGREEMENT`, all None without labels."""
-    measures = {"nmi_labels": nmi, "acc": accuracy, "ari": ari, "purity": purity}
+    measures = {"nmi_labels": nmi, "acc": accuracy, "ari": ari, "ami": ami, "purity": purity}
     return {
         name: None if labels is None else measure(assignment, labels)
         for name, measure in measures.items()
@@ -86,6 +119,99 @@ def describe_labels(metrics: Mapping[str, Any]) -> str:
     """`label_metrics` in words; empty without labels."""
     known = {name: words for name, words in AGREEMENT.items() if metrics[name] is not None}
     return ", ".join(f"{words} {metrics[name]:.3f}" for name, words in known.items())
+
+
+def silhouette(
+    rows: np.ndarray, clusters: np.ndarray, sample: int = SAMPLE, seed: int = 0
+) -> float:
+    """Mean silhouette coefficient of a random sample of the rows (Rousseeuw, 1987), −1..1: how much
+    nearer a row is to its own cluster than to the next one, by its mean Euclidean distance to
+    *all* rows of each. 0 for fewer than two clusters.
+
+    Args:
+        rows: `(n, d) float32`; under torchrun the rows of this process.
+        clusters: `(N,) int64`, the cluster (≥ 0) of each row of all processes.
+        sample: number of rows that are drawn; all, if there are fewer.
+        seed: of the sample.
+    """
+    _, clusters, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return 0.0
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(clusters), min(sample, len(clusters)), replace=False)
+    lengths = gather_rows(np.array([len(rows)]))
+    first = lengths[: rank()].sum()
+    points = rows_by_number(rows, lengths, chosen)
+    sums = all_reduce(_sum_distances(points, rows, clusters[first : first + len(rows)], len(sizes)))
+    own = np.arange(len(chosen)), clusters[chosen]
+    size = sizes[clusters[chosen]]
+    within = sums[own] / np.maximum(size - 1, 1)
+    means = sums / sizes
+    means[own] = np.inf
+    next_one = means.min(axis=1)
+    larger = np.maximum(within, next_one)
+    defined = (size > 1) & (larger > 0)  # 0 for a row alone in its cluster
+    return float(np.where(defined, (next_one - within) / np.where(defined, larger, 1), 0).mean())
+
+
+def _sum_distances(
+    points: np.ndarray, rows: np.ndarray, clusters: np.ndarray, k: int
+) -> np.ndarray:
+    """The sum `(m, k) float64` of the distances of each of m points to the rows of each cluster."""
+    sums = np.zeros((len(points), k))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        distances = euclidean_distances(points, block)
+        ends = np.arange(len(block) + 1)
+        numbers = clusters[start : start + BLOCK]
+        members = csr_matrix((np.ones(len(block)), numbers, ends), (len(block), k))
+        sums += distances @ members
+    return sums
+
+
+def stability(rows: np.ndarray, k: int, seeds: Iterable[int] = SEEDS) -> float:
+    """How far k-means depends on its seed: the mean ARI of all pairs of the clusterings, 1 if all
+    are the same, 0 if they agree by chance only.
+
+    Args:
+        rows: `(n, d) float32`; under torchrun the rows of this process.
+        k: number of clusters.
+        seeds: of the first centroids, two or more.
+
+    Raises:
+        ValueError: fewer than two seeds; otherwise as `run_kmeans`.
+    """
+    return agreement([run_kmeans(rows, k, seed=seed)[0] for seed in seeds])
+
+
+def agreement(clusterings: Sequence[np.ndarray]) -> float:
+    """The mean ARI of all pairs of two or more clusterings `(N,) int64`."""
+    if len(clusterings) < 2:
+        raise ValueError(f"{len(clusterings)} clusterings: agreement needs two or more")
+    return float(np.mean([ari(one, other) for one, other in combinations(clusterings, 2)]))
+
+
+def unlabelled_metrics(
+    rows: np.ndarray, clusters: np.ndarray, k: int | None = None
+) -> dict[str, float | None]:
+    """How good clusters are without labels: `silhouette`, and `stability` if that is cheap, else
+    None.
+
+    Args:
+        rows, clusters: as of `silhouette`.
+        k: number of clusters of k-means; None: the clusters don't come from k-means of these rows,
+            and so have no stability.
+    """
+    found: dict[str, float | None] = {"silhouette": silhouette(rows, clusters), "stability": None}
+    if k is not None and k * len(clusters) <= CHEAP:
+        found["stability"] = stability(rows, k)
+    return found
+
+
+def describe_unlabelled(metrics: Mapping[str, float | None]) -> str:
+    """`unlabelled_metrics` in words, of those that are known."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    return ", ".join(f"{name} {value:.3f}" for name, value in known.items())
 
 
 def size_metrics(assignment: np.ndarray, k: int) -> dict[str, Any]:

@@ -4,9 +4,9 @@ Protocol. The embedding is seen in two views: L2-normalised only ("plain"), and 
 `auto_dim` of the train rows, on which the PCA is fitted, and L2-normalised ("whitened"). In each
 view: the 1 and the 20 nearest neighbours of the val rows among the train rows (cosine similarity,
 majority vote); k-means of the train rows, five seeds, against their labels, with k = number of
-labels (NMI, ACC, ARI and purity) and with the run's k (NMI). A linear probe once, on rows that are
-standardised and not whitened: logistic regression, with the regularisation that is best on a fifth
-of the train rows.
+labels (NMI, ACC, ARI, AMI and purity) and with the run's k (NMI). A linear probe once, on rows that
+are standardised and not whitened: logistic regression, with the regularisation that is best on a
+fifth of the train rows.
 
 No single one of these measures tells all: clusters can get better where neighbours get worse.
 `verdict.py` compares two networks.
@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cluster.components import AUTO, Components
 from cluster.kmeans import run_kmeans
-from cluster.quality import accuracy, ari, nmi, purity
+from cluster.quality import accuracy, ami, ari, nmi, purity
 from cluster.whitening import prepare
 
 VIEWS: dict[str, Components] = {"plain": 0, "whitened": AUTO}
@@ -35,7 +35,7 @@ REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, the stronges
 ITERATIONS, TOLERANCE = 200, 1e-3  # of the linear probe
 PIXELS = 32  # largest side of an image whose raw pixels are measured
 # Measures of clusters, with k = number of labels
-WITH_LABELS = {"nmi": nmi, "acc": accuracy, "ari": ari, "purity": purity}
+WITH_LABELS = {"nmi": nmi, "acc": accuracy, "ari": ari, "ami": ami, "purity": purity}
 BLOCK = 1024  # val rows that are compared at a time
 
 Samples = np.ndarray
@@ -59,8 +59,8 @@ def measures(
 
     Returns:
         The samples whose mean is the figure: of an accuracy `(M,) bool`, whether each val row is
-        right; of NMI, ACC, ARI and purity `(5,) float64`, one for each seed. Keys: `linear`, and
-        for the views `plain` and `whitened` `<view>_1nn`, `_20nn`, and `<view>_` with a key of
+        right; of NMI, ACC, ARI, AMI and purity `(5,) float64`, one for each seed. Keys: `linear`,
+        and for the views `plain` and `whitened` `<view>_1nn`, `_20nn`, and `<view>_` with a key of
         `WITH_LABELS` or `nmi_k`.
 
     Raises:

@@ -19,6 +19,7 @@ NAMES = {
     "nmi": "NMI, k = {labels} labels",
     "acc": "ACC, k = {labels} labels",
     "ari": "ARI, k = {labels} labels",
+    "ami": "AMI, k = {labels} labels",
     "purity": "purity, k = {labels} labels",
     "nmi_k": "NMI, k = {k} as in the run",
 }  # of the lines of a table, in this order
@@ -29,8 +30,8 @@ Measures = Mapping[str, Samples]
 def verdict(before: Samples, after: Samples) -> str:
     """Whether `after` is better than `before`, worse, or neither clearly.
 
-    Accuracies, `(M,) bool` on the same val images: McNemar's exact test, p < 0.01. NMI, ACC, ARI
-    and purity, `(5,) float64`: a difference above 0.01 and above twice its standard error.
+    Accuracies, `(M,) bool` on the same val images: McNemar's exact test, p < 0.01. NMI, ACC, ARI,
+    AMI and purity, `(5,) float64`: a difference above 0.01 and above twice its standard error.
     """
     if before.dtype == bool:
         gained, lost = int((after & ~before).sum()), int((before & ~after).sum())

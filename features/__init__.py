@@ -8,5 +8,6 @@ images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and 
     kept.py         embeddings for evaluations, which find those of an earlier one
     extraction.py   features written to disk in shards, and their whitening
     rows.py         the shards of many processes, kept after an interruption, joined in one file
+    duplicates.py   exact and near duplicates: the best of each group, and a table
     network.py      MODEL and DIR of a script: a trained network and images to apply it to
 """

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from cluster.clusters import Clusters
+from cluster.quality import unlabelled_metrics
 from clustering import CLUSTERINGS
 from features.forward import Features
 from methods.fitted import fit_clusters
@@ -36,6 +37,7 @@ class Clustered:
         self.assignment = self.previous = np.empty(0, np.int64)
         self.clusters: Clusters | None = None
         self.by_prototypes: np.ndarray | None = None
+        self.unlabelled: dict[str, float | None] = {}
 
     def finish(self, run: Running) -> np.ndarray:
         return self.cluster_finished(run, frozen_features(run, self.network, self.compute))
@@ -45,6 +47,9 @@ class Clustered:
         pca = self.args.final_dim_pca
         found = fit_clusters(run, features, self.args, self.compute, pca, quiet=True)
         assignment, _, self.clusters = found
+        rows = self.clusters.whitening.apply(features.rows, self.compute.device)
+        k = len(self.clusters.centroids) if self.clusters.algorithm == "Kmeans" else None
+        self.unlabelled = unlabelled_metrics(rows, assignment[assignment >= 0], k)
         return assignment
 
     def state_dict(self) -> dict[str, Any]:

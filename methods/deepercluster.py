@@ -21,7 +21,7 @@ from cluster import components
 from cluster.clusters import HIERARCHICAL, Clusters
 from cluster.components import Components
 from cluster.hierarchy import hierarchical_kmeans
-from cluster.quality import clustering_metrics, super_metrics
+from cluster.quality import clustering_metrics, super_metrics, unlabelled_metrics
 from cluster.sampler import two_level_order
 from cluster.whitening import Whitening
 from data.loading import Batch
@@ -164,7 +164,8 @@ class DeeperCluster(Clustered):
 
     def finish(self, run: Running) -> np.ndarray:
         each = self.each if self.k > 1 else clusters_for(run.image_count)
-        assignment, self.clusters = self._cluster(run, self.args.final_dim_pca, each)
+        assignment, self.clusters, rows = self._cluster(run, self.args.final_dim_pca, each)
+        self.unlabelled = unlabelled_metrics(rows, assignment[assignment >= 0])
         return assignment
 
     def metrics(self, labels: np.ndarray | None) -> dict[str, Any]:
@@ -239,7 +240,7 @@ class DeeperCluster(Clustered):
     def _reassign(self, run: Running) -> None:
         """New clusters and sub-heads. With a single super-cluster, the super-classes are rotations
         and keep their meaning, so the super head stays."""
-        self.assignment, self.clusters = self._cluster(run, self.args.dim_pca, self.each)
+        self.assignment, self.clusters, _ = self._cluster(run, self.args.dim_pca, self.each)
         self._images_digest = run.images_digest
         self._log_dimensions()
         with_super = self.super_clusters > 1
@@ -257,9 +258,12 @@ class DeeperCluster(Clustered):
                 log_dimensions(pca, line)
             self._remarked = line
 
-    def _cluster(self, run: Running, pca: Components, each: int) -> tuple[np.ndarray, Clusters]:
+    def _cluster(
+        self, run: Running, pca: Components, each: int
+    ) -> tuple[np.ndarray, Clusters, np.ndarray]:
         """The clusters of all images, `(N,) int64`, −1 for an unreadable one, by the features of
-        upright images, with `each` sub-clusters in each super-cluster."""
+        upright images, with `each` sub-clusters in each super-cluster; and this process's whitened
+        rows."""
         rows, present, whitening = whitened_features(run, self.network, self.compute, pca)
         m, updates = self.super_clusters, self.args.niter
         with run.stage("clustering", updates * (m + 1), "iterations") as advance:
@@ -271,7 +275,7 @@ class DeeperCluster(Clustered):
             everywhere = gather_rows(present)
             assignment = np.full(len(everywhere), -1, np.int64)
             assignment[everywhere] = gather_rows(found.super * each + found.sub)
-        return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch)
+        return assignment, Clusters.of_hierarchy(found, each, whitening, run.epoch), rows
 
     def _set_targets(self) -> None:
         # a blank image has number −1 and so takes the last label, which may be −1

@@ -118,6 +118,8 @@ class Method(Protocol):
         by_prototypes: `(N,) int64`, from `finish` on: each image's prototype of the largest score,
             by the finished network in eval mode, −1 for an unreadable image; None without
             prototypes.
+        unlabelled: `cluster.quality.unlabelled_metrics` of the finished network's clusters, from
+            `finish` on.
         schedule: of the learning rate of all groups without `reset`; None: it stays the same.
         order_settings: flags that the order of an epoch's draws depends on.
         form: keys of `state_dict()` and the types of their values.
@@ -127,6 +129,7 @@ class Method(Protocol):
     assignment: np.ndarray
     clusters: Clusters | None
     by_prototypes: np.ndarray | None
+    unlabelled: dict[str, float | None]
     schedule: Schedule | None
     order_settings: ClassVar[tuple[str, ...]]
     form: ClassVar[dict[str, Any]]

@@ -21,6 +21,7 @@ def epoch_line(epoch: int, labelled: bool = True) -> dict[str, Any]:
         "nmi_labels": 0.4 + 0.02 * epoch if labelled else None,
         "acc": 0.31 + 0.04 * epoch if labelled else None,
         "ari": 0.21 + 0.05 * epoch if labelled else None,
+        "ami": 0.11 + 0.06 * epoch if labelled else None,
         "purity": 0.61 + 0.03 * epoch if labelled else None,
         "clusters": 4,
         "nonempty_clusters": 3,

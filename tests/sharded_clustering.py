@@ -13,6 +13,7 @@ import torch
 
 from cluster.hierarchy import hierarchical_kmeans
 from cluster.kmeans import train_kmeans
+from cluster.quality import silhouette
 from cluster.sinkhorn import sinkhorn
 from cluster.spherical import spherical_kmeans
 from cluster.whitening import Whitening
@@ -42,9 +43,9 @@ def main() -> None:
 
 
 def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
-    """Assignments `(N,)` and losses of k-means and PIC on the raw rows; the whitening's mean `(D,)`
-    and inverse covariance `(D, D)`, which don't depend on the axes' signs; k-means on the whitened
-    rows with random and k-means++ initialisation."""
+    """Assignments `(N,)` of k-means and PIC on the raw rows, with loss and silhouette; the
+    whitening's mean `(D,)` and inverse covariance `(D, D)`, which don't depend on the axes' signs;
+    k-means on the whitened rows with random and k-means++ initialisation."""
     given = train_kmeans(features.astype(np.float32), K, seed=SEED)
     pic = PIC(sigma=10, pca=None)
     pic.cluster(features)
@@ -60,6 +61,7 @@ def cluster(features: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "k-means": given.assignment,
         "loss": np.array([given.loss]),
+        "silhouette": np.array(silhouette(features, given.assignment, sample=200)),
         "PIC": pic.assignments,
         "mean": whitened.whitening.mean,
         "inverse covariance": matrix @ matrix.T,

@@ -15,15 +15,30 @@ from typing import Any
 import system.interrupt
 
 import numpy as np
+import torch
 from safetensors import safe_open
 
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.components import AUTO, add_flag
 from cluster.moments import BLOCK
-from cluster.quality import describe_labels, describe_sizes, label_metrics, size_metrics
+from cluster.quality import (
+    describe_labels,
+    describe_sizes,
+    describe_unlabelled,
+    label_metrics,
+    size_metrics,
+    unlabelled_metrics,
+)
 from cluster.tables import TABLES, Assignment, check_table, write_table
-from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
+from clustering import (
+    Clustering,
+    Kmeans,
+    add_clustering_flags,
+    check_clustering,
+    cluster_steps,
+    make_clustering,
+)
 from data.images import ImageList
 from data.lists import listed
 from features.rows import TENSOR
@@ -59,6 +74,7 @@ def main(args: argparse.Namespace) -> None:
         except ValueError as error:  # raised by all processes
             raise InputError(f"{args.features}: {error}") from error
     seconds = time.perf_counter() - start
+    quality = judge(clustering, rows, on)
     with together():
         if rank() == 0:
             if remark := clustering.remark():
@@ -67,6 +83,7 @@ def main(args: argparse.Namespace) -> None:
             shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
             labels = None if names is None else ImageList(listed(Path(), names)).labels
+            sys.stdout.write(f"{quality}\n")
             if agreement := describe_labels(label_metrics(clustering.assignments, labels)):
                 sys.stdout.write(f"{agreement}\n")
             write_assignment(args.out, clustering.assignments, names)
@@ -74,6 +91,14 @@ def main(args: argparse.Namespace) -> None:
             if args.save_clusters is not None:
                 save_clusters(args.save_clusters, Clusters.of(clustering, 0))
                 sys.stdout.write(f"written to {args.save_clusters}\n")
+
+
+def judge(clustering: Clustering, rows: np.ndarray, device: torch.device) -> str:
+    """In words, how good the clusters of this process's rows `(n, D)` are without labels."""
+    whitening = clustering.whitening
+    x = np.asarray(rows, np.float32) if whitening is None else whitening.apply(rows, device)
+    k = clustering.k if isinstance(clustering, Kmeans) else None
+    return describe_unlabelled(unlabelled_metrics(x, clustering.assignments, k))
 
 
 def read_rows(path: Path) -> tuple[int, np.ndarray]:

@@ -216,7 +216,9 @@ class Run:
         method, labels = self.method, self.images.labels
         assert method.clusters is not None
         before = method.assignment if method.k > 1 else np.empty(0, np.int64)
-        self.result = summary.describe_clusters(assignment, method.clusters, before, labels)
+        self.result = summary.describe_clusters(
+            assignment, method.clusters, before, labels, method.unlabelled
+        )
         near = summary.describe_neighbours(self.state.knn_top1)
         log.info("clusters of the finished network: %s%s", self.result, near)
         if (others := method.by_prototypes) is not None:

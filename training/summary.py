@@ -16,6 +16,7 @@ from cluster.quality import (
     describe_labels,
     describe_sizes,
     describe_supers,
+    describe_unlabelled,
     super_metrics,
 )
 from training.logs import NUMBERS, learned_rotations_only
@@ -49,7 +50,11 @@ def epoch_metrics(
 
 
 def describe_clusters(
-    assignment: np.ndarray, clusters: Clusters, before: np.ndarray, labels: np.ndarray | None
+    assignment: np.ndarray,
+    clusters: Clusters,
+    before: np.ndarray,
+    labels: np.ndarray | None,
+    unlabelled: dict[str, float | None],
 ) -> str:
     """One line about the finished network's clusters.
 
@@ -58,12 +63,14 @@ def describe_clusters(
         clusters: the clusters themselves.
         before: `(N,) int64`, the last epoch's assignment; empty if it had none.
         labels: `(N,) int64` folder labels, if there are any.
+        unlabelled: measures of the clusters without labels.
     """
     k, each = len(clusters.centroids), clusters.each
     found = clustering_metrics(assignment, before, labels, k)
     parts = [
         describe_sizes(found),
         describe_labels(found),
+        describe_unlabelled(unlabelled),
         "" if each is None else describe_supers(super_metrics(assignment, each, k // each, labels)),
         _known("NMI to the last epoch's", found["nmi_previous"]),
         _describe_dimensions(clusters, int((assignment >= 0).sum())),

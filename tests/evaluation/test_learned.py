@@ -29,7 +29,7 @@ def test_well_separated_groups_are_found_by_every_measure() -> None:
     assert set(found) == {"linear"} | {
         f"{view}_{name}"
         for view in ("plain", "whitened")
-        for name in ("1nn", "20nn", "nmi", "acc", "ari", "purity", "nmi_k")
+        for name in ("1nn", "20nn", "nmi", "acc", "ari", "ami", "purity", "nmi_k")
     }
 
 

@@ -95,7 +95,7 @@ def found(linear: float, plain: float, whitened: float, nmi: float) -> dict[str,
         samples |= {f"{view}_{n}nn": np.arange(1000) < 1000 * mean for n in (1, 20)}
         samples |= {
             f"{view}_{name}": nmi + 0.001 * SHAPE
-            for name in ("nmi", "acc", "ari", "purity", "nmi_k")
+            for name in ("nmi", "acc", "ari", "ami", "purity", "nmi_k")
         }
     return samples
 
@@ -139,9 +139,10 @@ def test_the_table_has_a_line_for_each_measure_in_each_view() -> None:
     lines = to_text(table(RESULTS, k=50, labels=10, components=28)).splitlines()
     assert lines[0].split() == ["pixels", "untrained", "trained"]
     assert lines[1].split() == ["linear", "probe", "0.500", "0.600", "0.800", "better"]
-    assert sum("whitened to 28 dimensions" in line for line in lines) == 7
+    assert sum("whitened to 28 dimensions" in line for line in lines) == 8
     assert any(line.startswith("NMI, k = 50 as in the run") for line in lines)
     assert any(line.startswith("ACC, k = 10 labels") for line in lines)
+    assert any(line.startswith("AMI, k = 10 labels") for line in lines)
     assert any(line.startswith("purity, k = 10 labels") for line in lines)
     assert any(line.startswith("ARI, k = 10 labels") and "0.200 ± 0.002" in line for line in lines)
 

@@ -81,7 +81,7 @@ def are_the_codes_and_clusters_of_one_process(
 ) -> None:
     for what in ("spherical", "spherical, empty ones split", "two levels"):
         np.testing.assert_array_equal(results[f"{name}, {what}"], single[f"{name}, {what}"])
-    for what in ("spherical centroids", "codes", "centroids of two levels"):
+    for what in ("spherical centroids", "codes", "centroids of two levels", "silhouette"):
         found, expected = results[f"{name}, {what}"], single[f"{name}, {what}"]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6)
     np.testing.assert_allclose(results[f"{name}, codes"].sum(axis=1), 1, atol=1e-5)

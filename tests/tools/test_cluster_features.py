@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.preprocessing import normalize
 
 from checkpoints.clusters import load_clusters
@@ -157,7 +158,10 @@ def test_the_loss_equals_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFix
         f"6 of 6 clusters not empty, sizes {sizes.min()} to {sizes.max()}, median "
         f"{np.median(sizes):g}, loss "
     )
-    assert shown[1:] == [f"written to {tmp_path}/out.npy", f"written to {saved}"]
+    silhouette, stability = map(float, re.findall(r"[\d.]+", shown[1]))
+    assert shown[1] == f"silhouette {silhouette:.3f}, stability {stability:.3f}"
+    assert silhouette == pytest.approx(silhouette_score(white, found), abs=0.001)
+    assert shown[2:] == [f"written to {tmp_path}/out.npy", f"written to {saved}"]
 
     clusters = load_clusters(saved, 40, "", 32)
     assert isinstance(clusters.whitening, Whitening)
@@ -225,7 +229,7 @@ def test_folders_in_the_names_are_labels(
     (tmp_path / "images.txt").write_text(to_lines(names))
     flags = [tmp_path / "blobs.npy", "--k", 8, "--kmeans_init", "kmeans++", "--pca", 5]
     run(*flags, "--names", tmp_path / "images.txt", "--out", tmp_path / "out.csv")
-    agreement = "NMI to the folder labels 1.000, ACC 1.000, ARI 1.000, purity 1.000"
+    agreement = "NMI to the folder labels 1.000, ACC 1.000, ARI 1.000, AMI 1.000, purity 1.000"
     assert agreement in capsys.readouterr().out.splitlines()
     (tmp_path / "flat.txt").write_text(to_lines([f"{number}.png" for number in range(300)]))
     run(*flags, "--names", tmp_path / "flat.txt", "--out", tmp_path / "flat.csv")

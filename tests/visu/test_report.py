@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from conftest import tiny
 from run_folder import epoch_line, make_run
 
-from cluster.quality import accuracy, ari, nmi, purity
+from cluster.quality import accuracy, ami, ari, nmi, purity
 from data.images import find_images
 from system.errors import InputError
 from training.finished_run import ClusterView, read_run
@@ -61,6 +61,7 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
             "ACC: right in the best matching of clusters with labels",
         ),
         (f"{ari(result, run.images.labels):.3f}", "ARI to the folder labels"),
+        (f"{ami(result, run.images.labels):.3f}", "AMI to the folder labels"),
         (f"{purity(result, run.images.labels):.3f}", "purity"),
         ("3", "of 4 clusters not empty"),
         ("40", "images"),
