@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from cluster.components import Components
 from cluster.moments import Moments
@@ -64,7 +63,7 @@ def extract(
     shards: Shards,
     missing: Sequence[int],
     images: ImageList,
-    load: Callable[[np.ndarray], DataLoader[Batch]],
+    load: Callable[[np.ndarray], Iterable[Batch]],
     forward: Forward,
     std: Std,
     compute: Compute,
@@ -73,7 +72,7 @@ def extract(
 
     Args:
         missing: their numbers, ascending, the same in all processes.
-        load: makes a loader of some images, in their order, whose batches divide the shards.
+        load: makes the batches of some images, in their order, which divide the shards.
         forward, std: as in `forward_pass`; to `(B, D)`.
 
     Returns the images of the whole data set that have no row, with the reasons.

@@ -135,7 +135,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def forward_pass(
-    loader: DataLoader[Batch],
+    loader: Iterable[Batch],
     forward: Callable[[Tensor], Tensor],
     std: Std,
     compute: Compute,

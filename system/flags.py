@@ -36,9 +36,13 @@ def add_run_data(
     add_data(parser, help, required=False, metavar="DIR")
 
 
-def add_model(parser: argparse.ArgumentParser, help: str = "checkpoint of the network") -> None:
-    """`--model`."""
-    parser.add_argument("--model", type=Path, required=True, help=help)
+def add_model(
+    parser: argparse.ArgumentParser,
+    help: str = "checkpoint of the network",
+    default: Path | None = None,
+) -> None:
+    """`--model`; required without a default."""
+    parser.add_argument("--model", type=Path, default=default, required=not default, help=help)
 
 
 def add_key(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ directions in which the network's features vary most, before whitening.
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +158,9 @@ def describe(
     of = f" of {images:,}, chosen at random" if points < images else ""
     method = "t-SNE" if args.method == "tsne" else "PCA"
     clusters = "" if epoch is None else f", clusters of epoch {epoch}"
+    near = "/".join(args.source.resolve().parts[-2:])
     return {
-        "title": f"Features of {'/'.join(args.source.resolve().parts[-2:])}",
+        "title": f"Features of {args.source if timm_name(args.source) else near}",
         "about": f"{points:,} images{of}; {method}{clusters}",
     }
 
@@ -170,11 +171,13 @@ def columns(
     xy: np.ndarray,
     clusters: np.ndarray | None,
     each: int | None,
+    draw: Callable[[int], str | None] | None = None,
 ) -> dict[str, Any]:
     """The images for the page's script: a list for each property.
 
     Args:
         each: see `sub_clusters_each`.
+        draw: makes the picture of an image, as WebP in base64; None reads the images.
     """
     supers = None if clusters is None or each is None else (clusters // each).tolist()
     labels, names = images.labels, label_names(images)
@@ -183,7 +186,7 @@ def columns(
     with progress("thumbnails", len(chosen), "images") as advance:
         pictures = []
         for image in chosen:
-            pictures.append(to_webp(thumbnail(images, image, SIDE)))
+            pictures.append(draw(image) if draw else to_webp(thumbnail(images, image, SIDE)))
             advance(1)
     return {
         "x": [round(x, 4) for x in xy[:, 0].tolist()],
