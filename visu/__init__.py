@@ -18,6 +18,7 @@ Behind them:
     charts.py            the curves of a run, as SVG or in a figure
     comparison.py        the picture of several networks' measures
     choice.py            loss, silhouette and stability over k
+    merge_tree.py        the tree of clusters that are merged
     gallery.py           the clusters that a page shows, and the names to search
     first_filters.py     the filters of the first conv layer as pictures
     page.py              HTML pages from templates and small pictures
