@@ -6,7 +6,9 @@ from cluster.clusters import HIERARCHICAL, Clusters
 from cluster.merging import merge_centroids
 
 
-def join_clusters(clusters: Clusters, counts: np.ndarray, groups: int) -> tuple[Clusters, np.ndarray]:
+def join_clusters(
+    clusters: Clusters, counts: np.ndarray, groups: int
+) -> tuple[Clusters, np.ndarray]:
     """Join clusters by Ward's method. An image then belongs to the group with the nearest mean, and
     in it to the nearest cluster. Empty clusters are left out.
 

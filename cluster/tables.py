@@ -189,7 +189,10 @@ def _write_parquet(file: IO[bytes], columns: Columns) -> None:
 
 
 def _columns(assignment: Assignment) -> Columns:
-    columns: dict[str, np.ndarray | Sequence[str | None]] = {"path": assignment.paths, "cluster": assignment.clusters}
+    columns: dict[str, np.ndarray | Sequence[str | None]] = {
+        "path": assignment.paths,
+        "cluster": assignment.clusters,
+    }
     if assignment.levels is not None:
         columns["super_cluster"], columns["sub_cluster"] = assignment.levels
     if assignment.distances is not None:

@@ -39,10 +39,10 @@ def add_run_data(
 def add_model(
     parser: argparse.ArgumentParser,
     help: str = "checkpoint of the network",
-    default: Path | None = None,
+    required: bool = True,
 ) -> None:
-    """`--model`; required without a default."""
-    parser.add_argument("--model", type=Path, default=default, required=not default, help=help)
+    """`--model`."""
+    parser.add_argument("--model", type=Path, required=required, help=help)
 
 
 def add_key(parser: argparse.ArgumentParser) -> None:

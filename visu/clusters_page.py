@@ -93,7 +93,7 @@ def write_clusters_page(
             ],
         },
         "outliers": {
-            "status": f"The {min(MOST_OUTLIERS, len(ranks))} images that are least like the others: "
+            "status": f"The {min(MOST_OUTLIERS, len(ranks))} images that are least like others: "
             "far from the centroid of their cluster and from their nearest neighbours. "
             "outliers.csv has all images with both ranks.",
             "pictures": [picture(row) for row in most_unlike(ranks)[:MOST_OUTLIERS].tolist()],
@@ -145,7 +145,11 @@ def write_map(
         chosen: the same images, by their numbers in `images`.
         xy: `(P, 2)`, their places from 0 to 1.
     """
-    of = f" of {len(assignment.paths):,}, chosen at random" if len(rows) < len(assignment.paths) else ""
+    of = (
+        f" of {len(assignment.paths):,}, chosen at random"
+        if len(rows) < len(assignment.paths)
+        else ""
+    )
     content = {
         "title": f"Map of {'/'.join(path.parent.resolve().parts[-2:])}",
         "about": f"{len(rows):,} images{of}; t-SNE of the features that were clustered",

@@ -20,12 +20,11 @@ class ThumbnailFiles:
     """Pictures as WebP in a folder, by the number of the image.
 
     Args:
-        folder: made if it is missing.
+        folder: made when the first picture is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(exist_ok=True)
 
     def path(self, index: int) -> Path:
         """The file of an image."""
@@ -39,6 +38,7 @@ class ThumbnailFiles:
     def of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Batches of crops `(B, 3, S, S) uint8`, unchanged; the pictures of a batch are written
         before the next one is yielded."""
+        self.folder.mkdir(exist_ok=True)
         with ThreadPoolExecutor(THREADS) as threads:
             for batch in batches:
                 writing = threads.map(self._write, batch.index.tolist(), batch.pixels)

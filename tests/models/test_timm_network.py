@@ -1,6 +1,7 @@
 """timm's networks as ours, against timm's own forward pass, hooks and transforms."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,12 @@ def network(name: str, size: int | None = 64, seed: int = 0) -> TimmNetwork:
     return model
 
 
-def twin(model: TimmNetwork, name: str, **options: int) -> torch.nn.Module:
+def translated(weights: dict[str, Tensor], target: Any) -> dict[str, Tensor]:
+    """As timm translates weights for another size."""
+    return timm.models.vision_transformer.checkpoint_filter_fn(weights, target)
+
+
+def twin(model: TimmNetwork, name: str, **options: Any) -> torch.nn.Module:
     """timm's own network with the same weights."""
     theirs = timm.create_model(name, num_classes=0, **options).eval()
     theirs.load_state_dict(model.body.state_dict())
@@ -127,7 +133,7 @@ def test_a_networks_size_is_timms_or_the_one_that_is_asked_for() -> None:
     assert own.size == 160
     smaller = network("test_vit", 96)
     theirs = timm.create_model("test_vit", num_classes=0, img_size=96).eval()
-    loaded = timm.models.vision_transformer.checkpoint_filter_fn(own.body.state_dict(), theirs)
+    loaded = translated(own.body.state_dict(), theirs)
     theirs.load_state_dict(loaded)
     x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -174,7 +180,7 @@ def test_weights_for_another_size_are_translated_by_timm() -> None:
     larger = timm.create_model("test_vit", img_size=96).state_dict()
     model = timm_network(TimmName("test_vit", "file"), dict(larger))
     target = timm.create_model("test_vit")
-    expected = timm.models.vision_transformer.checkpoint_filter_fn(dict(larger), target)
+    expected = translated(dict(larger), target)
     assert torch.equal(model.body.pos_embed, expected["pos_embed"])
     assert torch.equal(model.body.patch_embed.proj.weight, larger["patch_embed.proj.weight"])
 
@@ -236,7 +242,7 @@ def test_weights_are_announced_with_size_and_licence(
     make = timm.create_model
     calls = []
 
-    def offline(name: str, pretrained: bool = False, **options: int) -> torch.nn.Module:
+    def offline(name: str, pretrained: bool = False, **options: Any) -> torch.nn.Module:
         calls.append(pretrained)
         return make(name, **options)
 
