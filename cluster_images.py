@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from data.batch import Batch
 from data.loading import load_in_order
 from features import network
 from features.continued import continued_rows, key_of
-from features.duplicates import find_duplicates
+from features.duplicates import Duplicate, find_duplicates
 from features.network import Applied, open_inputs
 from models.timm_network import DEFAULT, DEFAULT_SIZE
 from system import cli, flags
@@ -55,6 +56,7 @@ from visu.placing import place_all
 from visu.thumbnails import ThumbnailFiles
 
 NEAR = 0.05  # cosine distance of near duplicates
+LARGEST_SHARE, LEAST_LARGE = 0.05, 20  # a larger group of duplicates is suspicious
 LOCK = ".cluster_images.lock"
 # The flags that clusters, duplicates and the map depend on, beside those of the features
 FLAGS = (
@@ -131,6 +133,7 @@ def find(args: argparse.Namespace, inputs: Applied, kept: Path, seconds: dict[st
     x = clusters.whitening.apply(rows, device)
     with stage("duplicates and outliers", seconds):
         duplicates = find_duplicates(images, x, args.near)
+        warn_of_large_groups(args.near, duplicates, len(images))
         ranks = outlier_ranks(x, numbers, clusters.centroids)
     with stage("map", seconds):
         chosen, xy = place_all(x, args.points, args.seed)
@@ -172,6 +175,16 @@ def cluster(
     if remark := clustering.remark():
         cli.note(remark)
     return Clusters.of(clustering, 0), choice, loss if clustering.has_loss else None
+
+
+def warn_of_large_groups(near: float, duplicates: Sequence[Duplicate], images: int) -> None:
+    """Note that a group of duplicates can't be one. An untrained network finds all images alike."""
+    largest = max(Counter(each.group for each in duplicates).values(), default=0)
+    if largest > max(LARGEST_SHARE * images, LEAST_LARGE):
+        cli.note(
+            f"--near {near:g}: one group has {largest:,} of {images:,} images; this network finds "
+            "them alike, give a smaller distance"
+        )
 
 
 @contextlib.contextmanager

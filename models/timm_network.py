@@ -234,7 +234,7 @@ def _with_timms_weights(name: str) -> nn.Module:
         raise InputError(
             f"{PREFIX}{name}: cannot fetch its weights ({shorten(error, 100)}); without a network, "
             f"give {PREFIX}{name}@FILE, FILE being model.safetensors of {where} on the Hub, or "
-            f"{PREFIX}{name}@{NONE} for random ones"
+            f"{PREFIX}{name}@{NONE} for random ones, or a checkpoint"
         ) from error
 
 

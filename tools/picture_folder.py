@@ -109,7 +109,7 @@ def write_all(
         supers = super_metrics(assignment.clusters, assignment.each, args.merge, images.labels)
     about = {**inputs.about, "size": inputs.size, "precision": inputs.compute.precision}
     settings = {**vars(args), **about, "device": str(inputs.compute.device)}
-    settings |= {"data": [str(each) for each in args.data], "k": k}
+    settings |= {"data": " ".join(map(str, args.data)), "k": k}
     status = describe_network(inputs, len(images))
     all_images = inputs.images
     write_clusters_page(

@@ -19,7 +19,6 @@ from cluster.tables import Assignment
 from data.images import ImageList
 from features.duplicates import Duplicate
 from system.files import write_text
-from system.results import plain_settings
 from training.finished_run import view_clusters
 from visu.choice import draw_choice
 from visu.feature_map import NAME as MAP
@@ -70,6 +69,7 @@ def write_clusters_page(
     found[readable] = assignment.clusters
     views = view_clusters(found, images, assignment.each)
     gallery = fill_gallery(views, images, found < 0, thumbnails.encoded, CLUSTERS, IMAGES)
+    shown = min(MOST_OUTLIERS, -(-len(ranks) // 20))
     content = {
         "name": "/".join(path.parent.resolve().parts[-2:]),
         "status": status,
@@ -93,12 +93,12 @@ def write_clusters_page(
             ],
         },
         "outliers": {
-            "status": f"The {min(MOST_OUTLIERS, len(ranks))} images that are least like others: "
+            "status": f"The {shown} images that are least like others: "
             "far from the centroid of their cluster and from their nearest neighbours. "
             "outliers.csv has all images with both ranks.",
-            "pictures": [picture(row) for row in most_unlike(ranks)[:MOST_OUTLIERS].tolist()],
+            "pictures": [picture(row) for row in most_unlike(ranks)[:shown].tolist()],
         },
-        "settings": [(name, str(value)) for name, value in plain_settings(dict(settings)).items()],
+        "settings": [(n, str(v)) for n, v in settings.items() if v not in (None, False)],
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text(path, fill_template(PAGE, content))
