@@ -33,6 +33,7 @@ from cluster.quality import (
 from cluster.tables import Assignment, check_outputs, print_csv, write_outputs
 from clustering import ITERATIONS, Kmeans
 from data.images import ImageList, check_alike
+from data.labels_csv import add_labels_flag
 from features import network
 from features.forward import Features
 from features.network import Applied, open_inputs
@@ -241,6 +242,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/using.md",
     )
     network.add_flags(parser)
+    add_labels_flag(parser)
     assignment_files.add_flags(parser)
     add = parser.add_argument
     sheet_help = f"picture of the {MOST_STRIPS} largest clusters' nearest images"

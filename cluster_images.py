@@ -15,11 +15,9 @@ settings.
 """
 
 import argparse
-import contextlib
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import system.interrupt
@@ -38,7 +36,9 @@ from cluster.tables import Assignment
 from cluster.whitening import prepare
 from clustering import add_clustering_flags, check_clustering, cluster_steps, make_clustering
 from data.batch import Batch
+from data.labels_csv import add_labels_flag
 from data.loading import load_in_order
+from data.moving import FLAG
 from features import network
 from features.continued import continued_rows, key_of
 from features.duplicates import Duplicate, find_duplicates
@@ -50,7 +50,7 @@ from system.extras import check_installed
 from system.files import make_folder
 from system.kept import begin
 from system.locks import sole_user
-from system.progress import progress
+from system.progress import progress, stage
 from tools.picture_folder import Found, check_place, write_all
 from visu.placing import place_all
 from visu.thumbnails import ThumbnailFiles
@@ -187,14 +187,6 @@ def warn_of_large_groups(near: float, duplicates: Sequence[Duplicate], images: i
         )
 
 
-@contextlib.contextmanager
-def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Take the time of a stage."""
-    start = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - start, 2)
-
-
 def number_or_auto(text: str) -> int | str:
     """The type of `--k`."""
     if text == AUTO:
@@ -230,6 +222,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     near_help = "cosine distance up to which images are near duplicates"
     add("--near", metavar="DISTANCE", type=cli.fraction, default=NEAR, help=near_help)
     points_help = "images on the map's page, at random; t-SNE places them, and the others by them"
+    add_labels_flag(parser)
+    move_help = "move duplicates there, all but the best of a group; tools.move_back undoes it"
+    add(FLAG, metavar="DIR", type=Path, help=move_help)
     add("--points", type=cli.whole_number(10), default=2000, help=points_help)
     add("--folders", action="store_true", help="also make folders of links, one for each cluster")
     pickle_help = "also write clusters.pickle, in the format of the released assignments"

@@ -22,6 +22,7 @@ from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation.embedded import rows_of_share
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
         networks = {"trained": opened.model}
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, opened.settings, args.model)
-        train, val = find_train_and_val(args.data, reading)
+        train, val = find_train_and_val(args.data, reading, args.labels)
         exp = args.exp or results_folder(args.model, opened.checkpoint, "knn")
         make_experiment_folder(exp)
     check_alike(train.images)
@@ -127,6 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_verbose(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     return parser.parse_args(argv)
 

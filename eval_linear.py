@@ -64,6 +64,7 @@ from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation import linear as probe
@@ -141,7 +142,7 @@ def main(args: argparse.Namespace) -> None:
         layers = [] if simple else layers_or_avgpool(model, args.conv)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, opened.settings, args.model)
-        train, val = find_train_and_val(args.data, reading)
+        train, val = find_train_and_val(args.data, reading, args.labels)
         if not simple:
             given = {field: getattr(args, field) for field in Settings.__annotations__}
             settings = Settings(**given)
@@ -239,6 +240,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     chosen = parser.parse_args(argv)
     if chosen.protocol == SIMPLE:

@@ -42,6 +42,7 @@ from checkpoints.networks import MODEL_HELP, Opened, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from data.subset import add_subset_flags, chosen_subset
@@ -111,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
         networks = networks_of(opened, args)
         limit_pixels(args.max_pixels)
         reading = chosen_reading(args, opened.settings, args.model)
-        of_all, val = find_train_and_val(args.data, reading)
+        of_all, val = find_train_and_val(args.data, reading, args.labels)
         train, percent = chosen_subset(args, of_all)
         settings, note = settings_of(args, percent)
         exp = args.exp or results_folder(args.model, opened.checkpoint, kind_of(args, percent))
@@ -193,6 +194,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_untrained(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     chosen = parser.parse_args(argv)
     parser.set_defaults(**PROTOCOLS[chosen.protocol].flags(chosen.batch_size))

@@ -17,9 +17,10 @@ import system.interrupt
 from checkpoints.folder import folder_of, instead_of_damaged, last_sound
 from data.decode import limit_pixels
 from data.images import IMAGES_HELP, ImageList, find_images
+from data.labels_csv import add_labels_flag
 from data.levels import warn_of_lost_levels
 from data.loading import add_decode_flag, add_max_pixels_flag
-from data.reading import Reading, add_reading_flags, range_of
+from data.reading import add_reading_flags, reading_of
 from evaluation.knn import make_probe
 from methods.deepcluster import DeepCluster
 from methods.deepclusterv2 import DeepClusterV2
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
         with together():
             limit_pixels(args.max_pixels)
             compute = select_compute(args.device, args.precision)
-            images = find_images(args.data, Reading(args.exif, range_of(args.range)))
+            images = find_images(args.data, reading_of(args), args.labels)
             if args.size_dataset is not None:
                 images = images.take(range(len(images))[: args.size_dataset])
             warn_of_lost_levels(images)
@@ -175,13 +176,12 @@ def make_parser(method: str) -> cli.Parser:
         owner_of=owner_of,
     )
     add = parser.add_argument
-    data_help = f"images: {IMAGES_HELP}"
-    add("data", metavar="DIR", type=Path, help=data_help)
+    add("data", metavar="DIR", type=Path, help=f"images: {IMAGES_HELP}")
+    add_labels_flag(parser)
     add("--method", choices=list(METHODS), default=DEFAULT_METHOD, help="training method")
     add_arch_flag(parser, "-a")
     add("--sobel", action="store_true", help="put fixed Sobel filters in front of the network")
-    size_help = "use only the first N images"
-    add("--size_dataset", metavar="N", type=cli.whole_number(1), help=size_help)
+    add("--size_dataset", metavar="N", type=cli.whole_number(1), help="use only the first N images")
     optimizers.add_flags(parser)
     flags.add_workers(parser)
     add("--epochs", type=cli.whole_number(1), default=200, help="number of epochs in all")

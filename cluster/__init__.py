@@ -16,6 +16,7 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     pic.py         Power Iteration Clustering on a nearest-neighbour graph
     sampler.py     which images an epoch trains on, in which order; weights of clusters
     quality.py     NMI, ACC, ARI, AMI, purity, silhouette, stability, sizes; members of each cluster
+    silhouette.py  how much nearer rows are to their own cluster than to the next one
     chance.py      the mutual information that chance gives, for AMI
     choosing.py    how many clusters: several k and seeds, and a suggestion
     joined.py         joined clusters as clusters on two levels

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from cluster.kmeans import KmeansOptions, train_kmeans
-from cluster.quality import SAMPLE, agreement, silhouette
+from cluster.quality import agreement
+from cluster.silhouette import SAMPLE, silhouette
 from system.errors import InputError
 
 SEEDS = (0, 1, 2, 3, 4)

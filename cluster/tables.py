@@ -18,9 +18,9 @@ from system.cli import close_stdout
 from system.errors import InputError
 from system.extras import check_installed
 from system.files import atomic_folder, atomic_write, check_new_file, check_new_folder
+from system.names import numbered_name
 
 TABLES = (".csv", ".parquet")
-LONGEST_NAME = 255  # bytes of a file name on most systems
 
 Columns = Mapping[str, np.ndarray | Sequence[str | None]]  # numbers, or texts
 
@@ -148,18 +148,9 @@ def write_folders(path: Path, assignment: Assignment) -> None:
                 links.mkdir(parents=True)
                 for number, row in enumerate(rows.tolist()):
                     image = os.path.abspath(assignment.paths[row])  # noqa: PTH100 (hot)
-                    (links / _link_name(number, image)).symlink_to(image)
+                    (links / numbered_name(number, image)).symlink_to(image)
     except OSError as error:
         raise InputError(f"--folders {path}: cannot write there: {error.strerror}") from error
-
-
-def _link_name(number: int, image: str) -> str:
-    """The number and the image's name, cut at its beginning where that would be too long."""
-    name = f"{number:06d}_"
-    end = os.path.basename(image)  # noqa: PTH119 (hot)
-    while len(os.fsencode(name + end)) > LONGEST_NAME:
-        end = end[1:]
-    return name + end
 
 
 def _write_csv(file: IO[bytes], columns: Columns) -> None:

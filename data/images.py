@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.coded import coded
+from data.coded import Coded, coded
 from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, Files, below_again, find_below
 from data.grey import RANGE
+from data.labels_csv import read_labels
 from data.lists import listed, parse_list, read_list
 from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
@@ -38,10 +39,12 @@ class ImageList:
 
     Attributes:
         reading: how they become pixels.
+        given: the label of each image, as text, where it is not that of the source.
     """
 
     source: Source
     reading: Reading = AS_STORED
+    given: Coded | None = None
 
     def __len__(self) -> int:
         return len(self.source.names)
@@ -83,13 +86,13 @@ class ImageList:
             return read_grey(file, self.reading)
 
     def require_files(self, flag: str) -> None:
-        """Check that each image is a file, to which a link can lead.
+        """Check that each image is a file of its own.
 
         Raises:
             InputError: they are in containers.
         """
         if not isinstance(self.source, Files):
-            raise InputError(f"{flag}: makes links to files, and these images are in containers")
+            raise InputError(f"{flag}: needs image files, and these are in containers")
 
     def where(self, index: int) -> str:
         """Where an image is, for messages: for a file, its path from the working directory."""
@@ -97,7 +100,8 @@ class ImageList:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageList":
         """Some of the images, in that order."""
-        return replace(self, source=self.source.take(indices))
+        given = None if self.given is None else self.given.take(indices)
+        return replace(self, source=self.source.take(indices), given=given)
 
     @property
     def root(self) -> Path:
@@ -112,7 +116,7 @@ class ImageList:
     @property
     def folders(self) -> Sequence[str]:
         """The label of each image, as text; `UNLABELLED` for an image without one."""
-        return self.source.folders
+        return self.source.folders if self.given is None else self.given
 
     @property
     def classes(self) -> list[str]:
@@ -197,24 +201,51 @@ def remedy(reasons: Iterable[str]) -> str:
     return ", and ".join(advice[by] for by in sorted(by_range, reverse=True))
 
 
-def find_images(source: str | Path, reading: Reading = AS_STORED) -> ImageList:
+def find_images(
+    source: str | Path, reading: Reading = AS_STORED, labels: Path | None = None
+) -> ImageList:
     """List the images of a folder (nested or flat), of a list file, or of containers, without
     opening them.
 
+    Args:
+        labels: file of `--labels`; None: those of the source.
+
     Raises:
-        InputError: the source is missing, cannot be read, or holds no image.
+        InputError: the source is missing, cannot be read, or holds no image; or the labels don't
+            fit.
     """
-    return ImageList(find_source(Path(source)), reading)
+    return give_labels(labels, ImageList(find_source(Path(source)), reading))[0]
 
 
-def find_all_images(sources: Sequence[str | Path]) -> ImageList:
+def find_all_images(sources: Sequence[str | Path], labels: Path | None = None) -> ImageList:
     """List the images of folders, list files or containers, one after the other. The names are
-    paths from the working directory.
+    paths from the working directory. Labels and errors as of `find_images`."""
+    images = ImageList(join([find_source(Path(source)) for source in sources]))
+    return give_labels(labels, images, above=[Path(source) for source in sources])[0]
+
+
+def give_labels(
+    file: Path | None, *found: ImageList, above: Sequence[Path] = (), exact: bool = True
+) -> tuple[ImageList, ...]:
+    """The same images with the labels of a file of `--labels`.
+
+    Args:
+        file: None leaves the labels as they are.
+        exact: as of `read_labels`.
+        above: folders that its paths may be relative to, besides the roots.
 
     Raises:
-        InputError: as `find_images`.
+        InputError: as `read_labels`.
     """
-    return ImageList(join([find_source(Path(source)) for source in sources]))
+    if file is None:
+        return found
+    paths = [images.where(index) for images in found for index in range(len(images))]
+    texts = coded(read_labels(file, paths, [*above, *(each.root for each in found)], exact))
+    numbers = np.split(texts.numbers, np.cumsum([len(each) for each in found])[:-1])
+    return tuple(
+        replace(images, given=Coded(texts.texts, own))
+        for images, own in zip(found, numbers, strict=True)
+    )
 
 
 def find_source(path: Path) -> Source:

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.coded import coded
 from data.folder import FLAT, find_below
-from data.images import MOST_UNREADABLE, ImageList, find_images, remedy
+from data.images import MOST_UNREADABLE, ImageList, find_images, give_labels, remedy
 from data.levels import warn_of_lost_levels
 from data.lists import read_list
 from data.packed.find import find_packed
@@ -53,18 +53,28 @@ class Labelled:
         return replace(self, images=images, labels=self.labels[indices])
 
 
-def find_train_and_val(data: str | Path, reading: Reading = AS_STORED) -> tuple[Labelled, Labelled]:
+def find_train_and_val(
+    data: str | Path, reading: Reading = AS_STORED, labels: Path | None = None
+) -> tuple[Labelled, Labelled]:
     """The images of `data`/train and `data`/val, with a folder for each class.
 
     val may also have Tiny-ImageNet's `val_annotations.txt` for the classes. A split may be a list
     like Places205's, `data`/train.txt, with a path below `data` and its class on each line; or
     tars, zips or Parquet files whose names say train or val. Images without a class are left out.
 
+    Args:
+        labels: file of `--labels`, with the classes of both splits.
+
     Raises:
-        InputError: one is missing, has no classes, or val has a class that train lacks.
+        InputError: one is missing, has no classes, or val has a class that train lacks; or the
+            labels don't fit.
     """
-    found = (_find_split(Path(data), split) for split in ("train", "val"))
+    found = give_labels(
+        labels, *(_find_split(Path(data), split) for split in ("train", "val")), above=[Path(data)]
+    )
     train, val = (replace(images, reading=reading) for images in found)
+    if train.labels is None and labels is not None:
+        raise InputError(f"--labels {labels}: needs images of at least 2 classes in {train.root}")
     if train.labels is None:
         raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
     train, val = train.labelled(), val.labelled()

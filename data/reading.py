@@ -63,6 +63,15 @@ def add_range_flag(parser: argparse.ArgumentParser, left_out: str = "") -> None:
     parser.add_argument("--range", nargs=2, metavar=metavar, type=cli.number, help=range_help)
 
 
+def reading_of(args: argparse.Namespace) -> Reading:
+    """The choices of the flags alone.
+
+    Raises:
+        InputError: a flag is wrong.
+    """
+    return Reading(args.exif, range_of(args.range))
+
+
 def range_of(flag: list[float] | None) -> tuple[float, float] | None:
     """The range that `--range` gives.
 

@@ -127,7 +127,9 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
     model, size = found.model.eval(), found.size
     limit_pixels(args.max_pixels)
     reading = chosen_reading(args, found.settings, args.model)
-    images = replace(find_all_images(args.data) if images is None else images, reading=reading)
+    if images is None:  # not all scripts use labels
+        images = find_all_images(args.data, vars(args).get("labels"))
+    images = replace(images, reading=reading)
     warn_of_lost_levels(images)
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)

@@ -7,8 +7,11 @@ is a line, unchanged even if it isn't UTF-8. An image with a line break in its n
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+LONGEST_NAME = 255  # bytes of a file name on most systems
 
 
 def has_line_break(name: str) -> bool:
@@ -70,3 +73,13 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def numbered_name(number: int, path: str) -> str:
+    """Such as `000012_name.jpg`: a number and a file's name, which is cut at its beginning where
+    that would be too long."""
+    name = f"{number:06d}_"
+    end = os.path.basename(path)  # noqa: PTH119 (hot)
+    while len(os.fsencode(name + end)) > LONGEST_NAME:
+        end = end[1:]
+    return name + end

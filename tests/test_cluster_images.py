@@ -26,6 +26,7 @@ from features import extraction
 from models import MODELS
 from models.timm_network import DEFAULT
 from system import cli
+from tools import move_back
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -309,3 +310,29 @@ def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path
     write_images(photos / "d", 1)
     line = error_line(cluster_images, photos, "--out", out, *SMALL, "--k", 3, *CPU)
     assert "out/settings.json: was made with other settings (images " in line
+
+
+def test_duplicates_are_moved_and_moved_back(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    out = run("--k", 3, "--near", 0.001, "--move-duplicates", "moved")
+    lines = [line for line in table(out / "duplicates.csv") if line["kind"] != "best"]
+    assert f"moved {len(lines)} duplicates to moved; " in capsys.readouterr().out
+    for line in lines:
+        assert not Path(line["path"]).exists()
+    kept = {path for path in before if path.exists()}
+    assert len(kept) == len(before) - len(lines)
+    assert Path("photos/c/copy.png") not in kept
+    assert Path("photos/a/003.png") in kept
+    assert cli.run(move_back.main, move_back.parse_args, ["moved"]) == 0
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_labels_from_a_table(run: Run, photos: Path) -> None:
+    paths = sorted(path for path in photos.rglob("*") if path.is_file())
+    lines = [f"{path},{'even' if i % 2 == 0 else 'odd'}" for i, path in enumerate(paths)]
+    Path("labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    found = table(run("--k", 3, "--labels", "labels.csv") / "clusters.csv")
+    told = {line["path"]: line["label"] for line in found}
+    assert {f"{path},{label}" for path, label in told.items()} < set(lines)

@@ -157,7 +157,7 @@ def test_other_containers_are_one_line(
     exp = train(data)
     links = ["--folders", tmp_path / "links"]
     for script, words in ((assign, [exp / "checkpoint.pth.tar", data]), (export_clusters, [exp])):
-        assert "--folders: makes links to files" in error_line(script, *words, *links)
+        assert "--folders: needs image files" in error_line(script, *words, *links)
     write_tar(data / "x-1.tar", [("other.png", b"x")])
     error = error_line(export_clusters, exp)
     assert f"{data}: the run's containers of images are gone, or hold other images now" in error

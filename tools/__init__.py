@@ -7,6 +7,7 @@ Imports any room but benchmarks/.
     tar_shards.py           the same in tars
     cluster_features.py     clusters the features in a file
     choose_k.py             how many clusters: a table, a picture and a suggestion
+    move_back.py            undoes --move-duplicates
     export_clusters.py      a run's images and their clusters at any epoch
     export.py               a network as ONNX or safetensors, or for a detection program
     inspect_checkpoint.py   a card for each checkpoint: architecture, k, epoch, settings

@@ -29,6 +29,7 @@ from checkpoints.checkpoint import digest_of
 from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.labelled import Labelled, find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import Reading, add_reading_flags
 from evaluation.comparison import Row, table
@@ -125,7 +126,10 @@ def main(args: argparse.Namespace) -> None:
     groups = look_at_all(args.checkpoints, args)
     names = names_of(groups, args.names)
     kinds = list(dict.fromkeys(found.kind for group in groups for found in group))
-    splits = {reading: find_train_and_val(args.data, reading) for reading in readings_of(kinds)}
+    splits = {
+        reading: find_train_and_val(args.data, reading, args.labels)
+        for reading in readings_of(kinds)
+    }
     make_folder(args.out, "--out")
     bench = Bench(splits, compute, args.workers, Store(args.out / "kept"), args.verbose)
     starts = {
@@ -217,6 +221,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

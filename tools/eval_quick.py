@@ -22,6 +22,7 @@ from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from cluster.components import auto_dim
 from data.decode import limit_pixels
 from data.labelled import find_train_and_val
+from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
 from evaluation.embedded import embed_by, embed_pixels, judge
@@ -40,7 +41,8 @@ def main(args: argparse.Namespace) -> None:
     protocol = protocol_of(checkpoint, args.model)
     limit_pixels(args.max_pixels)
     reading = chosen_reading(args, checkpoint["settings"], args.model)
-    train, val = (split.images for split in find_train_and_val(args.data, reading))
+    splits = find_train_and_val(args.data, reading, args.labels)
+    train, val = (split.images for split in splits)
     size, k, seed = (protocol[name] for name in ("size", "k", "seed"))
     trained = model_of(checkpoint, args.model)
     start = untrained_of(checkpoint, seed)
@@ -109,6 +111,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_workers(parser)
     add_max_pixels_flag(parser)
     add_reading_flags(parser)
+    add_labels_flag(parser)
     device.add_flags(parser)
     flags.add_verbose(parser)
     return parser.parse_args(argv)

@@ -28,7 +28,8 @@ from cluster.quality import (
 )
 from cluster.tables import Assignment, Columns, write_folders, write_table
 from data.images import ImageList
-from features.duplicates import COPY, Duplicate, write_duplicates
+from data.moving import FLAG, check_move_folder, move_files
+from features.duplicates import BEST, COPY, Duplicate, write_duplicates
 from features.network import Applied
 from system.errors import InputError
 from system.files import atomic_write
@@ -88,6 +89,9 @@ def check_place(args: argparse.Namespace, images: ImageList) -> None:
                 )
     if args.folders:
         images.require_files("--folders")
+    if args.move_duplicates is not None:
+        images.require_files(FLAG)
+        check_move_folder(args.move_duplicates, args.data)
 
 
 def write_all(
@@ -130,6 +134,7 @@ def write_all(
         "seconds": seconds,
     }  # fmt: skip
     save_results(out / "clusters.json", PROTOCOL, settings, results)
+    moved = move_duplicates(args, found)
     said = [
         status,
         f"--k {found.choice.k}: {found.choice.reason}" if found.choice else "",
@@ -140,6 +145,7 @@ def write_all(
         "duplicates: {groups} groups of {images} images, {copies} of them exact copies".format(
             **duplicate_counts(found)
         ),
+        moved,
         "seconds: " + ", ".join(f"{name} {taken:.1f}" for name, taken in seconds.items()),
         f"written to {out}; open {out / 'report.html'} and {out / 'map.html'} in a browser",
     ]
@@ -196,6 +202,16 @@ def duplicate_counts(found: Found) -> dict[str, int]:
     kinds = [each.kind for each in found.duplicates]
     groups = len({each.group for each in found.duplicates})
     return {"groups": groups, "images": len(kinds), "copies": kinds.count(COPY)}
+
+
+def move_duplicates(args: argparse.Namespace, found: Found) -> str:
+    """Move all but the best of each group of duplicates, if asked to, and say so."""
+    rows = [each.index for each in found.duplicates if each.kind != BEST]
+    if args.move_duplicates is None or not rows:
+        return ""
+    move_files([found.assignment.paths[row] for row in rows], args.move_duplicates)
+    back = f"python -m tools.move_back {args.move_duplicates}"
+    return f"moved {len(rows):,} duplicates to {args.move_duplicates}; to move them back: {back}"
 
 
 def describe_network(inputs: Applied, readable: int) -> str:

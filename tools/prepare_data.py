@@ -34,7 +34,7 @@ from data.folder import Files
 from data.images import IMAGES_HELP, MOST_UNREADABLE, ImageList, find_images, remedy
 from data.levels import warn_of_lost_levels
 from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
-from data.reading import Reading, add_reading_flags, range_of
+from data.reading import add_reading_flags, reading_of
 from system import cli, flags, kept
 from system.cores import allowed_cores
 from system.errors import InputError
@@ -134,7 +134,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--shards {args.shards}: {args.target} is one tar; give a folder")
     to_tars = is_tar or args.shards is not None
     limit_pixels(args.max_pixels)
-    images = find_images(args.source, Reading(args.exif, range_of(args.range)))
+    images = find_images(args.source, reading_of(args))
     if not to_tars and (args.source.is_file() or not isinstance(images.source, Files)):
         raise InputError(
             f"{args.source}: only a folder of image files can be copied to a folder; give "

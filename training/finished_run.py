@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import reprlib
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
-from data.images import ImageList, images_of_listing
+from data.images import ImageList, give_labels, images_of_listing
 from data.listing import packed_again
 from data.packed.containers import find_containers
 from data.reading import chosen_reading
@@ -23,7 +24,7 @@ from system.names import from_lines, read_text
 from training.assignments import assigned_epochs, assignment_path, read_assignment
 from training.logs import learned_rotations_only, read_metrics
 
-KINDS: dict[str, type] = {"data": str, "epochs": int, "nmb_cluster": int}  # or None
+KINDS: dict[str, type] = {"data": str, "epochs": int, "labels": str, "nmb_cluster": int}  # or None
 LOOKED_AT = 100  # images, of which one must exist
 ROTATIONS_ONLY = (
     ": its epochs learn only rotations (--k 1); the finished network gets clusters, and assign.py "
@@ -182,7 +183,7 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     images = packed_again(text, places) or _find_listed(from_lines(text), places)
     args = args or argparse.Namespace(exif=None, range=None)
     images = replace(images, reading=chosen_reading(args, settings, exp / "config.json"))
-    return Run(exp, images, settings, read_metrics(exp))
+    return Run(exp, _labelled(images, exp, settings), settings, read_metrics(exp))
 
 
 def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
@@ -256,6 +257,17 @@ def _places(exp: Path, settings: dict[str, Any]) -> list[Path]:
     """Where the data may be; the first is what the settings say."""
     data = Path(settings.get("data") or "")
     return [data, *(above / data for above in exp.resolve().parents)]
+
+
+def _labelled(images: ImageList, exp: Path, settings: dict[str, Any]) -> ImageList:
+    """The images with the labels of the run's `--labels`, as far as the file still has them."""
+    if (file := settings.get("labels")) is None:
+        return images
+    for place in (Path(file), *(above / file for above in exp.resolve().parents)):
+        if os.path.isfile(place):  # noqa: PTH113 (any text)
+            return give_labels(place, images, exact=False)[0]
+    sys.stderr.write(f"note: {exp}: its --labels {file} are gone; folders are taken for labels\n")
+    return images
 
 
 def _find_listed(names: list[str], places: list[Path]) -> ImageList:

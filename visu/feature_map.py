@@ -26,6 +26,7 @@ from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, add_flag, remark
 from cluster.whitening import prepare
 from data.images import ImageList, find_all_images
+from data.labels_csv import add_labels_flag
 from features import network
 from features.network import open_inputs
 from models.timm_network import timm_name
@@ -52,10 +53,12 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
+    if args.labels is not None and not args.data:
+        raise InputError(f"--labels {args.labels}: goes with DIR; a run has labels of its own")
     run = read_run(args.source) if is_run and not args.data else None
     if run is not None:
         run.require_images("DIR")
-    images = find_all_images(args.data) if run is None else run.images
+    images = find_all_images(args.data, args.labels) if run is None else run.images
     out = args.out or (args.source / NAME if is_run else Path(NAME))
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
@@ -225,6 +228,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_seed(parser, "random seed of the choice of images and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"
     add("--out", metavar="FILE", type=Path, help=out_help)
+    add_labels_flag(parser)
     network.add_pass_flags(parser)
     return parser.parse_args(argv)
 
