@@ -13,6 +13,7 @@ from data.images import content_digest
 from features.extraction import extract
 from features.network import Applied
 from features.rows import DTYPES, Shards, shard_length
+from system import cli
 from system.errors import InputError
 from system.kept import Key
 
@@ -61,6 +62,9 @@ def continued_rows(
     shards = Shards(folder, len(images), inputs.model.embedding_dim, DTYPES["float16"], length)
     shards.begin({**key_of(inputs), "images in a shard (by --batch)": length}, 1, advice)
     missing = shards.missing()
+    left = sum(len(shards.images_of(number)) for number in missing)
+    if left < len(images):
+        cli.note(f"{folder}: has the features of {len(images) - left:,} of {len(images):,} images")
     model = inputs.model
     bad = extract(shards, missing, images, load, model.embedding, model.std, inputs.compute)
     present = np.ones(len(images), bool)

@@ -76,6 +76,8 @@ def layers_of(model: Network, words: Sequence[str]) -> list[int]:
         InputError: the network has no such layer.
     """
     there = range(1, model.conv_layers + 1)
+    if not there:
+        raise InputError(f"--conv {' '.join(words)}: {model.arch} gives no maps of its layers")
     if list(words) == ["all"]:
         return list(there)
     for word in words:
@@ -91,4 +93,6 @@ def layers_or_avgpool(model: Network, words: Sequence[str]) -> list[Layer]:
     """The layers that `--conv` names: as `layers_of`, then `AVGPOOL` if it is named."""
     numbers = [word for word in words if word != AVGPOOL]
     pools = [AVGPOOL] if len(numbers) < len(words) else []
+    if pools:
+        layers_of(model, ["all"])  # the last layer is averaged
     return [*(layers_of(model, numbers) if numbers else []), *pools]

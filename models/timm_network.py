@@ -4,6 +4,7 @@
 file, `timm:NAME@none` random ones.
 """
 
+import contextlib
 import difflib
 import logging
 import sys
@@ -96,8 +97,8 @@ class TimmNetwork(Network):
     def conv_layers(self) -> int:
         if not hasattr(self.body, "forward_intermediates"):
             return 0
-        with torch.inference_mode():
-            return len(self._maps(self._blank(), None))
+        with self._looking() as blank:
+            return len(self._maps(blank, None))
 
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         wanted = sorted(set(layers))
@@ -115,10 +116,8 @@ class TimmNetwork(Network):
             if size != self.size and hasattr(self.body, "set_input_size"):
                 self.body.set_input_size(img_size=(size, size))
             self.size = size
-            training = self.training
-            with torch.inference_mode():
-                self.embedding_dim = self.eval().embedding(self._blank()).shape[1]
-            self.train(training)
+            with self._looking() as blank:
+                self.embedding_dim = self.embedding(blank).shape[1]
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             raise InputError(
                 f"--size {size}: {self.arch} does not take it: {shorten(error)}"
@@ -142,9 +141,14 @@ class TimmNetwork(Network):
             intermediates_only=True,
         )  # fmt: skip
 
-    def _blank(self) -> Tensor:
-        """One black image."""
-        return torch.zeros(1, 3, self.size, self.size, device=self.shift.device)
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Tensor]:
+        """Yields an image to look at, with the network in eval mode."""
+        training = self.training
+        with torch.inference_mode():
+            self.eval()
+            yield torch.zeros(1, 3, self.size, self.size, device=self.shift.device)
+            self.train(training)
 
 
 def timm_network(

@@ -190,7 +190,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_an_interrupted_call_goes_on(run: Run, computed: list[int]) -> None:
+def test_an_interrupted_call_goes_on(
+    run: Run, computed: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = run("--k", 3, out="whole")
     out = run("--k", 3)
     shutil.copytree(out / "features", "before")
@@ -198,8 +200,10 @@ def test_an_interrupted_call_goes_on(run: Run, computed: list[int]) -> None:
         (out / "features" / name).unlink()
     (out / "clusters.csv").unlink()
     computed.clear()
+    capsys.readouterr()
     run("--k", 3)
     assert computed == [1]
+    assert "note: out/features: has the features of 28 of 44 images" in capsys.readouterr().err
     for name in ("clusters.csv", "duplicates.csv", "outliers.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     for number in range(3):

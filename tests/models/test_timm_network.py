@@ -14,7 +14,7 @@ from torch import Tensor
 from checkpoints.checkpoint import digest_of
 from data.transforms import central_crop, to_input
 from models import fit_size
-from models.layers import layers_of
+from models.layers import layers_of, layers_or_avgpool
 from models.timm_network import (
     DEFAULT,
     TimmName,
@@ -125,6 +125,23 @@ def test_conv_layers_are_timms_blocks_or_stages(name: str) -> None:
     for wrong in (0, len(modules) + 1):
         with pytest.raises(ValueError, match=f"conv layers 1 to {len(modules)}, not {wrong}"):
             model.conv_features(x, wrong)
+
+
+def test_looking_at_a_network_leaves_it_as_it_is() -> None:
+    model = network("test_efficientnet").train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert model.conv_layers > 0
+    model.take_size(96)
+    assert model.training
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_network_without_maps() -> None:
+    model = network("test_vit")
+    model.body = torch.nn.Sequential(model.body)
+    for words, layers in (("all", layers_of), ("avgpool", layers_or_avgpool)):
+        with pytest.raises(InputError, match="timm:test_vit gives no maps of its layers"):
+            layers(model, [words])
 
 
 def test_a_networks_size_is_timms_or_the_one_that_is_asked_for() -> None:
