@@ -43,7 +43,7 @@ from features import network
 from features.continued import continued_rows, key_of
 from features.duplicates import Duplicate, find_duplicates
 from features.network import Applied, open_inputs
-from models.timm_network import DEFAULT, DEFAULT_SIZE
+from models.timm_names import DEFAULT, DEFAULT_SIZE
 from system import cli, flags
 from system.errors import InputError
 from system.extras import check_installed

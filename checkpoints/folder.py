@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.torch_file import is_intact, load_without_weights
-from models.timm_network import timm_name
+from models.timm_names import timm_name
 from system import cli
 from system.errors import InputError
 

@@ -10,15 +10,8 @@ from checkpoints.released import as_checkpoint, plain_dict
 from checkpoints.search import is_dense
 from checkpoints.torch_file import Loaded, load_torch_file
 from models import MODELS, Network, check_size, fit_size
-from models.timm_network import (
-    NONE,
-    PREFIX,
-    TimmName,
-    TimmNetwork,
-    timm_name,
-    timm_network,
-    weights_of,
-)
+from models.timm_names import NONE, PREFIX, TimmName, timm_name, weights_of
+from models.timm_network import TimmNetwork, timm_network
 from system.errors import InputError
 from system.normalisation import IMAGENET_MEAN
 

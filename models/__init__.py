@@ -6,7 +6,9 @@ system/.
 
     network.py      Network, the questions that all code asks: embedding, conv layers, preprocessing
     convnet.py      ConvNet, the class of our networks: Sobel, conv layers, classifier, top layer
-    timm_network.py timm's networks as one of ours: `timm:NAME`
+    timm_network.py  a network of timm's as one of ours
+    timm_names.py   the names of timm's networks, `timm:NAME[@FILE]`
+    timm_weights.py  their weights: from timm's cache, the Hub or a file
     sobel.py        the Sobel filters, and their merge into the first convolution
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm

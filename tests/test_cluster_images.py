@@ -24,7 +24,7 @@ from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from features import extraction
 from models import MODELS
-from models.timm_network import DEFAULT
+from models.timm_names import DEFAULT
 from system import cli
 from tools import move_back
 

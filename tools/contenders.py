@@ -13,7 +13,8 @@ from checkpoints.folder import NEWEST
 from checkpoints.networks import open_network
 from data.reading import Reading, chosen_reading
 from models import Network, fit_size, untrained
-from models.timm_network import NONE, TimmName, timm_name, timm_network
+from models.timm_names import NONE, TimmName, timm_name
+from models.timm_network import timm_network
 from system.errors import InputError
 from system.normalisation import Std
 from training.resume import OWN_SETTINGS

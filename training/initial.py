@@ -14,7 +14,7 @@ from checkpoints.released import as_checkpoint, describe
 from checkpoints.torch_file import load_torch_file
 from checkpoints.weights import has_sobel, some
 from models import MODELS, ConvNet
-from models.timm_network import timm_name
+from models.timm_names import timm_name
 from system import cli, flags
 from system.errors import InputError
 

@@ -29,7 +29,7 @@ from data.images import ImageList, find_all_images
 from data.labels_csv import add_labels_flag
 from features import network
 from features.network import open_inputs
-from models.timm_network import timm_name
+from models.timm_names import timm_name
 from system import cli, flags
 from system.errors import InputError
 from system.files import make_folder, write_text

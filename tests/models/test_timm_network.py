@@ -15,14 +15,8 @@ from checkpoints.checkpoint import digest_of
 from data.transforms import central_crop, to_input
 from models import fit_size
 from models.layers import layers_of, layers_or_avgpool
-from models.timm_network import (
-    DEFAULT,
-    TimmName,
-    TimmNetwork,
-    timm_name,
-    timm_network,
-    weights_of,
-)
+from models.timm_names import DEFAULT, TimmName, timm_name, weights_of
+from models.timm_network import TimmNetwork, timm_network
 from system.errors import InputError
 
 SMALL = ["test_vit", "test_convnext", "test_efficientnet"]  # timm's own for its tests
