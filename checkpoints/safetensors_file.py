@@ -17,7 +17,7 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
     Args:
         about: the file's metadata; `read_weights` reads `arch`, `epoch`, `std`, `margin`, `size`,
-            `exif` and `range`.
+            `exif`, `range` and `channels`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
@@ -26,8 +26,8 @@ def save_weights(path: str | Path, model: ConvNet, about: dict[str, str]) -> Non
 
 def read_weights(path: str | Path) -> dict[str, Any]:
     """A checkpoint with the keys that the file has: `arch`, `state_dict`, `epoch`, `std`,
-    `margin`, and `size`, `exif` and `range` among the settings. On a damaged file it may raise any
-    exception."""
+    `margin`, and `size`, `exif`, `range` and `channels` among the settings. On a damaged file it
+    may raise any exception."""
     with utf8_name(path) as name, safetensors.safe_open(name, framework="pt") as file:
         about = file.metadata() or {}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -38,10 +38,16 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         state["margin"] = int(about["margin"])
     if "std" in about:
         state["std"] = _numbers(about["std"])
-    kinds: dict[str, Callable[[str], Any]] = {"size": int, "exif": str, "range": _numbers}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "size": int, "exif": str, "range": _numbers, "channels": _whole_numbers,
+    }  # fmt: skip
     if settings := {name: read(about[name]) for name, read in kinds.items() if name in about}:
         state["settings"] = settings
     return state
+
+
+def _whole_numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split()]
 
 
 def _numbers(text: str) -> list[float]:

@@ -17,6 +17,8 @@ normalised network input. Imports system/ and parallel/.
     decode.py                from bytes to RGB pixels: the one place that decodes
     reading.py               the choices of decoding that a checkpoint keeps, and their flags
     grey.py                  grey of more than 8 bits
+    bands.py                 images of any number of bands: .npy, and TIFF with --channels
+    tiff_bands.py            a TIFF's bands, decoded as grey images
     headers.py               text in PNG; channels that can't be read
     levels.py                warns of lost grey levels
     transforms.py            every crop, once; pixels to network input

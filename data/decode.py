@@ -16,7 +16,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from data.grey import depth_of, to_bytes, values_of
+from data.bands import read_bands, rgb_of_bands
+from data.grey import Depth, depth_of, to_bytes, values_of
 from data.headers import why_unidentified, without_text
 from data.reading import AS_STORED, Reading
 
@@ -87,8 +88,10 @@ def read_image(file: BinaryIO, reading: Reading = AS_STORED) -> Image.Image:
 
     Raises:
         UnreadableImageError: the file is empty, damaged, too large, or of an unknown format; or it
-            needs a range.
+            needs a range, or has no such bands.
     """
+    if (rgb := _of_bands(file, reading)) is not None:
+        return Image.fromarray(rgb)
     return _decoded(file, lambda image: _decode(image, reading))
 
 
@@ -105,6 +108,9 @@ def read_pixels(file: BinaryIO, reading: Reading = AS_STORED) -> Tensor:
         UnreadableImageError: as for `read_image`.
     """
 
+    if (rgb := _of_bands(file, reading)) is not None:
+        return torch.from_numpy(rgb).permute(2, 0, 1)
+
     def pixels(image: Image.Image) -> Tensor:
         if _is_plain_jpeg(image) and not _is_to_be_turned(image, reading.exif):
             with contextlib.suppress(RuntimeError):
@@ -115,22 +121,27 @@ def read_pixels(file: BinaryIO, reading: Reading = AS_STORED) -> Tensor:
 
 
 def read_grey(file: BinaryIO, reading: Reading = AS_STORED) -> tuple[np.ndarray, np.ndarray]:
-    """Some of a grey image's values as stored, `(P,)`, and their grey levels, `(P,) uint8`. P is 0
-    for colours and for 8 unsigned bits.
+    """Some values of a grey image, or of chosen bands, as stored, `(P,)`, and their grey levels,
+    `(P,) uint8`. P is 0 for colours and for 8 unsigned bits.
 
     Raises:
         UnreadableImageError: as for `read_image`.
     """
 
-    def levels(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-        depth = depth_of(image)
+    def levels(values: np.ndarray, depth: Depth | None) -> tuple[np.ndarray, np.ndarray]:
         if depth is None:
             return np.empty(0), np.empty(0, np.uint8)
-        values = values_of(image, depth).ravel()
-        values = values[:: max(values.size // LOOKED_AT, 1)]
-        return values, to_bytes(values, depth, reading.range)
+        few = values.ravel()[:: max(values.size // LOOKED_AT, 1)]
+        return few, to_bytes(few, depth, reading.range)
 
-    return _decoded(file, levels)
+    def of_image(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        depth = depth_of(image)
+        return levels(np.empty(0) if depth is None else values_of(image, depth), depth)
+
+    with name_failure():
+        if (found := read_bands(file, reading, pixel_limit())) is not None:
+            return levels(*found)
+    return _decoded(file, of_image)
 
 
 def image_extensions() -> frozenset[str]:
@@ -140,6 +151,13 @@ def image_extensions() -> frozenset[str]:
         for extension, kind in Image.registered_extensions().items()
         if kind in Image.OPEN and kind not in NOT_READ
     )
+
+
+def _of_bands(file: BinaryIO, reading: Reading) -> np.ndarray | None:
+    """The pixels `(H, W, 3) uint8` of an image of bands; None for one that Pillow decodes."""
+    with name_failure():
+        found = read_bands(file, reading, pixel_limit())
+        return None if found is None else rgb_of_bands(*found, reading)
 
 
 def _decoded(file: BinaryIO, decode: Callable[[Image.Image], Decoded]) -> Decoded:

@@ -40,7 +40,7 @@ def why_unidentified(file: BinaryIO) -> str | None:
     ):
         channels, samples = _channels(file)
         if channels > 4:
-            advice = "at most 4 are read; make an RGB image of three of them"
+            advice = "choose three with --channels R G B"
             return f"has {channels} channels ({samples}): {advice}"
         many = "s" if channels > 1 else ""
         return f"Pillow does not read {channels} channel{many} of {samples}: convert it, as to PNG"

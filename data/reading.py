@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,22 @@ class Reading:
             images by their EXIF orientation.
         range: the grey levels of black and white, for images of more than 8 bits; None follows the
             type of unsigned ones, and others can't be read.
+        channels: the bands, from 0, of a `.npy` or TIFF that are red, green and blue; None takes
+            arrays of one or three bands, and leaves TIFF to Pillow.
     """
 
     exif: str = EXIF[0]
     range: tuple[float, float] | None = None
+    channels: tuple[int, int, int] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The choices by the names of their flags, for result files."""
-        return {"exif": self.exif, "range": self.range and list(self.range)}
+        return {
+            "exif": self.exif,
+            "range": self.range and list(self.range),
+            "channels": self.channels and list(self.channels),
+        }
 
     @property
     def key(self) -> dict[str, Any]:
@@ -44,7 +51,7 @@ AS_STORED = Reading()
 
 
 def add_reading_flags(parser: argparse.ArgumentParser, trained: bool = True) -> None:
-    """`--exif` and `--range`, which `chosen_reading` takes.
+    """`--exif`, `--range` and `--channels`, which `chosen_reading` takes.
 
     Args:
         trained: flags that are left out follow a training.
@@ -54,6 +61,11 @@ def add_reading_flags(parser: argparse.ArgumentParser, trained: bool = True) -> 
     default = None if trained else EXIF[0]
     parser.add_argument("--exif", choices=EXIF, default=default, help=exif_help)
     add_range_flag(parser, "; left out: as in training" if trained else "")
+    channels_help = "bands, from 0, that are red, green and blue in TIFF and .npy; left out: "
+    channels_help += "as in training, or those of RGB" if trained else "those of RGB"
+    parser.add_argument(
+        "--channels", nargs=3, metavar=("R", "G", "B"), type=cli.whole_number(0), help=channels_help
+    )
 
 
 def add_range_flag(parser: argparse.ArgumentParser, left_out: str = "") -> None:
@@ -69,7 +81,7 @@ def reading_of(args: argparse.Namespace) -> Reading:
     Raises:
         InputError: a flag is wrong.
     """
-    return Reading(args.exif, range_of(args.range))
+    return Reading(args.exif, range_of(args.range), _three(args.channels))
 
 
 def range_of(flag: list[float] | None) -> tuple[float, float] | None:
@@ -90,7 +102,7 @@ def chosen_reading(args: argparse.Namespace, settings: Mapping[str, Any], file: 
     """The choices of the flags, or else those of a training.
 
     Args:
-        args: with `exif` and `range`, None if they aren't given.
+        args: with `exif`, `range` and `channels`, None if they aren't given.
         settings: of the training.
         file: contains these settings.
 
@@ -104,7 +116,19 @@ def chosen_reading(args: argparse.Namespace, settings: Mapping[str, Any], file: 
     kept = settings.get("range")
     if args.range is None and not (kept is None or _is_range(kept)):
         raise InputError(f"{file}: its range is {shorten(kept)}; give --range LOW HIGH")
-    return Reading(exif, range_of(kept if args.range is None else args.range))
+    channels = settings.get("channels") if args.channels is None else args.channels
+    if channels is not None and not _is_channels(channels):
+        raise InputError(f"{file}: its channels are {shorten(channels)}; give --channels R G B")
+    return Reading(exif, range_of(kept if args.range is None else args.range), _three(channels))
+
+
+def _three(channels: Sequence[int] | None) -> tuple[int, int, int] | None:
+    return None if channels is None else (channels[0], channels[1], channels[2])
+
+
+def _is_channels(kept: Any) -> bool:
+    three = isinstance(kept, list | tuple) and len(kept) == 3
+    return three and all(type(band) is int and band >= 0 for band in kept)
 
 
 def _is_range(kept: Any) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from data.bands import is_image, read_npy_header
 from data.decode import NOT_READ, image_extensions
 from data.packed.containers import kind_of
 from parallel.collectives import rank
@@ -57,6 +58,8 @@ class Sieve:
             return False
         extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot)
         if extension in self._extensions:
+            return True
+        if extension == ".npy" and _is_array(os.path.join(folder, name)):  # noqa: PTH118
             return True
         container = kind_of(name) is not None
         self.containers += container
@@ -141,6 +144,18 @@ def _first_bytes(path: str) -> bytes:
             return file.read(FIRST_BYTES)
     except OSError:
         return b""
+
+
+def _is_array(path: str) -> bool:
+    """Whether a `.npy` is an image of bands, by its header: of two axes, it may be a table."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (hot)
+            return False
+        with open(path, "rb") as file:  # noqa: PTH123 (hot)
+            shape, _, dtype = read_npy_header(file)
+    except (OSError, ValueError):
+        return False
+    return len(shape) == 3 and is_image(shape, dtype)
 
 
 def _is_heic(start: bytes) -> bool:

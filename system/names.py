@@ -76,8 +76,8 @@ def printable(text: str) -> str:
 
 
 def numbered_name(number: int, path: str) -> str:
-    """Such as `000012_name.jpg`: a number and a file's name, which is cut at its beginning where
-    that would be too long."""
+    """Such as `000012_name.jpg`: a number and a file's name, cut at its beginning where that would
+    be too long."""
     name = f"{number:06d}_"
     end = os.path.basename(path)  # noqa: PTH119 (hot)
     while len(os.fsencode(name + end)) > LONGEST_NAME:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -154,6 +155,7 @@ def test_without_an_output_csv_goes_to_stdout_and_the_rest_to_stderr(
     assert rows[0] == ["path", "cluster", "distance"]
     assert len(rows) == 41
     assert b"3 of 3 clusters not empty" in error
+    assert re.search(rb"; silhouette -?\d\.\d{3}, stability -?\d\.\d{3}; distance", error)
     clusters = np.array([int(cluster) for _, cluster, _ in rows[1:]])
     labels = np.unique([Path(path).parent.name for path, *_ in rows[1:]], return_inverse=True)[1]
     assert describe_labels(label_metrics(clusters, labels)) in error.decode()

@@ -198,6 +198,8 @@ def describe(checkpoint: dict[str, Any], model: ConvNet, size: int) -> dict[str,
         about["exif"] = str(exif)
     if scale := settings.get("range"):
         about["range"] = " ".join(map(str, scale))
+    if channels := settings.get("channels"):
+        about["channels"] = " ".join(map(str, channels))
     return about
 
 

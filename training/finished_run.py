@@ -181,7 +181,7 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
         raise InputError(f"{listing}: names no image")
     places = [data] if data is not None else _places(exp, settings)
     images = packed_again(text, places) or _find_listed(from_lines(text), places)
-    args = args or argparse.Namespace(exif=None, range=None)
+    args = args or argparse.Namespace(exif=None, range=None, channels=None)
     images = replace(images, reading=chosen_reading(args, settings, exp / "config.json"))
     return Run(exp, _labelled(images, exp, settings), settings, read_metrics(exp))
 

@@ -204,14 +204,16 @@ def test_a_data_set_is_read_with_its_choice(
 def test_the_flag_wins_over_the_checkpoint(
     flag: str | None, settings: dict[str, Any], choice: str
 ) -> None:
-    args = argparse.Namespace(exif=flag, range=None)
+    args = argparse.Namespace(exif=flag, range=None, channels=None)
     assert chosen_reading(args, settings, Path("network")) == Reading(choice)
 
 
 def test_a_checkpoint_with_an_unknown_choice() -> None:
     message = "^network: its exif is 7; give --exif ignore or --exif apply$"
     with pytest.raises(InputError, match=message):
-        chosen_reading(argparse.Namespace(exif=None, range=None), {"exif": 7}, Path("network"))
+        chosen_reading(
+            argparse.Namespace(exif=None, range=None, channels=None), {"exif": 7}, Path("network")
+        )
 
 
 def test_resume_and_export_keep_exif(tree: Path, train: Train, tmp_path: Path) -> None:
@@ -223,7 +225,9 @@ def test_resume_and_export_keep_exif(tree: Path, train: Train, tmp_path: Path) -
     assert main.parse_args([*resume, "--exif", "ignore"]).exif == "ignore"
     assert read_run(exp).images.reading.exif == "apply"
     assert (
-        read_run(exp, args=argparse.Namespace(exif="ignore", range=None)).images.reading.exif
+        read_run(
+            exp, args=argparse.Namespace(exif="ignore", range=None, channels=None)
+        ).images.reading.exif
         == "ignore"
     )
     flags = [str(file), str(tree), "--device", "cpu"]

@@ -70,13 +70,13 @@ def test_every_script_that_decodes_images_takes_a_range(
 def test_the_flag_wins_over_the_checkpoint(
     flag: list[float] | None, kept: dict[str, Any], expected: tuple[float, float] | None
 ) -> None:
-    args = argparse.Namespace(exif=None, range=flag)
+    args = argparse.Namespace(exif=None, range=flag, channels=None)
     assert chosen_reading(args, kept, Path("network")) == Reading(range=expected)
 
 
 @pytest.mark.parametrize("kept", ["0 1", [0], [1, 0], [0, float("nan")], [0, "1"], 7])
 def test_a_checkpoint_with_a_malformed_range(kept: Any) -> None:
-    args = argparse.Namespace(exif=None, range=None)
+    args = argparse.Namespace(exif=None, range=None, channels=None)
     with pytest.raises(InputError, match=r"^network: its range is .*; give --range LOW HIGH$"):
         chosen_reading(args, {"range": kept}, Path("network"))
 
@@ -90,7 +90,7 @@ def test_low_must_be_below_high(tree: Path, error_line: ErrorLine, ends: tuple[s
 def test_kept_work_knows_the_choices_that_are_no_defaults() -> None:
     assert AS_STORED.key == {}
     assert Reading("apply", (0, 1)).key == {"exif": "apply", "range": [0, 1]}
-    assert Reading(range=(0, 1)).settings == {"exif": "ignore", "range": [0, 1]}
+    assert Reading(range=(0, 1)).settings == {"exif": "ignore", "range": [0, 1], "channels": None}
 
 
 def test_resume_and_export_keep_the_range(float_tree: Path, train: Train, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def test_a_checkpoint_within_an_epoch_has_no_clusters_of_its_own_network(
         precision="fp32",
         max_pixels=MAX_PIXELS,
         exif=None,
+        channels=None,
         range=None,
         network_key=None,
     )

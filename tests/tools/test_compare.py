@@ -74,7 +74,7 @@ def run(data: Path, *checkpoints: Path, flags: str = "") -> dict[str, Any]:
 
 
 def groups_of(*paths: Path) -> list[list[str]]:
-    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None)
+    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None, channels=None)
     groups = contenders.look_at_all(paths, args)
     return [[found.path.parent.name for found in group] for group in groups]
 
@@ -104,7 +104,7 @@ def test_networks_of_other_programs_are_rows_of_their_own(make: Make, tmp_path: 
 @pytest.mark.parametrize("sobel", [False, True])
 def test_the_untrained_network_is_that_of_the_run(make: Make, sobel: bool) -> None:
     path = make("one", 5, sobel=sobel)
-    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None)
+    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None, channels=None)
     kind = contenders.look_at(path, args).kind
     truth = untrained_of(read_checkpoint(path), 0)
     assert digest_of(kind.untrained(5)) == digest_of(truth) != digest_of(kind.untrained(6))
@@ -139,7 +139,7 @@ def test_the_table_the_picture_and_the_file(
 def test_the_linear_probe_is_that_of_the_networks_embeddings(data: Path, make: Make) -> None:
     path = make("one", 1)
     rows = run(data, path, flags="--names mine --seeds 1")
-    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None)
+    args = argparse.Namespace(network_key=None, size=None, exif=None, range=None, channels=None)
     untrained = contenders.look_at(path, args).kind.untrained(1)
 
     def embed(model: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
