@@ -58,11 +58,12 @@ from visu.thumbnails import ThumbnailFiles
 NEAR = 0.05  # cosine distance of near duplicates
 LARGEST_SHARE, LEAST_LARGE = 0.05, 20  # a larger group of duplicates is suspicious
 LOCK = ".cluster_images.lock"
-# The flags that clusters, duplicates and the map depend on, beside those of the features
-FLAGS = (
-    "clustering", "nmb_cluster", "kmeans_init", "spherical", "float16", "nnn", "sigma", "alpha",
-    "graph", "dim_pca", "merge", "near", "points", "seed",
-)  # fmt: skip
+# Flags that clusters, duplicates and the map do not depend on, or through the features alone
+FREE = {
+    "data", "out", "features", "model", "network_key", "size", "batch", "workers", "decode",
+    "max_pixels", "exif", "range", "channels", "device", "precision", "labels", "folders", "pickle",
+    "move_duplicates",
+}  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
@@ -76,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
     make_folder(args.out, "--out")
     with sole_user(args.out / LOCK, f"--out {args.out}: another process writes there"):
         kept = args.features or args.out / "features"
-        key = {**key_of(inputs), **{name: getattr(args, name) for name in FLAGS}}
+        key = key_of(inputs) | {n: value for n, value in vars(args).items() if n not in FREE}
         advice = (
             f"give another --out, and --features {kept} to use its features if they are the same"
         )
