@@ -20,7 +20,6 @@ from checkpoints.prototypes import prototypes_of
 from cluster import components
 from cluster import tables as assignment_files
 from cluster.clusters import Clusters
-from cluster.components import AUTO
 from cluster.quality import (
     describe_labels,
     describe_sizes,
@@ -135,7 +134,7 @@ def check_readable(args: argparse.Namespace, present: np.ndarray) -> None:
 
 def recluster(args: argparse.Namespace, inputs: Applied, features: Features) -> Clusters:
     """k-means of these images."""
-    pca = AUTO if args.dim_pca is None else args.dim_pca
+    pca = inputs.usual_pca if args.dim_pca is None else args.dim_pca
     kmeans = Kmeans(args.recluster, args.seed, device=inputs.compute.device, pca=pca)
     with progress("clustering", ITERATIONS, "iterations", rank() == 0) as advance:
         kmeans.cluster(features.rows, moments=features.moments, advance=advance)
@@ -255,8 +254,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source("--recluster", metavar="K", type=cli.whole_number(2), help=recluster_help)
     prototypes_help = "use the network's own prototypes (SwAV, DeepCluster-v2), not the k-means of "
     source("--prototypes", action="store_true", help=prototypes_help + "its features")
-    dim_help = "dimensions that --recluster whitens features to; auto: as many as suit the number "
-    components.add_flag(parser, None, dim_help + "of images; 0: no whitening; left out: auto")
+    dim_help = (
+        "dimensions that --recluster whitens features to; auto: as many as suit the number of "
+    )
+    components.add_flag(
+        parser,
+        None,
+        dim_help + "images; 0: no whitening; left out: auto; timm's: 0",
+    )
     flags.add_seed(parser, "of --recluster's first centroids")
     flags.add_save_clusters(parser)
     return parser.parse_args(argv)

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import system.interrupt
 
-from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import kept_features, results_folder
+from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
@@ -28,8 +28,8 @@ from data.reading import add_reading_flags, chosen_reading
 from evaluation.embedded import rows_of_share
 from evaluation.knn import NEIGHBOURS, knn_accuracy
 from features.kept import Pass
-from features.network import add_size_flag, input_size
-from models import ConvNet, check_size
+from features.network import add_size_flag
+from models import Network
 from models.frozen import frozen
 from parallel import script
 from parallel.collectives import gather_rows, rank, together, world_size
@@ -44,7 +44,7 @@ QUERIES = 10_000  # at a time; their similarities to a block of train images tak
 
 
 def evaluate(
-    model: ConvNet, train: Labelled, val: Labelled, by: Pass, neighbours: Sequence[int] = NEIGHBOURS
+    model: Network, train: Labelled, val: Labelled, by: Pass, neighbours: Sequence[int] = NEIGHBOURS
 ) -> dict[int, float]:
     """Top-1 accuracy on val, a fraction of 1, by the number of neighbours (see `knn_accuracy`).
 
@@ -70,22 +70,19 @@ def main(args: argparse.Namespace) -> None:
     """Check all input, then evaluate."""
     with together():
         compute = select_compute(args.device, args.precision)
-        checkpoint = read_checkpoint(args.model, args.network_key)
-        networks = {"trained": model_of(checkpoint, args.model)}
-        arch = checkpoint["arch"]
-        size = input_size(args.size, checkpoint)
-        check_size(arch, size)
+        opened = open_network(args.model, args.network_key, args.size)
+        networks = {"trained": opened.model}
         limit_pixels(args.max_pixels)
-        reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+        reading = chosen_reading(args, opened.settings, args.model)
         train, val = find_train_and_val(args.data, reading, args.labels)
-        exp = args.exp or results_folder(args.model, checkpoint, "knn")
+        exp = args.exp or results_folder(args.model, opened.checkpoint, "knn")
         make_experiment_folder(exp)
     check_alike(train.images)
     check_alike(val.images)
     if args.untrained:
-        networks["untrained"] = untrained_of(checkpoint, args.seed)
+        networks["untrained"] = opened.untrained(args.seed)
     store = Store(kept_features(args.model, args.exp))
-    by = Pass(size, compute, args.batch, args.workers, store, args.verbose and rank() == 0)
+    by = Pass(opened.size, compute, args.batch, args.workers, store, args.verbose and rank() == 0)
     neighbours = sorted(set(args.k))
     results = {}
     for name, network in networks.items():
@@ -93,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         results[name] = {str(count): accuracy for count, accuracy in found.items()}
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": arch, "size": size, "k": [*found], "processes": world_size()}
+        used |= {**opened.about, "size": opened.size, "k": [*found], "processes": world_size()}
         used |= reading.settings
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         save_results(exp / RESULTS, __doc__ or "", {**vars(args), **used}, results)
@@ -117,7 +114,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     flags.add_data(parser)
-    flags.add_model(parser)
+    flags.add_model(parser, MODEL_HELP)
     flags.add_key(parser)
     k_help = "numbers of neighbours; above the number of images, all of them vote"
     add("--k", nargs="+", type=cli.whole_number(1), default=NEIGHBOURS, help=k_help)

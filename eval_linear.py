@@ -68,8 +68,8 @@ import system.interrupt
 
 import torch
 
-from checkpoints.checkpoint import model_of, read_checkpoint, untrained_of
 from checkpoints.folder import kept_features, results_folder
+from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
@@ -87,8 +87,7 @@ from evaluation.linear_run import Sets, Settings, key_of, run_epochs
 from evaluation.linear_simple import SIMPLE, WITHOUT, check_simple
 from evaluation.multilabel import check_classes
 from features.kept import Pass
-from features.network import input_size
-from models import ConvNet, check_size
+from models import Network
 from models.frozen import frozen
 from models.layers import AVGPOOL, Layer, add_conv_flag, layers_or_avgpool, name_of
 from parallel import script
@@ -105,7 +104,7 @@ PROTOCOLS = [*RECIPES, SIMPLE]
 
 
 def evaluate(
-    model: ConvNet,
+    model: Network,
     layers: Sequence[Layer],
     train: Labelled,
     val: Labelled,
@@ -140,7 +139,7 @@ def evaluate(
         heads.to(compute.device)
         key = key_of(model, layers, train, val, compute, settings)
         script.say(describe_data(train, val, heads))
-        sets = Sets(train, val, compute, settings, verbose and rank() == 0)
+        sets = Sets(train, val, compute, settings, verbose and rank() == 0, model.crop)
         return run_epochs(model, heads, sets, key, saved, script.say)
 
 
@@ -150,28 +149,26 @@ def main(args: argparse.Namespace) -> None:
     with together():
         compute = select_compute(args.device, args.precision)
         check_flags(args)
-        checkpoint = read_checkpoint(args.model, args.network_key)
-        model = model_of(checkpoint, args.model)
+        opened = open_network(args.model, args.network_key, args.size)
+        model, size = opened.model, opened.size
         layers = [] if simple else layers_or_avgpool(model, args.conv)
-        size = input_size(args.size, checkpoint) if simple else args.size
-        check_size(model.arch, size)
         limit_pixels(args.max_pixels)
-        reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+        reading = chosen_reading(args, opened.settings, args.model)
         train, val = find_data(args.data, args.protocol, reading, args.labels)
         if not simple:
             given = {field: getattr(args, field) for field in Settings.__annotations__}
             settings = Settings(**given)
             settings.check_layers(model, layers)
         kind = "linear" if args.protocol == "paper" else f"linear_{args.protocol}"
-        exp = args.exp or results_folder(args.model, checkpoint, kind)
+        exp = args.exp or results_folder(args.model, opened.checkpoint, kind)
         make_experiment_folder(exp)
     check_alike(train.images)
     check_alike(val.images)
     networks = {"trained": model}
     if args.untrained:
-        networks["untrained"] = untrained_of(checkpoint, args.seed)
+        networks["untrained"] = opened.untrained(args.seed)
     used = {"device": str(compute.device), "precision": compute.precision, "exp": exp, "size": size}
-    used |= {"arch": model.arch, "processes": world_size(), **reading.settings}
+    used |= {"processes": world_size(), **opened.about, **reading.settings}
     used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
     results = {}
     if simple:
@@ -254,7 +251,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     flags.add_data(parser)
-    flags.add_model(parser)
+    flags.add_model(parser, MODEL_HELP)
     flags.add_key(parser)
     protocol_help = (
         "the paper's protocol, a model zoo's, SwAV's or DeeperCluster's (deepercluster-voc: --data "

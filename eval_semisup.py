@@ -33,20 +33,14 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import system.interrupt
 
 import torch
 
-from checkpoints.checkpoint import (
-    model_of,
-    network_entries,
-    read_checkpoint,
-    save_checkpoint,
-    untrained_of,
-)
+from checkpoints.checkpoint import network_entries, save_checkpoint
 from checkpoints.folder import results_folder
+from checkpoints.networks import MODEL_HELP, Opened, open_network
 from data.decode import limit_pixels
 from data.images import check_alike
 from data.labelled import Labelled, find_train_and_val
@@ -60,7 +54,7 @@ from evaluation.linear_results import History, in_words, summary, table
 from evaluation.linear_run import Sets, key_of, run_epochs
 from evaluation.semisup import PROTOCOLS, FineTuning, settings_of
 from evaluation.whole import NETWORK, Whole
-from models import ConvNet, check_size
+from models import Network
 from parallel import script
 from parallel.collectives import rank, synchronised, together, world_size
 from system import cli, device, flags
@@ -73,7 +67,7 @@ RESULTS = "semisup.json"
 
 
 def evaluate(
-    model: ConvNet,
+    model: Network,
     train: Labelled,
     val: Labelled,
     compute: Compute,
@@ -81,7 +75,7 @@ def evaluate(
     *,
     saved: Path | None = None,
     verbose: bool = False,
-) -> tuple[ConvNet, History]:
+) -> tuple[Network, History]:
     """Fine-tune a copy of a network.
 
     Args:
@@ -105,7 +99,7 @@ def evaluate(
     if settings.sync_bn == "pytorch":
         network = synchronised(network, compute.device)
     whole = Whole(network, settings.size, compute)
-    sets = Sets(train, val, compute, settings, verbose and rank() == 0)
+    sets = Sets(train, val, compute, settings, verbose and rank() == 0, model.crop)
     return network, run_epochs(network, whole, sets, key, saved, script.say)
 
 
@@ -121,15 +115,14 @@ def main(args: argparse.Namespace) -> None:
                 f"--batch_size {args.batch_size}: too small for {world_size()} processes; give "
                 f"{least} or more (2 each)"
             )
-        checkpoint = read_checkpoint(args.model, args.network_key)
-        networks = networks_of(checkpoint, args)
-        check_size(networks["trained"].arch, args.size)
+        opened = open_network(args.model, args.network_key, args.size)
+        networks = networks_of(opened, args)
         limit_pixels(args.max_pixels)
-        reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+        reading = chosen_reading(args, opened.settings, args.model)
         of_all, val = find_train_and_val(args.data, reading, args.labels)
         train, percent = chosen_subset(args, of_all)
         settings, note = settings_of(args, percent)
-        exp = args.exp or results_folder(args.model, checkpoint, kind_of(args, percent))
+        exp = args.exp or results_folder(args.model, opened.checkpoint, kind_of(args, percent))
         make_experiment_folder(exp)
     check_alike(train.images)
     check_alike(val.images)
@@ -151,7 +144,7 @@ def main(args: argparse.Namespace) -> None:
     results = {name: summary(history) for name, history in histories.items()}
     if rank() == 0:
         used = {"device": str(compute.device), "precision": compute.precision, "exp": exp}
-        used |= {"arch": checkpoint["arch"], "processes": world_size(), **reading.settings}
+        used |= {**opened.about, "processes": world_size(), **reading.settings}
         used |= {"classes": len(train.classes), "train": len(train.images), "val": len(val.images)}
         used |= dataclasses.asdict(settings) | {"percent": percent}
         words = in_words(__doc__ or "", args.protocol, PROTOCOLS)
@@ -159,15 +152,15 @@ def main(args: argparse.Namespace) -> None:
     script.say(f"{table(results)}\nwritten to {exp / RESULTS}\n")
 
 
-def networks_of(checkpoint: dict[str, Any], args: argparse.Namespace) -> dict[str, ConvNet]:
+def networks_of(opened: Opened, args: argparse.Namespace) -> dict[str, Network]:
     """The networks to fine-tune, by name.
 
     Raises:
         InputError: `--sobel2rgb` for a network without Sobel filters.
     """
-    networks = {"trained": model_of(checkpoint, args.model)}
+    networks = {"trained": opened.model}
     if args.untrained:
-        networks["untrained"] = untrained_of(checkpoint, args.seed)
+        networks["untrained"] = opened.untrained(args.seed)
     for network in networks.values():
         if args.sobel2rgb:
             network.merge_sobel()
@@ -189,7 +182,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     flags.add_data(parser)
-    flags.add_model(parser)
+    flags.add_model(parser, MODEL_HELP)
     flags.add_key(parser)
     protocol_help = "SwAV's protocol, VISSL's or DeeperCluster's; the defaults shown are SwAV's"
     add("--protocol", choices=list(PROTOCOLS), default="swav", help=protocol_help)

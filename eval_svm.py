@@ -32,8 +32,9 @@ import system.interrupt
 import numpy as np
 import torch
 
-from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
-from checkpoints.folder import folder_of
+from checkpoints.checkpoint import digest_of
+from checkpoints.folder import beside
+from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.levels import warn_of_lost_levels
 from data.loading import add_max_pixels_flag
@@ -42,7 +43,7 @@ from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.svm import COSTS, FOLDS, SHOTS, Plan, Rows, compact, judge
 from evaluation.svm_jobs import Pieces
 from evaluation.svm_rows import kept_rows
-from models import ConvNet, check_size
+from models import Network
 from models.frozen import frozen
 from models.layers import add_conv_flag, layers_of
 from system import cli, device, flags
@@ -55,7 +56,7 @@ from system.results import save_results
 
 
 def evaluate(
-    model: ConvNet,
+    model: Network,
     trainval: VocSplit,
     test: VocSplit,
     *,
@@ -130,7 +131,7 @@ def check_classes(splits: dict[str, VocSplit]) -> None:
 
 
 def describe(
-    model: ConvNet, splits: dict[str, VocSplit], size: int, compute: Compute
+    model: Network, splits: dict[str, VocSplit], size: int, compute: Compute
 ) -> dict[str, Any]:
     """The settings that the rows depend on, weights and annotations as digests."""
     annotations = {f"{name}'s annotations": split.digest for name, split in splits.items()}
@@ -143,23 +144,21 @@ def describe(
 def main(args: argparse.Namespace) -> None:
     compute = select_compute(args.device, args.precision)
     limit_pixels(args.max_pixels)
-    checkpoint = read_checkpoint(args.model, args.network_key)
-    model = model_of(checkpoint, args.model)
-    reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+    opened = open_network(args.model, args.network_key, args.size)
+    reading = chosen_reading(args, opened.settings, args.model)
     splits = {name: find_voc(args.vocdir, name, reading) for name in ("trainval", "test")}
     warn_of_lost_levels(splits["trainval"].images)
-    layers = layers_of(model, args.conv)
-    check_size(model.arch, args.size)
-    folder = folder_of(args.model) / "svm" if args.exp is None else args.exp
+    layers = layers_of(opened.model, args.conv)
+    folder = args.exp or beside(args.model) / "svm"
     make_experiment_folder(folder)
     jobs = allowed_cores() if args.jobs is None else args.jobs
     results = evaluate(
-        model, splits["trainval"], splits["test"], layers=layers, compute=compute, costs=args.costs,
-        shots=args.k, samples=args.samples, seed=args.seed, size=args.size, workers=args.workers,
-        jobs=jobs, folder=folder, verbose=args.verbose,
+        opened.model, splits["trainval"], splits["test"], layers=layers, compute=compute,
+        costs=args.costs, shots=args.k, samples=args.samples, seed=args.seed, size=args.size,
+        workers=args.workers, jobs=jobs, folder=folder, verbose=args.verbose,
     )  # fmt: skip
-    computed = {"device": str(compute.device), "precision": compute.precision, "arch": model.arch}
-    computed |= reading.settings
+    computed = {"device": str(compute.device), "precision": compute.precision}
+    computed |= {**opened.about, **reading.settings}
     settings = {**vars(args), **computed, "conv": layers, "exp": folder, "jobs": jobs}
     save_results(folder / "svm.json", __doc__ or "", settings, results)
     sys.stdout.write(f"{table(results)}\nwritten to {folder / 'svm.json'}\n")
@@ -195,7 +194,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add_vocdir_flag(parser)
-    flags.add_model(parser)
+    flags.add_model(parser, MODEL_HELP)
     flags.add_key(parser)
     add_conv_flag(parser, "all")
     costs_help = "costs C of the SVMs to choose from"

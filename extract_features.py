@@ -217,8 +217,8 @@ def finish(
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)
     settings = vars(args) | {
         "data": [str(each) for each in args.data], "device": str(inputs.compute.device),
-        "precision": inputs.compute.precision, "size": inputs.size, "arch": inputs.model.arch,
-        **inputs.images.reading.settings, "processes": world_size(), "key": key,
+        "precision": inputs.compute.precision, "size": inputs.size,
+        **inputs.about, **inputs.images.reading.settings, "processes": world_size(), "key": key,
     }  # fmt: skip
     results = {"file": final.name, "shape": shape, "images": len(paths), "unreadable": len(bad)}
     results |= {"whitened to": whitening and whitening.components}

@@ -4,6 +4,7 @@ In: a dict of tensors, numbers and texts, or a file. Out: the file, whole or not
 or the network. Loading never runs code from a file.
 
     checkpoint.py         save, read, `load_model`
+    networks.py           a network by its name: a checkpoint's file, or `timm:NAME`
     folder.py             the checkpoints of an experiment folder: when each was saved, which are sound
     released.py           the content of a file as a checkpoint, and in words
     search.py             the network among all that a file holds

@@ -16,11 +16,11 @@ from checkpoints.folder import sound_before
 from checkpoints.released import as_checkpoint, describe, remarks
 from checkpoints.torch_file import is_intact, load_torch_file
 from checkpoints.weights import StateDict, has_sobel, in_words, misfits, network_for
-from models import ConvNet, untrained
+from models import ConvNet, Network, untrained
 from system import cli
 from system.errors import InputError
 from system.files import atomic_write
-from system.normalisation import IMAGENET_STD
+from system.normalisation import CENTRAL, IMAGENET_MEAN, IMAGENET_STD
 
 log = logging.getLogger("deepcluster")
 
@@ -48,7 +48,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
         _write(state, file)
 
 
-def network_entries(model: ConvNet) -> dict[str, Any]:
+def network_entries(model: Network) -> dict[str, Any]:
     """The keys of a checkpoint that `model_of` makes the network from: `arch`, `state_dict`, `std`
     if it isn't ImageNet's, and `margin` if it isn't 0."""
     entries: dict[str, Any] = {"arch": model.arch, "state_dict": model.state_dict()}
@@ -127,14 +127,16 @@ def untrained_of(state: dict[str, Any], seed: int) -> ConvNet:
     return model
 
 
-def digest_of(model: ConvNet) -> str:
-    """SHA-256 of a network's architecture, weights, `std` if it isn't ImageNet's, and `margin` if
-    it isn't 0, to recognise its results."""
+def digest_of(model: Network) -> str:
+    """SHA-256 of a network's architecture, weights, `std` if it isn't ImageNet's, `margin` if it
+    isn't 0, and how one of timm's takes images otherwise, to recognise its results."""
     digest = hashlib.sha256(model.arch.encode())
     if model.std != IMAGENET_STD:
         digest.update(repr(model.std).encode())
     if model.margin:
         digest.update(f"margin {model.margin}".encode())
+    if (taken := (model.mean, model.crop)) != (IMAGENET_MEAN, CENTRAL):
+        digest.update(repr(taken).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

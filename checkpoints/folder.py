@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.torch_file import is_intact, load_without_weights
+from models.timm_names import timm_name
 from system import cli
 from system.errors import InputError
 
@@ -130,11 +131,26 @@ def _number(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def beside(model: Path) -> Path:
+    """The folder for results if `--exp` isn't given: that of the checkpoint.
+
+    Raises:
+        InputError: the network is one of timm's, which is in no folder.
+    """
+    if timm_name(model):
+        raise InputError(f"--model {model}: is beside nothing; give a folder for results as --exp")
+    return folder_of(model)
+
+
 def results_folder(path: Path, checkpoint: dict[str, Any], kind: str) -> Path:
-    """The folder for a checkpoint's evaluation results: beside it, one for each epoch."""
+    """The folder for a checkpoint's evaluation results: beside it, one for each epoch.
+
+    Raises:
+        InputError: as `beside`.
+    """
     name = path.name.split(".")[0]
     of = f"epoch_{checkpoint.get('epoch')}" if name == "checkpoint" else name
-    return folder_of(path) / f"{kind}_{of}"
+    return beside(path) / f"{kind}_{of}"
 
 
 def kept_features(path: Path, exp: Path | None) -> Path:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from models import ConvNet
+from models import Network
 from models.heads import heads_for
 from models.prototypes import Prototypes
 from system.errors import InputError
 
 
-def prototypes_of(state: dict[str, Any], path: Path, model: ConvNet) -> Prototypes:
+def prototypes_of(state: dict[str, Any], path: Path, model: Network) -> Prototypes:
     """The prototypes in a checkpoint.
 
     Args:

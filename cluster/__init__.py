@@ -19,6 +19,7 @@ these parts. Works on arrays only. Imports system/ and parallel/.
     silhouette.py  how much nearer rows are to their own cluster than to the next one
     chance.py      the mutual information that chance gives, for AMI
     choosing.py    how many clusters: several k and seeds, and a suggestion
+    joined.py      joined clusters, as clusters on two levels
     merging.py     clusters joined to fewer groups, by Ward's method
     duplicates.py  groups of rows that are nearly the same
     outliers.py    rows far from their centroid, or from their neighbours

@@ -5,9 +5,10 @@ import codecs
 import csv
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from system.files import atomic_folder, atomic_write, check_new_file, check_new_
 from system.names import numbered_name
 
 TABLES = (".csv", ".parquet")
+
+Columns = Mapping[str, np.ndarray | Sequence[str | None]]  # numbers, or texts
 
 
 @dataclass(frozen=True)
@@ -101,21 +104,26 @@ def write_outputs(assignment: Assignment, args: argparse.Namespace) -> list[Path
     return [path for path in (args.out, args.pickle, args.folders) if path is not None]
 
 
-def write_table(path: Path, assignment: Assignment) -> None:
+def write_table(path: Path, assignment: Assignment, more: Columns = MappingProxyType({})) -> None:
     """Write CSV or Parquet, by the file's ending: path, cluster, on two levels super-cluster and
-    sub-cluster and, if known, distance."""
+    sub-cluster and, if known, distance.
+
+    Args:
+        more: further columns of M values each; None is an empty cell.
+    """
+    columns = {**_columns(assignment), **more}
     with atomic_write(path) as file:
         if path.suffix.lower() == ".parquet":
-            _write_parquet(file, assignment)
+            _write_parquet(file, columns)
         else:
-            _write_csv(file, assignment)
+            _write_csv(file, columns)
 
 
 def print_csv(assignment: Assignment) -> None:
     """Print CSV. If the reader closes the pipe, the rest is dropped without an error."""
     sys.stdout.flush()
     try:
-        _write_csv(sys.stdout.buffer, assignment)
+        _write_csv(sys.stdout.buffer, _columns(assignment))
         sys.stdout.flush()
     except BrokenPipeError:
         close_stdout()
@@ -145,30 +153,37 @@ def write_folders(path: Path, assignment: Assignment) -> None:
         raise InputError(f"--folders {path}: cannot write there: {error.strerror}") from error
 
 
-def _write_csv(file: IO[bytes], assignment: Assignment) -> None:
+def _write_csv(file: IO[bytes], columns: Columns) -> None:
     """CSV in UTF-8; file names that aren't UTF-8 keep their bytes."""
-    columns = _columns(assignment)
     text = codecs.getwriter("utf-8")(file, "surrogateescape")  # leaves the file open if it fails
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
 
 
-def _write_parquet(file: IO[bytes], assignment: Assignment) -> None:
+def _write_parquet(file: IO[bytes], columns: Columns) -> None:
     """Parquet's strings are UTF-8: bytes of a path that aren't become `\\xNN`."""
     import pyarrow
     import pyarrow.parquet
 
-    paths = [
-        path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        for path in assignment.paths
-    ]
-    columns = {**_columns(assignment), "path": pyarrow.array(paths, pyarrow.string())}
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    def plain(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    texts = {
+        name: pyarrow.array(map(plain, column), pyarrow.string())
+        for name, column in columns.items()
+        if not isinstance(column, np.ndarray)
+    }
+    pyarrow.parquet.write_table(pyarrow.table({**columns, **texts}), file)
 
 
-def _columns(assignment: Assignment) -> dict[str, Any]:
-    columns: dict[str, Any] = {"path": assignment.paths, "cluster": assignment.clusters}
+def _columns(assignment: Assignment) -> Columns:
+    columns: dict[str, np.ndarray | Sequence[str | None]] = {
+        "path": assignment.paths,
+        "cluster": assignment.clusters,
+    }
     if assignment.levels is not None:
         columns["super_cluster"], columns["sub_cluster"] = assignment.levels
     if assignment.distances is not None:

@@ -10,21 +10,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from system.normalisation import IMAGENET_MEAN, IMAGENET_STD, Std
+from system.normalisation import CENTRAL, IMAGENET_MEAN, IMAGENET_STD, Crop, Std
 
 NARROWEST = 64  # long side / short side; at --size 224 an image of this shape resizes to 13 MB
 
 
-def central_crop(size: int) -> v2.Transform:
-    """The view that is clustered: short side resized to 256/224 of `size`, central crop.
+def central_crop(size: int, crop: Crop = CENTRAL) -> v2.Transform:
+    """The view that is clustered: short side resized to 256/224 of `size`, central crop; or as
+    `crop` says, a network's.
 
     A tensor takes a sixth of the time of a PIL image, and differs by at most one grey level (two in
     a few of 100,000 values: ties that Pillow's longer weights round differently).
     """
-    return v2.Compose([ShortSide(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()])
+    side, by = crop.resized(size), InterpolationMode(crop.interpolation)
+    resize = v2.Resize((side, side), by) if crop.squash else ShortSide(side, by)
+    return v2.Compose([resize, v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def random_crop(size: int) -> v2.Transform:
@@ -94,9 +97,11 @@ class ShortSide(v2.Transform):
     × 1 pixels would grow to 1,280,000 × 256, a gigabyte. Its central crop stays the same.
     """
 
-    def __init__(self, side: int) -> None:
+    def __init__(
+        self, side: int, interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    ) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.interpolation = side, interpolation
 
     def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         height, width = F.get_size(image)
@@ -104,7 +109,7 @@ class ShortSide(v2.Transform):
         if max(height, width) > most:
             most += (max(height, width) - most) % 2  # to cut equally at both ends
             image = F.center_crop(image, [min(height, most), min(width, most)])
-        return F.resize(image, [self.side])
+        return F.resize(image, [self.side], self.interpolation)
 
 
 class Lighting(v2.Transform):

@@ -13,7 +13,7 @@ from data.transforms import central_crop
 from evaluation.learned import measures, raw_pixels
 from features.forward import raise_on_infinite
 from features.kept import Pass
-from models import ConvNet
+from models import Network
 from parallel.collectives import all_reduce, shard_of
 from system.errors import InputError
 from system.progress import progress
@@ -23,7 +23,7 @@ from system.progress import progress
 Embed = Callable[[ImageList, str], tuple[np.ndarray, np.ndarray, Iterable[str]]]
 
 
-def embed_by(model: ConvNet, by: Pass) -> Embed:
+def embed_by(model: Network, by: Pass) -> Embed:
     """By a network; raises InputError where its features are not finite."""
 
     def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
@@ -100,7 +100,7 @@ def _labels(images: ImageList) -> np.ndarray:
 
 
 def rows_of_share(
-    model: ConvNet, by: Pass, split: Labelled, label: str, use: str
+    model: Network, by: Pass, split: Labelled, label: str, use: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings `(M, D) float16` and labels `(M,) int64` of this process's readable images of
     a split. All processes call it together.

@@ -25,7 +25,7 @@ from data.transforms import object_crop, to_input
 from data.voc import CLASSES, VocSplit
 from evaluation.multilabel import multilabel_loss
 from evaluation.voc import LARGEST_GRADIENT, MOMENTUM, Settings
-from models import ConvNet
+from models import ConvNet, Network
 from system.device import Compute
 from system.errors import InputError
 from system.kept import check_key, continuing
@@ -193,14 +193,14 @@ def draw_order(images: int, length: int, seed: int) -> np.ndarray:
     return np.concatenate([np.random.default_rng(s).permutation(images) for s in seeds])[:length]
 
 
-def new_top_layer(network: ConvNet, out: int, seed: int) -> None:
+def new_top_layer(network: Network, out: int, seed: int) -> None:
     """Give a network a top layer with `out` outputs and PyTorch's initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new top layer"))
         network.top_layer = nn.Linear(network.embedding_dim, out)
 
 
-def renew_classifier(network: ConvNet, out: int, seed: int, with_top: bool = True) -> None:
+def renew_classifier(network: Network, out: int, seed: int, with_top: bool = True) -> None:
     """Add a top layer with `out` outputs, and reset the classifier's linear layers: weights
     N(0, 0.01), biases 0.1.
 
@@ -240,7 +240,7 @@ def trained_parameters(network: ConvNet, convolutions: bool, norms: bool) -> lis
     return [*trained, *classifier, "top_layer.weight", "top_layer.bias"]
 
 
-def class_scores(network: ConvNet, x: Tensor) -> Tensor:
+def class_scores(network: Network, x: Tensor) -> Tensor:
     """`(N, 3, H, W)` images → `(N, K)` logits, in float32 whatever the precision: rounding would
     make many of them equal, and ties count against the network."""
     hidden = network.classifier[-1:](network.embedding(x))

@@ -18,7 +18,7 @@ from data.labelled import check_readable
 from data.transforms import to_input
 from evaluation.linear_norm import ChannelNorm
 from evaluation.linear_scores import Accuracy, Precision, mean_loss
-from models import ConvNet
+from models import Network
 from models.layers import Layer, conv_layer, name_of, probe_pool
 from parallel.collectives import all_reduce, data_parallel, weighted, world_size
 from system.device import Compute
@@ -43,7 +43,7 @@ class Heads(nn.Module):
     @torch.no_grad()
     def __init__(
         self,
-        model: ConvNet,
+        model: Network,
         layers: Sequence[Layer],
         classes: int,
         size: int,
@@ -72,7 +72,7 @@ class Heads(nn.Module):
         """The classifiers' input dimensions d by layer."""
         return {layer: self._head(layer).in_features for layer in self.pools}
 
-    def pooled(self, model: ConvNet, x: Tensor) -> dict[Layer, Tensor]:
+    def pooled(self, model: Network, x: Tensor) -> dict[Layer, Tensor]:
         """Images `(N, 3, H, W)` → pooled activations `(N, d) float32` by layer."""
         found = {}
         for number, maps in model.each_conv_features(x, self.conv_layers.values()):
@@ -97,7 +97,7 @@ class Heads(nn.Module):
 
 
 def train_epoch(
-    model: ConvNet,
+    model: Network,
     heads: Heads,
     optimizer: torch.optim.SGD,
     loader: DataLoader[Batch],
@@ -148,7 +148,7 @@ def train_epoch(
 
 
 def _look(
-    model: ConvNet, heads: Heads, batch: Batch, labels: Tensor, compute: Compute
+    model: Network, heads: Heads, batch: Batch, labels: Tensor, compute: Compute
 ) -> tuple[dict[Layer, Tensor], Tensor]:
     """The classifiers' input for a batch, and its labels. For an empty batch, one row of zeros,
     which the caller gives weight 0."""
@@ -164,7 +164,7 @@ def _look(
 
 @torch.inference_mode()
 def validate(
-    model: ConvNet,
+    model: Network,
     heads: Heads,
     loader: DataLoader[Batch],
     labels: Tensor,

@@ -19,12 +19,13 @@ from data.transforms import central_crop, ten_crops
 from evaluation import linear as probe
 from evaluation.linear_recipes import BATCH, MOMENTUM, RECIPES, SEED, SIZE, Recipe
 from evaluation.linear_results import History, describe
-from models import ConvNet
+from models import Network
 from models.layers import Layer, name_of
 from parallel.collectives import broadcast_buffers, rank, shard_of, world_size
 from system.device import Compute
 from system.errors import InputError
 from system.kept import check_key, continuing
+from system.normalisation import CENTRAL, Crop
 from system.progress import progress
 from system.seeding import derive_seed
 
@@ -63,7 +64,7 @@ class Settings:
         assert isinstance(layer, int)
         return self.recipe.rates[layer - 1]
 
-    def check_layers(self, model: ConvNet, layers: Sequence[Layer]) -> None:
+    def check_layers(self, model: Network, layers: Sequence[Layer]) -> None:
         """Check that there is a learning rate for each layer.
 
         Raises:
@@ -116,10 +117,16 @@ class Settings:
 
 
 class Sets:
-    """The two data sets as batches."""
+    """The two data sets as batches; `crop` is the network's."""
 
     def __init__(
-        self, train: Labelled, val: Labelled, compute: Compute, settings: Settings, verbose: bool
+        self,
+        train: Labelled,
+        val: Labelled,
+        compute: Compute,
+        settings: Settings,
+        verbose: bool,
+        crop: Crop = CENTRAL,
     ) -> None:
         self.train, self.val = train, val
         self.compute, self.settings, self.verbose = compute, settings, verbose
@@ -127,7 +134,7 @@ class Sets:
         self.draws = EpochBatches(settings.batch_size, rank(), world_size())
         seen = ImageDataset(train.images, settings.recipe.view(size), seed)
         self.to_train = make_loader(seen, self.draws, settings.workers, compute.device)
-        view = ten_crops(size) if settings.tencrops else central_crop(size)
+        view = ten_crops(size) if settings.tencrops else central_crop(size, crop)
         # with ten crops of each image, a tenth of the images fill the memory of a batch
         shown = max(settings.batch_size // 10, 1) if settings.tencrops else settings.batch_size
         self.own = shard_of(len(val.images))
@@ -144,7 +151,7 @@ class Sets:
 
 
 def run_epochs(
-    model: ConvNet,
+    model: Network,
     heads: probe.Heads,
     sets: Sets,
     key: dict[str, Any],
@@ -186,7 +193,7 @@ def run_epochs(
 
 def run_epoch(
     epoch: int,
-    model: ConvNet,
+    model: Network,
     heads: probe.Heads,
     optimizer: torch.optim.SGD,
     sets: Sets,
@@ -224,7 +231,7 @@ def for_all(heads: torch.nn.Module, order: np.ndarray, batch: int) -> np.ndarray
 
 
 def key_of(
-    model: ConvNet,
+    model: Network,
     layers: Sequence[Layer],
     train: Labelled,
     val: Labelled,

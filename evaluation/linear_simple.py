@@ -22,7 +22,7 @@ from evaluation.learned import fit_probe
 from evaluation.linear_scores import TOP
 from evaluation.metrics import top_k
 from features.kept import Pass
-from models import ConvNet
+from models import Network
 from models.frozen import frozen
 from parallel.collectives import gather_rows, rank
 from system.errors import InputError
@@ -42,7 +42,7 @@ def check_simple(args: argparse.Namespace) -> None:
             raise InputError(f"--{name}: not with --protocol {SIMPLE}, which trains without it")
 
 
-def evaluate(model: ConvNet, train: Labelled, val: Labelled, by: Pass, seed: int) -> dict[str, Any]:
+def evaluate(model: Network, train: Labelled, val: Labelled, by: Pass, seed: int) -> dict[str, Any]:
     """Val's `top1` and `top5` (fractions of 1); the chosen `c`, and the accuracy on the held-out
     fifth by C; the `dimensions`; whether the solver `converged`. In processes other than the first,
     nothing.

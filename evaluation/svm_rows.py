@@ -12,7 +12,7 @@ from data.images import ImageList, RaiseUnreadable, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
 from features.forward import forward_pass, raise_on_infinite
-from models import ConvNet
+from models import Network
 from models.layers import probe_pool
 from system.device import Compute
 from system.kept import Key, Store
@@ -24,7 +24,7 @@ BATCH = 64  # images; in float32, 16 of them take 200 MB of a GPU in VGG-16's co
 def kept_rows(
     store: Store,
     key: Key,
-    model: ConvNet,
+    model: Network,
     images: ImageList,
     layers: Sequence[int],
     label: str,
@@ -52,7 +52,7 @@ def kept_rows(
 
 @torch.inference_mode()
 def layer_rows(
-    model: ConvNet,
+    model: Network,
     images: ImageList,
     layers: Sequence[int],
     label: str,
@@ -85,7 +85,7 @@ def layer_rows(
     return dict(zip(layers, found, strict=True))
 
 
-def pooled_rows(model: ConvNet, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+def pooled_rows(model: Network, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
     """`(B, 3, H, W)` → rows `(B, D)` of length 1 for each layer."""
     rows = {}
     for layer, maps in model.each_conv_features(pixels, layers):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from evaluation.finetuning import class_scores
 from evaluation.linear import Heads
-from models import ConvNet
+from models import Network
 from models.layers import Layer
 from system.device import Compute
 
@@ -21,7 +21,7 @@ class Whole(Heads):
         compute: the precision of the forward pass.
     """
 
-    def __init__(self, network: ConvNet, size: int, compute: Compute) -> None:
+    def __init__(self, network: Network, size: int, compute: Compute) -> None:
         nn.Module.__init__(self)
         self.network, self.size, self.compute = network, size, compute
         self.pools: dict[Layer, nn.Module] = {NETWORK: nn.Flatten()}
@@ -30,7 +30,7 @@ class Whole(Heads):
     def dimensions(self) -> dict[Layer, int]:
         return {NETWORK: 3 * self.size**2}
 
-    def pooled(self, model: ConvNet, x: Tensor) -> dict[Layer, Tensor]:
+    def pooled(self, model: Network, x: Tensor) -> dict[Layer, Tensor]:
         """Images `(N, 3, S, S)` → the same as rows `(N, 3·S·S)`."""
         return {NETWORK: x.float().flatten(1)}
 

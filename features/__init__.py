@@ -9,5 +9,6 @@ images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and 
     extraction.py   features written to disk in shards, and their whitening
     rows.py         the shards of many processes, kept after an interruption, joined in one file
     duplicates.py   exact and near duplicates: the best of each group, and a table
+    continued.py    embeddings in shards, continued by the same command
     network.py      MODEL and DIR of a script: a trained network and images to apply it to
 """

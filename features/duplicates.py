@@ -94,11 +94,10 @@ def _ranked(group: int, files: list[_File]) -> Iterator[Duplicate]:
 
 
 def write_duplicates(path: Path, images: ImageList, found: list[Duplicate]) -> None:
-    """Write a CSV with a line for each image of a group; the path is that from the working
-    directory."""
+    """Write a CSV with a line for each image of a group."""
     with atomic_write(path) as file:
         writer = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"), lineterminator="\n")
         writer.writerow(COLUMNS)
         for each in found:
-            where = images.where(each.index)
-            writer.writerow([each.group, each.kind, where, each.pixels, each.size])
+            name = images.names[each.index]
+            writer.writerow([each.group, each.kind, name, each.pixels, each.size])

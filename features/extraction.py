@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from cluster.components import Components
 from cluster.moments import Moments
@@ -16,7 +15,7 @@ from data.images import ImageList, NameUnreadable
 from data.loading import Batch
 from features.forward import forward_pass
 from features.rows import Shards
-from models import ConvNet
+from models import Network
 from models.layers import probe_pool
 from parallel.collectives import gather_objects, rank, shard_of, together
 from system.device import Compute
@@ -27,7 +26,7 @@ from system.progress import progress
 Forward = Callable[[Tensor], Tensor]
 
 
-def features_of(model: ConvNet, conv: int | None, pool: str | None) -> Forward:
+def features_of(model: Network, conv: int | None, pool: str | None) -> Forward:
     """A function from `(B, 3, H, W)` images to `(B, D)` features.
 
     Args:
@@ -64,7 +63,7 @@ def extract(
     shards: Shards,
     missing: Sequence[int],
     images: ImageList,
-    load: Callable[[np.ndarray], DataLoader[Batch]],
+    load: Callable[[np.ndarray], Iterable[Batch]],
     forward: Forward,
     std: Std,
     compute: Compute,
@@ -73,7 +72,7 @@ def extract(
 
     Args:
         missing: their numbers, ascending, the same in all processes.
-        load: makes a loader of some images, in their order, whose batches divide the shards.
+        load: makes the batches of some images, in their order, which divide the shards.
         forward, std: as in `forward_pass`; to `(B, D)`.
 
     Returns the images of the whole data set that have no row, with the reasons.

@@ -14,7 +14,7 @@ from cluster.moments import Moments
 from data.images import ImageList
 from data.loading import Batch
 from data.transforms import to_input
-from models import ConvNet
+from models import Network
 from parallel.collectives import all_reduce
 from system.device import Compute
 from system.errors import InputError
@@ -65,7 +65,7 @@ class Features:
 @torch.inference_mode()
 def compute_features(
     loader: DataLoader[Batch],
-    model: ConvNet,
+    model: Network,
     images: range,
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
@@ -91,7 +91,7 @@ def compute_features(
 
 def frozen_steps(
     loader: DataLoader[Batch],
-    model: ConvNet,
+    model: Network,
     forward: Callable[[Tensor], Tensor],
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
@@ -135,7 +135,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def forward_pass(
-    loader: DataLoader[Batch],
+    loader: Iterable[Batch],
     forward: Callable[[Tensor], Tensor],
     std: Std,
     compute: Compute,

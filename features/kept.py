@@ -13,7 +13,7 @@ from data.images import ImageList, NameUnreadable, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
 from features.forward import OnInfinite, collect, evaluating, forward_pass
-from models import ConvNet
+from models import Network
 from parallel.collectives import rank, shard_of
 from system.device import Compute
 from system.errors import InputError
@@ -59,7 +59,7 @@ class Pass:
 
     def embed(
         self,
-        model: ConvNet,
+        model: Network,
         images: ImageList,
         label: str,
         on_infinite: OnInfinite | None = None,
@@ -80,7 +80,8 @@ class Pass:
                 sys.stderr.write(f"features of {label}: {store.path(label, key)}, kept before\n")
             return Embedded(kept["rows"], np.ones(len(own), bool), {})
         model.to(self.compute.device).to(memory_format=torch.channels_last)
-        dataset, unreadable = ImageDataset(images, central_crop(self.size)), NameUnreadable(images)
+        dataset = ImageDataset(images, central_crop(self.size, model.crop))
+        unreadable = NameUnreadable(images)
         loader = load_in_order(dataset, self.batch, self.workers, self.compute.device, own)
         with (
             torch.inference_mode(),
@@ -96,7 +97,7 @@ class Pass:
             store.keep(label, key, {"rows": found.rows})
         return Embedded(found.rows, found.present, unreadable.named)
 
-    def _key(self, model: ConvNet, images: ImageList) -> Key:
+    def _key(self, model: Network, images: ImageList) -> Key:
         """All that the embeddings depend on; empty if an image is missing."""
         if (digest := known_by(images)) is None:
             return {}

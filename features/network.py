@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from checkpoints.checkpoint import model_of, read_checkpoint
 from checkpoints.clusters import clusters_of
+from checkpoints.networks import MODEL_HELP, SIZE, open_network
 from cluster.clusters import Clusters
+from cluster.components import AUTO, Components
 from data.decode import limit_pixels
 from data.images import IMAGES_HELP, ImageList, NameUnreadable, find_all_images
 from data.levels import warn_of_lost_levels
@@ -26,22 +27,20 @@ from data.loading import (
 from data.reading import add_reading_flags, chosen_reading
 from data.transforms import central_crop
 from features.forward import Features, compute_features
-from models import ConvNet, check_size
+from models import Network
+from models.timm_network import TimmNetwork
 from parallel.collectives import shard_of
 from system import device, flags
 from system.device import Compute, select_compute
-from system.errors import InputError
 
-SIZE = 224  # side of the input if the checkpoint has none
-LARGEST = 10_000
 DATA_HELP = f"images, of each: {IMAGES_HELP}"
-SIZE_HELP = f"side of the input in pixels; left out: as in training, or {SIZE}"
+SIZE_HELP = f"side of the input in pixels; left out: as in training or timm's, or {SIZE}"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`MODEL DIR…`, `--key`, and the flags of reading images and of the forward pass."""
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="checkpoint of a network")
+    add("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     flags.add_key(parser)
     add("data", metavar="DIR", type=Path, nargs="+", help=DATA_HELP)
     add_size_flag(parser)
@@ -49,7 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_size_flag(parser: argparse.ArgumentParser) -> None:
-    """`--size`, which `input_size` takes."""
+    """`--size`, which `open_network` takes."""
     flags.add_size(parser, None, SIZE_HELP)
 
 
@@ -68,8 +67,8 @@ class Applied:
     """A network and images, checked.
 
     Attributes:
-        file: the checkpoint's.
-        checkpoint: as `read_checkpoint` returns it.
+        name: the network's, as `--model` takes it.
+        checkpoint, about: as in `Opened`.
         model: on the device, in eval mode.
         images: named by their paths, as by `find_all_images`.
         size: side of the input in pixels.
@@ -78,15 +77,21 @@ class Applied:
         loader: goes through these in order.
     """
 
-    file: Path
+    name: Path
     checkpoint: dict[str, Any]
-    model: ConvNet
+    about: dict[str, Any]
+    model: Network
     images: ImageList
     size: int
     compute: Compute
     dataset: ImageDataset
     own: range
     loader: DataLoader[Batch]
+
+    @property
+    def usual_pca(self) -> Components:
+        """Dimensions to whiten features to for clusters; timm's networks give good ones without."""
+        return 0 if isinstance(self.model, TimmNetwork) else AUTO
 
     @property
     def own_clusters(self) -> Clusters | None:
@@ -96,7 +101,7 @@ class Applied:
         Raises:
             InputError: they are malformed.
         """
-        clusters = clusters_of(self.checkpoint, self.file, self.model.embedding_dim)
+        clusters = clusters_of(self.checkpoint, self.name, self.model.embedding_dim)
         place = self.checkpoint.get("epoch"), self.checkpoint.get("step", 0)
         return clusters if clusters and (clusters.epoch, 0) == place else None
 
@@ -118,30 +123,19 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
         InputError: naming the flag or file that is wrong.
     """
     compute = select_compute(args.device, args.precision)
-    checkpoint = read_checkpoint(args.model, args.network_key)
-    model = model_of(checkpoint, args.model).eval()
-    size = input_size(args.size, checkpoint)
-    check_size(model.arch, size)
+    found = open_network(args.model, args.network_key, args.size)
+    model, size = found.model.eval(), found.size
     limit_pixels(args.max_pixels)
-    reading = chosen_reading(args, checkpoint.get("settings", {}), args.model)
+    reading = chosen_reading(args, found.settings, args.model)
     if images is None:  # not all scripts use labels
         images = find_all_images(args.data, vars(args).get("labels"))
     images = replace(images, reading=reading)
     warn_of_lost_levels(images)
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)
-    dataset = ImageDataset(images, central_crop(size), decode=args.decode)
+    dataset = ImageDataset(images, central_crop(size, model.crop), decode=args.decode)
     loader = load_in_order(dataset, args.batch, args.workers, compute.device, own)
-    return Applied(args.model, checkpoint, model, images, size, compute, dataset, own, loader)
-
-
-def input_size(size: int | None, checkpoint: dict[str, Any]) -> int:
-    """The side of the input in pixels: `--size`, or else that of the checkpoint's training.
-
-    Raises:
-        InputError: the checkpoint's size is not a possible one.
-    """
-    found = size or checkpoint.get("settings", {}).get("size", SIZE)
-    if type(found) is not int or not 1 <= found <= LARGEST:
-        raise InputError(f"--size: the checkpoint has {found!r}; give 1 to {LARGEST} pixels")
-    return found
+    return Applied(
+        args.model, found.checkpoint, found.about, model, images, size, compute, dataset, own,
+        loader,
+    )  # fmt: skip

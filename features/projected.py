@@ -11,7 +11,7 @@ from cluster.moments import Moments
 from cluster.whitening import Preparation
 from data.loading import Batch
 from features.forward import Features, OnInfinite, collect, frozen_steps
-from models import ConvNet
+from models import Network
 from system.device import Compute
 
 MOST_VALUES = 2**33  # of all images' features; whole, in float16 and whitened, they take 48 GiB
@@ -31,7 +31,7 @@ def sample_stride(images: int, dim: int) -> int:
 @torch.inference_mode()
 def sample_moments(
     loader: DataLoader[Batch],
-    model: ConvNet,
+    model: Network,
     compute: Compute,
     on_unreadable: Callable[[dict[int, str]], None],
     advance: Callable[[int], None] = lambda done: None,
@@ -49,7 +49,7 @@ def sample_moments(
 @torch.inference_mode()
 def compute_projected(
     loader: DataLoader[Batch],
-    model: ConvNet,
+    model: Network,
     whitening: Preparation,
     images: range,
     compute: Compute,

@@ -48,11 +48,12 @@ class Shards:
         """The indices of a shard's images in the data set."""
         return range(number * self.length, min((number + 1) * self.length, self.images))
 
-    def begin(self, key: kept.Key, copies: int) -> None:
+    def begin(self, key: kept.Key, copies: int, advice: str = "give another --out") -> None:
         """Make the folder, or find the one that was begun with the same key; called by one process.
 
         Args:
             copies: how many copies of all rows the disk needs room for.
+            advice: what to do if the rows have other settings.
 
         Raises:
             InputError: the folder's rows have other settings, or the disk has no room.
@@ -61,10 +62,7 @@ class Shards:
         remove_leftovers(self.folder)
         if not record.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise InputError(
-                    f"{self.folder}: holds files that extract_features.py did not write; "
-                    "give another --out"
-                )
+                raise InputError(f"{self.folder}: holds other programs' files; {advice}")
             free = shutil.disk_usage(self.folder.parent).free
             needed = copies * self.images * self.none.shape[1] * self.none.dtype.itemsize
             if free < needed:
@@ -73,7 +71,7 @@ class Shards:
                     f"{free / 1e9:.1f} GB are free"
                 )
             self.folder.mkdir(exist_ok=True)
-        kept.begin(record, key, "give another --out")
+        kept.begin(record, key, advice)
 
     def missing(self) -> list[int]:
         """The numbers of the shards that have not been written."""

@@ -4,7 +4,11 @@ In: normalised images `(B, 3, H, W)`. Out: logits `(B, k)`, the embedding that i
 the activations of a conv layer. A new architecture is one file and a row of `MODELS`. Imports
 system/.
 
-    convnet.py      ConvNet, the class of all networks: Sobel, conv layers, classifier, top layer
+    network.py      Network, the questions that all code asks: embedding, conv layers, preprocessing
+    convnet.py      ConvNet, the class of our networks: Sobel, conv layers, classifier, top layer
+    timm_network.py  a network of timm's as one of ours
+    timm_names.py   the names of timm's networks, `timm:NAME[@FILE]`
+    timm_weights.py  their weights: from timm's cache, the Hub or a file
     sobel.py        the Sobel filters, and their merge into the first convolution
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
@@ -25,6 +29,7 @@ from torch import nn
 
 from models.alexnet import alexnet
 from models.convnet import ConvNet
+from models.network import Network
 from models.resnet import (
     resnet18,
     resnet18_small,
@@ -33,6 +38,7 @@ from models.resnet import (
     resnet50w4,
     resnet50w5,
 )
+from models.timm_network import TimmNetwork
 from models.vgg16 import vgg16
 from system.errors import InputError
 from system.seeding import derive_seed
@@ -75,6 +81,18 @@ def untrained(arch: str, sobel: bool, out: int, seed: int, plain_linear: bool = 
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
     return model
+
+
+def fit_size(model: Network, size: int) -> None:
+    """Check that a network works with `--size`, and adapt one of timm's to it.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    if size > MOST_SIZE or not isinstance(model, TimmNetwork):
+        check_size(model.arch, size)
+    else:
+        model.take_size(size)
 
 
 def check_size(arch: str, size: int) -> None:

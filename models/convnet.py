@@ -11,12 +11,12 @@ from typing import Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.network import Network
 from models.sobel import sobel_filters, sobel_to_rgb
 from system.errors import InputError
-from system.normalisation import IMAGENET_STD, Std
 
 
-class ConvNet(nn.Module):
+class ConvNet(Network):
     """A convnet for DeepCluster.
 
     Args:
@@ -50,18 +50,14 @@ class ConvNet(nn.Module):
         sobel: bool,
         ends: list[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.arch = arch
-        self.embedding_dim = embedding_dim
-        self.std: Std = IMAGENET_STD
-        self.margin = 0
+        super().__init__(arch, embedding_dim)
         self.sobel = sobel_filters() if sobel else None
         self.features = features.apply(initialise)
         self._held = 0  # modules of `features` that are frozen
         self._ends = ends or [i for i, module in enumerate(features) if isinstance(module, nn.ReLU)]
         self.pool = nn.AdaptiveAvgPool2d(grid)  # the identity at 224 pixels
         self.classifier = classifier.apply(initialise)
-        self.top_layer: nn.Linear | None = nn.Linear(embedding_dim, out).apply(initialise)
+        self.top_layer = nn.Linear(embedding_dim, out).apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.classifier(self._flat_features(x))
@@ -103,7 +99,8 @@ class ConvNet(nn.Module):
         """
         first = self.features[0]
         if self.sobel is None or not isinstance(first, nn.Conv2d):
-            raise InputError(f"--sobel2rgb: {self.arch} has no Sobel filters here; leave it out")
+            super().merge_sobel()
+            return
         weight, bias = sobel_to_rgb(first.weight.detach(), first.bias)
         self.features[0] = merged = nn.Conv2d(
             3, len(weight), weight.shape[2], first.stride[0], int(first.padding[0]) + 1,
@@ -117,21 +114,9 @@ class ConvNet(nn.Module):
         """Number of conv layers, or of a residual network's stem and stages."""
         return len(self._ends)
 
-    def conv_features(self, x: Tensor, layer: int) -> Tensor:
-        """`(N, 3, H, W)` images → `(N, C, h, w)` activations after the ReLU of a conv layer.
-
-        Args:
-            layer: 1 for the first convolution, as in the paper's tables, or the stem.
-
-        Raises:
-            ValueError: the network has no such layer.
-        """
-        ((_, found),) = self.each_conv_features(x, [layer])
-        return found
-
     def each_conv_features(self, x: Tensor, layers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-        """The number and activations of several conv layers, in ascending order. It takes a single
-        forward pass, up to the last of them."""
+        """As in `Network`: activations after the ReLU of a conv layer, the first being 1 as in the
+        paper's tables, or of a residual network's stem and stages."""
         stops = {layer: self._end_of(layer) + 1 for layer in sorted(set(layers))}
         x, start = self._edges(x), 0
         for layer, stop in stops.items():
@@ -156,8 +141,7 @@ class ConvNet(nn.Module):
         return [*margin, *(self.sobel or ()), *self.features[: self._end_of(layer)]]
 
     def _end_of(self, layer: int) -> int:
-        if not 1 <= layer <= self.conv_layers:
-            raise ValueError(f"{self.arch} has conv layers 1 to {self.conv_layers}, not {layer}")
+        self._check_layer(layer)
         return self._ends[layer - 1]
 
     def _flat_features(self, x: Tensor) -> Tensor:

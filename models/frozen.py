@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from models.convnet import ConvNet
+from models.network import Network
 
 
 @contextlib.contextmanager
-def frozen(model: ConvNet) -> Iterator[ConvNet]:
+def frozen(model: Network) -> Iterator[Network]:
     """Within the block, the network is in eval mode and needs no gradients; afterwards, modes and
     gradients are as before.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.convnet import ConvNet
+from models.network import Network
 from system.errors import InputError
 
 # Average pooling (kernel, stride, padding) after each conv layer, for images of 224 pixels.
@@ -49,7 +49,7 @@ def probe_pool(arch: str, layer: Layer, maps: Tensor) -> nn.Module:
     return nn.AdaptiveAvgPool2d(nearest_grid(maps.shape[1]))
 
 
-def conv_layer(model: ConvNet, layer: Layer) -> int:
+def conv_layer(model: Network, layer: Layer) -> int:
     """The conv layer whose activations a layer uses."""
     return model.conv_layers if isinstance(layer, str) else layer
 
@@ -69,13 +69,15 @@ def nearest_grid(channels: int) -> int:
     return min(range(1, 101), key=distance)
 
 
-def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
+def layers_of(model: Network, words: Sequence[str]) -> list[int]:
     """The conv layers that `--conv` names, ascending: numbers from 1 on, or `all`.
 
     Raises:
         InputError: the network has no such layer.
     """
     there = range(1, model.conv_layers + 1)
+    if not there:
+        raise InputError(f"--conv {' '.join(words)}: {model.arch} gives no maps of its layers")
     if list(words) == ["all"]:
         return list(there)
     for word in words:
@@ -87,8 +89,10 @@ def layers_of(model: ConvNet, words: Sequence[str]) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def layers_or_avgpool(model: ConvNet, words: Sequence[str]) -> list[Layer]:
+def layers_or_avgpool(model: Network, words: Sequence[str]) -> list[Layer]:
     """The layers that `--conv` names: as `layers_of`, then `AVGPOOL` if it is named."""
     numbers = [word for word in words if word != AVGPOOL]
     pools = [AVGPOOL] if len(numbers) < len(words) else []
+    if pools:
+        layers_of(model, ["all"])  # the last layer is averaged
     return [*(layers_of(model, numbers) if numbers else []), *pools]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.convnet import ConvNet
 from models.heads import Heads
+from models.network import Network
 from system.device import full_float32
 
 BLOCK = 16384  # rows at a time
@@ -26,7 +26,7 @@ class Prototypes:
     rectified: bool
 
     @classmethod
-    def of(cls, heads: Heads, network: ConvNet) -> "Prototypes":
+    def of(cls, heads: Heads, network: Network) -> "Prototypes":
         """Those of heads, in eval mode, of a network."""
         return cls(heads, rectified=len(network.classifier) > 0)
 

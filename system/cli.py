@@ -119,7 +119,13 @@ class Parser(argparse.ArgumentParser):
 def replace_helps(parser: argparse.ArgumentParser, helps: Mapping[str, str]) -> None:
     """Give flags another help, by their names such as `--seed`."""
     for flag, text in helps.items():
-        parser._option_string_actions[flag].help = text
+        change_flag(parser, flag, help=text)
+
+
+def change_flag(parser: argparse.ArgumentParser, flag: str, **attributes: Any) -> None:
+    """Give a flag other attributes, such as `type`, `default` or `help`."""
+    for name, value in attributes.items():
+        setattr(parser._option_string_actions[flag], name, value)
 
 
 def run(
@@ -217,6 +223,12 @@ def warn(message: str) -> None:
     """Print a warning on stderr, from the first process on this machine only."""
     if _is_first():
         sys.stderr.write(f"warning: {printable(message)}\n")
+
+
+def note(message: str) -> None:
+    """Print a note on stderr, from the first process on this machine only."""
+    if _is_first():
+        sys.stderr.write(f"note: {printable(message)}\n")
 
 
 def _is_first() -> bool:

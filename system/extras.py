@@ -8,11 +8,12 @@ from system.errors import InputError
 _MODULES = {"protobuf": "google.protobuf"}  # names of modules that differ from the package's
 
 
-def check_installed(purpose: str, *packages: str) -> None:
+def check_installed(purpose: str, *packages: str, extra: str | None = None) -> None:
     """Check that packages can be imported.
 
     Args:
         purpose: the flag or file that needs them.
+        extra: the extra of `setup.sh` that has them, if there is one.
 
     Raises:
         InputError: some are missing; the message has the command that installs them.
@@ -21,7 +22,8 @@ def check_installed(purpose: str, *packages: str) -> None:
     if missing:
         names = " ".join(missing)
         install = f"{sys.executable} -m pip install {names}"
-        raise InputError(f"{purpose}: needs packages that are not installed; run: {install}")
+        ways = f"./setup.sh {extra}, or: {install}" if extra else install
+        raise InputError(f"{purpose}: needs packages that are not installed; run: {ways}")
 
 
 def _is_there(package: str) -> bool:

@@ -36,9 +36,13 @@ def add_run_data(
     add_data(parser, help, required=False, metavar="DIR")
 
 
-def add_model(parser: argparse.ArgumentParser, help: str = "checkpoint of the network") -> None:
+def add_model(
+    parser: argparse.ArgumentParser,
+    help: str = "checkpoint of the network",
+    required: bool = True,
+) -> None:
     """`--model`."""
-    parser.add_argument("--model", type=Path, required=True, help=help)
+    parser.add_argument("--model", type=Path, required=required, help=help)
 
 
 def add_key(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,14 @@ def progress(
         yield _Lines(label, total, unit)
 
 
+@contextlib.contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Take the time of a stage, into `seconds`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 2)
+
+
 def drop_lost_terminal() -> None:
     """Discard further output if the terminal has closed, as writing to it would fail."""
     for stream in (sys.stdout, sys.stderr):

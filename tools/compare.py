@@ -26,7 +26,8 @@ from typing import Any
 
 import system.interrupt
 
-from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
+from checkpoints.checkpoint import digest_of
+from checkpoints.networks import MODEL_HELP, open_network
 from data.decode import limit_pixels
 from data.labelled import Labelled, find_train_and_val
 from data.labels_csv import add_labels_flag
@@ -104,14 +105,14 @@ class Bench:
         return self.measure(kind, digest_of(model), lambda by: embed_by(model, by))
 
     def trained(self, found: Contender, key: str | None) -> Measures:
-        """The measures of a checkpoint's network, `key` as for `read_checkpoint`.
+        """The measures of a network, `key` as for `read_checkpoint`.
 
         Raises:
             InputError: naming the checkpoint; its features are not finite, for example.
         """
 
         def embed(by: Pass) -> Embed:
-            return embed_by(model_of(read_checkpoint(found.path, key), found.path), by)
+            return embed_by(open_network(found.path, key, found.kind.size).model, by)
 
         try:
             return self.measure(found.kind, found.digest, embed)
@@ -147,6 +148,7 @@ def main(args: argparse.Namespace) -> None:
     used: dict[str, Any] = {"device": str(compute.device), "precision": compute.precision}
     used |= {"checkpoints": list(map(str, args.checkpoints)), "classes": len(train.classes)}
     used |= {"train": len(train.images), "val": len(val.images)}
+    used["networks"] = {str(found.path): found.about for group in groups for found in group}
     write(args, rows, used)
 
 
@@ -206,7 +208,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/evaluation/compare.md",
     )
     add = parser.add_argument
-    checkpoints_help = "checkpoints; those of main.py that differ only by their seed are one row"
+    checkpoints_help = f"{MODEL_HELP}; those of main.py that differ only by their seed are one row"
     add("checkpoints", metavar="CHECKPOINT", type=Path, nargs="+", help=checkpoints_help)
     flags.add_data(parser)
     out_help = "folder for the results; the same command goes on there"

@@ -6,12 +6,15 @@ import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
+from checkpoints.checkpoint import digest_of
 from checkpoints.folder import NEWEST
+from checkpoints.networks import open_network
 from data.reading import Reading, chosen_reading
-from features.network import input_size
-from models import ConvNet, check_size, untrained
+from models import Network, fit_size, untrained
+from models.timm_names import NONE, TimmName, timm_name
+from models.timm_network import timm_network
 from system.errors import InputError
 from system.normalisation import Std
 from training.resume import OWN_SETTINGS
@@ -26,7 +29,7 @@ class Kind:
 
     Attributes:
         plain: the classifier starts with PyTorch's initial weights, as in DeeperCluster.
-        std, margin: as in `ConvNet`.
+        std, margin: as in `Network`.
         size: side of the input in pixels.
     """
 
@@ -38,8 +41,12 @@ class Kind:
     size: int
     reading: Reading
 
-    def untrained(self, seed: int) -> ConvNet:
+    def untrained(self, seed: int) -> Network:
         """The untrained network of a seed."""
+        if found := timm_name(self.arch):
+            timms = timm_network(TimmName(found.name, NONE), seed=seed)
+            fit_size(timms, self.size)
+            return timms
         model = untrained(self.arch, self.sobel, 2, seed, plain_linear=self.plain)
         model.std, model.margin = self.std, self.margin
         return model
@@ -65,10 +72,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Contender:
-    """A checkpoint to compare.
+    """A checkpoint, or a network of timm's, to compare.
 
     Attributes:
         digest: of its network, as in `digest_of`.
+        about: as in `Opened`.
         seed: of its run; None if main.py did not write it.
         setting: all of its run but the seed, as text; its path if main.py did not write it.
     """
@@ -76,6 +84,7 @@ class Contender:
     path: Path
     kind: Kind
     digest: str
+    about: dict[str, Any]
     seed: int | None
     setting: str
 
@@ -86,21 +95,19 @@ def look_at(path: Path, args: argparse.Namespace) -> Contender:
     Raises:
         InputError: its network can't be loaded, or not be compared with these flags.
     """
-    checkpoint = read_checkpoint(path, args.network_key)
-    model, settings = model_of(checkpoint, path), checkpoint.get("settings", {})
-    size = input_size(args.size, checkpoint)
-    check_size(model.arch, size)
+    opened = open_network(path, args.network_key, args.size)
+    checkpoint, model, settings = opened.checkpoint, opened.model, opened.settings
     method, sobel = checkpoint.get("method"), model.sobel is not None
     plain = method == "deepercluster" and len(model.classifier) > 0
     reading = chosen_reading(args, settings, path)
-    kind = Kind(model.arch, sobel, plain, model.std, model.margin, size, reading)
+    kind = Kind(model.arch, sobel, plain, model.std, model.margin, opened.size, reading)
     seed = settings.get("seed")
     if method is None or type(seed) is not int or seed < 0:
-        return Contender(path, kind, digest_of(model), None, str(path))
+        return Contender(path, kind, digest_of(model), opened.about, None, str(path))
     of_run = {name: value for name, value in settings.items() if name not in FREE_SETTINGS}
     place = [checkpoint.get(name) for name in ("epoch", "step", "images_digest")]
     setting = json.dumps([method, model.arch, place, of_run], sort_keys=True, default=repr)
-    return Contender(path, kind, digest_of(model), seed, setting)
+    return Contender(path, kind, digest_of(model), opened.about, seed, setting)
 
 
 def look_at_all(paths: Sequence[Path], args: argparse.Namespace) -> list[list[Contender]]:
@@ -142,5 +149,6 @@ def names_of(groups: Sequence[Sequence[Contender]], given: Sequence[str] | None)
 def _name_of(group: Sequence[Contender]) -> str:
     """The first run's folder, or another checkpoint's file, and the number of the others."""
     path = group[0].path
-    name = str(path.parent if path.name == NEWEST else path)
+    in_run = path.name == NEWEST and timm_name(path) is None
+    name = str(path.parent if in_run else path)
     return name if len(group) == 1 else f"{name} and {len(group) - 1} more"

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint, save_checkpoint
 from checkpoints.detection import LAYOUTS, detection_file, input_in_words
+from checkpoints.networks import input_size
 from checkpoints.safetensors_file import save_weights
-from features.network import SIZE_HELP, input_size
+from features.network import SIZE_HELP
 from models import ConvNet, check_size
 from system import cli, flags
 from system.errors import InputError

@@ -192,18 +192,30 @@ def clusters_at(run: Run, epoch: int) -> list[ClusterView]:
     Raises:
         InputError: the epoch has no assignment.
     """
-    assignment = run.assignment(epoch)
     earlier = run.epoch_before(epoch)
     before = None if earlier is None else run.assignment(earlier)
-    names, levels = label_names(run.images), run.levels
-    views = []
+    each = None if run.levels is None else run.levels.each
+    return view_clusters(run.assignment(epoch), run.images, each, before)
+
+
+def view_clusters(
+    assignment: np.ndarray, images: ImageList, each: int | None, before: np.ndarray | None = None
+) -> list[ClusterView]:
+    """The non-empty clusters of an assignment, by number.
+
+    Args:
+        assignment: `(N,) int64`, −1 for an image that was left out.
+        each: K of clusters on two levels, as in `Levels`; else None.
+        before: an earlier assignment, if there is one.
+    """
+    names, views = label_names(images), []
     for number, members in enumerate(group_by_cluster(assignment, assignment.max(initial=-1) + 1)):
         if members:
             rows = np.array(members)
-            label, purity = _most_frequent(run.images.labels, rows)
+            label, purity = _most_frequent(images.labels, rows)
             cluster, stayed = _most_frequent(before, rows)
             name = None if label is None else names[label]
-            above = None if levels is None else number // levels.each
+            above = None if each is None else number // each
             views.append(ClusterView(number, rows, purity, name, stayed, cluster, above))
     return views
 

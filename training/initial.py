@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from checkpoints.checkpoint import load_weights, read_checkpoint, set_input
+from checkpoints.checkpoint import load_weights, set_input
+from checkpoints.networks import init_checkpoint
 from checkpoints.released import as_checkpoint, describe
 from checkpoints.torch_file import load_torch_file
 from checkpoints.weights import has_sobel, some
 from models import MODELS, ConvNet
+from models.timm_names import timm_name
 from system import cli, flags
 from system.errors import InputError
 
@@ -23,8 +25,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--init`, `--key`, `--freeze` and `--freeze_epochs`."""
     add = parser.add_argument
     init_help = (
-        "start a new run from the network in this file, which may be another program's, with a new "
-        "top layer or new heads; --arch and --sobel are the file's; left out: random weights"
+        "start a new run from the network in this file, which may be another program's, or from "
+        "timm:NAME, with a new top layer or new heads; --arch and --sobel are the network's; left "
+        "out: random weights"
     )
     add("--init", metavar="FILE", type=Path, help=init_help)
     flags.add_key(parser)
@@ -42,7 +45,10 @@ def network_flags(path: Path, key: str | None) -> dict[str, Any]:
     """`arch` and `sobel` of the network in a file; empty if it can't be read, which `read_init`
     reports."""
     try:
-        state = as_checkpoint(load_torch_file(path), path, key)
+        if timm_name(path):
+            state = init_checkpoint(path, key)
+        else:  # without `read_checkpoint`'s warnings, which `read_init` gives
+            state = as_checkpoint(load_torch_file(path), path, key)
     except InputError:
         return {}
     return {"arch": state["arch"], "sobel": has_sobel(state["state_dict"])}
@@ -75,7 +81,7 @@ def read_init(
                 f"--init {args.init}: the run of --resume started from {began}; leave out --init"
             )
         return None
-    state = read_checkpoint(args.init, args.network_key)
+    state = init_checkpoint(args.init, args.network_key)
     if state["arch"] != args.arch:
         raise InputError(
             f"--init {args.init}: holds a network of --arch {state['arch']}, not of {args.arch}; "

@@ -21,6 +21,9 @@ Behind them:
     merge_tree.py        the tree of clusters that are merged
     gallery.py           the clusters that a page shows, and the names to search
     first_filters.py     the filters of the first conv layer as pictures
+    clusters_page.py     the content of the report and the map of cluster_images.py
+    placing.py           the place of every image on its map
+    thumbnails.py        small pictures in files, made during the pass through the network
     page.py              HTML pages from templates and small pictures
     contact_sheet.py     small pictures in rows, with captions
     ascent.py            gradient ascent from noise

@@ -47,6 +47,10 @@ BOX = (255, 60, 0)
 def main(args: argparse.Namespace) -> None:
     inputs = open_inputs(args)
     model, images = inputs.model, inputs.images
+    if not isinstance(model, ConvNet):
+        raise InputError(
+            f"--model {args.model}: finds images for the filters of checkpoints only; give one"
+        )
     before = {layer: model.modules_before_relu(layer) for layer in layers_of(model, args.conv)}
     for layer in before:
         check_sheets(model, layer, args.count)

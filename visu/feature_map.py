@@ -8,7 +8,7 @@ directions in which the network's features vary most, before whitening.
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from checkpoints.networks import MODEL_HELP
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components, add_flag, remark
 from cluster.whitening import prepare
@@ -28,6 +29,7 @@ from data.images import ImageList, find_all_images
 from data.labels_csv import add_labels_flag
 from features import network
 from features.network import open_inputs
+from models.timm_names import timm_name
 from system import cli, flags
 from system.errors import InputError
 from system.files import make_folder, write_text
@@ -47,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     if args.dim_pca is not None and args.method == "pca":
         raise InputError(f"--dim_pca {args.dim_pca}: whitens only for --method tsne; leave it out")
     is_run = args.source.is_dir()
-    if not args.source.exists():
+    if not args.source.exists() and not timm_name(args.source):
         raise InputError(f"{args.source}: no such experiment folder or checkpoint")
     if not is_run and not args.data:
         raise InputError(f"{args.source}: give DIR as well, the images to map with this network")
@@ -75,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
     found = network.own_clusters
     rows = features.rows
     if args.method == "tsne":
-        rows, words = whiten(rows, found, args.dim_pca)
+        rows, words = whiten(rows, found, args.dim_pca, network.usual_pca)
         if words:
             sys.stdout.write(f"{words}\n")
     xy = place(rows, args.method, args.seed)
@@ -106,14 +108,17 @@ def place(rows: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 
 def whiten(
-    rows: np.ndarray, clusters: Clusters | None, pca: Components | None
+    rows: np.ndarray,
+    clusters: Clusters | None,
+    pca: Components | None,
+    usual: Components = AUTO,
 ) -> tuple[np.ndarray, str | None]:
     """Features `(P, D)` whitened as their clusters are, or anew: `(P, d) float32`; and a remark on
     d, if there is one.
 
     Args:
         clusters: of these features, if there are any.
-        pca: components; None takes the clusters' whitening, or without clusters "auto".
+        pca: components; None takes the clusters' whitening, or without clusters `usual`.
 
     Raises:
         InputError: there are more components than dimensions.
@@ -122,7 +127,7 @@ def whiten(
         return clusters.whitening.apply(rows), None
     if isinstance(pca, int) and pca > rows.shape[1]:
         raise InputError(f"--dim_pca {pca}: more than the features' {rows.shape[1]} dimensions")
-    pca = AUTO if pca is None else pca
+    pca = usual if pca is None else pca
     whitening = prepare(rows, pca)
     return whitening.apply(rows), remark(pca, whitening.components, *rows.shape)
 
@@ -156,8 +161,9 @@ def describe(
     of = f" of {images:,}, chosen at random" if points < images else ""
     method = "t-SNE" if args.method == "tsne" else "PCA"
     clusters = "" if epoch is None else f", clusters of epoch {epoch}"
+    near = "/".join(args.source.resolve().parts[-2:])
     return {
-        "title": f"Features of {'/'.join(args.source.resolve().parts[-2:])}",
+        "title": f"Features of {args.source if timm_name(args.source) else near}",
         "about": f"{points:,} images{of}; {method}{clusters}",
     }
 
@@ -168,11 +174,13 @@ def columns(
     xy: np.ndarray,
     clusters: np.ndarray | None,
     each: int | None,
+    draw: Callable[[int], str | None] | None = None,
 ) -> dict[str, Any]:
     """The images for the page's script: a list for each property.
 
     Args:
         each: see `sub_clusters_each`.
+        draw: makes the picture of an image, as WebP in base64; None reads the images.
     """
     supers = None if clusters is None or each is None else (clusters // each).tolist()
     labels, names = images.labels, label_names(images)
@@ -181,7 +189,7 @@ def columns(
     with progress("thumbnails", len(chosen), "images") as advance:
         pictures = []
         for image in chosen:
-            pictures.append(to_webp(thumbnail(images, image, SIDE)))
+            pictures.append(draw(image) if draw else to_webp(thumbnail(images, image, SIDE)))
             advance(1)
     return {
         "x": [round(x, 4) for x in xy[:, 0].tolist()],
@@ -203,7 +211,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         details="docs/pictures.md",
     )
     add = parser.add_argument
-    source_help = "experiment folder of a run, or checkpoint of a network"
+    source_help = f"experiment folder of a run, or {MODEL_HELP}"
     add("source", metavar="EXP|MODEL", type=Path, help=source_help)
     flags.add_key(parser)
     data_help = "images to map, as for main.py; left out: the run's own"
@@ -215,7 +223,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     dim_help = (
         "dimensions that tsne's features are whitened to; auto: as many as suit the number of "
     )
-    dim_help += "images; 0: no whitening; left out: as the run's clusters, or auto"
+    dim_help += "images; 0: no whitening; left out: as the run's clusters, or auto; timm's: 0"
     add_flag(parser, None, dim_help)
     flags.add_seed(parser, "random seed of the choice of images and of t-SNE", default=0)
     out_help = f"HTML file; left out: EXP/{NAME}, or {NAME} here for a MODEL"

@@ -1,10 +1,11 @@
 """A run's clusters for a page: which ones have pictures, the pictures, and the names to search."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 import numpy as np
 from PIL import ImageOps
@@ -96,6 +97,27 @@ def make_gallery(
     """
     views = clusters_at(run, epoch)
     asked = _find(run, epoch, views, also)
+    left_out, encode_one = run.assignment(epoch) < 0, functools.partial(encode, run.images)
+    return fill_gallery(views, run.images, left_out, encode_one, most, pictures, asked)
+
+
+def fill_gallery(
+    views: Sequence[ClusterView],
+    images: ImageList,
+    left_out: np.ndarray,
+    encode_one: Callable[[int], str | None],
+    most: int,
+    pictures: int,
+    asked: Mapping[int, list[int]] = MappingProxyType({}),
+) -> Gallery:
+    """The gallery of some clusters.
+
+    Args:
+        left_out: `(N,) bool`, whether an image has no cluster.
+        encode_one: makes the picture of an image, as `encode`.
+        most, pictures: as in `make_gallery`.
+        asked: images that have pictures in any case, by the numbers of their clusters.
+    """
     chosen, how = choose_clusters(views, most)
     numbers = {view.number for view in chosen} | set(asked)
     drawn = {
@@ -103,11 +125,10 @@ def make_gallery(
         for view in views
         if view.number in numbers
     }
-    names, complete = run.images.names, _few_names(run.images)
-    images = [image for some in drawn.values() for image in some]
+    names, complete = images.names, _few_names(images)
+    shown_images = [image for some in drawn.values() for image in some]
     with ThreadPoolExecutor(THREADS) as threads:
-        encode_one = functools.partial(encode, run.images)
-        encoded = dict(zip(images, threads.map(encode_one, images), strict=True))
+        encoded = dict(zip(shown_images, threads.map(encode_one, shown_images), strict=True))
     cards = []
     for view in sorted(views, key=lambda view: (view.super or 0, -view.size)):
         shown = drawn.get(view.number, [])
@@ -119,8 +140,8 @@ def make_gallery(
                 names=[names[image] for image in (view.members.tolist() if complete else shown)],
             )
         )  # fmt: skip
-    left_out = np.flatnonzero(run.assignment(epoch) < 0) if complete else np.empty(0, np.int64)
-    return Gallery(cards, how, complete, [names[image] for image in left_out.tolist()])
+    without = np.flatnonzero(left_out).tolist() if complete else []
+    return Gallery(cards, how, complete, [names[image] for image in without])
 
 
 def choose_clusters(views: Sequence[ClusterView], most: int) -> tuple[list[ClusterView], str]:

@@ -41,10 +41,10 @@ HELPS += [
 ]
 # Flags with another meaning in each file that defines them
 HOMONYMS = {
-    "--clusters", "--conv", "--count", "--dim", "--epochs", "--graph", "--images", "--json", "--k",
-    "--lr", "--method", "--momentum", "--n", "--names", "--niter", "--nmb_cluster",
-    "--nmb_prototypes", "--out", "--processes", "--protocol", "--prototypes", "--reassignment",
-    "--super_classes", "--wd",
+    "--clusters", "--conv", "--count", "--dim", "--epochs", "--folders", "--graph", "--images",
+    "--json", "--k", "--lr", "--method", "--momentum", "--n", "--names", "--niter",
+    "--nmb_cluster", "--nmb_prototypes", "--out", "--pickle", "--points", "--processes",
+    "--protocol", "--prototypes", "--reassignment", "--super_classes", "--wd",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from evaluation.learned import fit_probe
 from models import MODELS
-from models.convnet import ConvNet
+from models.network import Network
 from tools import compare, contenders
 
 NAMES = ["linear", "20nn", "nmi", "ari", "acc"]
@@ -142,7 +142,7 @@ def test_the_linear_probe_is_that_of_the_networks_embeddings(data: Path, make: M
     args = argparse.Namespace(network_key=None, size=None, exif=None, range=None, channels=None)
     untrained = contenders.look_at(path, args).kind.untrained(1)
 
-    def embed(model: ConvNet, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def embed(model: Network, split: str) -> tuple[np.ndarray, np.ndarray]:
         paths = sorted((data / split).rglob("*.png"))
         crops = [central_crop(32)(read_file(read_pixels, each)) for each in paths]
         with torch.inference_mode():

@@ -1,0 +1,237 @@
+"""The folder that `cluster_images.py` writes: tables, pages, centroids, results."""
+
+import argparse
+import codecs
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from checkpoints.checkpoint import digest_of
+from checkpoints.clusters import save_clusters
+from cluster.choosing import Choice
+from cluster.clusters import Clusters
+from cluster.pickles import write_assignment
+from cluster.quality import (
+    AGREEMENT,
+    describe_labels,
+    describe_sizes,
+    describe_supers,
+    describe_unlabelled,
+    label_metrics,
+    size_metrics,
+    super_metrics,
+)
+from cluster.tables import Assignment, Columns, write_folders, write_table
+from data.images import ImageList
+from data.moving import FLAG, check_move_folder, move_files
+from features.duplicates import BEST, COPY, Duplicate, write_duplicates
+from features.network import Applied
+from system.errors import InputError
+from system.files import atomic_write
+from system.results import save_results
+from training.finished_run import label_names
+from visu.clusters_page import most_unlike, write_clusters_page, write_map
+from visu.merge_tree import draw_merge_tree
+from visu.thumbnails import ThumbnailFiles
+
+PROTOCOL = "cluster_images.py: see its --help"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in the images.
+
+    Attributes:
+        images: the M images that can be read.
+        present: `(N,) bool`, whether an image can be read.
+        counts: `(k,) int64`, the images of each cluster; with --merge before it was joined.
+        choice: of k, if that was automatic.
+        ranks: `(M, 2) int64`, as of `outlier_ranks`.
+        chosen: the rows of the images on the map's page, `(P,) int64`.
+        xy: `(M, 2)`, places on the map.
+        thumbnails: by the numbers of all N images.
+        measures: without labels, by name.
+    """
+
+    images: ImageList
+    present: np.ndarray
+    assignment: Assignment
+    clusters: Clusters
+    counts: np.ndarray
+    choice: Choice | None
+    duplicates: list[Duplicate]
+    ranks: np.ndarray
+    chosen: np.ndarray
+    xy: np.ndarray
+    thumbnails: ThumbnailFiles
+    measures: dict[str, Any]
+
+
+def check_place(args: argparse.Namespace, images: ImageList) -> None:
+    """Check that the folder's own pictures would not count as images the next time, and that links
+    can be made if they are asked for.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    for flag in ("out", "features"):
+        folder: Path | None = getattr(args, flag)
+        for source in args.data if folder else ():
+            if folder and source.is_dir() and source.resolve() in (folder / "x").resolve().parents:
+                raise InputError(
+                    f"--{flag} {folder}: is inside {source}, where its thumbnails would count as "
+                    "images; give a folder elsewhere"
+                )
+    if args.folders:
+        images.require_files("--folders")
+    if args.move_duplicates is not None:
+        images.require_files(FLAG)
+        check_move_folder(args.move_duplicates, args.data)
+
+
+def write_all(
+    args: argparse.Namespace, inputs: Applied, found: Found, seconds: dict[str, float]
+) -> None:
+    """Write the folder, and a summary to stdout.
+
+    Args:
+        seconds: of each stage.
+    """
+    out, assignment, images = args.out, found.assignment, found.images
+    write_tables(args, found)
+    save_clusters(out / "clusters.pth", found.clusters, digest_of(inputs.model), inputs.size)
+    k = len(found.clusters.centroids) if args.merge is None else int(np.count_nonzero(found.counts))
+    sizes = size_metrics(assignment.clusters, k)
+    labels = label_metrics(assignment.clusters, images.labels)
+    supers = None
+    if assignment.each is not None:
+        supers = super_metrics(assignment.clusters, assignment.each, args.merge, images.labels)
+    about = {**inputs.about, "size": inputs.size, "precision": inputs.compute.precision}
+    settings = {**vars(args), **about, "device": str(inputs.compute.device)}
+    settings |= {"data": " ".join(map(str, args.data)), "k": k}
+    status = describe_network(inputs, len(images))
+    all_images = inputs.images
+    write_clusters_page(
+        out / "report.html", all_images, assignment, found.thumbnails, present=found.present,
+        duplicates=found.duplicates, ranks=found.ranks, choice=found.choice,
+        tree=draw_tree(found, args.merge), status=status,
+        overview=overview(found, {**sizes, **labels}), settings=settings,
+    )  # fmt: skip
+    chosen = np.flatnonzero(found.present)[found.chosen]
+    write_map(
+        out / "map.html", all_images, assignment, found.thumbnails, chosen, found.chosen,
+        found.xy[found.chosen],
+    )  # fmt: skip
+    results = {
+        "images": len(all_images), "unreadable": int((~found.present).sum()), **sizes, **labels,
+        **found.measures, "super_clusters": supers, "duplicates": duplicate_counts(found),
+        "choice": found.choice and {"k": found.choice.k, "reason": found.choice.reason},
+        "seconds": seconds,
+    }  # fmt: skip
+    save_results(out / "clusters.json", PROTOCOL, settings, results)
+    moved = move_duplicates(args, found)
+    said = [
+        status,
+        f"--k {found.choice.k}: {found.choice.reason}" if found.choice else "",
+        describe_sizes(sizes),
+        describe_labels(labels),
+        describe_supers(supers) if supers else "",
+        describe_unlabelled({name: found.measures[name] for name in ("silhouette", "stability")}),
+        "duplicates: {groups} groups of {images} images, {copies} of them exact copies".format(
+            **duplicate_counts(found)
+        ),
+        moved,
+        "seconds: " + ", ".join(f"{name} {taken:.1f}" for name, taken in seconds.items()),
+        f"written to {out}; open {out / 'report.html'} and {out / 'map.html'} in a browser",
+    ]
+    sys.stdout.write("\n".join(filter(None, said)) + "\n")
+
+
+def write_tables(args: argparse.Namespace, found: Found) -> None:
+    """Write the tables, and the links and the pickle that are asked for."""
+    out, assignment, images = args.out, found.assignment, found.images
+    more = {} if images.labels is None else {"label": label_column(images)}
+    write_table(out / "clusters.csv", assignment, more)
+    numbers = np.flatnonzero(found.present).tolist()
+    drawn: Columns = {
+        "x": found.xy[:, 0].astype(np.float32),
+        "y": found.xy[:, 1].astype(np.float32),
+        "thumbnail": [str(found.thumbnails.path(number)) for number in numbers],
+    }
+    write_table(out / "clusters.parquet", assignment, {**more, **drawn})
+    write_duplicates(out / "duplicates.csv", images, found.duplicates)
+    write_outliers(out / "outliers.csv", found)
+    if args.pickle:
+        pairs = zip(assignment.paths, assignment.clusters.tolist(), strict=True)
+        write_assignment(out / "clusters.pickle", pairs)
+    if args.folders and not (out / "folders").exists():
+        write_folders(out / "folders", assignment)
+
+
+def label_column(images: ImageList) -> list[str | None]:
+    """The label of each image, None where there is none."""
+    names = label_names(images)
+    assert images.labels is not None
+    return [names[label] if label >= 0 else None for label in images.labels.tolist()]
+
+
+def write_outliers(path: Path, found: Found) -> None:
+    """Write a line for each image, the most unlike first."""
+    with atomic_write(path) as file:
+        writer = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"), lineterminator="\n")
+        writer.writerow(["path", "cluster", "rank_to_centroid", "rank_to_neighbours"])
+        for row in most_unlike(found.ranks).tolist():
+            place = found.assignment.paths[row], int(found.assignment.clusters[row])
+            writer.writerow([*place, *found.ranks[row].tolist()])
+
+
+def draw_tree(found: Found, groups: int | None) -> Figure | None:
+    """The picture of the joined clusters; None without --merge."""
+    if groups is None:
+        return None
+    return draw_merge_tree(found.clusters.centroids, found.counts, groups)
+
+
+def duplicate_counts(found: Found) -> dict[str, int]:
+    """The numbers of groups, of images in them, and of exact copies."""
+    kinds = [each.kind for each in found.duplicates]
+    groups = len({each.group for each in found.duplicates})
+    return {"groups": groups, "images": len(kinds), "copies": kinds.count(COPY)}
+
+
+def move_duplicates(args: argparse.Namespace, found: Found) -> str:
+    """Move all but the best of each group of duplicates, if asked to, and say so."""
+    rows = [each.index for each in found.duplicates if each.kind != BEST]
+    if args.move_duplicates is None or not rows:
+        return ""
+    move_files([found.assignment.paths[row] for row in rows], args.move_duplicates)
+    back = f"python -m tools.move_back {args.move_duplicates}"
+    return f"moved {len(rows):,} duplicates to {args.move_duplicates}; to move them back: {back}"
+
+
+def describe_network(inputs: Applied, readable: int) -> str:
+    """The images, and the network with its weights and their licence, in a sentence."""
+    about, left_out = inputs.about, len(inputs.images) - readable
+    weights = f", weights {about['weights']}" if "weights" in about else ""
+    licence = f" (licence: {about['licence']})" if "licence" in about else ""
+    without = f", {left_out:,} left out as unreadable" if left_out else ""
+    return f"{readable:,} images{without}; {about['arch']}{weights}{licence}, {inputs.size} pixels"
+
+
+def overview(found: Found, metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers at the top of the page, each with its meaning."""
+    size, counts = metrics["cluster_size"], duplicate_counts(found)
+    sizes = f"{size['smallest']} to {size['largest']}"
+    labels = {words: metrics[name] for name, words in AGREEMENT.items()}
+    alone = {name: found.measures[name] for name in ("silhouette", "stability")}
+    return [
+        (f"{len(found.images):,}", "images"),
+        (f"{metrics['nonempty_clusters']:,}", f"clusters of {sizes} images"),
+        *((f"{v:.3f}", words) for words, v in {**labels, **alone}.items() if v is not None),
+        (f"{counts['groups']:,}", f"groups of duplicates, {counts['images']:,} images"),
+    ]
