@@ -11,11 +11,11 @@ LAYERS: list[tuple[int, int, int, int] | str] = [  # (channels, kernel, stride, 
     "pool 2/2",
     (128, 3, 1, 1),
     "pool 2/2",
-    (256, 3, 1, 1),
+    (128, 3, 1, 1),
 ]
 
 
 def convnet_small(sobel: bool = False, out: int = 1000) -> ConvNet:
-    """Four conv layers with `out` outputs; embedding of 256, the average of the last layer."""
+    """Four conv layers with `out` outputs; embedding of 128, the average of the last layer."""
     features = conv_layers(2 if sobel else 3, LAYERS)
-    return ConvNet("convnet_small", features, 1, nn.Sequential(), 256, out, sobel)
+    return ConvNet("convnet_small", features, 1, nn.Sequential(), 128, out, sobel)

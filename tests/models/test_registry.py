@@ -21,7 +21,7 @@ DIMENSIONS = {
     "resnet50": 2048,
     "resnet18": 512,
     "resnet18_small": 512,
-    "convnet_small": 256,
+    "convnet_small": 128,
 }
 SMALLEST = {"alexnet": 63, "vgg16": 32, "resnet18_small": 9, "convnet_small": 15}
 LARGE = {"resnet50w2", "resnet50w4", "resnet50w5"}  # slow to make; tested by their shapes
