@@ -3,7 +3,7 @@
 #
 #   DATA=/imagenet MODEL=exp/alexnet/checkpoint.pth.tar ./eval_linear.sh
 #   DATA=/places205 MODEL=... CONV="3 4" ./eval_linear.sh
-#   ./eval_linear.sh                     the digits, with the newest network in exp/: minutes
+#   ./eval_linear.sh                     ./main.sh's digits, with the newest network in exp/: minutes
 #
 # DATA holds train/ and val/, with a folder for each class (ImageNet, Places205, iNaturalist 2018,
 # your own), or is the unpacked Tiny-ImageNet. Uses all visible GPUs.
@@ -19,13 +19,13 @@ fi
 . "$(dirname "$(readlink -f "$script")")/recipes/env.sh"
 
 if [ -z "${DATA:-}" ]; then
-    DATA=datasets/digits
-    "$PYTHON" -m tools.make_digits "$DATA"
+    DATA=datasets/scattered
+    "$PYTHON" -m tools.make_digits "$DATA" --scattered
     absolute MODEL
     MODEL=${MODEL:-$(ls -t exp/*/checkpoint.pth.tar 2>/dev/null | head -n 1 || true)}
     [ -n "$MODEL" ] || fail "no network in exp/ yet: run ./main.sh first, or name one in MODEL"
     EPOCHS=${EPOCHS:-5} WORKERS=${WORKERS:-2}
-    set -- --size 96 --untrained --batch_size 64 "$@"
+    set -- --size 32 --untrained --batch_size 64 "$@"
 else
     absolute DATA
     require_model

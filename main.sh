@@ -3,7 +3,7 @@
 #
 #   DIR=/imagenet/train ./main.sh        the paper's run
 #   DIR=/your/images K=1000 ./main.sh    your images; see docs/own-images.md on k
-#   ./main.sh                            scikit-learn's digits: minutes on a laptop
+#   ./main.sh                            scikit-learn's digits, scattered: minutes on a laptop
 #
 # METHOD=swav, deepclusterv2 or deepercluster trains another method, with main.py's settings for it; their
 # published runs are recipes/swav.sh, recipes/deepclusterv2.sh and recipes/deepercluster.sh.
@@ -47,24 +47,45 @@ read_flags() {  # the values of --exp, --resume and --method, and whether there 
         # The first start needs all settings
         has_checkpoint "${exp_flag:-$EXP}" || resume_flag=
     fi
+    resumed=
+    if [ "$resume_flag" = auto ]; then
+        resumed=${exp_flag:-$EXP}
+    elif [ -n "$resume_flag" ]; then
+        resumed=$(dirname "$resume_flag")
+        if [ "$(basename "$resumed")" = checkpoints ]; then resumed=$(dirname "$resumed"); fi
+    fi
+}
+
+data_of() {  # the images of the run in a folder; nothing if there is no such run
+    [ -e "$1/config.json" ] || return 0
+    "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1])).get("settings", {}).get("data", ""))' "$1/config.json"
 }
 
 absolute EXP
 read_flags "$@"
+embedded=
 if [ -z "${DIR:-}" ]; then
-    embedded=datasets/digits
-    "$PYTHON" -m tools.make_digits "$embedded"
-    DIR=$embedded/train
+    DIR=$(data_of "$resumed")
+    DIR=${DIR:-datasets/scattered/train}
+    case $DIR in
+    datasets/scattered/train) "$PYTHON" -m tools.make_digits datasets/scattered --scattered ;;
+    datasets/digits/train) "$PYTHON" -m tools.make_digits datasets/digits ;;
+    esac
+    case $DIR in datasets/scattered/train | datasets/digits/train) embedded=${DIR%/train} ;; esac
+    if [ -z "$resume_flag" ]; then
+        echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
+            "size and turn of its own. Method: ${METHOD:-deepcluster}."
+    fi
     WORKERS=${WORKERS:-2}
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
+        if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
         export DIR METHOD WORKERS
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
-        # With the paper's settings, training on so few images collapses. Hence a lower rate, a smaller
-        # batch and more epochs between two clusterings.
-        K=${K:-50} LR=${LR:-0.005} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-4}
-        set -- --reassign 4 --size 96 "$@"
+        # 11 epochs are 44 passes over the images: docs/own-images.md
+        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-11}
+        set -- --reassign 4 --size 32 "$@"
     fi
 else
     absolute DIR
@@ -101,10 +122,9 @@ if [ -n "$exp_flag" ]; then
     EXP=$exp_flag
 elif [ -n "${EXP:-}" ]; then
     set -- --exp "$EXP" "$@"
-elif [ -n "$resume_flag" ]; then
-    EXP=$(dirname "$resume_flag")
-    if [ "$(basename "$EXP")" = checkpoints ]; then EXP=$(dirname "$EXP"); fi
-elif [ -n "${embedded:-}" ]; then
+elif [ -n "$resumed" ]; then
+    EXP=$resumed
+elif [ -n "$embedded" ]; then
     EXP=$("$PYTHON" -c 'from system import files; print(files.new_numbered_folder("exp"))' 2>/dev/null) \
         || fail "exp: cannot write there; give another folder: EXP=/some/folder $script"
     trap 'rmdir "$EXP" exp 2>/dev/null || true' EXIT  # if the run did not start
@@ -113,7 +133,7 @@ fi
 
 share_workers
 set -- "$processes" main.py "$DIR" --workers "$workers" --verbose "$@"
-if [ -z "${embedded:-}" ]; then launch "$@"; fi
+if [ -z "$embedded" ]; then launch "$@"; fi
 
 (launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help

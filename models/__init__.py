@@ -13,6 +13,7 @@ system/.
     alexnet.py      AlexNet with batch norm
     vgg16.py        VGG-16 with batch norm
     resnet.py       ResNet-50, also wider, ResNet-18, and a ResNet-18 for small images
+    convnet_small.py  four conv layers, for small images on a CPU
     heads.py        the heads of SwAV and DeepCluster-v2, and the forward pass of several crops
     prototypes.py   their prototypes, as clusters of images
     layers.py       the layers of a linear probe, and how they are pooled: `POOLS`
@@ -29,6 +30,7 @@ from torch import nn
 
 from models.alexnet import alexnet
 from models.convnet import ConvNet
+from models.convnet_small import convnet_small
 from models.network import Network
 from models.resnet import (
     resnet18,
@@ -52,6 +54,7 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
     "resnet50w5": resnet50w5,
     "resnet18": resnet18,
     "resnet18_small": resnet18_small,
+    "convnet_small": convnet_small,
 }
 
 MOST_SIZE = 2**14  # pixels, of `--size`

@@ -1,6 +1,7 @@
 """The shell scripts: set-up on first use, the run on digits, the paper's settings, Slurm."""
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -13,21 +14,55 @@ import pytest
 from clones import bash, stub
 
 from system.cores import allowed_cores
+from tools.make_digits import write_digits
 
 ROOT = Path(__file__).parent.parent
 SOURCED = ("env.sh", "install.sh")
 
 
-def test_main_without_arguments_trains_on_the_digits(clone: Path) -> None:
-    shortened = "./main.sh --arch resnet18 --size 33 --reassign 0.05 --precision fp32"
-    done = bash(shortened, clone, PYTHON=sys.executable, EPOCHS="1")
+def test_main_without_arguments_trains_on_scattered_digits(clone: Path) -> None:
+    write_digits(clone / "datasets/scattered", scatter=True)
+    for path in (clone / "datasets/scattered").rglob("*.png"):  # fewer, to be quick
+        if int(path.name[:4]) % 20:
+            path.unlink()
+    done = bash("./main.sh --precision fp32", clone, PYTHON=sys.executable, EPOCHS="1")
     assert done.returncode == 0, done.stderr
+    assert "made from scikit-learn's handwritten digits" in done.stdout
+    assert "Method: deepcluster" in done.stdout
     assert "NMI to the folder labels" in done.stdout
     assert "untrained" in done.stdout
     assert "linear probe" in done.stdout
-    assert len(list((clone / "datasets/digits/train").rglob("*.png"))) == 1437
     assert (clone / "exp" / "001" / "checkpoint.pth.tar").exists()
     assert not (clone / ".venv").exists(), "with PYTHON, nothing is installed"
+
+
+PRINTER = "import sys; print(*sys.argv)"
+
+
+def test_the_settings_of_main_without_arguments(clone: Path) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    done = bash("./main.sh", clone, PYTHON=sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert len(list((clone / "datasets/scattered/train").rglob("*.png"))) == 4 * 1437
+    assert done.stdout.splitlines()[1] == (
+        "main.py datasets/scattered/train --workers 2 --verbose --exp exp/001 --arch convnet_small "
+        "--nmb_cluster 50 --lr 0.05 --wd -5 --batch 64 --epochs 11 --clustering Kmeans "
+        "--reassign 4 --size 32"
+    )
+
+
+@pytest.mark.parametrize("flags", ["--resume exp/old/checkpoint.pth.tar", "--resume auto"])
+def test_a_resumed_run_keeps_its_images(clone: Path, flags: str) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    (clone / "exp/old").mkdir(parents=True)
+    (clone / "exp/old/checkpoint.pth.tar").touch()
+    (clone / "tools" / "eval_quick.py").write_text(PRINTER)
+    settings = {"settings": {"data": "datasets/digits/train"}}
+    (clone / "exp/old/config.json").write_text(json.dumps(settings))
+    done = bash(f"./main.sh {flags}", clone, PYTHON=sys.executable, EXP="exp/old")
+    assert done.stdout.startswith("main.py datasets/digits/train "), done.stderr
+    assert "--data datasets/digits " in done.stdout
+    assert not (clone / "datasets/scattered").exists()
 
 
 def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
@@ -45,9 +80,6 @@ def test_main_runs_the_papers_settings_on_a_folder(clone: Path) -> None:
             "--batch 256 --epochs 200 --sobel --clustering Kmeans --seed 1"
         ).split()
     )
-
-
-PRINTER = "import sys; print(*sys.argv)"
 
 
 def test_a_resumed_run_keeps_the_settings_that_are_not_given(clone: Path) -> None:
@@ -488,9 +520,9 @@ def test_the_linear_probe_of_the_digits_uses_the_newest_network(clone: Path) -> 
         os.utime(saved, (time.time() - age, time.time() - age))
     done = bash("./eval_linear.sh --epochs 2", clone, PYTHON=sys.executable, CONV="2 3")
     assert done.stdout == (
-        "eval_linear.py --data datasets/digits --model exp/003/checkpoint.pth.tar --conv 2 3 "
+        "eval_linear.py --data datasets/scattered --model exp/003/checkpoint.pth.tar --conv 2 3 "
         "--lr 0.01 --wd=-7 --tencrops --epochs 5 --workers 2 --verbose "
-        "--size 96 --untrained --batch_size 64 --epochs 2\n"
+        "--size 32 --untrained --batch_size 64 --epochs 2\n"
     ), done.stderr
 
 

@@ -15,7 +15,7 @@ Imports any room but benchmarks/.
     compare.py              several networks beside untrained ones: a table and a picture
     picture_folder.py       the folder that cluster_images.py writes
     contenders.py           behind it: what each checkpoint is, and which are runs of one setting
-    make_digits.py          scikit-learn's digits as a tree of images
+    make_digits.py          scikit-learn's digits as a tree of images, also scattered
     make_packaged.py        MNIST's digits, and emoji, from packages, as trees
     make_tiny_imagenet.py   Tiny-ImageNet's archive as a tree
     caffe/                  released Caffe models as checkpoints

@@ -14,15 +14,18 @@ from models import MODELS, ConvNet, accepts_size, untrained
 from models.resnet import wide_resnet50
 from models.sobel import sobel_filters
 
-CONV_LAYERS = {"alexnet": 5, "vgg16": 13} | {arch: 5 for arch in MODELS if "resnet" in arch}
+CONV_LAYERS = {"alexnet": 5, "vgg16": 13, "convnet_small": 4} | {
+    arch: 5 for arch in MODELS if "resnet" in arch
+}
 DIMENSIONS = {
     "alexnet": 4096,
     "vgg16": 4096,
     "resnet50": 2048,
     "resnet18": 512,
     "resnet18_small": 512,
+    "convnet_small": 128,
 }
-SMALLEST = {"alexnet": 63, "vgg16": 32, "resnet18_small": 9}
+SMALLEST = {"alexnet": 63, "vgg16": 32, "resnet18_small": 9, "convnet_small": 15}
 LARGE = {"resnet50w2", "resnet50w4", "resnet50w5"}  # slow to make; tested by their shapes
 
 

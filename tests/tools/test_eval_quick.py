@@ -35,6 +35,26 @@ def test_the_digits_equal_scikit_learns(tmp_path: Path) -> None:
         assert np.corrcoef(scan.ravel(), digits.images[number].ravel())[0, 1] > 0.98
 
 
+def test_scattered_digits_are_the_digits_at_other_places(tmp_path: Path) -> None:
+    """A copy, cut out, turned back and resized, is the digit; train and val share no digit."""
+    write_digits(tmp_path / "scattered", scatter=True)
+    train, val = (sorted((tmp_path / "scattered" / s).rglob("*.png")) for s in ("train", "val"))
+    assert (len(train), len(val)) == (4 * 1437, 4 * 360)
+    assert not {path.name[:4] for path in train} & {path.name[:4] for path in val}
+    digits = load_digits()
+    found = []
+    for path in train[::40]:
+        assert path.parent.name == str(digits.target[int(path.name[:4])])
+        image = Image.open(path)
+        assert image.size == (32, 32)
+        box = image.point(lambda grey: 255 * (grey > 40)).getbbox()
+        scan = Image.fromarray((digits.images[int(path.name[:4])] * 15.9).astype(np.uint8))
+        own = scan.point(lambda grey: 255 * (grey > 40)).getbbox()
+        cut, whole = (np.asarray(each.resize((8, 8))) for each in (image.crop(box), scan.crop(own)))
+        found.append(np.corrcoef(cut.ravel(), whole.ravel())[0, 1])
+    assert np.mean(found) > 0.8
+
+
 def test_a_folder_of_digits_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     write_digits(tmp_path / "digits")
