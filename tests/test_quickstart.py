@@ -7,9 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-TINY = (
-    "--arch resnet18_small --size 32 --k 10 --reassign 0.1 --precision fp32 --epochs 1 --no-report"
-)
+TINY = "--k 10 --reassign 0.1 --precision fp32 --epochs 1 --no-report"
 FEWER = "\n    digits.images, digits.target = digits.images[:300], digits.target[:300]"
 
 
