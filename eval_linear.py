@@ -140,7 +140,7 @@ def evaluate(
         key = key_of(model, layers, train, val, compute, settings)
         script.say(describe_data(train, val, heads))
         sets = Sets(train, val, compute, settings, verbose and rank() == 0, model.crop)
-        return run_epochs(model, heads, sets, key, saved, script.say)
+        return run_epochs(model, heads, sets, key, saved, script.say)[: settings.epochs]
 
 
 def main(args: argparse.Namespace) -> None:

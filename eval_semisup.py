@@ -87,7 +87,7 @@ def evaluate(
         of 1) and `loss`, and the `train_loss`.
 
     Raises:
-        InputError: the loss is not finite.
+        InputError: the loss is not finite, or the file has more epochs.
     """
     key = key_of(model, [NETWORK], train, val, compute, settings) | {"images": len(train.images)}
     network = copy.deepcopy(model).cpu()  # so that the new weights are the same for every device
@@ -100,7 +100,13 @@ def evaluate(
         network = synchronised(network, compute.device)
     whole = Whole(network, settings.size, compute)
     sets = Sets(train, val, compute, settings, verbose and rank() == 0, model.crop)
-    return network, run_epochs(network, whole, sets, key, saved, script.say)
+    history = run_epochs(network, whole, sets, key, saved, script.say)
+    if len(history) > settings.epochs:
+        raise InputError(
+            f"--epochs {settings.epochs}: {saved} has {len(history)} epochs already; give "
+            f"{len(history)} or more, or another --exp"
+        )
+    return network, history
 
 
 def main(args: argparse.Namespace) -> None:

@@ -219,7 +219,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     elif path is not None:
         path = instead_of_damaged(path)
     settings = {} if path in (None, AUTO) else settings_of(path)
-    saved = settings.get("method", DEFAULT_METHOD)
+    saved = str(settings.get("method", DEFAULT_METHOD))
     method = early.method or saved
     parser = make_parser(method if method in list(METHODS) else DEFAULT_METHOD)
     if settings and method == saved:  # `read_resume` names another method

@@ -167,19 +167,14 @@ def run_epochs(
 
     Returns:
         For each epoch, by layer, val's scores (fractions of 1) and `loss` as from
-        `linear.validate`, and the `train_loss`.
+        `linear.validate`, and the `train_loss`; also for epochs after the last that the file has.
 
     Raises:
-        InputError: a loss is not finite, or the file has other settings or more epochs.
+        InputError: a loss is not finite, or the file has other settings.
     """
     settings = sets.settings
     optimizer = settings.optimizer(heads)
     history = go_on(saved, key, heads, optimizer)
-    if len(history) > settings.epochs:
-        raise InputError(
-            f"--epochs {settings.epochs}: {saved} has {len(history)} epochs already; give "
-            f"{len(history)} or more, or another --exp"
-        )
     if history:
         say(f"resuming after epoch {len(history) - 1}, from {saved}\n")
     while len(history) < settings.epochs:

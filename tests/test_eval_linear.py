@@ -14,7 +14,7 @@ from PIL import Image
 from runs import Server
 
 import eval_linear
-from checkpoints.checkpoint import load_model, save_checkpoint
+from checkpoints.checkpoint import save_checkpoint
 from models import MODELS
 from system.errors import InputError
 
@@ -319,9 +319,10 @@ def test_two_processes_give_the_results_of_one(
 def test_the_network_stays_unchanged(
     probe_it: Probe, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_model(network)
+    opened = eval_linear.open_network(network, None, 32)
+    model = opened.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(eval_linear, "model_of", lambda checkpoint, path: model)
+    monkeypatch.setattr(eval_linear, "open_network", lambda *given: opened)
     probe_it()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name

@@ -32,7 +32,7 @@ SMALL = {
     "deepclusterv2_small.sh": {"method": "deepclusterv2", "sobel": False, "lr": 0.05, "wd": -6.0},
     "deepercluster_small.sh": {
         **{"method": "deepercluster", "sobel": True, "lr": 0.03, "wd": -5.0},
-        **{"super_classes": 16, "reassignment": 4, "rotnet": True},
+        **{"super_classes": 4, "reassignment": 4, "rotnet": True},
     },
 }
 SHORTENED = {"small.sh": ["--reassign", "1"], "deepercluster_small.sh": ["--batch", "16"]}
