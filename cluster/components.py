@@ -92,7 +92,7 @@ def remark(pca: Components, components: int, rows: int, dim: int) -> str | None:
         return None
     if components == dim:
         return f"whitened to all {components} dimensions that the features have"
-    return f"whitened to {components} dimensions: {rows:,} rows are too few for the paper's {PCA}"
+    return f"whitened to {components} dimensions: {rows:,} rows are too few for {PCA}"
 
 
 def add_flag(

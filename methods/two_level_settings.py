@@ -52,8 +52,9 @@ def fit(args: argparse.Namespace, images: int) -> list[str]:
     k = args.nmb_cluster
     m, each = cluster_counts(args.super_classes, args.rotnet, k)
     if k == 1:
-        reason = f"one for {IMAGES_EACH} images, {MOST_PROTOTYPES} at most"
-        return [f"--k 1: only the finished network gets clusters, {clusters_for(images)}: {reason}"]
+        reason = f"one for {IMAGES_EACH} images, and no more than {MOST_PROTOTYPES}"
+        learns = "--k 1: RotNet, which learns rotations; only the finished network gets clusters"
+        return [f"{learns}, {clusters_for(images)}: {reason}"]
     if m * each in (k, m):  # fewer clusters than super-clusters are an error of `check`
         return []
     return [f"--k {k}: {m * each} clusters, {each} in each of {m} super-clusters"]
@@ -91,12 +92,15 @@ def _check_classes(classes: int, rotnet: bool, k: int) -> None:
     if rotnet and classes % TURNS:
         nearest = max(round(classes / TURNS), 1) * TURNS
         raise InputError(
-            f"--super_classes {classes}: with rotations a multiple of {TURNS}; give {nearest}, or "
-            "--rotnet false"
+            f"--super_classes {classes}: must be a multiple of {TURNS} with rotations; give "
+            f"{nearest}, or --rotnet false"
         )
     m, _ = cluster_counts(classes, rotnet, k)
     if k < m:
-        raise InputError(f"--k {k}: fewer than the {m} super-clusters; give {m} or more")
+        raise InputError(
+            f"--k {k}: fewer than the {m} super-clusters; give {m} or more, or fewer "
+            "--super_classes"
+        )
     if k == classes == 1:
         raise InputError("--k 1: without rotations nothing is left to learn; give 2 or more")
 

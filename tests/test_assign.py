@@ -226,7 +226,7 @@ def test_recluster_runs_k_means_on_these_images(
     saved = tmp_path / "clusters.pth"
     recluster = ["--recluster", 5, *given.split(), "--out"]
     run(released, tree, *recluster, tmp_path / "a.csv", "--save-clusters", saved)
-    note = "note: whitened to 3 dimensions: 40 rows are too few for the paper's 256"
+    note = "note: whitened to 3 dimensions: 40 rows are too few for 256"
     assert (note in capsys.readouterr().err) == (components == "auto")
     inputs = assign.open_inputs(assign.parse_args([str(released), str(tree), *FLAGS.split()]))
     kmeans = Kmeans(5, seed=31, device=torch.device("cpu"), pca=components)

@@ -126,12 +126,17 @@ def run_part(args: argparse.Namespace) -> dict[str, Any]:
         except Exception as error:  # the others may still run
             traceback.print_exc()
             results[name] = {"failed": shorten(error) or type(error).__name__}
-        figures = ", ".join(f"{what} {cell(value)}" for what, value in results[name].items())
-        say(f"  {name}: {figures}")
+        say(f"  {name}: {in_words(results[name])}")
         write_text(args.out / f"{args.part}.json", json.dumps(results, indent=2) + "\n")
     if failed := [name for name, row in results.items() if "failed" in row]:
         raise Fault(f"failed: {', '.join(failed)}")
     return results
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A measurement's figures, or why there are none."""
+    colon = {"skipped": ":", "failed": ":"}
+    return ", ".join(f"{what}{colon.get(what, '')} {cell(value)}" for what, value in row.items())
 
 
 def say(line: str) -> None:

@@ -119,7 +119,7 @@ def test_given_rates_are_not_measured(
         ("--k 200", "--k 200: gives each super-class 50 sub-classes, fewer than the 64 processes; "
                     "give 256 or more"),
         ("--batch 112", "--batch 112: too small for --processes 64; give 128 or more"),
-        ("--super_classes 6", "--super_classes 6: with rotations a multiple of 4; give 8"),
+        ("--super_classes 6", "--super_classes 6: must be a multiple of 4 with rotations; give 8"),
         ("--batch 3070", "--batch 3070: each batch has equally many images of each of 16 "
                          "super-classes; give 3072"),
         ("--k 96000001", "--k 96000001: more clusters than the 96000000 images of --images"),

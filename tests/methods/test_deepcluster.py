@@ -261,7 +261,7 @@ def test_auto_becomes_the_number_of_the_first_clustering(
         for run.epoch in (0, 1):
             method.relabel(run)
             assert (method.auto_dim, dimensions(method)) == (3, 3)
-    assert caplog.messages == ["whitened to 3 dimensions: 40 rows are too few for the paper's 256"]
+    assert caplog.messages == ["whitened to 3 dimensions: 40 rows are too few for 256"]
     method.finish(run)
     assert dimensions(method) == 2
 

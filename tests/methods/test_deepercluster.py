@@ -321,8 +321,8 @@ WRONG = {
     "more than the 40 images; give 40 at most",
     "--size_dataset 10 --super_classes 16": "more than the 10 images; give 8 at most",
     "--size_dataset 3 --k 3": "more than the 3 images; give more images",
-    "--super_classes 6": "with rotations a multiple of 4; give 8, or --rotnet false",
-    "--super_classes 1": "--super_classes 1: with rotations a multiple of 4; give 4, or",
+    "--super_classes 6": "must be a multiple of 4 with rotations; give 8, or --rotnet false",
+    "--super_classes 1": "--super_classes 1: must be a multiple of 4 with rotations; give 4, or",
     "--super_classes 16 --k 3": "--k 3: fewer than the 4 super-clusters; give 4 or more",
     "--k 41": "--k 41: more clusters than the 40 images of",
     "--k 1 --rotnet false --super_classes 1": "--k 1: without rotations nothing is left to learn",
@@ -345,7 +345,7 @@ def test_flags_that_do_not_fit(flags: str, tree: object, error_line: ErrorLine) 
     [
         (
             "--k 1",
-            "--k 1: only the finished network gets clusters, 150: one for 20 images, 3000 at",
+            "--k 1: RotNet, which learns rotations; only the finished network gets clusters, 150:",
         ),
         ("--k 10 --super_classes 16", "--k 10: 8 clusters, 2 in each of 4 super-clusters"),
         ("--k 12 --super_classes 16", ""),

@@ -97,7 +97,8 @@ def test_its_files_are_those_of_every_run(tree: Path, train: Train) -> None:
 def test_rotnet_clusters_only_for_people(tree: Path, train: Train) -> None:
     exp = train(tree, *METHODS["rotnet"].split())
     note = (
-        "note: --k 1: only the finished network gets clusters, 2: one for 20 images, 3000 at most"
+        "note: --k 1: RotNet, which learns rotations; only the finished network gets clusters, 2: "
+        "one for 20 images, and no more than 3000"
     )
     assert note in (exp / "log.txt").read_text()
     lines = load_metrics(exp)

@@ -175,7 +175,7 @@ def test_the_loss_equals_scikit_learns(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("flags", "components", "remark"),
     [
-        ([], 16, "whitened to 16 dimensions: 600 rows are too few for the paper's 256"),
+        ([], 16, "whitened to 16 dimensions: 600 rows are too few for 256"),
         (["--dim_pca", "20"], 20, ""),
         (["--pca", "31"], 31, "clusters of 600 rows whitened to 31 dimensions tend to noise"),
         (["--dim_pca", "0"], 0, ""),
