@@ -222,9 +222,15 @@ def test_other_clusters_of_the_same_features(run: Run, computed: list[int]) -> N
 
 
 def test_a_network_that_finds_all_images_alike_is_named(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str], error_line: ErrorLine
 ) -> None:
-    run("--k", 3, "--near", 0.9)
+    words = ["--k", 3, "--near", 0.9]
+    move = ["--move-duplicates", "moved", *CPU]
+    line = error_line(cluster_images, photos, "--out", "out", *SMALL, *words, *move)
+    assert "--near 0.9: one group has 43 of 43 images; " in line
+    assert line.endswith("nothing was moved")
+    assert len([path for path in photos.rglob("*") if path.is_file()]) == 44
+    run(*words)
     assert "note: --near 0.9: one group has 43 of 43 images; " in capsys.readouterr().err
 
 

@@ -321,7 +321,7 @@ def test_the_network_stays_unchanged(
 ) -> None:
     model = load_model(network)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(eval_linear, "model_of", lambda checkpoint, path: model)
+    monkeypatch.setattr("checkpoints.networks.model_of", lambda checkpoint, path: model)
     probe_it()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
