@@ -134,7 +134,7 @@ def find(args: argparse.Namespace, inputs: Applied, kept: Path, seconds: dict[st
     x = clusters.whitening.apply(rows, device)
     with stage("duplicates and outliers", seconds):
         duplicates = find_duplicates(images, x, args.near)
-        warn_of_large_groups(args.near, duplicates, len(images))
+        check_groups(args, duplicates, len(images))
         ranks = outlier_ranks(x, numbers, clusters.centroids)
     with stage("map", seconds):
         chosen, xy = place_all(x, args.points, args.seed)
@@ -178,14 +178,22 @@ def cluster(
     return Clusters.of(clustering, 0), choice, loss if clustering.has_loss else None
 
 
-def warn_of_large_groups(near: float, duplicates: Sequence[Duplicate], images: int) -> None:
-    """Note that a group of duplicates can't be one. An untrained network finds all images alike."""
+def check_groups(args: argparse.Namespace, duplicates: Sequence[Duplicate], images: int) -> None:
+    """Note that a group of duplicates is too large for one: an untrained network finds all images
+    alike.
+
+    Raises:
+        InputError: they would be moved.
+    """
     largest = max(Counter(each.group for each in duplicates).values(), default=0)
     if largest > max(LARGEST_SHARE * images, LEAST_LARGE):
-        cli.note(
-            f"--near {near:g}: one group has {largest:,} of {images:,} images; this network finds "
-            "them alike, give a smaller distance"
+        problem = (
+            f"--near {args.near:g}: one group has {largest:,} of {images:,} images; this network "
+            "finds them alike, give a smaller distance"
         )
+        if args.move_duplicates is not None:
+            raise InputError(f"{problem}; nothing was moved")
+        cli.note(problem)
 
 
 def number_or_auto(text: str) -> int | str:

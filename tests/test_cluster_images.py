@@ -222,8 +222,15 @@ def test_other_clusters_of_the_same_features(run: Run, computed: list[int]) -> N
 
 
 def test_a_network_that_finds_all_images_alike_is_named(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = [str(photos), "--out", "out", *SMALL, "--k", "3", "--near", "0.9", *CPU]
+    move = ["--move-duplicates", "moved"]
+    assert cli.run(cluster_images.main, cluster_images.parse_args, [*words, *move]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "error: --near 0.9: one group has 43 of 43 images; " in error
+    assert error.endswith("nothing was moved")
+    assert len([path for path in photos.rglob("*") if path.is_file()]) == 44
     run("--k", 3, "--near", 0.9)
     assert "note: --near 0.9: one group has 43 of 43 images; " in capsys.readouterr().err
 
