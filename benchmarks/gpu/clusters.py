@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,8 @@ def kmeans(setting: Setting, size: Size, with_faiss: bool) -> dict[str, Any]:
     """Seconds of the whole k-means, with its loss, which is the same with both libraries."""
     if not with_faiss and not setting.on_gpu:
         return NO_GPU  # on a CPU it is always Faiss
+    if with_faiss and setting.on_gpu and faiss.get_num_gpus() == 0:
+        return {"skipped": "Faiss sees no GPU"}
     device, x = setting.compute.device, unit_rows(setting, size)
     with contextlib.nullcontext() if with_faiss else without_faiss():
         train_kmeans(x[: 2 * size.k], size.k, device=device)  # warm up
@@ -80,7 +83,7 @@ def kmeans(setting: Setting, size: Size, with_faiss: bool) -> dict[str, Any]:
     operations = 2 * (ITERATIONS + 1) * size.n * size.k * size.pca
     rate = operations / done.seconds / 1e12
     figures = {"seconds": done.seconds, "loss": done.result.loss, "TFLOP/s": rate}
-    return {**figures, **setting.peak_memory()}
+    return figures if with_faiss else {**figures, **setting.peak_memory()}  # torch's memory only
 
 
 def sums(setting: Setting, size: Size) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from benchmarks import training
 from benchmarks.gpu.setting import Setting, Work, photos
 
 ARCHS = ("alexnet", "vgg16", "resnet50")
-SIZES = "--images 2560 --batch 256 --rounds 2"  # ten batches
+SIZES = "--images 10240 --batch 128 --rounds 1"  # five batches for each of 16 workers
 TINY = "--images 20 --batch 10 --rounds 1"
 
 

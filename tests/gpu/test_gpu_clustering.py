@@ -33,9 +33,11 @@ LIBRARIES = ["faiss", "torch"]
 def _as_in_a_run() -> Iterator[None]:
     """With TF32 wherever nothing turns it off."""
     before = torch.backends.cuda.matmul.fp32_precision
+    benchmark = torch.backends.cudnn.benchmark
     select_compute("cuda")
     yield
     torch.backends.cuda.matmul.allow_tf32 = before == "tf32"
+    torch.backends.cudnn.benchmark = benchmark
 
 
 def by(library: str) -> AbstractContextManager[None]:

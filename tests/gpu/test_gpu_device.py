@@ -23,8 +23,10 @@ GPU = torch.device("cuda")
 @pytest.fixture(autouse=True)
 def _tf32_as_before() -> Iterator[None]:
     before = torch.backends.cuda.matmul.fp32_precision
+    benchmark = torch.backends.cudnn.benchmark
     yield
     torch.backends.cuda.matmul.allow_tf32 = before == "tf32"
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -82,7 +82,6 @@ def test_each_method_trains(tree: Path, tmp_path: Path, method: str, devices: st
     assert [line["epoch"] for line in lines] == [0, 1]
     assert all(np.isfinite(line["convnet_loss"]) for line in lines)
     assert "Traceback" not in done.stderr
-    assert "Grad strides do not match" not in done.stderr, "1 × 1 convolutions in channels-last"
 
 
 @pytest.mark.gpu(2)

@@ -51,14 +51,14 @@ def test_nccl_needs_a_gpu_for_each_process(
 
 def test_no_call_is_of_nccl_alone() -> None:
     used: set[str] = set()
-    for path in ROOT.glob("*/**/*.py"):
+    for path in ROOT.glob("**/*.py"):
         room = path.relative_to(ROOT).parts[0]
         if room == "tests" or room.startswith("."):
             continue
         source = path.read_text("utf-8")
         if "distributed" not in source:
             continue
-        assert room == "parallel" or "import torch.distributed" not in source, path
+        assert room == "parallel" or "torch.distributed" not in source, path
         found = {
             ast.unparse(node).removeprefix("dist.")
             for node in ast.walk(ast.parse(source))

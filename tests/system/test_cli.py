@@ -157,6 +157,7 @@ def test_a_gpu_without_kernels_is_one_line(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Fake V100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: kernels)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     assert select_compute("cpu").device.type == "cpu"
     if runs:
         assert select_compute().device.type == "cuda"
