@@ -24,10 +24,8 @@ def project(setting: Setting, arch: str) -> dict[str, Any]:
         measured = {stage: rate_of[f"{arch}, {stage}"] for stage in STAGES}
         whole = {stage: IMAGENET / rate["end to end"] for stage, rate in measured.items()}
         network = {stage: IMAGENET / rate["network"] for stage, rate in measured.items()}
-        by_faiss = "seconds" in seconds_of.get(FAISS, {})
-        clustering = sum(
-            seconds_of[step]["seconds"] for step in ("PCA", FAISS if by_faiss else TORCH)
-        )
+        kmeans = FAISS if "seconds" in seconds_of.get(FAISS, {}) else TORCH
+        clustering = seconds_of["PCA"]["seconds"] + seconds_of[kmeans]["seconds"]
     except KeyError as error:
         return {"skipped": f"{error.args[0]} was not measured"}
     seconds = sum(whole.values()) + clustering
