@@ -13,6 +13,7 @@ from benchmarks.gpu.setting import NO_GPU, Setting, Work
 ROOT = Path(__file__).parents[2]
 PROCESSES = 4  # that share the GPU
 ALONE = ["tests/gpu/test_gpu_clustering.py", "-k", "faiss_continues"]
+LIMIT = 70  # seconds of all tests, of the 95 of the part
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 
@@ -29,9 +30,14 @@ def run_tests(setting: Setting, flags: list[str], name: str) -> dict[str, Any]:
     if not setting.on_gpu:
         return NO_GPU
     log = setting.out / name
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *flags]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", *flags]
     with log.open("w") as file:
-        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=file, check=False, timeout=LIMIT
+            )
+        except subprocess.TimeoutExpired:  # the workers of pytest end with it
+            return {"failed": f"took longer than {LIMIT} s; {log} names those that ended"}
     return outcome(log.read_text(), done.returncode)
 
 

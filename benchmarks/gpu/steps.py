@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import spherical
 from benchmarks.gpu.in_memory import InMemory
 from benchmarks.gpu.setting import NO_GPU, Setting, Work, photos
-from benchmarks.gpu.waits import count_copies, count_waits
+from benchmarks.gpu.waits import count_calls, count_copies, count_waits
 from benchmarks.timing import timed
 from cluster.spherical import spherical_kmeans
 from data.images import ImageList
@@ -76,16 +76,17 @@ def waits_of(memory: InMemory) -> dict[str, Any]:
     """How often the host waits in a step, and where."""
     counted = BATCHES - WARM_UP
     found = []
-    for count in (count_waits, count_copies):
+    for count in (count_waits, count_copies, count_calls):
         steps = memory.take(BATCHES)
         for _ in range(WARM_UP):
             next(steps)
         found.append(count(steps))
-    waits, copies = found
+    waits, copies, calls = found
     return {
         "waits a step": sum(waits.values()) / counted,
         "copies of memory that is not pinned, a step": sum(copies.values()) / counted,
-        "where": ", ".join([*waits, *copies]) or "nowhere",
+        "calls of CUDA that wait, a step": sum(calls.values()) / counted,
+        "where": ", ".join([*waits, *copies, *calls]) or "nowhere",
     }
 
 

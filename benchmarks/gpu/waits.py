@@ -1,7 +1,7 @@
 """Where the host waits for the device.
 
 Torch's sync debug mode names calls that wait for a result. It doesn't see copies from memory that
-isn't pinned, before which the driver may wait; a profile does.
+isn't pinned, before which the driver may wait, nor other libraries' calls; a profile does.
 """
 
 import collections
@@ -39,8 +39,21 @@ def count_copies(steps: Iterable[Any]) -> dict[str, int]:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         for _ in steps:
             pass
-    names = [event.name for event in profiled.events() if "Pageable" in event.name]
-    return dict(collections.Counter(names))
+    return dict(collections.Counter(_names(profiled, "Pageable")))
+
+
+def count_calls(steps: Iterable[Any]) -> dict[str, int]:
+    """The number of calls of CUDA that wait for a stream or an event, of any library. The one that
+    waits for the whole device is left out: the profiler makes it, too."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        for _ in steps:
+            pass
+    return dict(collections.Counter(_names(profiled, "StreamSynchronize", "EventSynchronize")))
+
+
+def _names(profiled: profile, *parts: str) -> list[str]:
+    """The names of the events whose name has one of these parts."""
+    return [e.name for e in profiled.events() if any(part in e.name for part in parts)]
 
 
 def _short(path: str) -> str:

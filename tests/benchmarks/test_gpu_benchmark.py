@@ -2,6 +2,7 @@
 part runs small."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from conftest import tiny
 from benchmarks import __main__ as benchmark
 from benchmarks import training
 from benchmarks.gpu import clusters, command, epoch, machine, own_tests, rates, steps
-from benchmarks.gpu.command import PARTS, Part, run_in_process
+from benchmarks.gpu.command import PARTS, ROOT, Part, run_in_process
 from benchmarks.gpu.setting import NO_GPU, Setting, photos
 from benchmarks.gpu.table import markdown
 from models import MODELS
@@ -186,3 +187,17 @@ def test_the_projected_epoch(setting: Setting) -> None:
     assert found["minutes"] == pytest.approx(51)
     assert found["hours of 500 epochs"] == pytest.approx(425)
     assert found["minutes if reading kept up"] == pytest.approx(6)
+
+
+@pytest.mark.long
+def test_it_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
+    """Every part, with those that need a GPU named as skipped."""
+    command = ["-m", "benchmarks", "gpu", "--tiny", "--device", "cpu", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parts = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(parts) == list(PARTS)
+    assert not [name for name, part in parts.items() if "failed" in part]
+    results = {name: row for part in parts.values() for name, row in part["results"].items()}
+    assert results["pytest -m gpu"] == results["k-means, torch"] == NO_GPU
+    assert results["k-means, Faiss"]["seconds"] > 0
