@@ -68,10 +68,11 @@ if [ -z "${DIR:-}" ]; then
     DIR=$(data_of "$resumed")
     DIR=${DIR:-datasets/scattered/train}
     case $DIR in
-    datasets/scattered/train) "$PYTHON" -m tools.make_digits datasets/scattered --scattered ;;
-    datasets/digits/train) "$PYTHON" -m tools.make_digits datasets/digits ;;
+    datasets/scattered/train) embedded=datasets/scattered scatter=--scattered ;;
+    datasets/digits/train) embedded=datasets/digits scatter= ;;
     esac
-    case $DIR in datasets/scattered/train | datasets/digits/train) embedded=${DIR%/train} ;; esac
+    # shellcheck disable=SC2086  # scatter may be nothing
+    if [ -n "$embedded" ]; then "$PYTHON" -m tools.make_digits "$embedded" $scatter; fi
     if [ -z "$resume_flag" ]; then
         echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
