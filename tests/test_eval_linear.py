@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ErrorLine, tiny
+from linear_probe import run_probe, save_tiny
 from PIL import Image
 from runs import Server
 
 import eval_linear
-from checkpoints.checkpoint import save_checkpoint
 from models import MODELS
 from system.errors import InputError
 
@@ -39,21 +39,13 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "tiny", tiny)
-    path = tmp_path / "exp" / "checkpoint.pth.tar"
-    path.parent.mkdir()
-    torch.manual_seed(0)
-    state = {"epoch": 1, "arch": "tiny", "state_dict": tiny(out=4).state_dict()}
-    save_checkpoint(path, {**state, "settings": {"seed": 3}})
-    return path
+    return save_tiny(tmp_path / "exp")
 
 
 @pytest.fixture
 def probe_it(data: Path, network: Path) -> Probe:
     def run(*flags: str, exp: str = "linear") -> dict[str, Any]:
-        command = ["--data", str(data), "--model", str(network), *FLAGS.split(), *flags]
-        exp_folder = network.parent / exp
-        eval_linear.main(eval_linear.parse_args([*command, "--exp", str(exp_folder)]))
-        return json.loads((exp_folder / "linear.json").read_text())
+        return run_probe(data, network, network.parent / exp, *FLAGS.split(), *flags)
 
     return run
 
