@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from cluster.quality import ari
-from evaluation.learned import SEEDS, fit_probe, measures, nearest, raw_pixels
+from evaluation.learned import SEEDS, fit_probe, grey_once, measures, nearest, raw_pixels
 
 LABELS = np.repeat(["cat", "dog", "owl"], 40)
 
@@ -144,6 +144,21 @@ def test_pixels_are_box_resized() -> None:
 def test_small_images_keep_their_size() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), np.uint8)
     np.testing.assert_array_equal(raw_pixels(pixels)[0], pixels[0].transpose(1, 2, 0).ravel())
+
+
+def test_three_equal_channels_count_once() -> None:
+    train, val = blobs(0), blobs(1)
+    once = measures(train, LABELS, val, LABELS, k=4)
+    grey = measures(train.repeat(3, axis=1), LABELS, val.repeat(3, axis=1), LABELS, k=4)
+    for name, samples in once.items():
+        np.testing.assert_array_equal(grey[name], samples, err_msg=name)
+
+
+def test_a_single_colour_keeps_all_channels() -> None:
+    grey, coloured = (blobs(seed).repeat(3, axis=1) for seed in (0, 1))
+    coloured[7, 4] += 1
+    for train, val in ((grey, coloured), (coloured, grey)):
+        assert grey_once(train, val) == (train, val)
 
 
 def test_ari_leaves_out_images_without_a_cluster() -> None:
