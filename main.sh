@@ -87,8 +87,8 @@ if [ -z "${DIR:-}" ]; then
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
-        # 11 epochs are 44 passes over the images: docs/own-images.md
-        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-11}
+        # 8 epochs are 32 passes over the images: docs/own-images.md
+        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} LR=${LR:-0.1} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-8}
         set -- --reassign 4 --size 32 "$@"
     fi
 else
