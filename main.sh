@@ -87,8 +87,8 @@ if [ -z "${DIR:-}" ]; then
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
-        # 8 epochs are 32 passes over the images: docs/own-images.md
-        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} LR=${LR:-0.1} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-8}
+        # 7 epochs are 28 passes over the images: docs/own-images.md
+        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} LR=${LR:-0.2} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-7}
         set -- --reassign 4 --size 32 "$@"
     fi
 else
@@ -142,7 +142,7 @@ if [ -z "$embedded" ]; then launch "$@"; fi
 (export OMP_NUM_THREADS="$threads" && launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help
     printf '\nThe trained network beside the untrained one:\n'
-    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
+    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$(cores)"
     printf '\nNext, some thousand small images of your own (docs/own-images.md):\n'
     printf '  DIR=/your/images recipes/small.sh\n'
 fi

@@ -21,7 +21,7 @@ AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2", "FAISS_OPT_LEVEL": "AVX2",
 }  # fmt: skip
-FLAGS = "--device cpu --arch convnet_small --size 32 --batch 64 --k 50 --lr 0.1 --epochs 1"
+FLAGS = "--device cpu --arch convnet_small --size 32 --batch 64 --k 50 --lr 0.2 --epochs 1"
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

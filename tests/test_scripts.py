@@ -46,8 +46,8 @@ def test_the_settings_of_main_without_arguments(clone: Path) -> None:
     assert len(list((clone / "datasets/scattered/train").rglob("*.png"))) == 4 * 1437
     assert done.stdout.splitlines()[1] == (
         f"main.py datasets/scattered/train --workers {-(-allowed_cores() // 2)} --verbose "
-        "--exp exp/001 --arch convnet_small --nmb_cluster 50 --lr 0.1 --wd -5 --batch 64 --epochs "
-        "8 --clustering Kmeans --reassign 4 --size 32"
+        "--exp exp/001 --arch convnet_small --nmb_cluster 50 --lr 0.2 --wd -5 --batch 64 --epochs "
+        "7 --clustering Kmeans --reassign 4 --size 32"
     )
 
 

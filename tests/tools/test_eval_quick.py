@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from checkpoints.checkpoint import read_checkpoint
 from data.images import find_images
-from evaluation.embedded import embed_by, embed_pixels, judge
+from evaluation.embedded import embed_by, embed_pixels, embed_together, judge
 from features.kept import Pass
 from system.device import select_compute
 from system.errors import InputError
@@ -106,6 +106,23 @@ def test_runs_of_deepercluster_and_rotnet_are_compared(
     written = json.loads((folder / "quick.json").read_text())
     assert written["protocol"]["k"] == k
     assert written["results"]["untrained"] != written["results"]["trained"]
+
+
+def test_one_pass_gives_the_rows_of_several(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 12, seed=1)
+    (tmp_path / "a" / "003.png").write_bytes(b"no image")
+    images = find_images(tmp_path)
+    by = Pass(24, select_compute("cpu", "fp32"), batch=5, workers=0)
+    torch.manual_seed(0)
+    networks = [tiny(), tiny()]
+    alone = [embed_pixels(by), *(embed_by(network, by) for network in networks)]
+    for each, together in zip(alone, embed_together(networks, by), strict=True):
+        expected, readable, reasons = each(images, "train")
+        rows, *rest = together(images, "train")
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(rest[0], readable)
+        assert list(rest[1]) == list(reasons)
+    assert list(reasons) == ["cannot identify image file"]
 
 
 @pytest.mark.parametrize("by_colour", [True, False])
