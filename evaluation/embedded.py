@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,7 +88,8 @@ class SideBySide(Network):
         self.std, self.crop = networks[0].std, networks[0].crop
 
     def embedding(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([network.embedding(x) for network in self.networks], dim=1)
+        networks = cast(Iterable[Network], self.networks)
+        return torch.cat([network.embedding(x) for network in networks], dim=1)
 
 
 class _Pixels:
