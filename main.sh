@@ -77,13 +77,13 @@ if [ -z "${DIR:-}" ]; then
         echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
     fi
-    # Reading small images takes about as long as training on them: half of the cores for each
+    # Of small images, reading takes about as long as training: half of the cores for each
     half=$((($(cores) + 1) / 2))
     WORKERS=${WORKERS:-$half}
-    threads=${OMP_NUM_THREADS:-$half}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
         if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
-        export DIR METHOD WORKERS OMP_NUM_THREADS="$threads"
+        export DIR METHOD WORKERS
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
@@ -139,7 +139,7 @@ share_workers
 set -- "$processes" main.py "$DIR" --workers "$workers" --verbose "$@"
 if [ -z "$embedded" ]; then launch "$@"; fi
 
-(export OMP_NUM_THREADS="$threads" && launch "$@")
+(launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help
     printf '\nThe trained network beside the untrained one:\n'
     "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$(cores)"
