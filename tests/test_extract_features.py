@@ -186,9 +186,9 @@ def test_whitening_to_as_many_dimensions_as_suit_the_images(
     folder = extract(tree, "--whiten")
     assert rows_of(folder).shape == (40, 3)
     assert "note: whitened to 3 dimensions: 40 rows are too few" in capsys.readouterr().out
-    told = results_of(folder)
-    assert told["settings"]["key"]["whiten"] == "auto"
-    assert told["results"]["whitened to"] == 3
+    found = results_of(folder)
+    assert found["settings"]["key"]["whiten"] == "auto"
+    assert found["results"]["whitened to"] == 3
 
 
 def test_whitening_to_0_dimensions_only_normalises(tree: Path, extract: Extract) -> None:
