@@ -39,7 +39,7 @@ def embed_by(model: Network, by: Pass) -> Embed:
 
 
 def embed_pixels(by: Pass) -> Embed:
-    """By raw pixels of the central crop: what the data give without a network."""
+    """By raw pixels of the central crop, without a network."""
 
     def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
         dataset, found = ImageDataset(images, central_crop(by.size)), _Pixels(len(images))

@@ -193,8 +193,8 @@ def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: in
 
 
 def raw_pixels(pixels: np.ndarray) -> np.ndarray:
-    """What the data give for nothing: images `(B, 3, S, S) uint8`, resized with a box filter to
-    `PIXELS` at most, as rows `(B, 3·s·s) float32`."""
+    """Rows without a network: images `(B, 3, S, S) uint8`, resized with a box filter to `PIXELS` at
+    most, as `(B, 3·s·s) float32`."""
     side = min(pixels.shape[-1], PIXELS)
     images = [Image.fromarray(image) for image in pixels.transpose(0, 2, 3, 1)]
     small = [np.asarray(image.resize((side, side), Image.Resampling.BOX)) for image in images]
