@@ -77,18 +77,18 @@ if [ -z "${DIR:-}" ]; then
         echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
     fi
-    # Reading small images takes about as long as training on them: half of the cores for each
+    # Of small images, reading takes about as long as training: half of the cores for each
     half=$((($(cores) + 1) / 2))
     WORKERS=${WORKERS:-$half}
-    threads=${OMP_NUM_THREADS:-$half}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
         if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
-        export DIR METHOD WORKERS OMP_NUM_THREADS="$threads"
+        export DIR METHOD WORKERS
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
-        # 11 epochs are 44 passes over the images: docs/own-images.md
-        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-11}
+        # 7 epochs are 28 passes over the images: docs/own-images.md
+        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} LR=${LR:-0.2} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-7}
         set -- --reassign 4 --size 32 "$@"
     fi
 else
@@ -139,10 +139,10 @@ share_workers
 set -- "$processes" main.py "$DIR" --workers "$workers" --verbose "$@"
 if [ -z "$embedded" ]; then launch "$@"; fi
 
-(export OMP_NUM_THREADS="$threads" && launch "$@")
+(launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help
     printf '\nThe trained network beside the untrained one:\n'
-    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
+    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$(cores)"
     printf '\nNext, some thousand small images of your own (docs/own-images.md):\n'
     printf '  DIR=/your/images recipes/small.sh\n'
 fi

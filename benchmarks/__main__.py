@@ -19,6 +19,7 @@ from benchmarks import (
     containers,
     decoding,
     deepercluster,
+    first_run,
     learned,
     multicrop,
     pictures,
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "probe": (probe, "linear classifiers on each conv layer, alone and all at once"),
     "visu": (visu, "pictures of filters by gradient ascent, many at once and one at a time"),
     "scaling": (scaling, "whole epochs, by number of images, workers and processes"),
+    "first_run": (first_run, "images/s of ./main.sh without DIR, with AVX2 only and with bf16"),
     "learned": (learned, "what settings of main.py learn, over seeds"),
     "whitening": (whitening, "clusters of few images, by the dimensions of their whitening"),
 }

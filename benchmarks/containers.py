@@ -1,5 +1,5 @@
-"""Reading images at random and in order from files, tars, zips and Parquet; and what the index of
-many images costs at the start, in the main process and in workers.
+"""Reading images at random and in order from files, tars, zips and Parquet; and the cost of an
+index of many images at the start, in the main process and in workers.
 """
 
 import argparse

@@ -61,8 +61,7 @@ def numbers_to_try(rows: int) -> list[int]:
     """
     if rows < FEWEST:
         raise InputError(
-            f"{rows} images are too few to choose the number of clusters by ({FEWEST} or more); "
-            "give --k"
+            f"{rows} images are too few to choose a number of clusters ({FEWEST} or more); give --k"
         )
     powers = (round(2 * 2 ** (i / 2)) for i in range(2 * rows.bit_length()))
     return [k for k in powers if k <= min(rows, MOST) // EACH]

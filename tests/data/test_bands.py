@@ -254,7 +254,7 @@ def test_large_arrays_are_named_before_memory_is_taken() -> None:
         limit_pixels(178_956_970)
 
 
-def test_what_cannot_be_read_has_a_reason() -> None:
+def test_unreadable_bands_have_a_reason() -> None:
     mixed = bytearray(bands_tiff(SIX8))
     place = mixed.index(struct.pack("<6H", *[8] * 6))
     mixed[place : place + 2] = struct.pack("<H", 16)

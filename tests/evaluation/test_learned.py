@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from cluster.quality import ari
+from evaluation import learned
 from evaluation.learned import SEEDS, fit_probe, grey_once, measures, nearest, raw_pixels
 
 LABELS = np.repeat(["cat", "dog", "owl"], 40)
@@ -106,6 +107,17 @@ def test_the_probes_scores_are_scikit_learns(labels: np.ndarray) -> None:
     clear = np.diff(np.sort(scores))[:, -1] > 0.2 * expected.std()
     assert clear.sum() > 80
     np.testing.assert_array_equal(probe.predict(queries)[clear], reference.predict(queries)[clear])
+
+
+def test_the_choice_of_regularisation_ends_after_two_that_are_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.6, 0.65, 0.9])
+    monkeypatch.setattr(learned, "REGULARISATION", (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0))
+    monkeypatch.setattr(LogisticRegression, "score", lambda *rows: next(scores))
+    probe = fit_probe(blobs(0), LABELS)
+    assert list(probe.held_out.values()) == [0.5, 0.7, 0.6, 0.7, 0.6, 0.65]
+    assert probe.regularisation == 1e-5
 
 
 def test_the_fifth_of_the_probe_depends_on_the_seed() -> None:
