@@ -10,10 +10,12 @@ from cluster.kmeans import KmeansOptions, train_kmeans
 from cluster.quality import agreement
 from cluster.silhouette import SAMPLE, silhouette
 from system.errors import InputError
+from system.seeding import derive_seed
 
 SEEDS = (0, 1, 2, 3, 4)
 EACH = 20  # rows of a cluster on average, at least
 FEWEST = 2 * EACH  # rows to choose among
+MOST = 20_000  # rows to choose by: the cost grows with their square
 # With random first centroids, k-means of clear groups depends on these more than on k
 OPTIONS = KmeansOptions("kmeans++")
 
@@ -51,7 +53,8 @@ class Choice:
 
 
 def numbers_to_try(rows: int) -> list[int]:
-    """The k that `choose_k` tries for so many rows: 2 · √2ⁱ, rounded, up to rows / 20.
+    """The k that `choose_k` tries for so many rows: 2 · √2ⁱ, rounded, up to a twentieth of the rows
+    that it takes.
 
     Raises:
         InputError: fewer than 40 rows.
@@ -61,7 +64,7 @@ def numbers_to_try(rows: int) -> list[int]:
             f"{rows} images are too few to choose a number of clusters ({FEWEST} or more); give --k"
         )
     powers = (round(2 * 2 ** (i / 2)) for i in range(2 * rows.bit_length()))
-    return [k for k in powers if k <= rows // EACH]
+    return [k for k in powers if k <= min(rows, MOST) // EACH]
 
 
 def choose_k(
@@ -73,7 +76,7 @@ def choose_k(
     advance: Callable[[int], None] = lambda done: None,
 ) -> Choice:
     """Try some k with k-means++, and suggest the most stable one of those whose silhouette is
-    within one standard deviation of the best.
+    within one standard deviation of the best. Of more than 20,000 rows it takes so many, at random.
 
     Args:
         rows: `(N, d) float32`, as they will be clustered.
@@ -86,8 +89,11 @@ def choose_k(
         InputError: fewer than 40 rows.
         ValueError: a row is not finite.
     """
-    table = []
-    for k in numbers_to_try(len(rows)):
+    table, ks = [], numbers_to_try(len(rows))
+    if len(rows) > MOST:
+        rng = np.random.default_rng(derive_seed(0, "rows to choose k by"))
+        rows = rows[np.sort(rng.choice(len(rows), MOST, replace=False))]
+    for k in ks:
         found, silhouettes = [], []
         for seed in seeds:
             found.append(train_kmeans(rows, k, seed=seed, options=OPTIONS, device=device))

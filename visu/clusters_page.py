@@ -44,6 +44,7 @@ def write_clusters_page(
     duplicates: Sequence[Duplicate],
     ranks: np.ndarray,
     choice: Choice | None,
+    advice: str,
     tree: Figure | None,
     status: str,
     overview: Sequence[tuple[str, str]],
@@ -57,6 +58,7 @@ def write_clusters_page(
         present: `(N,) bool`, whether an image can be read.
         duplicates: numbers of images are those in the assignment.
         ranks: `(M, 2) int64` of `outlier_ranks`.
+        advice: what to do where the choice does not suit.
         status: a sentence on the images and the network.
         overview: numbers, each with its meaning.
     """
@@ -76,6 +78,7 @@ def write_clusters_page(
         "overview": overview,
         "gallery": gallery,
         "chosen": describe_choice(gallery),
+        "advice": advice[:1].upper() + advice[1:],
         "choice": choice and {**vars(choice), "picture": to_png(draw_choice(choice))},
         "tree": tree and to_png(tree),
         "duplicates": {

@@ -14,7 +14,14 @@ from image_zoo import HEIGHT, WIDTH, grey, tiff
 from PIL import Image
 
 import main
-from data.decode import UnreadableImageError, limit_pixels, read_grey, read_image, read_pixels
+from data.decode import (
+    UnreadableImageError,
+    count_pixels,
+    limit_pixels,
+    read_grey,
+    read_image,
+    read_pixels,
+)
 from data.images import find_images
 from data.reading import AS_STORED, Reading, chosen_reading
 from system.errors import InputError
@@ -30,6 +37,7 @@ def pixels(content: bytes, reading: Reading = AS_STORED) -> np.ndarray:
     quick = read_pixels(io.BytesIO(content), reading).permute(1, 2, 0)
     slow = np.asarray(read_image(io.BytesIO(content), reading))
     assert torch.equal(quick, torch.from_numpy(slow.copy()))
+    assert count_pixels(io.BytesIO(content), reading) == quick[..., 0].numel()
     return slow
 
 
