@@ -100,7 +100,9 @@ def write_names(folder: Path, count: int) -> None:
 def make_features(inputs: Applied, batch: int, few: Path, folder: Path) -> None:
     """Write rows of all images, as if they had gone through the network: those of a few images
     again and again, each with noise of its own."""
-    rows = np.concatenate([np.load(path) for path in sorted(few.glob("*.npy"))]).astype(np.float32)
+    rows = np.concatenate(
+        [np.load(path, allow_pickle=False) for path in sorted(few.glob("*.npy"))]
+    ).astype(np.float32)
     shards, rng = open_shards(folder, inputs, batch, "remove it"), np.random.default_rng(0)
     length = np.linalg.norm(rows, axis=1).mean() / np.sqrt(rows.shape[1])
     for number in shards.missing():
