@@ -71,16 +71,19 @@ if [ -z "${DIR:-}" ]; then
     datasets/scattered/train) embedded=datasets/scattered scatter=--scattered ;;
     datasets/digits/train) embedded=datasets/digits scatter= ;;
     esac
-    # shellcheck disable=SC2086  # scatter may be nothing
-    if [ -n "$embedded" ]; then "$PYTHON" -m tools.make_digits "$embedded" $scatter; fi
+    if [ -n "$embedded" ]; then
+        # shellcheck disable=SC2086  # scatter may be nothing
+        "$PYTHON" -m tools.make_digits "$embedded" $scatter
+        # Of small images, reading takes about as long as training: half of the cores for each
+        half=$((($(cores) + 1) / 2))
+        WORKERS=${WORKERS:-$half}
+        share_workers
+        if [ "$processes" = 1 ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}; fi
+    fi
     if [ -z "$resume_flag" ]; then
         echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
     fi
-    # Of small images, reading takes about as long as training: half of the cores for each
-    half=$((($(cores) + 1) / 2))
-    WORKERS=${WORKERS:-$half}
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
         if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
         export DIR METHOD WORKERS

@@ -210,7 +210,9 @@ def sum_by_cluster(
     on the order, and so on how the points are spread over processes."""
     add = _add_with_torch if device.type == "cuda" else _add_with_scipy
     on = device if device.type == "cuda" else CPU  # MPS has no float64
-    block = BLOCK if on.type == "cuda" else min(BLOCK, max(k, CACHED // x.shape[1]))
+    # With more sums than that, adding those of a small block would cost more than its rows
+    small = on.type == "cpu" and k * x.shape[1] <= CACHED
+    block = min(BLOCK, max(1, CACHED // x.shape[1])) if small else BLOCK
     sums = torch.zeros(k, x.shape[1], dtype=torch.float64, device=on)
     for start in range(0, len(x), block):
         rows = slice(start, start + block)

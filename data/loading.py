@@ -50,7 +50,8 @@ class ImageDataset(Dataset[Any]):
     """Images by draw: (draw, pixels), or (draw, reason) for an image that cannot be decoded.
 
     Opening and decoding a small image takes longer than its crop. So each worker keeps the pixels
-    of images up to 64 × 64, 64 MiB of them at most, for the next time.
+    of images up to 64 × 64, 64 MiB of them at most, for the next time (not with Pillow's decoder),
+    and does not notice when such a file changes meanwhile.
 
     Args:
         seed: of the random crops.

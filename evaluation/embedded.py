@@ -85,7 +85,7 @@ class SideBySide(Network):
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__("side by side", sum(network.embedding_dim for network in networks))
         self.networks = nn.ModuleList(networks)
-        self.std, self.crop = networks[0].std, networks[0].crop
+        ((self.std, self.crop),) = {(network.std, network.crop) for network in networks}
 
     def embedding(self, x: torch.Tensor) -> torch.Tensor:
         networks = cast(Iterable[Network], self.networks)
@@ -93,24 +93,21 @@ class SideBySide(Network):
 
 
 class _Pixels:
-    """Raw pixels of the batches of N images."""
+    """Raw pixels of the batches of N images, which come in order."""
 
     def __init__(self, count: int) -> None:
         self.readable = np.zeros(count, bool)
-        self._found: list[tuple[np.ndarray, np.ndarray]] = []
+        self._found: list[np.ndarray] = []
 
     def add(self, batch: Batch) -> None:
         if len(batch.index) > 0:
             self.readable[batch.index.numpy()] = True
-            self._found.append((batch.index.numpy(), raw_pixels(batch.pixels.numpy())))
+            self._found.append(raw_pixels(batch.pixels.numpy()))
 
     @property
     def rows(self) -> np.ndarray:
         """`(M, 3·s·s) float32`, of the readable images in data-set order."""
-        if not self._found:
-            return np.empty((0, 3), np.float32)
-        index, rows = (np.concatenate(parts) for parts in zip(*self._found, strict=True))
-        return rows[np.argsort(index)]
+        return np.concatenate(self._found) if self._found else np.empty((0, 3), np.float32)
 
 
 def judge(

@@ -86,7 +86,8 @@ def measures(
 
 def grey_once(train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows `(N, D)` and `(M, D)`; if these are the raw pixels of grey images, with one of the
-    three equal channels. Angles and clusters stay what they are, in a third of the time."""
+    three equal channels. Neighbours and clusters stay what they are, in a third of the time; of the
+    probe, the same C then regularises three times as much."""
     for rows in (train, val):
         if rows.shape[1] % 3 or any((rows[:, 0::3] != rows[:, c::3]).any() for c in (1, 2)):
             return train, val

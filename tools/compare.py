@@ -82,6 +82,7 @@ class Bench:
         contents = [known_by(split.images) for split in (train, val)]
         store = self.store if all(contents) else Store(None)
         key: Key = {
+            "protocol": 2,  # grey pixels once, and not every C is tried
             "network": network[:12],
             "size": kind.size,
             **conditions(self.compute),
