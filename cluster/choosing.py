@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cluster.kmeans import KmeansOptions, train_kmeans
+from cluster.kmeans import KmeansOptions, KmeansResult, train_kmeans
 from cluster.quality import agreement
-from cluster.silhouette import SAMPLE, silhouette
+from cluster.silhouette import SAMPLE, silhouettes
 from system.errors import InputError
 from system.seeding import derive_seed
 
@@ -89,20 +89,28 @@ def choose_k(
         InputError: fewer than 40 rows.
         ValueError: a row is not finite.
     """
-    table, ks = [], numbers_to_try(len(rows))
+    ks = numbers_to_try(len(rows))
     if len(rows) > MOST:
         rng = np.random.default_rng(derive_seed(0, "rows to choose k by"))
         rows = rows[np.sort(rng.choice(len(rows), MOST, replace=False))]
-    for k in ks:
-        found, silhouettes = [], []
-        for seed in seeds:
-            found.append(train_kmeans(rows, k, seed=seed, options=OPTIONS, device=device))
-            silhouettes.append(silhouette(rows, found[-1].assignment, sample, seed))
+    found: list[list[KmeansResult]] = [[] for _ in ks]
+    by_seed = []  # the silhouettes of all k
+    for seed in seeds:
+        for k, own in zip(ks, found, strict=True):
+            own.append(train_kmeans(rows, k, seed=seed, options=OPTIONS, device=device))
             advance(1)
-        loss = float(np.mean([each.loss for each in found]))
-        mean, deviation = float(np.mean(silhouettes)), float(np.std(silhouettes, ddof=1))
-        stability = agreement([each.assignment for each in found])
-        table.append(Tried(k, loss, mean, deviation, stability))
+        by_seed.append(silhouettes(rows, [own[-1].assignment for own in found], sample, seed))
+    means, deviations = np.mean(by_seed, axis=0), np.std(by_seed, axis=0, ddof=1)
+    table = [
+        Tried(
+            k,
+            float(np.mean([each.loss for each in own])),
+            float(mean),
+            float(deviation),
+            agreement([each.assignment for each in own]),
+        )
+        for k, own, mean, deviation in zip(ks, found, means, deviations, strict=True)
+    ]
     return suggest(table)
 
 

@@ -235,8 +235,9 @@ def test_a_network_that_finds_all_images_alike_is_named(
     assert "error: --near 0.9: one group has 43 of 43 images; " in error
     assert error.endswith("nothing was moved")
     assert len([path for path in photos.rglob("*") if path.is_file()]) == 44
-    run("--k", 3, "--near", 0.9)
+    out = run("--k", 3, "--near", 0.9)
     assert "note: --near 0.9: one group has 43 of 43 images; " in capsys.readouterr().err
+    assert "<span>43 images, the first 20</span>" in (out / "report.html").read_text()
 
 
 def test_our_own_checkpoints_are_whitened(

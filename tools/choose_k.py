@@ -2,7 +2,7 @@
 
 k-means with the powers of √2 from 2 to N/20, with five seeds each. The suggestion is the most
 stable k within one deviation of the best silhouette. It costs 5 k-means for each k: seconds for
-some thousand rows, and much longer for very many.
+some thousand rows. Of more than 20,000 rows it takes so many, at random.
 """
 
 import argparse

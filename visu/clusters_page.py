@@ -6,7 +6,7 @@ The first is the template `clusters_page.html`; the second is that of `feature_m
 import base64
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,7 @@ def write_clusters_page(
         "duplicates": {
             "status": describe_duplicates(duplicates),
             "groups": [
-                {
-                    "number": number,
-                    "members": [
-                        {"kind": each.kind, "picture": picture(each.index)}
-                        for each in list(members)[:MOST_MEMBERS]
-                    ],
-                }
+                show_group(number, list(members), picture)
                 for number, members in groupby(duplicates, lambda each: each.group)
                 if number < MOST_GROUPS
             ],
@@ -101,10 +95,33 @@ def write_clusters_page(
             "outliers.csv has all images with both ranks.",
             "pictures": [picture(row) for row in most_unlike(ranks)[:shown].tolist()],
         },
-        "settings": [(n, str(v)) for n, v in settings.items() if v not in (None, False)],
+        "settings": [(n, in_words(v)) for n, v in settings.items() if v not in (None, False)],
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text(path, fill_template(PAGE, content))
+
+
+def show_group(
+    number: int, members: Sequence[Duplicate], picture: Callable[[int], Picture]
+) -> dict[str, Any]:
+    """A group of duplicates for the page.
+
+    Args:
+        picture: of an image, by its row.
+    """
+    shown = members[:MOST_MEMBERS]
+    return {
+        "number": number,
+        "size": len(members),
+        "members": [{"kind": each.kind, "picture": picture(each.index)} for each in shown],
+    }
+
+
+def in_words(setting: Any) -> str:
+    """A setting as text."""
+    if isinstance(setting, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in setting.items())
+    return str(setting)
 
 
 def most_unlike(ranks: np.ndarray) -> np.ndarray:
