@@ -3,6 +3,7 @@ the stages behind the network with very many pictures, whose features are made o
 """
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.photos import add_images_flag, write_photos
 from benchmarks.timing import timed
@@ -87,16 +89,20 @@ def stages(args: argparse.Namespace, images: Path, out: Path, kept: Path) -> dic
 
 
 def write_names(folder: Path, count: int) -> None:
-    """Files with names of images, which are never opened."""
+    """Small pictures, each with bytes of its own; only near duplicates are opened."""
     folder.mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
     for number in range(count):
-        (folder / f"{number:06d}.jpg").touch()
+        (folder / f"{number:06d}.jpg").write_bytes(picture.getvalue() + str(number).encode())
 
 
 def make_features(inputs: Applied, batch: int, few: Path, folder: Path) -> None:
     """Write rows of all images, as if they had gone through the network: those of a few images
     again and again, each with noise of its own."""
-    rows = np.concatenate([np.load(path) for path in sorted(few.glob("*.npy"))]).astype(np.float32)
+    rows = np.concatenate(
+        [np.load(path, allow_pickle=False) for path in sorted(few.glob("*.npy"))]
+    ).astype(np.float32)
     shards, rng = open_shards(folder, inputs, batch, "remove it"), np.random.default_rng(0)
     length = np.linalg.norm(rows, axis=1).mean() / np.sqrt(rows.shape[1])
     for number in shards.missing():
