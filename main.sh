@@ -78,6 +78,7 @@ if [ -z "${DIR:-}" ]; then
         half=$((($(cores) + 1) / 2))
         WORKERS=${WORKERS:-$half}
         share_workers
+        export PROCESSES=$processes  # which takes seconds to find where there are GPUs
         if [ "$processes" = 1 ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}; fi
     fi
     if [ -z "$resume_flag" ]; then

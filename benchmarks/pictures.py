@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.photos import add_images_flag, write_photos
+from benchmarks.scaling import ROOT
 from benchmarks.timing import timed
 from features import network
 from features.continued import open_shards
@@ -24,7 +25,6 @@ from features.network import Applied, open_inputs
 from system import cli, flags
 from system.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 NOISE = 0.35  # added to made rows, as a share of their length: so no two are duplicates
 FEATURES = "features"  # a stage, and its folder
 
