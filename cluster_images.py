@@ -28,7 +28,7 @@ from checkpoints.networks import MODEL_HELP
 from cluster import components
 from cluster.choosing import SEEDS, Choice, choose_k, numbers_to_try
 from cluster.clusters import Clusters
-from cluster.components import AUTO
+from cluster.components import AUTO, Components
 from cluster.joined import join_clusters
 from cluster.outliers import outlier_ranks
 from cluster.quality import unlabelled_metrics
@@ -124,18 +124,23 @@ def find(args: argparse.Namespace, inputs: Applied, kept: Path, seconds: dict[st
         advice = "give another --features" if args.features else "give another --out"
         rows, present = continued_rows(kept, inputs, args.batch, load, advice)
     images = inputs.images.take(np.flatnonzero(present))
+    choice = None
+    if chooses(args):
+        with stage("number of clusters", seconds):
+            choice = choose(args, inputs, rows)
     with stage("clusters", seconds):
-        clusters, choice, loss = cluster(args, inputs, rows)
+        clusters, loss = cluster(args, inputs, rows, choice)
         numbers, distances = clusters.assign(rows, device)
         counts = np.bincount(numbers, minlength=len(clusters.centroids))
         if args.merge is not None:
             clusters, counts = join_clusters(clusters, counts, args.merge)
             numbers, distances = clusters.assign(rows, device)
     x = clusters.whitening.apply(rows, device)
-    with stage("duplicates and outliers", seconds):
+    with stage("duplicates", seconds):
         duplicates = find_duplicates(images, x, args.near)
         check_groups(args, duplicates, len(images))
-        ranks = outlier_ranks(x, numbers, clusters.centroids)
+    with stage("outliers", seconds), progress("outliers", len(x), "images") as advance:
+        ranks = outlier_ranks(x, numbers, clusters.centroids, advance)
     with stage("map", seconds):
         chosen, xy = place_all(x, args.points, args.seed)
     assignment = Assignment(images.names, numbers, distances, clusters.each)
@@ -148,34 +153,44 @@ def find(args: argparse.Namespace, inputs: Applied, kept: Path, seconds: dict[st
     )  # fmt: skip
 
 
-def cluster(
-    args: argparse.Namespace, inputs: Applied, rows: np.ndarray
-) -> tuple[Clusters, Choice | None, float | None]:
-    """The clusters of rows `(M, D) float16`, the choice of k where that is automatic, and the loss
-    where there is one.
+def choose(args: argparse.Namespace, inputs: Applied, rows: np.ndarray) -> Choice:
+    """The choice of k for rows `(M, D) float16`.
 
     Raises:
         InputError: there are too few images that can be read.
     """
-    device, choice = inputs.compute.device, None
-    pca = inputs.usual_pca if args.dim_pca is None else args.dim_pca
+    device, steps = inputs.compute.device, len(SEEDS) * len(numbers_to_try(len(rows)))
+    x = prepare(rows, components_of(args, inputs), device).apply(rows, device)
+    with progress("how many clusters", steps, "clusterings") as advance:
+        return choose_k(x, device=device, advance=advance)
+
+
+def components_of(args: argparse.Namespace, inputs: Applied) -> Components:
+    """The dimensions to whiten to."""
+    return inputs.usual_pca if args.dim_pca is None else args.dim_pca
+
+
+def cluster(
+    args: argparse.Namespace, inputs: Applied, rows: np.ndarray, choice: Choice | None
+) -> tuple[Clusters, float | None]:
+    """The clusters of rows `(M, D) float16`, and the loss where there is one.
+
+    Raises:
+        InputError: there are too few images that can be read.
+    """
     if len(rows) < 2:
         raise InputError(f"{len(rows)} image can be read, and clusters need two or more")
     flags_of = argparse.Namespace(**vars(args))
-    if chooses(args):
-        x = prepare(rows, pca, device).apply(rows, device)
-        steps = len(SEEDS) * len(numbers_to_try(len(rows)))
-        with progress("how many clusters", steps, "clusterings") as advance:
-            choice = choose_k(x, device=device, advance=advance)
-        flags_of.nmb_cluster = choice.k
+    flags_of.nmb_cluster = args.nmb_cluster if choice is None else choice.k
     check_clustering(flags_of, len(rows), "images that can be read")
-    clustering = make_clustering(flags_of, args.seed, device, pca)
+    pca = components_of(args, inputs)
+    clustering = make_clustering(flags_of, args.seed, inputs.compute.device, pca)
     total, unit = cluster_steps(flags_of, len(rows), "images")
     with progress("clustering", total, unit) as advance:
         loss = clustering.cluster(rows, advance=advance)
     if remark := clustering.remark():
         cli.note(remark)
-    return Clusters.of(clustering, 0), choice, loss if clustering.has_loss else None
+    return Clusters.of(clustering, 0), loss if clustering.has_loss else None
 
 
 def check_groups(args: argparse.Namespace, duplicates: Sequence[Duplicate], images: int) -> None:

@@ -4,10 +4,10 @@ of a frozen network.
 The short side of each image is resized to 256/224 of --size; the central crop goes through the
 network in eval mode. The embedding, in half precision and L2-normalised, is the last hidden layer
 before its ReLU, or the global average pool of a residual network; it is not whitened
-(`tools.eval_quick` shows both views). Each of the k nearest train
-images by cosine similarity votes for its class with the weight exp(similarity / 0.07), and the
-class with the most votes wins (after Wu et al., CVPR 2018). Figures are top-1 accuracies, as
-fractions of 1. A val image that cannot be read counts as a mistake.
+(`tools.eval_quick` shows both views). Each of the k nearest train images by cosine similarity votes
+for its class with the weight exp(similarity / 0.07), and the class with the most votes wins (after
+Wu et al., CVPR 2018). Figures are top-1 accuracies, as fractions of 1. A val image that cannot be
+read counts as a mistake.
 """
 
 import argparse

@@ -3,13 +3,12 @@
 Protocol. Images have their short side resized to 256, are cropped to the central 224 and
 normalised with ImageNet's mean and deviation; these sizes are for --size 224, and scale with it.
 The network is in eval mode. A row is the embedding of an image, the last hidden layer before its
-ReLU, which is what is clustered; or with --conv the activations of a conv layer after the ReLU,
+ReLU, as it is clustered; or with --conv the activations of a conv layer after the ReLU,
 average-pooled as for the linear probe (AlexNet: to 9600, 9216, 9600, 9600 and 9216 dimensions;
 other networks: to the square grid that comes nearest to 9,000 to 10,000), or with --pool average
-over the whole map. With --whiten rows are PCA-whitened and L2-normalised, as for clustering, by a
+over the whole map. With --whiten rows are PCA-whitened and L2-normalised, as for clustering: by a
 PCA fitted on these images (of as many dimensions as suit their number, if none is given), or by the
-checkpoint's. Images that cannot be read, or whose features
-are not finite, have no row.
+checkpoint's. Images that cannot be read, or whose features are not finite, have no row.
 """
 
 import argparse
@@ -88,13 +87,13 @@ def check_and_extract(args: argparse.Namespace, until_done: contextlib.ExitStack
     if gather_objects(done)[0]:
         if rank() == 0:
             shutil.rmtree(shards.folder, ignore_errors=True)  # if the last call ended just before
-        say(f"{file}: is there already, with these images and settings")
+        script.say(f"{file}: is there already, with these images and settings\n")
         return
     # from process 0, as others may see an older state of a network disk
     missing = gather_objects(shards.missing() if rank() == 0 else [])[0]
     left = sum(len(shards.images_of(number)) for number in missing)
     if left < len(images):
-        say(f"continuing after {len(images) - left:,} of {len(images):,} images")
+        script.say(f"continuing after {len(images) - left:,} of {len(images):,} images\n")
     load = functools.partial(
         load_in_order, inputs.dataset, args.batch, args.workers, compute.device
     )
@@ -155,12 +154,12 @@ def key_of(
 def describe_whitening(
     wanted: int | Literal["auto"], whitening: Preparation, count: int, dim: int
 ) -> None:
-    """Say how many of the features' D dimensions are left, and why, if that is worth a line."""
+    """Print a line if there are fewer dimensions than asked for, and a `remark` if there is one."""
     found = whitening.components
     if found < (auto_dim(count, dim) if wanted == AUTO else wanted):
-        say(f"--whiten {wanted}: the rows have only {found} directions")
+        script.say(f"--whiten {wanted}: the rows have only {found} directions\n")
     if words := remark(wanted, found, count, dim):
-        say(f"note: {words}")
+        script.say(f"note: {words}\n")
 
 
 def is_done(file: Path, key: dict[str, Any], dim: int) -> bool:
@@ -177,8 +176,8 @@ def is_done(file: Path, key: dict[str, Any], dim: int) -> bool:
     results, cut = out / RESULTS, (out / PARTIAL).exists()
     if results.exists() and (finished or not cut):
         with continuing(results, "give another --out"):
-            told = json.loads(results.read_text())
-            before, rows = dict(told["settings"]["key"]), told["results"]["shape"][0]
+            content = json.loads(results.read_text())
+            before, rows = dict(content["settings"]["key"]), content["results"]["shape"][0]
             if {before["whiten"], key["whiten"]} == {AUTO, auto_dim(rows, dim)}:
                 before["whiten"] = key["whiten"]  # by another name
             check_key(results, before, key, "give another --out")
@@ -225,17 +224,10 @@ def finish(
     save_results(out / RESULTS, __doc__ or "", settings, results)
     joined.replace(final)
     shutil.rmtree(shards.folder)
-    say(
+    script.say(
         f"{final}: {shape[0]:,} rows of {shape[1]:,} dimensions, {args.dtype}; "
-        f"their images: {out / 'images.txt'}; unreadable: {len(bad)}"
+        f"their images: {out / 'images.txt'}; unreadable: {len(bad)}\n"
     )
-
-
-def say(line: str) -> None:
-    """Print a line, from process 0."""
-    if rank() == 0:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
 
 
 def whiten_by(text: str) -> int | str:

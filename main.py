@@ -193,7 +193,7 @@ def make_parser(method: str) -> cli.Parser:
     flags.add_verbose(parser, "show progress and the numbers of each epoch")
 
     device.add_flags(parser)
-    probe_help = "every so many epochs, classify labelled images by neighbours of their features"
+    probe_help = "every so many epochs, classify labelled images by neighbours, not whitened"
     add("--probe", metavar="EPOCHS", type=cli.whole_number(1), help=probe_help)
     flags.add_size(parser)
     add_decode_flag(parser)

@@ -71,21 +71,27 @@ if [ -z "${DIR:-}" ]; then
     datasets/scattered/train) embedded=datasets/scattered scatter=--scattered ;;
     datasets/digits/train) embedded=datasets/digits scatter= ;;
     esac
-    # shellcheck disable=SC2086  # scatter may be nothing
-    if [ -n "$embedded" ]; then "$PYTHON" -m tools.make_digits "$embedded" $scatter; fi
+    if [ -n "$embedded" ]; then
+        # shellcheck disable=SC2086  # scatter may be nothing
+        "$PYTHON" -m tools.make_digits "$embedded" $scatter
+        # Of small images, reading takes about as long as training: half of the cores for each
+        half=$((($(cores) + 1) / 2))
+        WORKERS=${WORKERS:-$half}
+        share_workers
+        if [ "$processes" = 1 ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$half}; fi
+    fi
     if [ -z "$resume_flag" ]; then
         echo "$embedded is made from scikit-learn's handwritten digits: each four times, with a place," \
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
     fi
-    WORKERS=${WORKERS:-2}
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
         if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
         export DIR METHOD WORKERS
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then
-        # 11 epochs are 44 passes over the images: docs/own-images.md
-        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-11}
+        # 7 epochs are 28 passes over the images: docs/own-images.md
+        ARCH=${ARCH:-convnet_small} SOBEL=${SOBEL-} K=${K:-50} LR=${LR:-0.2} BATCH=${BATCH:-64} EPOCHS=${EPOCHS:-7}
         set -- --reassign 4 --size 32 "$@"
     fi
 else
@@ -139,7 +145,7 @@ if [ -z "$embedded" ]; then launch "$@"; fi
 (launch "$@")
 if [ -e "$EXP/checkpoint.pth.tar" ]; then  # there is none after --help
     printf '\nThe trained network beside the untrained one:\n'
-    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$WORKERS"
+    "$PYTHON" -m tools.eval_quick --data "$embedded" --model "$EXP/checkpoint.pth.tar" --workers "$(cores)"
     printf '\nNext, some thousand small images of your own (docs/own-images.md):\n'
     printf '  DIR=/your/images recipes/small.sh\n'
 fi

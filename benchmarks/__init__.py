@@ -9,6 +9,8 @@ compared with a well-known library and with the hardware's limit. Imports any ro
     multicrop.py    images per second of multi-crop, decoded once and for each crop
     containers.py   images at random from tars, zips and Parquet; the start with many images
     decoding.py     images per second of a core that reads; the cores that a GPU wants
+    pictures.py     the stages of cluster_images.py, beside decoding and network alone
+    first_run.py    the run of ./main.sh without DIR: AVX2 and bf16, shares of the cores
     scaling.py      whole epochs of main.py, by images, workers and processes
     clustering.py   whitening, k-means, PIC, step by step
     deepercluster.py       DeeperCluster at its published size: rates, and a share in part

@@ -1,5 +1,5 @@
 """Reading images at random and in order from files, tars, zips and Parquet, by one process and by
-workers; and what the index of many images costs at the start, in the main process and in workers.
+workers; and the cost of an index of many images at the start, in the main process and in workers.
 """
 
 import argparse

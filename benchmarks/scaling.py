@@ -23,7 +23,6 @@ from system.cores import allowed_cores
 from system.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-MAIN = ROOT / "main.py"
 STAGES = ("features", "clustering", "training")
 
 
@@ -63,16 +62,29 @@ def epoch(photos: Path, workers: int, processes: int, args: argparse.Namespace) 
     Raises:
         InputError: the run failed; has its last line.
     """
+    flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
+    flags += f" --workers {-(-workers // processes)} --device {args.device}"
+    threads = {"OMP_NUM_THREADS": str(max(allowed_cores() // processes, 1))}
+    return metrics_of(photos, flags, threads, processes)
+
+
+def metrics_of(
+    images: Path, flags: str, variables: dict[str, str], processes: int = 1
+) -> dict[str, Any]:
+    """Run `main.py` for an epoch; the line of its `metrics.jsonl`.
+
+    Args:
+        variables: of the environment, beside those there are.
+
+    Raises:
+        InputError: the run failed; has its last line.
+    """
     launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as exp:
-        flags = f"--arch {args.arch} --sobel --epochs 1 --k {args.k} --batch {args.batch}"
-        flags += f" --workers {-(-workers // processes)} --device {args.device} --exp {exp}/run"
-        flags += " --no-report"
-        command = [sys.executable, *(launcher if processes > 1 else []), str(MAIN), str(photos)]
-        threads = {"OMP_NUM_THREADS": str(max(allowed_cores() // processes, 1))}
         done = subprocess.run(
-            [*command, *flags.split()],
-            env={**os.environ, **threads}, capture_output=True, text=True, check=False,
+            [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "main.py"),
+             str(images), *flags.split(), "--exp", f"{exp}/run", "--no-report"],
+            env={**os.environ, **variables}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise InputError(f"main.py failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

@@ -1,5 +1,5 @@
-"""What the number of dimensions that features are whitened to does to their clusters, by the number
-of images: the table behind `--dim_pca auto`.
+"""Clusters by the number of images and of the dimensions that their features are whitened to: the
+tables behind `--dim_pca auto`.
 
 Takes sets of features with labels. Of each, a fifth of the rows (2,000 at most) is held out as val,
 anew for each seed, and N of the others are drawn, the PCA is fitted on these, and they are whitened

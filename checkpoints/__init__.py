@@ -11,7 +11,7 @@ or the network. Loading never runs code from a file.
     deepercluster.py      files of DeeperCluster's release, recognised by their names
     swav.py               files of SwAV and DeepCluster-v2: the heads beside the network
     weights.py            names of weights, translated to ours and compared with a network's
-    torch_file.py         torch's files, read safely, and other files named for what they are
+    torch_file.py         torch's files, read safely; the kind of a file that is no checkpoint
     zip_torch_file.py     files since torch 1.6, checked for flipped bits
     old_torch_file.py     files from before torch 1.6
     torch_pickle.py       the pickles in both, by an unpickler that runs nothing

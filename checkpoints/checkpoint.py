@@ -40,7 +40,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any], previous: Path | No
 
     def finish(written: Path) -> None:
         if not is_intact(written):
-            raise OSError(errno.EIO, "what was written cannot be read back", str(path))
+            raise OSError(errno.EIO, "the new file cannot be read back", str(path))
         if previous is not None and path.exists():
             _rename(path, previous)
 

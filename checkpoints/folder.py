@@ -138,7 +138,7 @@ def beside(model: Path) -> Path:
         InputError: the network is one of timm's, which is in no folder.
     """
     if timm_name(model):
-        raise InputError(f"--model {model}: is beside nothing; give a folder for results as --exp")
+        raise InputError(f"--model {model}: has no folder for the results; give one as --exp")
     return folder_of(model)
 
 

@@ -50,7 +50,7 @@ class Contents:
     """All that a file holds, by full name.
 
     Attributes:
-        values: everything but dicts; None in place of what has no text for a name.
+        values: everything but dicts; None in place of a value whose name is no text.
         levels: the prefix of the dict that holds each.
     """
 

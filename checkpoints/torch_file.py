@@ -1,7 +1,7 @@
 """Load files of every version of `torch.save`, and safetensors, without running anything in them.
 
-The first versions of torch wrote tar archives, which cannot be loaded safely. Files that are no
-checkpoint at all are named for what they are.
+The first versions of torch wrote tar archives, which cannot be loaded safely. The message on a file
+that is no checkpoint says what kind of file it is.
 """
 
 import io

@@ -86,7 +86,7 @@ def network_for(arch: str, weights: StateDict) -> ConvNet:
 
 
 def misfits(model: ConvNet, weights: StateDict) -> dict[str, list[str]]:
-    """Names of weights that don't fit a network, by what is wrong; empty if all fit. Only batch
+    """Names of weights that don't fit a network, by the kind of fault; empty if all fit. Only batch
     norm's `num_batches_tracked`, which files of 2018 lack, may be missing."""
     own = model.state_dict()
     wrong = {

@@ -76,7 +76,7 @@ class Clustering(ABC):
         return loss
 
     def remark(self) -> str | None:
-        """On the components, where `cluster` chose them or they are too many; else None."""
+        """On the number of components, if `cluster` chose it or it is too large; else None."""
         if self.pca is None or not isinstance(self.whitening, Whitening):
             return None
         rows, dim = len(self.assignments), len(self.whitening.mean)

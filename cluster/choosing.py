@@ -6,14 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cluster.kmeans import KmeansOptions, train_kmeans
+from cluster.kmeans import KmeansOptions, KmeansResult, train_kmeans
 from cluster.quality import agreement
-from cluster.silhouette import SAMPLE, silhouette
+from cluster.silhouette import SAMPLE, silhouettes
 from system.errors import InputError
+from system.seeding import derive_seed
 
 SEEDS = (0, 1, 2, 3, 4)
 EACH = 20  # rows of a cluster on average, at least
 FEWEST = 2 * EACH  # rows to choose among
+MOST = 20_000  # rows to choose by: the cost grows with their square
 # With random first centroids, k-means of clear groups depends on these more than on k
 OPTIONS = KmeansOptions("kmeans++")
 
@@ -51,18 +53,18 @@ class Choice:
 
 
 def numbers_to_try(rows: int) -> list[int]:
-    """The k that `choose_k` tries for so many rows: 2 · √2ⁱ, rounded, up to rows / 20.
+    """The k that `choose_k` tries for so many rows: 2 · √2ⁱ, rounded, up to a twentieth of the rows
+    that it takes.
 
     Raises:
         InputError: fewer than 40 rows.
     """
     if rows < FEWEST:
         raise InputError(
-            f"{rows} images are too few to choose the number of clusters by ({FEWEST} or more); "
-            "give --k"
+            f"{rows} images are too few to choose a number of clusters ({FEWEST} or more); give --k"
         )
     powers = (round(2 * 2 ** (i / 2)) for i in range(2 * rows.bit_length()))
-    return [k for k in powers if k <= rows // EACH]
+    return [k for k in powers if k <= min(rows, MOST) // EACH]
 
 
 def choose_k(
@@ -74,7 +76,7 @@ def choose_k(
     advance: Callable[[int], None] = lambda done: None,
 ) -> Choice:
     """Try some k with k-means++, and suggest the most stable one of those whose silhouette is
-    within one standard deviation of the best.
+    within one standard deviation of the best. Of more than 20,000 rows it takes so many, at random.
 
     Args:
         rows: `(N, d) float32`, as they will be clustered.
@@ -87,17 +89,28 @@ def choose_k(
         InputError: fewer than 40 rows.
         ValueError: a row is not finite.
     """
-    table = []
-    for k in numbers_to_try(len(rows)):
-        found, silhouettes = [], []
-        for seed in seeds:
-            found.append(train_kmeans(rows, k, seed=seed, options=OPTIONS, device=device))
-            silhouettes.append(silhouette(rows, found[-1].assignment, sample, seed))
+    ks = numbers_to_try(len(rows))
+    if len(rows) > MOST:
+        rng = np.random.default_rng(derive_seed(0, "rows to choose k by"))
+        rows = rows[np.sort(rng.choice(len(rows), MOST, replace=False))]
+    found: list[list[KmeansResult]] = [[] for _ in ks]
+    by_seed = []  # the silhouettes of all k
+    for seed in seeds:
+        for k, own in zip(ks, found, strict=True):
+            own.append(train_kmeans(rows, k, seed=seed, options=OPTIONS, device=device))
             advance(1)
-        loss = float(np.mean([each.loss for each in found]))
-        mean, deviation = float(np.mean(silhouettes)), float(np.std(silhouettes, ddof=1))
-        stability = agreement([each.assignment for each in found])
-        table.append(Tried(k, loss, mean, deviation, stability))
+        by_seed.append(silhouettes(rows, [own[-1].assignment for own in found], sample, seed))
+    means, deviations = np.mean(by_seed, axis=0), np.std(by_seed, axis=0, ddof=1)
+    table = [
+        Tried(
+            k,
+            float(np.mean([each.loss for each in own])),
+            float(mean),
+            float(deviation),
+            agreement([each.assignment for each in own]),
+        )
+        for k, own, mean, deviation in zip(ks, found, means, deviations, strict=True)
+    ]
     return suggest(table)
 
 

@@ -1,8 +1,8 @@
 """To how many dimensions features are whitened: `--dim_pca`.
 
 The paper whitens 1.28 million rows to 256 dimensions. As the number of rows comes near that of the
-dimensions, whitened rows become orthogonal to each other, each as far from every other, and their
-clusters noise. `auto_dim` is the number of dimensions that so many rows carry.
+dimensions, whitened rows become orthogonal to each other, each as far from every other, and
+their clusters are noise. `auto_dim` is the number of dimensions that so many rows carry.
 """
 
 import argparse
@@ -29,8 +29,8 @@ PAPER = _Unchosen(PCA)
 
 
 def auto_dim(rows: int, dim: int) -> int:
-    """The number of components for so many rows: 50 rows for each of them; below 800 rows 16, but
-    12 rows for each of them; 2 at least, and 256, the paper's, at most.
+    """The number of components that so many rows carry: one for 50 rows. Below 800 rows it is 16,
+    or one for 12 rows where that is fewer. It is at least 2, and at most 256, the paper's number.
 
     Args:
         rows: N, those that the PCA is fitted on, over all processes.
@@ -70,7 +70,7 @@ def is_noisy(rows: int, components: int) -> bool:
 
 
 def noise(rows: int, components: int, dim: int) -> str:
-    """The warning where `is_noisy`, of rows of D dimensions."""
+    """The warning for such rows of D dimensions."""
     return (
         f"clusters of {rows:,} rows whitened to {min(components, dim)} dimensions tend to noise; "
         f"auto takes {auto_dim(rows, dim)}"

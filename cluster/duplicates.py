@@ -1,5 +1,7 @@
 """Groups of rows that are nearly the same."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -9,13 +11,16 @@ LINKS = 2**22  # between rows, held before they are merged into groups
 ROUNDING = 1e-6  # of a cosine in float32
 
 
-def near_duplicates(rows: np.ndarray, distance: float) -> np.ndarray:
+def near_duplicates(
+    rows: np.ndarray, distance: float, advance: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
     """The group of each row: rows at this cosine distance or nearer are linked, and a group is what
     links connect (so its ends may be farther apart). Compares all pairs of rows, a block at a time.
 
     Args:
         rows: `(N, d) float32`, L2-normalised.
         distance: 1 − cosine, 0..1, without 1.
+        advance: called with the number of rows of each block.
 
     Returns:
         `(N,) int64`, groups numbered from 0 in the order of their first rows, −1 for a row without
@@ -36,6 +41,7 @@ def near_duplicates(rows: np.ndarray, distance: float) -> np.ndarray:
         held += links[-1].shape[1]
         if held > LINKS:
             component, links, held = _merged(component, links), [], 0
+        advance(end - start)
         start = end
     return _numbered(_merged(component, links) if links else component)
 

@@ -20,6 +20,7 @@ from system.device import select_compute
 ITERATIONS = 20
 SAMPLE = 20  # points per cluster that k-means++ and AFK-MC² choose from
 BLOCK = 16384  # points that are in float64 at a time
+CACHED = 2**18  # values in float64 that stay in a CPU's cache
 
 INITIALISATIONS = {
     "random": None,
@@ -209,9 +210,12 @@ def sum_by_cluster(
     on the order, and so on how the points are spread over processes."""
     add = _add_with_torch if device.type == "cuda" else _add_with_scipy
     on = device if device.type == "cuda" else CPU  # MPS has no float64
+    # With more sums than that, adding those of a small block would cost more than its rows
+    small = on.type == "cpu" and k * x.shape[1] <= CACHED
+    block = min(BLOCK, max(1, CACHED // x.shape[1])) if small else BLOCK
     sums = torch.zeros(k, x.shape[1], dtype=torch.float64, device=on)
-    for start in range(0, len(x), BLOCK):
-        rows = slice(start, start + BLOCK)
+    for start in range(0, len(x), block):
+        rows = slice(start, start + block)
         add(sums, torch.from_numpy(x[rows]), torch.from_numpy(assignment[rows]))
     return sums.cpu().numpy()
 

@@ -11,9 +11,9 @@ from system.errors import InputError
 
 
 def merge_centroids(centroids: np.ndarray, counts: np.ndarray, groups: int) -> np.ndarray:
-    """The group of each cluster, by Ward's method: again and again, the two groups are joined that
-    increase the sum of squared distances of all rows to the groups' means the least. An empty
-    cluster follows the nearest one that isn't.
+    """The group of each cluster, by Ward's method. Each step joins two groups: those for which the
+    sum of squared distances of all rows to their groups' means grows least. An empty cluster
+    follows the nearest one that isn't.
 
     Args:
         centroids: `(k, d) float32`, the means of the clusters.

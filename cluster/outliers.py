@@ -1,5 +1,7 @@
 """Which rows are unlike all others: far from their centroid, or from their nearest neighbours."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cluster.pic import make_graph
@@ -7,13 +9,19 @@ from cluster.pic import make_graph
 NEIGHBOURS = 5  # more than the few copies that an odd image may have
 
 
-def outlier_ranks(rows: np.ndarray, clusters: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+def outlier_ranks(
+    rows: np.ndarray,
+    clusters: np.ndarray,
+    centroids: np.ndarray,
+    advance: Callable[[int], None] | None = None,
+) -> np.ndarray:
     """Two ranks of each row, 1 for the farthest of all N.
 
     Args:
         rows: `(N, d) float32`, two or more.
         clusters: `(N,) int64`, the cluster of each row.
         centroids: `(k, d) float32`.
+        advance: called with the number of rows in each block.
 
     Returns:
         `(N, 2) int64`: by the distance to its own centroid, and by the mean distance to its 5
@@ -24,7 +32,7 @@ def outlier_ranks(rows: np.ndarray, clusters: np.ndarray, centroids: np.ndarray)
         ValueError: there is one row only, or a row is not finite.
     """
     own = np.linalg.norm(rows - centroids[clusters], axis=1)
-    _, squares = make_graph(rows, min(NEIGHBOURS, len(rows) - 1))
+    _, squares = make_graph(rows, min(NEIGHBOURS, len(rows) - 1), advance=advance)
     near = np.sqrt(squares[:, 1:]).mean(axis=1)
     return np.stack([_ranks(own), _ranks(near)], axis=1)
 

@@ -47,10 +47,10 @@ def nmi(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def accuracy(assignment: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy (ACC) of an assignment `(N,) int64`: the fraction of the images whose cluster is
-    matched with their label, in the one-to-one matching of clusters and labels that is best (Yang,
-    Xu, Nie, Yan and Zhuang, 2010), of those with a cluster and a label (≥ 0). If there are more
-    clusters than labels, the images of the clusters that are left over count as wrong."""
+    """Accuracy (ACC) of an assignment `(N,) int64`: the fraction of images whose cluster is matched
+    with their label, by the best one-to-one matching of clusters and labels (Yang, Xu, Nie, Yan and
+    Zhuang, 2010). Only images with a cluster and a label (≥ 0) count. If there are more clusters
+    than labels, the images of the clusters that are left over count as wrong."""
     counts = _contingency(assignment, labels)
     images = counts.sum()
     if images == 0:

@@ -60,7 +60,7 @@ class Whitening:
 
     @property
     def components(self) -> int:
-        """d."""
+        """The number of components, d."""
         return self.matrix.shape[1]
 
     def apply(self, features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
@@ -90,8 +90,8 @@ Preparation = Whitening | Normalisation
 def prepare(
     features: np.ndarray | Moments, pca: Components, device: torch.device = CPU
 ) -> Preparation:
-    """What `pca` asks for: the whitening of the features of all processes, or for 0 their
-    normalisation. Arguments and errors as in `fit_whitening`."""
+    """Fit the whitening of the features of all processes; for `pca` 0, only normalise them.
+    Arguments and errors as in `fit_whitening`."""
     check_components(pca)
     if pca != 0:
         return fit_whitening(features, pca, device)

@@ -95,8 +95,7 @@ def read_bands(
     file: BinaryIO, reading: Reading, most: int
 ) -> tuple[np.ndarray, Depth | None] | None:
     """The three bands that are seen as RGB, `(H, W, 3)` as stored, and their depth (None for 8
-    unsigned bits). None for images that Pillow decodes: all but `.npy`, and TIFF if `--channels`
-    are given.
+    unsigned bits). None for images that Pillow decodes.
 
     Args:
         most: values in the image, at most.
@@ -104,19 +103,28 @@ def read_bands(
     Raises:
         ValueError: damaged, too large, or without these bands.
     """
-    file.seek(0)
-    start = file.read(len(NPY))
-    file.seek(0)
-    bands: Bands
-    if start == NPY:
-        bands = ArrayBands(file)
-    elif reading.channels is not None and start.startswith(TIFF):
-        bands = TiffBands(file.read())
-    else:
+    if (bands := bands_of(file, reading)) is None:
         return None
     if (values := math.prod(bands.size) * bands.count) > most:
         raise ValueError(f"{values:,} values in {bands.count} bands, more than --max-pixels {most}")
     return bands.take(_chosen(reading.channels, bands.count))
+
+
+def bands_of(file: BinaryIO, reading: Reading) -> Bands | None:
+    """The bands of a file, not read yet; None for images that Pillow decodes: all but `.npy`, and
+    TIFF if `--channels` are given.
+
+    Raises:
+        ValueError: damaged.
+    """
+    file.seek(0)
+    start = file.read(len(NPY))
+    file.seek(0)
+    if start == NPY:
+        return ArrayBands(file)
+    if reading.channels is not None and start.startswith(TIFF):
+        return TiffBands(file.read())
+    return None
 
 
 def rgb_of_bands(values: np.ndarray, depth: Depth | None, reading: Reading) -> np.ndarray:

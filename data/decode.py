@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import logging
+import math
 import os
 import re
 import warnings
@@ -16,7 +17,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from data.bands import read_bands, rgb_of_bands
+from data.bands import bands_of, read_bands, rgb_of_bands
 from data.grey import Depth, depth_of, to_bytes, values_of
 from data.headers import why_unidentified, without_text
 from data.reading import AS_STORED, Reading
@@ -142,6 +143,18 @@ def read_grey(file: BinaryIO, reading: Reading = AS_STORED) -> tuple[np.ndarray,
         if (found := read_bands(file, reading, pixel_limit())) is not None:
             return levels(*found)
     return _decoded(file, of_image)
+
+
+def count_pixels(file: BinaryIO, reading: Reading = AS_STORED) -> int:
+    """The pixels of an image, from its header.
+
+    Raises:
+        UnreadableImageError: as for `read_image`, but for damage behind the header.
+    """
+    with name_failure():
+        if (bands := bands_of(file, reading)) is not None:
+            return math.prod(bands.size)
+    return _decoded(file, lambda image: image.width * image.height)
 
 
 def image_extensions() -> frozenset[str]:

@@ -12,7 +12,7 @@ JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")  # how a stream begins, and a
 STREAM_WITHIN = 1 << 16  # bytes of a JPEG 2000 file
 SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 SHORT = 3  # the type of a tag: numbers of 16 bits
-MOST_TAGS, MOST_SAMPLES = 1000, 64  # that are looked at
+MOST_TAGS, MOST_SAMPLES = 1000, 64  # that are read
 SAMPLES = {2: "signed ", 3: "float "}
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
@@ -29,6 +31,7 @@ from system.seeding import derive_seed
 
 DECODE = ("auto", "pil")
 LEAST_AHEAD = 8  # batches read ahead, enough to bridge a slow read
+SMALL, ALL_SMALL = 3 * 64 * 64, 2**26  # bytes of a decoded image that is kept, and of all of them
 
 
 def add_decode_flag(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +50,10 @@ def add_max_pixels_flag(parser: argparse.ArgumentParser) -> None:
 class ImageDataset(Dataset[Any]):
     """Images by draw: (draw, pixels), or (draw, reason) for an image that cannot be decoded.
 
+    Opening and decoding a small image takes longer than its crop. So each worker keeps the pixels
+    of images up to 64 × 64, 64 MiB of them at most, for the next time (not with Pillow's decoder),
+    and does not notice when such a file changes meanwhile.
+
     Args:
         seed: of the random crops.
         decode: "auto" for fast decoding of JPEGs and resizing of tensors; "pil" for Pillow.
@@ -59,15 +66,27 @@ class ImageDataset(Dataset[Any]):
         self.transform = transform
         self.seed = seed
         self.decode = decode
+        self._kept: dict[int, Tensor] = {}
+        self._free = ALL_SMALL
 
     def __getitem__(self, draw: Draw) -> Sample:
         seed = derive_seed(self.seed, "crop", draw.epoch, draw.position)
-        read = self.images.read_image if self.decode == "pil" else self.images.read_pixels
         try:
-            image = read(draw.image)
+            image = self._read(draw.image)
         except UnreadableImageError as error:
             return draw, str(error)
         return draw, rotated(apply_seeded(self.transform, image, seed), draw.turns)
+
+    def _read(self, image: int) -> Image.Image | Tensor:
+        if self.decode == "pil":
+            return self.images.read_image(image)
+        if (kept := self._kept.get(image)) is not None:
+            return kept
+        pixels = self.images.read_pixels(image)
+        if pixels.nbytes <= min(SMALL, self._free):
+            self._kept[image] = pixels
+            self._free -= pixels.nbytes
+        return pixels
 
 
 def make_loader(

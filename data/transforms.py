@@ -32,7 +32,7 @@ def central_crop(size: int, crop: Crop = CENTRAL) -> v2.Transform:
 
 def random_crop(size: int) -> v2.Transform:
     """The view for training: random resized crop and horizontal flip."""
-    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    return CropAndFlip(size)
 
 
 def modelzoo_crop(size: int) -> v2.Transform:
@@ -110,6 +110,17 @@ class ShortSide(v2.Transform):
             most += (max(height, width) - most) % 2  # to cut equally at both ends
             image = F.center_crop(image, [min(height, most), min(width, most)])
         return F.resize(image, [self.side], self.interpolation)
+
+
+class CropAndFlip(v2.RandomResizedCrop):
+    """Random resized crop, then a horizontal flip of one in two, as `(3, size, size) uint8`: the
+    draws and pixels of torchvision's two transforms, without the frame around them, which takes a
+    third of their time for a small image."""
+
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        crop = F.resized_crop(image, **self.make_params([image]), size=self.size)
+        view = F.horizontal_flip(crop) if torch.rand(1) < 0.5 else crop
+        return view if isinstance(view, Tensor) else F.pil_to_tensor(view)
 
 
 class Lighting(v2.Transform):

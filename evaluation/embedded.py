@@ -1,10 +1,15 @@
 """Labelled images as rows, by a network or as raw pixels, and the measures of these rows."""
 
-from collections.abc import Callable, Iterable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
+from data.batch import Batch
 from data.coded import coded
 from data.images import ImageList, NameUnreadable
 from data.labelled import Labelled, check_readable
@@ -34,24 +39,75 @@ def embed_by(model: Network, by: Pass) -> Embed:
 
 
 def embed_pixels(by: Pass) -> Embed:
-    """By raw pixels of the central crop: what the data give without a network."""
+    """By raw pixels of the central crop, without a network."""
 
     def embed(images: ImageList, split: str) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
-        dataset, readable = ImageDataset(images, central_crop(by.size)), np.zeros(len(images), bool)
+        dataset, found = ImageDataset(images, central_crop(by.size)), _Pixels(len(images))
         unreadable = NameUnreadable(images)
         loader = load_in_order(dataset, by.batch, by.workers, torch.device("cpu"))
-        rows = []
         with progress(f"pixels of {split}", len(images), "images", by.verbose) as advance:
             for batch in loader:
                 unreadable(batch.unreadable)
-                if len(batch.index) > 0:
-                    readable[batch.index.numpy()] = True
-                    rows.append(raw_pixels(batch.pixels.numpy()))
+                found.add(batch)
                 advance(len(batch.index) + len(batch.unreadable))
-        found = np.concatenate(rows) if rows else np.empty((0, 3), np.float32)
-        return found, readable, unreadable.named.values()
+        return found.rows, found.readable, unreadable.named.values()
 
     return embed
+
+
+def embed_together(networks: Sequence[Network], by: Pass) -> list[Embed]:
+    """`embed_pixels`, and `embed_by` for each network, which read a split's images once for all of
+    them. The networks take the same input; `by` keeps nothing."""
+    joined = SideBySide(networks)
+    ends = list(itertools.accumulate(network.embedding_dim for network in networks))
+    kept: dict[str, tuple[list[np.ndarray], np.ndarray, Iterable[str]]] = {}
+
+    def read(images: ImageList, split: str) -> None:
+        pixels = _Pixels(len(images))
+        found = by.embed(joined, images, split, raise_on_infinite(images), pixels.add)
+        rows = [pixels.rows, *np.split(found.rows, ends[:-1], axis=1)]
+        kept[split] = rows, found.present, found.reasons.values()
+
+    def embed(
+        number: int, images: ImageList, split: str
+    ) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
+        if split not in kept:
+            read(images, split)
+        rows, readable, reasons = kept[split]
+        return rows[number], readable, reasons
+
+    return [functools.partial(embed, number) for number in range(1 + len(networks))]
+
+
+class SideBySide(Network):
+    """Networks that take the same input as one, whose embedding is theirs one after the other."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__("side by side", sum(network.embedding_dim for network in networks))
+        self.networks = nn.ModuleList(networks)
+        ((self.std, self.crop),) = {(network.std, network.crop) for network in networks}
+
+    def embedding(self, x: torch.Tensor) -> torch.Tensor:
+        networks = cast(Iterable[Network], self.networks)
+        return torch.cat([network.embedding(x) for network in networks], dim=1)
+
+
+class _Pixels:
+    """Raw pixels of the batches of N images, which come in order."""
+
+    def __init__(self, count: int) -> None:
+        self.readable = np.zeros(count, bool)
+        self._found: list[np.ndarray] = []
+
+    def add(self, batch: Batch) -> None:
+        if len(batch.index) > 0:
+            self.readable[batch.index.numpy()] = True
+            self._found.append(raw_pixels(batch.pixels.numpy()))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`(M, 3·s·s) float32`, of the readable images in data-set order."""
+        return np.concatenate(self._found) if self._found else np.empty((0, 3), np.float32)
 
 
 def judge(

@@ -66,6 +66,7 @@ def measures(
     Raises:
         ValueError: there are fewer train rows than clusters, or a row is not finite.
     """
+    train, val = grey_once(train, val)
     names, truth = np.unique(train_labels, return_inverse=True)
     found = {"linear": fit_probe(train, train_labels).predict(val) == val_labels}
     for view, components in VIEWS.items():
@@ -81,6 +82,16 @@ def measures(
             by_k = [run_kmeans(x, k, seed=each)[0] for each in seeds]
             found[f"{view}_nmi_k"] = np.array([nmi(clusters, truth) for clusters in by_k])
     return found
+
+
+def grey_once(train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows `(N, D)` and `(M, D)`; if these are the raw pixels of grey images, with one of the
+    three equal channels. Neighbours and clusters stay what they are, in a third of the time; of the
+    probe, the same C then regularises three times as much."""
+    for rows in (train, val):
+        if rows.shape[1] % 3 or any((rows[:, 0::3] != rows[:, c::3]).any() for c in (1, 2)):
+            return train, val
+    return train[:, ::3], val[:, ::3]
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,9 @@ def fit_probe(train: np.ndarray, labels: np.ndarray, seed: int = 0) -> LinearPro
 
 
 def _try_regularisations(x: np.ndarray, labels: np.ndarray, seed: int) -> dict[float, float]:
-    """The accuracy of a probe of four fifths of the rows `(N, D)` on the others, by C; empty if a
-    label has too few rows to be on both sides."""
+    """The accuracy of a probe of four fifths of the rows `(N, D)` on the others, by C, from the
+    smallest until two in a row are worse than the best; empty if a label has too few rows to be on
+    both sides."""
     counts = np.unique(labels, return_counts=True)[1]
     held_out = max(math.ceil(0.2 * len(x)), len(counts))
     if counts.min() == 1 or len(x) - held_out < len(counts):
@@ -151,10 +163,12 @@ def _try_regularisations(x: np.ndarray, labels: np.ndarray, seed: int) -> dict[f
         x, labels, test_size=held_out, random_state=seed, stratify=labels
     )
     probe = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE, warm_start=True)
-    return {
-        c: float(probe.set_params(C=c).fit(own, own_labels).score(others, other_labels))
-        for c in REGULARISATION
-    }
+    found: dict[float, float] = {}
+    for c in REGULARISATION:
+        found[c] = float(probe.set_params(C=c).fit(own, own_labels).score(others, other_labels))
+        if max(found.values()) > max(list(found.values())[-2:]):
+            break  # the next would take the longest
+    return found
 
 
 def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
@@ -180,8 +194,8 @@ def nearest(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: in
 
 
 def raw_pixels(pixels: np.ndarray) -> np.ndarray:
-    """What the data give for nothing: images `(B, 3, S, S) uint8`, resized with a box filter to
-    `PIXELS` at most, as rows `(B, 3·s·s) float32`."""
+    """Rows without a network: images `(B, 3, S, S) uint8`, resized with a box filter to `PIXELS` at
+    most, as `(B, 3·s·s) float32`."""
     side = min(pixels.shape[-1], PIXELS)
     images = [Image.fromarray(image) for image in pixels.transpose(0, 2, 3, 1)]
     small = [np.asarray(image.resize((side, side), Image.Resampling.BOX)) for image in images]

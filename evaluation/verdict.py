@@ -117,8 +117,8 @@ def to_plain(found: Measures) -> dict[str, dict[str, float]]:
 
 
 def summary(results: Mapping[str, Measures]) -> list[str]:
-    """What got better and what got worse of the measures that count, whether raw pixels are beaten,
-    and that it is one run.
+    """Sentences: which of the measures that count got better and which worse, against the untrained
+    network and against raw pixels; and that this is one run.
 
     Args:
         results: measures of `pixels`, `untrained` and `trained`.

@@ -8,6 +8,7 @@ images have them. Imports data/, models/, cluster/, checkpoints/, parallel/ and 
     kept.py         embeddings for evaluations, which find those of an earlier one
     extraction.py   features written to disk in shards, and their whitening
     rows.py         the shards of many processes, kept after an interruption, joined in one file
+    row_file.py     rows in a file of this or another program
     duplicates.py   exact and near duplicates: the best of each group, and a table
     continued.py    embeddings in shards, continued by the same command
     network.py      MODEL and DIR of a script: a trained network and images to apply it to

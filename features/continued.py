@@ -58,9 +58,7 @@ def continued_rows(
     Raises:
         InputError: the folder has other embeddings, or the disk no room.
     """
-    images, length = inputs.images, shard_length(batch)
-    shards = Shards(folder, len(images), inputs.model.embedding_dim, DTYPES["float16"], length)
-    shards.begin({**key_of(inputs), "images in a shard (by --batch)": length}, 1, advice)
+    images, shards = inputs.images, open_shards(folder, inputs, batch, advice)
     missing = shards.missing()
     left = sum(len(shards.images_of(number)) for number in missing)
     if left < len(images):
@@ -72,3 +70,12 @@ def continued_rows(
     if not present.any():
         raise InputError(f"none of the {len(images)} images can be read")
     return np.concatenate([shards.none, *shards.blocks(range(len(shards)))]), present
+
+
+def open_shards(folder: Path, inputs: Applied, batch: int, advice: str) -> Shards:
+    """The shards in a folder, begun if it is missing. Arguments and errors as of
+    `continued_rows`."""
+    images, length = len(inputs.images), shard_length(batch)
+    shards = Shards(folder, images, inputs.model.embedding_dim, DTYPES["float16"], length)
+    shards.begin({**key_of(inputs), "images in a shard (by --batch)": length}, 1, advice)
+    return shards

@@ -3,17 +3,18 @@
 import codecs
 import csv
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cluster.duplicates import near_duplicates
-from data.decode import UnreadableImageError
+from data.decode import UnreadableImageError, count_pixels
 from data.images import ImageList
 from system.errors import InputError, shorten
 from system.files import atomic_write
+from system.progress import progress
 
 BEST, COPY, NEAR = "best", "exact copy", "near duplicate"  # kinds
 COLUMNS = ("group", "kind", "path", "pixels", "bytes")
@@ -38,30 +39,27 @@ class Duplicate:
     size: int
 
 
-def find_duplicates(
-    images: ImageList,
-    rows: np.ndarray,
-    distance: float,
-    advance: Callable[[int], None] = lambda done: None,
-) -> list[Duplicate]:
+def find_duplicates(images: ImageList, rows: np.ndarray, distance: float) -> list[Duplicate]:
     """The groups of images that are nearly the same, each with the best one first. Reads only the
-    files of images in groups.
+    files of images in groups. Shows its progress.
 
     Args:
         images: N images that can be read.
         rows: `(N, d) float32`, their L2-normalised features.
         distance: cosine distance of near duplicates, as of `near_duplicates`.
-        advance: called with 1 after each file of a group.
 
     Raises:
         ValueError: the distance is out of range.
         InputError: a file can't be read any more.
     """
-    groups = near_duplicates(rows, distance)
+    with progress("pairs of images", len(rows), "images") as advance:
+        groups = near_duplicates(rows, distance, advance)
     members: dict[int, list[_File]] = {}
-    for index in np.flatnonzero(groups >= 0).tolist():
-        members.setdefault(int(groups[index]), []).append(_look_at(images, index))
-        advance(1)
+    found = np.flatnonzero(groups >= 0).tolist()
+    with progress("files of duplicates", len(found), "files") as advance:
+        for index in found:
+            members.setdefault(int(groups[index]), []).append(_look_at(images, index))
+            advance(1)
     return [each for group in sorted(members) for each in _ranked(group, members[group])]
 
 
@@ -77,11 +75,11 @@ def _look_at(images: ImageList, index: int) -> _File:
     try:
         with images.open(index) as file:
             content = file.read()
-        _, height, width = images.read_pixels(index).shape
+            pixels = count_pixels(file, images.reading)
     except (UnreadableImageError, OSError) as error:
         reason = f"cannot read this image any more: {shorten(error)}"
         raise InputError(f"{images.where(index)}: {reason}") from error
-    return _File(index, height * width, len(content), hashlib.sha256(content).hexdigest())
+    return _File(index, pixels, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _ranked(group: int, files: list[_File]) -> Iterator[Duplicate]:

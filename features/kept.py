@@ -2,12 +2,14 @@
 images and settings reads them from a file."""
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from checkpoints.checkpoint import digest_of
+from data.batch import Batch
 from data.decode import pixel_limit
 from data.images import ImageList, NameUnreadable, content_digest
 from data.loading import ImageDataset, load_in_order
@@ -63,6 +65,7 @@ class Pass:
         images: ImageList,
         label: str,
         on_infinite: OnInfinite | None = None,
+        watch: Callable[[Batch], None] = lambda batch: None,
     ) -> Embedded:
         """Compute the embeddings of this process's images, or find those that were kept. Unreadable
         images are named on stderr.
@@ -71,6 +74,7 @@ class Pass:
             model: moved to the device.
             label: of the data set, for the progress bar and the file's name.
             on_infinite: as in `forward_pass`.
+            watch: called with each batch that is read.
         """
         own = shard_of(len(images))
         key = self._key(model, images.take(own))
@@ -89,8 +93,8 @@ class Pass:
             progress(f"features of {label}", len(own), "images", self.verbose) as advance,
         ):
             steps = forward_pass(
-                loader, model.embedding, model.std, self.compute, unreadable, advance,
-                on_infinite=on_infinite,
+                _watched(loader, watch), model.embedding, model.std, self.compute, unreadable,
+                advance, on_infinite=on_infinite,
             )  # fmt: skip
             found = collect(steps, own, model.embedding_dim)
         if found.present.all() and len(own) > 0:
@@ -109,6 +113,12 @@ class Pass:
             **conditions(self.compute),
             **images.reading.key,
         }
+
+
+def _watched(loader: Iterable[Batch], watch: Callable[[Batch], None]) -> Iterator[Batch]:
+    for batch in loader:
+        watch(batch)
+        yield batch
 
 
 def conditions(compute: Compute) -> Key:

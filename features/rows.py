@@ -93,8 +93,8 @@ class Shards:
     def bad(self, number: int) -> dict[int, str]:
         """The images of a shard that have no row, with the reasons."""
         with kept.continuing(self._bad(number), self._advice(number)):
-            told = json.loads(self._bad(number).read_text())
-            return {int(index): str(reason) for index, reason in told.items()}
+            reasons = json.loads(self._bad(number).read_text())
+            return {int(index): str(reason) for index, reason in reasons.items()}
 
     def blocks(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
         """The rows of some shards, `(n, D)` at a time."""

@@ -6,10 +6,10 @@ from torch import nn
 from models.convnet import ConvNet, conv_layers
 
 LAYERS: list[tuple[int, int, int, int] | str] = [  # (channels, kernel, stride, padding)
-    (32, 5, 2, 2),
-    (64, 3, 1, 1),
+    (16, 5, 2, 2),
+    (32, 3, 1, 1),
     "pool 2/2",
-    (128, 3, 1, 1),
+    (64, 3, 1, 1),
     "pool 2/2",
     (128, 3, 1, 1),
 ]

@@ -72,7 +72,7 @@ def _take_gpu() -> str:
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
     if gpus >= processes:
         return "nccl"
-    cli.warn(f"{processes} processes share {gpus} GPU(s) and meet on the CPU: slower than one each")
+    cli.warn(f"{processes} processes share {gpus} GPU(s): slower than a GPU for each")
     return "gloo"
 
 

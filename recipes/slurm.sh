@@ -16,7 +16,7 @@
 # folder exp/slurm-<number> and resumes from the newest checkpoint. A run that has not stopped after
 # 150 seconds resumes from the checkpoint before. A job that Slurm preempts (SIGTERM, and a time of
 # grace) is put back in the same way. A cancelled job stays cancelled. An evaluation is ended by the
-# signal; its job goes back into the queue, too, and keeps what it keeps of an interrupted run.
+# signal; its job goes back into the queue, too, and goes on as after any interruption.
 #SBATCH --job-name=deepcluster
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     Args:
         example: a command with these flags, at the end of the help.
         details: the script's page in docs/, below the example.
-        owner_of: returns to what a flag belongs that is not one of these, if that is known.
+        owner_of: called with an unknown flag; returns what it belongs to, if that is known.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ def _command() -> str:
 
 def end_workers() -> None:
     """Kill the loaders' workers that an error has left behind. Python would send them a signal that
-    they ignore (see `parallel.signals.ignore_signals`), and wait for ever; torch waits 5 seconds
+    they ignore (see `parallel.signals.ignore_signals`), and wait forever; torch waits 5 seconds
     for each one that waits for a disk."""
     # joblib's workers are of another class: joblib reuses them, and ends them itself
     children = multiprocessing.active_children()

@@ -12,7 +12,7 @@ def allowed_cores(cgroups: Path = CGROUPS, own: Path = OWN) -> int:
     """Number of cores that this process may use, at least 1. The least of: the cores that it is
     bound to, the quotas of its control groups (rounded up), and the cores of its Slurm job here.
 
-    `recipes/env.sh` has the same in bash, `cores`, for before Python is there.
+    `recipes/env.sh` counts the same in bash (`cores`), because Python may not be installed yet.
 
     Args:
         cgroups: where the control groups are mounted, version 1 or 2.

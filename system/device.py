@@ -98,7 +98,7 @@ def full_float32() -> Iterator[None]:
 
 
 def _check_kernels(gpu: torch.device) -> None:
-    """Raise an InputError for a GPU that torch has no kernels for, whose first one would fail."""
+    """Raise an InputError if torch has no kernels for this GPU: the first one would fail."""
     capability, kernels = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
     names = [name for name in kernels if name.startswith(("sm_", "compute_"))]  # not those of AMD
     if not names or any(_runs_on(name, capability) for name in names):
@@ -107,7 +107,7 @@ def _check_kernels(gpu: torch.device) -> None:
     raise InputError(
         f"--device cuda: torch {torch.__version__} has kernels for {', '.join(names)}, and not for "
         f"the {torch.cuda.get_device_name(gpu)}, which needs {own}; install a torch that has them "
-        "(of an older card: one for an older CUDA, such as 12.6), or give --device cpu"
+        "(for an older card: a build for an older CUDA, such as 12.6), or give --device cpu"
     )
 
 

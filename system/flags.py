@@ -19,8 +19,8 @@ READERS_OF_EACH = f"{READERS}, for each process of torchrun"
 
 def add_data(
     parser: argparse.ArgumentParser,
-    help: str = "folder with train/ and val/, a folder for each class in both, or lists, or "
-    "Tiny-ImageNet's, or containers whose names say train or val",
+    help: str = "folder with train/ and val/, each with a folder per class or a list; or "
+    "Tiny-ImageNet's; or containers whose names say train or val",
     required: bool = True,
     **options: Any,
 ) -> None:

@@ -49,6 +49,7 @@ from data.packed.tars import read_tar
 from data.packed.zips import read_zip
 from data.retrieval import find_retrieval
 from data.voc import CLASSES, find_voc
+from features.row_file import check_finite, read_rows
 from methods.deepcluster import DeepCluster
 from models import MODELS
 from models.convnet import ConvNet, conv_layers
@@ -58,7 +59,7 @@ from system.errors import InputError
 from system.kept import load_arrays, save_arrays
 from system.safe_pickle import read_plain
 from tools.caffe.import_model import load_caffe
-from tools.cluster_features import check_finite, read_names, read_rows
+from tools.cluster_features import read_names
 from tools.inspect_checkpoint import card_of, in_words
 from tools.make_tiny_imagenet import lay_out
 from training.finished_run import clusters_at, read_run

@@ -47,6 +47,7 @@ from torch import nn
 import main
 import training.run
 from cluster import pickles
+from data import loading
 from data.images import ImageList
 from methods import sharded
 from models import MODELS
@@ -114,6 +115,7 @@ def stall(paused: Path, number: int) -> None:
     """Let this process's `number`-th read of an image, as from a slow disk, wait."""
     reads = itertools.count(1)
     opened = ImageList.open
+    loading.SMALL = 0  # small images are read in every pass, as large ones are
 
     def slow(images: ImageList, index: int) -> BinaryIO:
         if next(reads) == number:
@@ -128,6 +130,7 @@ def stall(paused: Path, number: int) -> None:
 def slow_down(seconds: float) -> None:
     """Let each read of an image take longer."""
     opened = ImageList.open
+    loading.SMALL = 0
 
     def slow(images: ImageList, index: int) -> BinaryIO:
         time.sleep(seconds)

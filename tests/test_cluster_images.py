@@ -157,7 +157,11 @@ def test_the_number_of_clusters_is_chosen(run: Run, capsys: pytest.CaptureFixtur
     out = run()
     results = json.loads((out / "clusters.json").read_text())["results"]
     assert results["choice"]["k"] == results["clusters"] == 2, "43 images: 2 is the only one"
-    assert "--k 2: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 clusters: the best silhouette, by more than its deviation" in said
+    assert "give a number as --k, and another --out; with --features out/features" in said
+    page = (out / "report.html").read_text()
+    assert "No measure knows which groups you look for: for more or fewer, give a number" in page
 
 
 def test_the_results_name_the_network_and_the_seconds(
@@ -169,7 +173,7 @@ def test_the_results_name_the_network_and_the_seconds(
     assert (settings["weights"], settings["size"]) == ("random", 64)
     assert (results["images"], results["unreadable"]) == (44, 1)
     assert 0 <= results["nmi_labels"] <= 1
-    assert results["seconds"].keys() >= {"features", "clusters", "map"}
+    assert results["seconds"].keys() >= {"features", "clusters", "map", "tables and pages"}
     said = capsys.readouterr().out
     assert "43 images, 1 left out as unreadable; timm:test_efficientnet, weights random" in said
     assert "3 of 3 clusters not empty" in said
@@ -231,8 +235,9 @@ def test_a_network_that_finds_all_images_alike_is_named(
     assert "error: --near 0.9: one group has 43 of 43 images; " in error
     assert error.endswith("nothing was moved")
     assert len([path for path in photos.rglob("*") if path.is_file()]) == 44
-    run("--k", 3, "--near", 0.9)
+    out = run("--k", 3, "--near", 0.9)
     assert "note: --near 0.9: one group has 43 of 43 images; " in capsys.readouterr().err
+    assert "<span>43 images, the first 20</span>" in (out / "report.html").read_text()
 
 
 def test_our_own_checkpoints_are_whitened(

@@ -171,7 +171,7 @@ def test_a_checkpoint_that_cannot_be_read_back_does_not_replace_the_last(
         file.write(b"?")
 
     monkeypatch.setattr(torch, "save", lossy)
-    with pytest.raises(OSError, match="what was written cannot be read back"):
+    with pytest.raises(OSError, match="the new file cannot be read back"):
         save_checkpoint(path, {"epoch": 2, "w": torch.ones(1000)})
     assert torch.load(path)["epoch"] == 1
 

@@ -106,7 +106,7 @@ def test_the_result_file_and_the_fine_tuned_networks(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_words_of_a_result_are_of_its_protocol(tune: Tune, protocol: str) -> None:
+def test_a_result_describes_its_own_protocol(tune: Tune, protocol: str) -> None:
     words = tune("--protocol", protocol, "--percent", "30", "--epochs", "1")["protocol"]
     assert {name for name in PROTOCOLS if f" {name}: " in words} == {protocol}
 
@@ -210,7 +210,7 @@ def without_dropout(model: ConvNet) -> ConvNet:
     return model
 
 
-def test_a_new_classifier_has_a_top_layer_of_pytorchs_making() -> None:
+def test_a_new_classifier_has_a_top_layer_with_pytorchs_weights() -> None:
     model = tiny()
     renew_classifier(model, 9, seed=3, with_top=False)
     assert model.top_layer is not None

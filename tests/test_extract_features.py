@@ -186,9 +186,9 @@ def test_whitening_to_as_many_dimensions_as_suit_the_images(
     folder = extract(tree, "--whiten")
     assert rows_of(folder).shape == (40, 3)
     assert "note: whitened to 3 dimensions: 40 rows are too few" in capsys.readouterr().out
-    told = results_of(folder)
-    assert told["settings"]["key"]["whiten"] == "auto"
-    assert told["results"]["whitened to"] == 3
+    found = results_of(folder)
+    assert found["settings"]["key"]["whiten"] == "auto"
+    assert found["results"]["whitened to"] == 3
 
 
 def test_whitening_to_0_dimensions_only_normalises(tree: Path, extract: Extract) -> None:
@@ -495,9 +495,10 @@ def test_many_processes_write_the_same_file_as_one(
 ) -> None:
     """One process begins and is interrupted, two finish; each part has bad images. Then both fit a
     whitening."""
+    write_images(tree / "d", 30)
     paths = sorted(map(str, tree.rglob("*.png")))
-    for index in (3, 21, 39):
-        Path(paths[index]).write_bytes(b"no image")
+    for path in paths[3::6]:
+        Path(path).write_bytes(b"no image")
     flags = ["--dtype", "float32"]
     whole = extract(tree, *flags, out="whole")
     extract(tree, *flags, cut=1)
@@ -505,12 +506,12 @@ def test_many_processes_write_the_same_file_as_one(
     command = [checkpoint, tree, *FIXED.split(), *flags, "--out", tmp_path / "out"]
     threads = torch.get_num_threads()  # more threads may sum in another order
     output = server.run_script(script, command, tmp_path / "two", threads=threads)
-    assert output.count("features.npy: 37 rows of") == 2
+    assert output.count("features.npy: 58 rows of") == 2
     for name in ("features.npy", "images.txt", "bad_images.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
     white = rows_of(tmp_path / "out" / "white")
     alone = rows_of(extract(tree, *flags, "--whiten", out="white"))
-    assert white.shape == alone.shape == (37, 3), "by all 37 rows, not by those of one process"
+    assert white.shape == alone.shape == (58, 4), "not by all 70 images, nor by one process's rows"
     np.testing.assert_allclose(white @ white.T, alone @ alone.T, atol=1e-4)
 
 

@@ -45,9 +45,9 @@ def test_the_settings_of_main_without_arguments(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list((clone / "datasets/scattered/train").rglob("*.png"))) == 4 * 1437
     assert done.stdout.splitlines()[1] == (
-        "main.py datasets/scattered/train --workers 2 --verbose --exp exp/001 --arch convnet_small "
-        "--nmb_cluster 50 --lr 0.05 --wd -5 --batch 64 --epochs 11 --clustering Kmeans "
-        "--reassign 4 --size 32"
+        f"main.py datasets/scattered/train --workers {-(-allowed_cores() // 2)} --verbose "
+        "--exp exp/001 --arch convnet_small --nmb_cluster 50 --lr 0.2 --wd -5 --batch 64 --epochs "
+        "7 --clustering Kmeans --reassign 4 --size 32"
     )
 
 

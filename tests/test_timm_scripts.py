@@ -76,10 +76,10 @@ def test_features(data: Path, weights: Path, model: str, tmp_path: Path) -> None
     found = np.load(tmp_path / "out/features.npy")
     expected = embeddings(weights, sorted((data / "val").rglob("*.png")))
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
-    told = settings_of(tmp_path / "out/features.json")
-    assert (told["arch"], told["weights"]) == (NETWORK, str(weights))
-    assert told["licence"] == "not known (timm's own weights: apache-2.0)"
-    assert told["preprocessing"]["interpolation"] == "bicubic"
+    found = settings_of(tmp_path / "out/features.json")
+    assert (found["arch"], found["weights"]) == (NETWORK, str(weights))
+    assert found["licence"] == "not known (timm's own weights: apache-2.0)"
+    assert found["preprocessing"]["interpolation"] == "bicubic"
     run(
         extract_features, model, data / "val", "--size", 64, "--conv", 2, "--pool", "average",
         "--out", tmp_path / "conv",
@@ -110,10 +110,10 @@ def test_evaluations(data: Path, model: str, tmp_path: Path) -> None:
     run(eval_semisup, *base, "--exp", tmp_path / "semisup", "--epochs", "1", "--batch_size", "8")
     files = [f"{name}/linear.json" for name in ("linear", "layers", "simple")]
     for file in ("knn/knn.json", "semisup/semisup.json", *files):
-        told = json.loads((tmp_path / file).read_text())
-        assert told["settings"]["arch"] == NETWORK
-        assert told["settings"]["weights"].endswith("weights.pth")
-        assert told["results"].keys() == {"trained", "untrained"}
+        found = json.loads((tmp_path / file).read_text())
+        assert found["settings"]["arch"] == NETWORK
+        assert found["settings"]["weights"].endswith("weights.pth")
+        assert found["results"].keys() == {"trained", "untrained"}
     tuned = f"{NETWORK}@{tmp_path}/semisup/network_trained.pth.tar"
     before, after = (open_network(Path(name), None, 32).model for name in (model, tuned))
     kernel = "body.conv_stem.weight"
@@ -136,8 +136,8 @@ def test_a_comparison(data: Path, model: str, tmp_path: Path) -> None:
     _, untrained, trained, none = rows
     assert [row["name"] for row in rows[2:]] == [model, f"{NETWORK}@none"]
     assert none["figures"] == untrained["figures"] != trained["figures"]
-    told = settings_of(tmp_path / "out/compare.json")["networks"]
-    assert told[f"{NETWORK}@none"]["weights"] == "random"
+    found = settings_of(tmp_path / "out/compare.json")["networks"]
+    assert found[f"{NETWORK}@none"]["weights"] == "random"
 
 
 def test_a_map(data: Path, model: str, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_bad_input(data: Path, model: str, tmp_path: Path, error_line: ErrorLine
     line = error_line(extract_features, f"{NETWORK}@{tmp_path}/none.pth", data, *out)
     assert line.endswith("none.pth: cannot read this checkpoint: No such file or directory")
     line = error_line(eval_knn, "--data", data, "--model", model)
-    assert line.endswith(f"--model {model}: is beside nothing; give a folder for results as --exp")
+    assert line.endswith(f"--model {model}: has no folder for the results; give one as --exp")
     line = error_line(extract_features, model, data, *out, "--key", "teacher")
     assert "--key teacher: names a network in a checkpoint" in line
     line = error_line(assign, model, data, "--size", 64)

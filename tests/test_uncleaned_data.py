@@ -22,10 +22,11 @@ import extract_features
 import main
 from data.decode import read_pixels
 from data.images import find_images
+from features import row_file
 from system import cli
 from system.errors import InputError
 from system.names import from_lines, from_reasons, read_text, to_lines
-from tools import cluster_features, export, export_clusters, inspect_checkpoint, prepare_data
+from tools import export, export_clusters, inspect_checkpoint, prepare_data
 from training import unreadable
 from training.finished_run import read_run
 from training.logs import read_metrics
@@ -287,7 +288,7 @@ def test_a_run_in_a_folder_whose_name_is_not_utf_8(
     extract_features.main(
         extract_features.parse_args([*common, str(rows), "--format", "safetensors"])
     )
-    count, features = cluster_features.read_rows(rows / "features.safetensors")
+    count, features = row_file.read_rows(rows / "features.safetensors")
     assert features.shape == (count, 32)
     export.main(export.parse_args([str(checkpoint), str(weights)]))
     for path in (checkpoint, weights):

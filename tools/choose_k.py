@@ -2,7 +2,7 @@
 
 k-means with the powers of √2 from 2 to N/20, with five seeds each. The suggestion is the most
 stable k within one deviation of the best silhouette. It costs 5 k-means for each k: seconds for
-some thousand rows, and much longer for very many.
+some thousand rows. Of more than 20,000 rows it takes so many, at random.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import system.interrupt
 from cluster.choosing import SEEDS, Choice, choose_k, numbers_to_try
 from cluster.components import AUTO, add_flag
 from cluster.whitening import prepare
+from features.row_file import check_finite, read_rows
 from system import cli, device
 from system.device import select_compute
 from system.errors import InputError
 from system.files import atomic_write, check_new_file
 from system.progress import progress
-from tools.cluster_features import check_finite, read_rows
 from visu.choice import draw_choice
 from visu.curves import ENDINGS
 

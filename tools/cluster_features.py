@@ -5,23 +5,19 @@ the rows.
 """
 
 import argparse
-import reprlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import system.interrupt
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from checkpoints.clusters import save_clusters
 from cluster.clusters import Clusters
 from cluster.components import AUTO, add_flag
-from cluster.moments import BLOCK
 from cluster.quality import (
     describe_labels,
     describe_sizes,
@@ -39,20 +35,19 @@ from clustering import (
     cluster_steps,
     make_clustering,
 )
-from data.images import ImageList
+from data.images import ImageList, give_labels
+from data.labels_csv import add_labels_flag
 from data.lists import listed
+from features.row_file import check_finite, read_rows
 from features.rows import TENSOR
 from parallel import script
 from parallel.collectives import rank, shard_of, together
 from system import cli, device, flags
 from system.device import select_compute
-from system.errors import InputError, shorten
+from system.errors import InputError
 from system.files import atomic_write, check_new_file
-from system.names import printable, read_text, utf8_name
+from system.names import read_text
 from system.progress import progress
-from system.safe_pickle import read_plain
-
-DTYPES = {"float16", "float32", "float64", "F16", "F32", "F64"}  # in NumPy and in safetensors
 
 
 def main(args: argparse.Namespace) -> None:
@@ -64,6 +59,7 @@ def main(args: argparse.Namespace) -> None:
         count, rows = read_rows(args.features)
         check_clustering(args, count, f"rows of {args.features}")
         names = read_names(args.names, count)
+        labels = labels_of(names, args.labels)
         clustering = make_clustering(args, args.seed, on, args.dim_pca)
         check_finite(args.features, rows, shard_of(count).start)
     start = time.perf_counter()
@@ -82,7 +78,6 @@ def main(args: argparse.Namespace) -> None:
             metrics = size_metrics(clustering.assignments, len(clustering.centroids))
             shown = f", loss {loss:.6g}" if clustering.has_loss else ""
             sys.stdout.write(f"{describe_sizes(metrics)}{shown}, {seconds:.1f} s\n")
-            labels = None if names is None else ImageList(listed(Path(), names)).labels
             sys.stdout.write(f"{quality}\n")
             if agreement := describe_labels(label_metrics(clustering.assignments, labels)):
                 sys.stdout.write(f"{agreement}\n")
@@ -99,117 +94,6 @@ def judge(clustering: Clustering, rows: np.ndarray, device: torch.device) -> str
     x = np.asarray(rows, np.float32) if whitening is None else whitening.apply(rows, device)
     k = clustering.k if isinstance(clustering, Kmeans) else None
     return describe_unlabelled(unlabelled_metrics(x, clustering.assignments, k))
-
-
-def read_rows(path: Path) -> tuple[int, np.ndarray]:
-    """The number N of rows in a file, and this process's share of them, `(n, D)`.
-
-    A `.npy` file is mapped into memory. Every process reads a pickle whole.
-
-    Raises:
-        InputError: the file can't be read, or does not hold an `(N, D)` array of floats.
-    """
-    readers = {".npy": _read_npy, ".safetensors": _read_safetensors}
-    readers |= {".pkl": _read_pickle, ".pickle": _read_pickle}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: give a file whose name ends in {' or '.join(readers)}")
-    try:
-        return readers[path.suffix](path)
-    except InputError:
-        raise
-    except Exception as error:  # damaged bytes make np.load raise almost anything
-        reason = getattr(error, "strerror", None) or shorten(error)
-        raise InputError(f"{path}: cannot read these features: {reason}") from error
-
-
-def _read_npy(path: Path) -> tuple[int, np.ndarray]:
-    # copy-on-write, as torch wants writable arrays
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
-    _check_form(path, str(array.dtype), array.shape)
-    own = shard_of(len(array))
-    return len(array), array[own.start : own.stop]
-
-
-def _read_safetensors(path: Path) -> tuple[int, np.ndarray]:
-    with utf8_name(path) as name, safe_open(name, framework="np") as file:
-        names = list(file.keys())
-        if TENSOR not in names and len(names) != 1:
-            there = shorten(printable(", ".join(names))) or "nothing"
-            raise InputError(f"{path}: holds {there}; give one tensor, or one named {TENSOR}")
-        tensor = file.get_slice(TENSOR if TENSOR in names else names[0])
-        shape = tuple(tensor.get_shape())
-        _check_form(path, tensor.get_dtype(), shape)
-        own = shard_of(shape[0])
-        return shape[0], tensor[own.start : own.stop]
-
-
-def _read_pickle(path: Path) -> tuple[int, np.ndarray]:
-    # "bytes" leaves the data of Python 2's arrays alone
-    content = read_plain(path, "feature file", encoding="bytes")
-    is_array = isinstance(content, np.ndarray)
-    form = (content.dtype, content.shape) if is_array else _form_of_list(path, content)
-    _check_form(path, str(form[0]), form[1])
-    count = len(content)
-    own = shard_of(count)
-    if is_array and len(own) == count:
-        return count, np.require(np.asarray(content), requirements="W")  # torch wants it writable
-    rows = np.empty((len(own), form[1][1]), form[0])  # a copy: a view would keep all rows in memory
-    for place, row in zip(rows, content[own.start : own.stop], strict=True):
-        place[:] = row
-    return count, rows
-
-
-def _form_of_list(path: Path, content: Any) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and shape of a list or tuple of N arrays `(D,)`, taken as one array.
-
-    Raises:
-        InputError: it is something else, or the file is too small to hold all rows.
-    """
-    if not isinstance(content, list | tuple) or not content:
-        raise InputError(
-            f"{path}: holds {_in_words(content)}; give an array (N, D), or a list of N arrays (D,)"
-        )
-    first = content[0]
-    for number, row in enumerate(content):
-        if not isinstance(row, np.ndarray) or (row.dtype, row.shape) != (first.dtype, first.shape):
-            raise InputError(
-                f"{path}: row {number} is {_in_words(row)}; give arrays (D,) of one type and length"
-            )
-    shape, size = (len(content), *first.shape), path.stat().st_size
-    if len(content) * first.nbytes > size:  # one row, repeated, could fill the memory
-        raise InputError(f"{path}: holds rows of shape {shape}, too many for its {size} bytes")
-    return first.dtype, shape
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} and shape {value.shape}"
-    return shorten(reprlib.repr(value))
-
-
-def _check_form(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or shape[1] < 1:
-        raise InputError(f"{path}: holds an array of shape {shape}; give (N, D)")
-    if dtype not in DTYPES:
-        raise InputError(f"{path}: holds {dtype}; give float16, float32 or float64")
-
-
-def check_finite(path: Path, rows: np.ndarray, first: int) -> None:
-    """Check that rows are finite in float32.
-
-    Args:
-        first: the number in the file of the first of them.
-
-    Raises:
-        InputError: one is not; the message has its number.
-    """
-    for start in range(0, len(rows), BLOCK):
-        with np.errstate(over="ignore"):
-            block = np.asarray(rows[start : start + BLOCK], np.float32)
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            row = first + start + int(finite.argmin())
-            raise InputError(f"{path}: row {row} is not finite (NaN, infinite or too large)")
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -252,6 +136,19 @@ def read_names(path: Path | None, count: int) -> list[str] | None:
     return names
 
 
+def labels_of(names: list[str] | None, table: Path | None) -> np.ndarray | None:
+    """The labels of rows by the names of their images: of the table of `--labels`, or the folders.
+
+    Raises:
+        InputError: the table does not fit the names.
+    """
+    if names is not None:
+        return give_labels(table, ImageList(listed(Path(), names)))[0].labels
+    if table is not None:
+        raise InputError(f"--labels {table}: goes with --names, the paths of the rows' images")
+    return None
+
+
 def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) -> None:
     """Write the cluster of each row, `(N,) int64`, as an array, or with names as a table."""
     if names is not None:
@@ -286,6 +183,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", metavar="FILE", type=Path, default=Path("assignment.npy"), help=out_help)
     names_help = "text file with a line for each row, such as the path of its image"
     add("--names", metavar="FILE.txt", type=Path, help=names_help)
+    add_labels_flag(parser)
     flags.add_save_clusters(parser)
     device.add_device_flag(parser)
     return parser.parse_args(argv)

@@ -13,8 +13,8 @@ standard error over five seeds of k-means; another run may differ. Raw pixels: t
 resized to 32 pixels at most. A val image that cannot be read counts as a mistake, a train image is
 left out; above 1 % of either it is an error.
 
-Writes `compare.md`, `compare.json` and `compare.png`. What was measured is kept in `--out`, so that
-the same command goes on after an interruption, and measures only new networks.
+Writes `compare.md`, `compare.json` and `compare.png`. Finished measures are kept in `--out`: after
+an interruption the same command goes on, and only new networks are measured.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class Bench:
 
     Attributes:
         splits: train and val, by how images are read.
-        store: keeps what was measured.
+        store: keeps finished measures.
     """
 
     splits: dict[Reading, tuple[Labelled, Labelled]]
@@ -82,6 +82,7 @@ class Bench:
         contents = [known_by(split.images) for split in (train, val)]
         store = self.store if all(contents) else Store(None)
         key: Key = {
+            "protocol": 2,  # grey pixels once, and not every C is tried
             "network": network[:12],
             "size": kind.size,
             **conditions(self.compute),

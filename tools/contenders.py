@@ -90,7 +90,7 @@ class Contender:
 
 
 def look_at(path: Path, args: argparse.Namespace) -> Contender:
-    """What a checkpoint is.
+    """Load a checkpoint, and describe its network and its run.
 
     Raises:
         InputError: its network can't be loaded, or not be compared with these flags.

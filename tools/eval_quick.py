@@ -26,7 +26,7 @@ from data.labelled import find_train_and_val
 from data.labels_csv import add_labels_flag
 from data.loading import add_max_pixels_flag
 from data.reading import add_reading_flags, chosen_reading
-from evaluation.embedded import embed_by, embed_pixels, judge
+from evaluation.embedded import embed_together, judge
 from evaluation.verdict import summary, table, to_plain, to_text, verdict
 from features.kept import Pass
 from system import cli, device, flags
@@ -48,12 +48,11 @@ def main(args: argparse.Namespace) -> None:
     trained = model_of(checkpoint, args.model)
     start = untrained_of(checkpoint, seed)
     by = Pass(size, compute, workers=args.workers, verbose=args.verbose)
-    embeddings = {
-        "pixels": embed_pixels(by),
-        "untrained": embed_by(start, by),
-        "trained": embed_by(trained, by),
+    names = ("pixels", "untrained", "trained")
+    judged = {
+        name: judge(embed, train, val, k, seed)
+        for name, embed in zip(names, embed_together([start, trained], by), strict=True)
     }
-    judged = {name: judge(embed, train, val, k, seed) for name, embed in embeddings.items()}
     results = {name: found for name, (found, _) in judged.items()}
     labels, readable = len(train.classes), judged["trained"][1]
     components = auto_dim(readable, trained.embedding_dim)

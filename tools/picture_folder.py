@@ -33,6 +33,7 @@ from features.duplicates import BEST, COPY, Duplicate, write_duplicates
 from features.network import Applied
 from system.errors import InputError
 from system.files import atomic_write
+from system.progress import stage
 from system.results import save_results
 from training.finished_run import label_names
 from visu.clusters_page import most_unlike, write_clusters_page, write_map
@@ -102,44 +103,33 @@ def write_all(
     Args:
         seconds: of each stage.
     """
-    out, assignment, images = args.out, found.assignment, found.images
-    write_tables(args, found)
-    save_clusters(out / "clusters.pth", found.clusters, digest_of(inputs.model), inputs.size)
+    assignment, labels, supers = found.assignment, found.images.labels, None
     k = len(found.clusters.centroids) if args.merge is None else int(np.count_nonzero(found.counts))
-    sizes = size_metrics(assignment.clusters, k)
-    labels = label_metrics(assignment.clusters, images.labels)
-    supers = None
+    metrics = {**size_metrics(assignment.clusters, k), **label_metrics(assignment.clusters, labels)}
     if assignment.each is not None:
-        supers = super_metrics(assignment.clusters, assignment.each, args.merge, images.labels)
+        supers = super_metrics(assignment.clusters, assignment.each, args.merge, labels)
     about = {**inputs.about, "size": inputs.size, "precision": inputs.compute.precision}
     settings = {**vars(args), **about, "device": str(inputs.compute.device)}
     settings |= {"data": " ".join(map(str, args.data)), "k": k}
-    status = describe_network(inputs, len(images))
-    all_images = inputs.images
-    write_clusters_page(
-        out / "report.html", all_images, assignment, found.thumbnails, present=found.present,
-        duplicates=found.duplicates, ranks=found.ranks, choice=found.choice,
-        tree=draw_tree(found, args.merge), status=status,
-        overview=overview(found, {**sizes, **labels}), settings=settings,
-    )  # fmt: skip
-    chosen = np.flatnonzero(found.present)[found.chosen]
-    write_map(
-        out / "map.html", all_images, assignment, found.thumbnails, chosen, found.chosen,
-        found.xy[found.chosen],
-    )  # fmt: skip
+    with stage("tables and pages", seconds):
+        write_tables(args, found)
+        digest = digest_of(inputs.model)
+        save_clusters(args.out / "clusters.pth", found.clusters, digest, inputs.size)
+        write_pages(args, inputs, found, metrics, settings)
     results = {
-        "images": len(all_images), "unreadable": int((~found.present).sum()), **sizes, **labels,
+        "images": len(found.present), "unreadable": int((~found.present).sum()), **metrics,
         **found.measures, "super_clusters": supers, "duplicates": duplicate_counts(found),
         "choice": found.choice and {"k": found.choice.k, "reason": found.choice.reason},
         "seconds": seconds,
     }  # fmt: skip
-    save_results(out / "clusters.json", PROTOCOL, settings, results)
+    save_results(args.out / "clusters.json", PROTOCOL, settings, results)
     moved = move_duplicates(args, found)
     said = [
-        status,
-        f"--k {found.choice.k}: {found.choice.reason}" if found.choice else "",
-        describe_sizes(sizes),
-        describe_labels(labels),
+        describe_network(inputs, len(found.images)),
+        f"{found.choice.k} clusters: {found.choice.reason}" if found.choice else "",
+        advice(args, found),
+        describe_sizes(metrics),
+        describe_labels(metrics),
         describe_supers(supers) if supers else "",
         describe_unlabelled({name: found.measures[name] for name in ("silhouette", "stability")}),
         "duplicates: {groups} groups of {images} images, {copies} of them exact copies".format(
@@ -147,9 +137,43 @@ def write_all(
         ),
         moved,
         "seconds: " + ", ".join(f"{name} {taken:.1f}" for name, taken in seconds.items()),
-        f"written to {out}; open {out / 'report.html'} and {out / 'map.html'} in a browser",
+        f"written to {args.out}; open {args.out / 'report.html'} and {args.out / 'map.html'} in a "
+        "browser",
     ]
     sys.stdout.write("\n".join(filter(None, said)) + "\n")
+
+
+def write_pages(
+    args: argparse.Namespace,
+    inputs: Applied,
+    found: Found,
+    metrics: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    """Write the report and the map."""
+    write_clusters_page(
+        args.out / "report.html", inputs.images, found.assignment, found.thumbnails,
+        present=found.present, duplicates=found.duplicates, ranks=found.ranks, choice=found.choice,
+        advice=advice(args, found), tree=draw_tree(found, args.merge),
+        status=describe_network(inputs, len(found.images)), overview=overview(found, metrics),
+        settings=settings,
+    )  # fmt: skip
+    chosen = np.flatnonzero(found.present)[found.chosen]
+    write_map(
+        args.out / "map.html", inputs.images, found.assignment, found.thumbnails, chosen,
+        found.chosen, found.xy[found.chosen],
+    )  # fmt: skip
+
+
+def advice(args: argparse.Namespace, found: Found) -> str:
+    """What to do where the chosen number of clusters does not suit; empty if it was given."""
+    if found.choice is None:
+        return ""
+    kept = args.features or args.out / "features"
+    return (
+        "no measure knows which groups you look for: for more or fewer, give a number as --k, and "
+        f"another --out; with --features {kept} that takes no new pass through the network"
+    )
 
 
 def write_tables(args: argparse.Namespace, found: Found) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a run; `--resume`: read it, check that it fits the flags, load it."""
+"""A run's state in a checkpoint. `--resume` reads it, checks that it fits, and loads it."""
 
 import argparse
 import math

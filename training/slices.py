@@ -1,4 +1,4 @@
-"""Slices of a checkpoint: what is too large for it and differs between the processes.
+"""Slices of a checkpoint: tensors too large for it, of which each process has its own part.
 
 Each process writes its slice, the entry `slices` of its contents, to a file of its own in `heads/`.
 The checkpoint keeps the digests of these files instead. A file's name has the place in the run, so

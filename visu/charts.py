@@ -49,8 +49,8 @@ LEARNING = [
     ),
     Chart(
         "NMI, ARI of the clusters",
-        note="normalised mutual information and adjusted Rand index: what the clusters have in "
-        "common with those of the epoch before, and with the folder labels",
+        note="normalised mutual information and adjusted Rand index: agreement of the clusters "
+        "with those of the epoch before, and with the folder labels",
         series=[
             ("NMI, before", "C0", "-", "nmi_previous"),
             ("NMI, labels", "C1", "--", "nmi_labels"),
@@ -69,7 +69,7 @@ LEARNING = [
     ),
     Chart(
         "super-clusters",
-        note="what DeeperCluster's super-clusters have in common with the folder labels",
+        note="agreement of DeeperCluster's super-clusters with the folder labels",
         series=[
             ("NMI, labels", "C1", "--", "super_clusters.nmi_labels"),
             ("ARI, labels", "C2", "-.", "super_clusters.ari"),

@@ -6,7 +6,7 @@ The first is the template `clusters_page.html`; the second is that of `feature_m
 import base64
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def write_clusters_page(
     duplicates: Sequence[Duplicate],
     ranks: np.ndarray,
     choice: Choice | None,
+    advice: str,
     tree: Figure | None,
     status: str,
     overview: Sequence[tuple[str, str]],
@@ -57,6 +58,7 @@ def write_clusters_page(
         present: `(N,) bool`, whether an image can be read.
         duplicates: numbers of images are those in the assignment.
         ranks: `(M, 2) int64` of `outlier_ranks`.
+        advice: what to do where the choice does not suit.
         status: a sentence on the images and the network.
         overview: numbers, each with its meaning.
     """
@@ -76,18 +78,13 @@ def write_clusters_page(
         "overview": overview,
         "gallery": gallery,
         "chosen": describe_choice(gallery),
+        "advice": advice[:1].upper() + advice[1:],
         "choice": choice and {**vars(choice), "picture": to_png(draw_choice(choice))},
         "tree": tree and to_png(tree),
         "duplicates": {
             "status": describe_duplicates(duplicates),
             "groups": [
-                {
-                    "number": number,
-                    "members": [
-                        {"kind": each.kind, "picture": picture(each.index)}
-                        for each in list(members)[:MOST_MEMBERS]
-                    ],
-                }
+                show_group(number, list(members), picture)
                 for number, members in groupby(duplicates, lambda each: each.group)
                 if number < MOST_GROUPS
             ],
@@ -98,10 +95,33 @@ def write_clusters_page(
             "outliers.csv has all images with both ranks.",
             "pictures": [picture(row) for row in most_unlike(ranks)[:shown].tolist()],
         },
-        "settings": [(n, str(v)) for n, v in settings.items() if v not in (None, False)],
+        "settings": [(n, in_words(v)) for n, v in settings.items() if v not in (None, False)],
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text(path, fill_template(PAGE, content))
+
+
+def show_group(
+    number: int, members: Sequence[Duplicate], picture: Callable[[int], Picture]
+) -> dict[str, Any]:
+    """A group of duplicates for the page.
+
+    Args:
+        picture: of an image, by its row.
+    """
+    shown = members[:MOST_MEMBERS]
+    return {
+        "number": number,
+        "size": len(members),
+        "members": [{"kind": each.kind, "picture": picture(each.index)} for each in shown],
+    }
+
+
+def in_words(setting: Any) -> str:
+    """A setting as text."""
+    if isinstance(setting, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in setting.items())
+    return str(setting)
 
 
 def most_unlike(ranks: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ DPI = 110
 
 
 def draw_comparison(rows: Sequence[Row]) -> Figure:
-    """Bars are means, dots are runs; what was not trained is grey."""
+    """Bars are means, dots are runs; untrained networks and raw pixels are grey."""
     size = (PANEL * (len(COLUMNS) + 1), BAR * len(rows) + REST)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     places = range(len(rows))

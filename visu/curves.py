@@ -1,4 +1,4 @@
-"""The curves of runs side by side, to compare what learned with what did not.
+"""The curves of runs side by side, to compare runs that learned with runs that did not.
 
 Each run has a column. The rows are the loss (with that of guessing), the NMI of the
 clusters to those of the epoch before, and, where there are labels, their NMI and ARI to the folder

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from data.batch import Batch
 
 SIDE = 80  # of a picture, in pixels
+METHOD = 2  # of WebP: half the time of 4, the default, for 4 % more bytes
 THREADS = 4
 
 
@@ -48,5 +49,5 @@ class ThumbnailFiles:
     def _write(self, index: int, pixels: Tensor) -> None:
         file = io.BytesIO()
         small = F.to_pil_image(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        small.save(file, "WEBP", quality=60)
+        small.save(file, "WEBP", quality=60, method=METHOD)
         self.path(index).write_bytes(file.getvalue())

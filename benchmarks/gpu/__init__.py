@@ -4,7 +4,7 @@ In: a machine with a GPU, or with `--tiny` any. Out: `gpu.json` and `gpu.md`, a 
 docs/gpu.md says what is measured and how to read it.
 
     command.py    the command: each part in a process of its own, with a time limit
-    setting.py    what the parts are given, and what they share
+    setting.py    the settings of the parts, and the functions that they share
     machine.py    part: the GPU, the versions, the speed of matrix products
     own_tests.py  part: the tests marked `gpu`
     rates.py      part: images per second of features and training

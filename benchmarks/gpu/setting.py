@@ -1,4 +1,4 @@
-"""What the parts are given, and what they share."""
+"""The settings of the parts, and the functions that they share."""
 
 import argparse
 import contextlib

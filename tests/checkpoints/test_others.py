@@ -149,7 +149,7 @@ def test_a_key_chooses_among_networks(tmp_path: Path) -> None:
         load_model(path, "nobody")
 
 
-def test_networks_of_equal_right_need_a_key(tmp_path: Path) -> None:
+def test_several_networks_without_a_known_name_need_a_key(tmp_path: Path) -> None:
     path = saved(tmp_path, {"left": ONE, "right": TWO})
     with pytest.raises(InputError, match=r"holds several networks: left, right; .* --key NAME$"):
         load_model(path)

@@ -1,13 +1,16 @@
 """The choice of the number of clusters."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from arrays import sphere
 from sklearn.datasets import make_blobs
 from sklearn.metrics import silhouette_score
 
+from cluster import choosing
 from cluster.choosing import OPTIONS, Tried, choose_k, numbers_to_try, suggest
-from cluster.kmeans import train_kmeans
+from cluster.kmeans import KmeansResult, train_kmeans
 from cluster.quality import agreement
 from system.errors import InputError
 
@@ -15,8 +18,8 @@ from system.errors import InputError
 def test_powers_of_the_root_of_2_up_to_a_twentieth_are_tried() -> None:
     assert numbers_to_try(40) == [2]
     assert numbers_to_try(3000) == [2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128]
-    assert numbers_to_try(100_000)[-1] == 4096
-    assert numbers_to_try(20 * 4096)[-1] == 4096
+    assert numbers_to_try(20 * 64)[-1] == 64
+    assert numbers_to_try(100_000) == numbers_to_try(20_000), "it takes 20,000 of them"
 
 
 def test_too_few_rows_ask_for_k() -> None:
@@ -44,6 +47,19 @@ def test_clear_groups_are_counted() -> None:
     assert choice.k == 4
     losses = [tried.loss for tried in choice.table]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_of_very_many_rows_some_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "MOST", 80)
+    rows, seen = sphere(130, 4), list[int]()
+
+    def watched(rows: np.ndarray, *args: Any, **kwargs: Any) -> KmeansResult:
+        seen.append(len(np.unique(rows, axis=0)))
+        return train_kmeans(rows, *args, **kwargs)
+
+    monkeypatch.setattr(choosing, "train_kmeans", watched)
+    assert [tried.k for tried in choose_k(rows, seeds=(0, 1)).table] == [2, 3, 4]
+    assert seen == [80] * 6
 
 
 TABLE = [

@@ -36,7 +36,9 @@ def test_groups_are_dbscans(cosines: int, monkeypatch: pytest.MonkeyPatch) -> No
     expected = DBSCAN(eps=0.05, min_samples=2, metric="cosine").fit_predict(rows)
     assert expected.max() > 5
     assert (expected == -1).sum() > 20
-    np.testing.assert_array_equal(near_duplicates(rows, 0.05), expected)
+    steps = list[int]()
+    np.testing.assert_array_equal(near_duplicates(rows, 0.05, steps.append), expected)
+    assert sum(steps) == 300
 
 
 def test_no_rows_have_no_duplicates() -> None:

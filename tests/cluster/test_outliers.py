@@ -24,7 +24,9 @@ def test_ranks_by_hand() -> None:
 def test_ranks_are_scikit_learns() -> None:
     rows, centroids = sphere(200), sphere(7, seed=1)
     clusters = np.arange(200) % 7
-    ranks = outlier_ranks(rows, clusters, centroids)
+    steps = list[int]()
+    ranks = outlier_ranks(rows, clusters, centroids, steps.append)
+    assert sum(steps) == 200
     own = np.sqrt(np.square(rows.astype(float) - centroids[clusters]).sum(axis=1))
     near = NearestNeighbors(n_neighbors=5).fit(rows).kneighbors()[0].mean(axis=1)
     np.testing.assert_array_equal(ranks[:, 0], rankdata(-own))

@@ -101,7 +101,7 @@ def test_a_line_of_metrics_has_every_measure() -> None:
     )
 
 
-def test_without_labels_there_is_nothing_to_say() -> None:
+def test_without_labels_the_description_is_empty() -> None:
     found = label_metrics(np.array([0, 1]), None)
     assert found == dict.fromkeys(("nmi_labels", "acc", "ari", "ami", "purity"))
     assert describe_labels(found) == ""

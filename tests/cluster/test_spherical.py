@@ -68,7 +68,9 @@ def test_an_empty_cluster_keeps_its_centroid(one_empty: tuple[np.ndarray, np.nda
     assert np.bincount(assignment).tolist() == [30, 10]
 
 
-def test_or_takes_half_of_the_largest_one(one_empty: tuple[np.ndarray, np.ndarray]) -> None:
+def test_an_empty_cluster_may_take_half_of_the_largest_one(
+    one_empty: tuple[np.ndarray, np.ndarray],
+) -> None:
     assignment, centroids = spherical_kmeans(*one_empty, split_empty=True)
     sizes = np.bincount(assignment, minlength=3)
     assert sizes[1] == 10

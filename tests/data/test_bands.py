@@ -14,7 +14,14 @@ from image_zoo import HEIGHT, WIDTH, grey, tiff
 from PIL import Image
 
 import main
-from data.decode import UnreadableImageError, limit_pixels, read_grey, read_image, read_pixels
+from data.decode import (
+    UnreadableImageError,
+    count_pixels,
+    limit_pixels,
+    read_grey,
+    read_image,
+    read_pixels,
+)
 from data.images import find_images
 from data.reading import AS_STORED, Reading, chosen_reading
 from system.errors import InputError
@@ -30,6 +37,7 @@ def pixels(content: bytes, reading: Reading = AS_STORED) -> np.ndarray:
     quick = read_pixels(io.BytesIO(content), reading).permute(1, 2, 0)
     slow = np.asarray(read_image(io.BytesIO(content), reading))
     assert torch.equal(quick, torch.from_numpy(slow.copy()))
+    assert count_pixels(io.BytesIO(content), reading) == quick[..., 0].numel()
     return slow
 
 
@@ -246,7 +254,7 @@ def test_large_arrays_are_named_before_memory_is_taken() -> None:
         limit_pixels(178_956_970)
 
 
-def test_what_cannot_be_read_has_a_reason() -> None:
+def test_unreadable_bands_have_a_reason() -> None:
     mixed = bytearray(bands_tiff(SIX8))
     place = mixed.index(struct.pack("<6H", *[8] * 6))
     mixed[place : place + 2] = struct.pack("<H", 16)

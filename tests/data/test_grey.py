@@ -1,4 +1,4 @@
-"""Grey of any depth has the pixels of its 8-bit copy, or is refused with what to give."""
+"""Grey of any depth has the pixels of its 8-bit copy, or is unreadable without --range."""
 
 import io
 
@@ -61,7 +61,7 @@ def test_a_range_gives_the_pixels_of_the_8_bit_copy(
         (np.arange(6).astype("u4") << 29, "32-bit numbers, here from 0 to 2.68435e+09"),
     ],
 )  # fmt: skip
-def test_without_a_range_it_is_refused(values: np.ndarray, kind: str) -> None:
+def test_without_a_range_it_is_unreadable(values: np.ndarray, kind: str) -> None:
     content = tiff(values.reshape(2, 3))
     for read in (read_image, read_pixels):
         with pytest.raises(UnreadableImageError) as caught:

@@ -1,4 +1,4 @@
-"""Metadata condemns no pixels, and more channels than four are refused with their number."""
+"""Pixels can be read beside damaged metadata; more than four channels can't."""
 
 import io
 import struct
@@ -94,7 +94,7 @@ def test_an_orientation_is_kept_where_large_text_is_left_out() -> None:
 
 
 def jpeg_2000(channels: int) -> bytes:
-    """The header of a stream; Pillow refuses it before it reads on."""
+    """The header of a stream; Pillow fails on it before it reads on."""
     size = struct.pack(">HIIIIIIIIH", 0, 8, 8, 0, 0, 8, 8, 0, 0, channels)
     size += bytes([11, 1, 1]) * channels
     return b"\xff\x4f\xff\x51" + struct.pack(">H", 2 + len(size)) + size + b"\xff\xd9"
@@ -121,7 +121,7 @@ def big_tiff(channels: int) -> bytes:
         (jpeg_2000(5), "5 channels (12-bit)"),
     ],
 )  # fmt: skip
-def test_more_than_four_channels_are_refused_with_their_number(
+def test_more_than_four_channels_are_unreadable(
     content: bytes, channels: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reason = f"has {channels}: choose three with --channels R G B"

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from data.decode import (
     MAX_PIXELS,
     UnreadableImageError,
+    count_pixels,
     limit_pixels,
     pixel_limit,
     read_image,
@@ -51,6 +52,7 @@ def test_a_readable_kind_has_the_pixels_that_it_shows(tmp_path: Path, name: str)
     assert difference.mean() <= kind.tolerance
     assert difference.max() <= 20 * kind.tolerance
     np.testing.assert_array_equal(quick.permute(1, 2, 0).numpy(), image)
+    assert read_file(count_pixels, path) == image.shape[0] * image.shape[1]
 
 
 @pytest.mark.parametrize("decode", ["auto", "pil"])

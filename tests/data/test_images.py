@@ -38,7 +38,7 @@ def test_an_image_that_cannot_be_opened_has_a_one_line_reason(tmp_path: Path) ->
             images.open(index)
 
 
-def test_some_of_the_images(tree: Path) -> None:
+def test_a_selection_keeps_the_given_order(tree: Path) -> None:
     images = find_images(tree)
     few = images.take([30, 2, 30])
     assert few.names == ["c/000.png", "a/002.png", "c/000.png"]
@@ -84,14 +84,14 @@ def test_workers_get_the_names_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "expected"),
     [
         (["a", "b", "c"], "2 there, 3 now: 1 added, such as c"),
         (["b", "a"], "2 there, 2 now: the same names in another order"),
     ],
 )
-def test_a_change_of_images_is_described(now: list[str], told: str) -> None:
-    assert describe_change(["a", "b"], now) == told
+def test_a_change_of_images_is_described(now: list[str], expected: str) -> None:
+    assert describe_change(["a", "b"], now) == expected
 
 
 def test_processes_with_other_images_end_with_one_line(

@@ -60,29 +60,29 @@ def test_the_archive_is_laid_out_as_a_tree(archive: Path, tmp_path: Path) -> Non
 
 
 def test_wrong_archives_are_named(archive: Path, tmp_path: Path, error_line: ErrorLine) -> None:
-    refusal = partial(error_line, make_tiny_imagenet)
-    assert "cannot be unpacked" in refusal(tmp_path / "none.zip", tmp_path / "new")
+    error = partial(error_line, make_tiny_imagenet)
+    assert "cannot be unpacked" in error(tmp_path / "none.zip", tmp_path / "new")
     (tmp_path / "text.zip").write_text("no archive")
-    assert "cannot be unpacked" in refusal(tmp_path / "text.zip", tmp_path / "new")
+    assert "cannot be unpacked" in error(tmp_path / "text.zip", tmp_path / "new")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("a/b.txt", "text")
-    assert "not Tiny-ImageNet's archive" in refusal(tmp_path / "other.zip", tmp_path / "new")
+    assert "not Tiny-ImageNet's archive" in error(tmp_path / "other.zip", tmp_path / "new")
     for member in ("a.JPEG", "x/train/a.JPEG", "x/train/../images/a.JPEG"):
         with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
             file.writestr("x/val/val_annotations.txt", "val_0.JPEG n1\n")
             file.writestr(member, "image")
-        assert "no train/<class>/images" in refusal(tmp_path / "other.zip", tmp_path / "new")
+        assert "no train/<class>/images" in error(tmp_path / "other.zip", tmp_path / "new")
     for line in ("val_0.JPEG ../../../evil", "val_1.JPEG n1"):
         with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
             file.writestr("x/val/val_annotations.txt", line)
             file.writestr("x/val/images/val_0.JPEG", "image")
-        assert "has no class for val_0.JPEG" in refusal(tmp_path / "other.zip", tmp_path / "new")
+        assert "has no class for val_0.JPEG" in error(tmp_path / "other.zip", tmp_path / "new")
     damaged = bytearray(archive.read_bytes())
     damaged[len(damaged) // 3] ^= 0xFF
     (tmp_path / "damaged.zip").write_bytes(damaged)
-    assert "cannot be unpacked" in refusal(tmp_path / "damaged.zip", tmp_path / "new")
+    assert "cannot be unpacked" in error(tmp_path / "damaged.zip", tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    assert "is there already" in refusal(archive, tmp_path / "source")
+    assert "is there already" in error(archive, tmp_path / "source")
 
 
 def test_classes_are_numbered_as_in_train(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def test_a_header_that_leaves_the_label_unclear_is_an_error(folder: Path) -> Non
         find_images(written(folder, lines))
 
 
-def test_how_a_list_is_read_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_on_how_a_list_is_read_is_printed_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     find_images(written(folder, NAMES))
     assert capsys.readouterr().err == "", "nothing to say of a path on each line"
     path = written(folder, LABELLED_LISTS["commas and a header"])
@@ -167,7 +169,7 @@ def test_unclear_fields_are_shown(folder: Path, lines: list[str], said: str) -> 
         find_images(written(folder, lines))
 
 
-def test_what_only_begins_like_utf_16_is_named(folder: Path) -> None:
+def test_a_list_that_only_begins_like_utf_16_is_an_error(folder: Path) -> None:
     (folder / "l.txt").write_bytes(b"\xff\xfeabc")
     with pytest.raises(InputError, match=r"l.txt: begins like UTF-16, but is not"):
         find_images(folder / "l.txt")

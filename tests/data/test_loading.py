@@ -13,7 +13,9 @@ from reference_numbers import DEEPER
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import v2
 
+from data import loading
 from data.batch import Batch
 from data.images import find_images
 from data.loading import Draw, EpochBatches, ImageDataset, Sample, make_loader
@@ -54,6 +56,33 @@ def test_the_central_crop_is_the_papers(tmp_path: Path) -> None:
 def test_other_sizes_are_resized_in_proportion() -> None:
     image = Image.new("RGB", (100, 50))
     assert central_crop(96)(image).shape == random_crop(96)(image).shape == (3, 96, 96)
+
+
+@pytest.mark.parametrize("form", ["PIL", "tensor"])
+def test_random_crops_are_torchvisions(form: str) -> None:
+    photo = load_sample_images().images[0][:100, :140]
+    image = Image.fromarray(photo) if form == "PIL" else torch.from_numpy(photo).permute(2, 0, 1)
+    two = v2.Compose([v2.RandomResizedCrop(32), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    crops = [apply_seeded(random_crop(32), image, seed) for seed in range(40)]
+    assert len({crop.numpy().tobytes() for crop in crops}) == 40
+    for seed, crop in enumerate(crops):
+        assert torch.equal(crop, apply_seeded(two, image, seed))
+
+
+def test_small_images_stay_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "ALL_SMALL", 2 * 3 * 8 * 8)
+    for number, side in enumerate((8, 65, 8, 8)):
+        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    dataset = ImageDataset(find_images(tmp_path), central_crop(8))
+    draws = [Draw(image, 0, position) for position, image in enumerate(range(4))]
+    before = [dataset[draw][1] for draw in draws]
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"no image")
+    after = [dataset[draw][1] for draw in draws]
+    for number in (0, 2):
+        np.testing.assert_array_equal(after[number], before[number])
+    assert [type(after[number]) for number in (1, 3)] == [str, str], "too large, and no room"
 
 
 def epoch(

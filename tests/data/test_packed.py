@@ -79,7 +79,7 @@ def test_workers_that_are_forked_or_spawned_read_the_same(
         multiprocessing.set_start_method(before, force=True)
 
 
-def test_what_is_pickled_is_small_and_has_no_open_file(tree: Path, tmp_path: Path) -> None:
+def test_a_pickled_source_is_small_and_has_no_open_file(tree: Path, tmp_path: Path) -> None:
     images = find_images(write_as("pax", tree, tmp_path / "x")).take([3, 1, 2])
     with images.open(0) as file:
         content = file.read()

@@ -183,7 +183,7 @@ def test_of_duplicate_names_the_last_counts(
         ("x.tar", "gzip -dc {0}/x.tar > {0}/x.raw.tar"),
     ],
 )
-def test_compressed_tars_are_refused_with_the_command(
+def test_compressed_tars_are_an_error_that_names_the_command(
     tmp_path: Path, name: str, command: str
 ) -> None:
     whole = write_tar(tmp_path / "whole", MEMBERS).read_bytes()

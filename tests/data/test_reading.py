@@ -226,11 +226,11 @@ RAMP = np.arange(4096).reshape(64, 64)
         (RAMP.astype("u2"), (0, 4095), None),
         (RAMP.astype("u2") * 16, None, None),
         ((RAMP % 2).astype("u2"), None, None),  # a mask: two levels
-        ((RAMP / 4095).astype("f4"), None, None),  # refused by name
+        ((RAMP / 4095).astype("f4"), None, None),  # unreadable
         ((RAMP % 256).astype("u1"), None, None),
     ],
 )  # fmt: skip
-def test_lost_grey_levels_are_said_once(
+def test_lost_grey_levels_give_one_warning(
     tmp_path: Path,
     values: np.ndarray,
     scale: tuple[float, float] | None,
@@ -249,7 +249,7 @@ def test_lost_grey_levels_are_said_once(
         assert said.count("\n") == 1
 
 
-def test_training_and_applying_say_that_levels_are_lost(
+def test_training_and_applying_warn_of_lost_levels(
     tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wide").mkdir()

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and what is said of the others."""
+"""Which files of a folder are images, and the lines about the others."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def litter(root: Path) -> None:
     shutil.copy(image, root / "overview.png")
 
 
-def test_names_that_systems_leave_are_passed_over_and_said_once(
+def test_names_that_systems_leave_are_skipped_with_one_line(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clean = find_images(tree)
@@ -121,14 +121,14 @@ def test_only_files_with_unknown_extensions_are_opened(
     assert read == [f"{tree}/a/x.dat"]
 
 
-def test_pipes_and_dangling_links_without_an_extension_are_passed(tmp_path: Path) -> None:
+def test_pipes_and_dangling_links_without_an_extension_are_skipped(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to("nowhere")
     assert find_images(tmp_path).names == ["000.png"]
 
 
-def test_what_is_no_image_is_counted_by_extension(
+def test_files_that_are_no_images_are_counted_by_extension(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(tmp_path, 1)

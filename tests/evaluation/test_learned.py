@@ -9,7 +9,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from cluster.quality import ari
-from evaluation.learned import SEEDS, fit_probe, measures, nearest, raw_pixels
+from evaluation import learned
+from evaluation.learned import SEEDS, fit_probe, grey_once, measures, nearest, raw_pixels
 
 LABELS = np.repeat(["cat", "dog", "owl"], 40)
 
@@ -108,6 +109,17 @@ def test_the_probes_scores_are_scikit_learns(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(probe.predict(queries)[clear], reference.predict(queries)[clear])
 
 
+def test_the_choice_of_regularisation_ends_after_two_that_are_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.6, 0.65, 0.9])
+    monkeypatch.setattr(learned, "REGULARISATION", (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0))
+    monkeypatch.setattr(LogisticRegression, "score", lambda *rows: next(scores))
+    probe = fit_probe(blobs(0), LABELS)
+    assert list(probe.held_out.values()) == [0.5, 0.7, 0.6, 0.7, 0.6, 0.65]
+    assert probe.regularisation == 1e-5
+
+
 def test_the_fifth_of_the_probe_depends_on_the_seed() -> None:
     rows, labels = blobs(0, 1.0), LABELS
     held_out = [fit_probe(rows, labels, seed).held_out for seed in (1, 1, 2)]
@@ -144,6 +156,21 @@ def test_pixels_are_box_resized() -> None:
 def test_small_images_keep_their_size() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), np.uint8)
     np.testing.assert_array_equal(raw_pixels(pixels)[0], pixels[0].transpose(1, 2, 0).ravel())
+
+
+def test_three_equal_channels_count_once() -> None:
+    train, val = blobs(0), blobs(1)
+    once = measures(train, LABELS, val, LABELS, k=4)
+    grey = measures(train.repeat(3, axis=1), LABELS, val.repeat(3, axis=1), LABELS, k=4)
+    for name, samples in once.items():
+        np.testing.assert_array_equal(grey[name], samples, err_msg=name)
+
+
+def test_a_single_colour_keeps_all_channels() -> None:
+    grey, coloured = (blobs(seed).repeat(3, axis=1) for seed in (0, 1))
+    coloured[7, 4] += 1
+    for train, val in ((grey, coloured), (coloured, grey)):
+        assert grey_once(train, val) == (train, val)
 
 
 def test_ari_leaves_out_images_without_a_cluster() -> None:

@@ -135,7 +135,7 @@ RUN = f"--method swav --arch toy {CROPS} --hidden_mlp 32 --feat_dim 16 --k 4 --b
 RUN += " --lr 0.1"
 
 
-def test_a_collapse_is_in_all_places(tmp_path: Path, train: Train) -> None:
+def test_a_collapse_is_shown_in_log_page_metrics_and_curves(tmp_path: Path, train: Train) -> None:
     """All embeddings of black pictures are the same, on any processor."""
     images = tmp_path / "images"
     images.mkdir()

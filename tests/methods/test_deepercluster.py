@@ -276,7 +276,7 @@ def test_a_blank_image_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     ("accuracy", "epoch", "warns"),
     [(0.25, 1, True), (0.26, 5, True), (0.25, 0, False), (0.4, 3, False), (None, 3, False)],
 )
-def test_rotations_that_are_not_learned_are_told(
+def test_rotations_that_are_not_learned_give_a_warning(
     accuracy: float | None, epoch: int, warns: bool
 ) -> None:
     assert [line.startswith("the rotations are not learned: ") for line in
@@ -352,7 +352,7 @@ def test_flags_that_do_not_fit(flags: str, tree: object, error_line: ErrorLine) 
         ("--k 12", ""),
     ],
 )
-def test_numbers_of_clusters_that_differ_are_said(flags: str, line: str) -> None:
+def test_a_number_of_clusters_other_than_k_is_printed(flags: str, line: str) -> None:
     said = DeeperCluster.fit_settings(parse(flags), 3000)
     assert len(said) == (line != "")
     assert "".join(said).startswith(line)

@@ -104,7 +104,7 @@ def test_the_number_of_prototypes_comes_with_the_authors_advice() -> None:
 
 
 @pytest.mark.parametrize("method", list(main.METHODS))
-def test_the_help_says_what_is_chosen(method: str) -> None:
+def test_the_help_says_which_settings_are_chosen(method: str) -> None:
     chosen = {*CHOSEN.get(method, ()), *(("start_warmup", "nmb_prototypes") * (method in CHOSEN))}
     helps = {
         action.option_strings[0].removeprefix("--"): action.help or ""

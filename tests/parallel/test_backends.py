@@ -45,7 +45,7 @@ def test_nccl_needs_a_gpu_for_each_process(
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("LOCAL_RANK", "0")
     collectives._take_gpu()
-    shared = "warning: 2 processes share 1 GPU(s) and meet on the CPU: slower than one each\n"
+    shared = "warning: 2 processes share 1 GPU(s): slower than a GPU for each\n"
     assert capsys.readouterr().err == (shared if gpus == 1 else "")
 
 

@@ -167,7 +167,8 @@ def test_a_gpu_without_kernels_is_one_line(
     assert str(error.value) == (
         f"--device cuda: torch {torch.__version__} has kernels for {', '.join(kernels)}, and not "
         f"for the Fake V100, which needs sm_{capability[0]}{capability[1]}; install a torch that "
-        "has them (of an older card: one for an older CUDA, such as 12.6), or give --device cpu"
+        "has them (for an older card: a build for an older CUDA, such as 12.6), or give --device "
+        "cpu"
     )
     assert not torch.backends.cudnn.benchmark, "nothing was set"
 

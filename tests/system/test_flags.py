@@ -42,7 +42,7 @@ HELPS += [
 # Flags with another meaning in each file that defines them
 HOMONYMS = {
     "--clusters", "--conv", "--count", "--dim", "--epochs", "--folders", "--graph", "--images",
-    "--json", "--k", "--lr", "--method", "--momentum", "--n", "--names", "--niter",
+    "--json", "--k", "--lr", "--method", "--model", "--momentum", "--n", "--names", "--niter",
     "--nmb_cluster", "--nmb_prototypes", "--out", "--pickle", "--points", "--processes",
     "--protocol", "--prototypes", "--reassignment", "--super_classes", "--wd",
 }  # fmt: skip

@@ -44,7 +44,7 @@ def test_ctrl_c_during_the_imports_is_one_line(script: str, interrupted: Path) -
     assert done.returncode == 130
 
 
-def test_only_the_first_process_says_so(interrupted: Path) -> None:
+def test_only_the_first_process_prints_the_line(interrupted: Path) -> None:
     done = start("main.py", interrupted, LOCAL_RANK="1")
     assert (done.returncode, done.stderr) == (130, "")
 

@@ -27,6 +27,7 @@ from sklearn.preprocessing import normalize
 from checkpoints.clusters import load_clusters
 from cluster.whitening import Whitening
 from clustering import Kmeans
+from features import row_file
 from system.errors import InputError
 from system.names import to_lines
 from tools import cluster_features
@@ -97,7 +98,7 @@ def test_every_pickle_protocol_gives_rows_that_torch_takes_without_a_warning(
 ) -> None:
     x = correlated(60, 30)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(form(x), protocol))
-    count, rows = cluster_features.read_rows(tmp_path / "x.pkl")
+    count, rows = row_file.read_rows(tmp_path / "x.pkl")
     assert (count, rows.dtype) == (60, np.float32)
     np.testing.assert_array_equal(torch.from_numpy(rows).numpy(), x)
 
@@ -110,8 +111,8 @@ def test_a_process_keeps_only_its_share_of_a_pickle(
     path = tmp_path / name
     path.write_bytes(PICKLES[name](x))
     for share in (range(10, 30), range(50, 50)):
-        monkeypatch.setattr(cluster_features, "shard_of", {50: share}.get)
-        count, rows = cluster_features.read_rows(path)
+        monkeypatch.setattr(row_file, "shard_of", {50: share}.get)
+        count, rows = row_file.read_rows(path)
         assert count == 50
         assert rows.base is None, "the other rows stay in memory"
         np.testing.assert_array_equal(rows, x[share.start : share.stop])
@@ -123,7 +124,7 @@ def test_a_repeated_row_does_not_fill_the_memory(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([np.zeros(2000)] * 8000))
     assert path.stat().st_size < 40_000
     with pytest.raises(InputError, match=r"holds rows of shape \(8000, 2000\), too many for"):
-        cluster_features.read_rows(path)
+        row_file.read_rows(path)
 
 
 @pytest.mark.parametrize("flags", ["--k 8 --kmeans_init kmeans++", "--clustering PIC --sigma 1"])
@@ -236,6 +237,19 @@ def test_folders_in_the_names_are_labels(
     assert "NMI" not in capsys.readouterr().out
 
 
+def test_labels_of_a_table_by_the_names(
+    blobs: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"flat/{number}.png" for number in range(300)]
+    (tmp_path / "images.txt").write_text(to_lines(names))
+    lines = [f"{name},kind {truth}" for name, truth in zip(names, blobs, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    flags = [tmp_path / "blobs.npy", "--k", 8, "--kmeans_init", "kmeans++", "--pca", 5]
+    flags += ["--names", tmp_path / "images.txt", "--labels", tmp_path / "labels.csv"]
+    run(*flags, "--out", tmp_path / "out.csv")
+    assert "NMI to the folder labels 1.000" in capsys.readouterr().out
+
+
 def test_the_default_output_is_an_array_in_the_current_folder(
     blobs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +294,7 @@ BAD = {
     "x.npy --k 2 --names {}/short.txt": "--out assignment.npy: --names and a table (.csv or",
     "x.npy --k 2 --out {}/a.csv --names {}/short.txt": "short.txt: has 2 lines for 20 rows",
     "x.npy --k 2 --out {}/a.csv --names {}/no.txt": "--names {}/no.txt: cannot read it: No such",
+    "x.npy --k 2 --labels {}/l.csv": "--labels {}/l.csv: goes with --names",
     "x.npy --k 2 --out {}/x.npy": "--out {}/x.npy: is read, too; give another",
     "x.npy --k 2 --out {}/no/a.npy": "--out {}/no/a.npy: cannot write there: No such file",
     "x.npy --k 2 --no-pca --save-clusters {}/a.pth": "{}/a.pth: assign.py needs clusters of",

@@ -1,5 +1,6 @@
 """The quick look at a network, and scikit-learn's digits."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from conftest import tiny, write_images
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 from checkpoints.checkpoint import read_checkpoint
 from data.images import find_images
-from evaluation.embedded import embed_by, embed_pixels, judge
+from evaluation.embedded import embed_by, embed_pixels, embed_together, judge
+from evaluation.verdict import UNCLEAR, WORSE, verdict
 from features.kept import Pass
 from system.device import select_compute
 from system.errors import InputError
@@ -108,6 +111,23 @@ def test_runs_of_deepercluster_and_rotnet_are_compared(
     assert written["results"]["untrained"] != written["results"]["trained"]
 
 
+def test_one_pass_gives_the_rows_of_several(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 12, seed=1)
+    (tmp_path / "a" / "003.png").write_bytes(b"no image")
+    images = find_images(tmp_path)
+    by = Pass(24, select_compute("cpu", "fp32"), batch=5, workers=0)
+    torch.manual_seed(0)
+    networks = [tiny(), tiny()]
+    alone = [embed_pixels(by), *(embed_by(network, by) for network in networks)]
+    for each, together in zip(alone, embed_together(networks, by), strict=True):
+        expected, readable, reasons = each(images, "train")
+        rows, *rest = together(images, "train")
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(rest[0], readable)
+        assert list(rest[1]) == list(reasons)
+    assert list(reasons) == ["cannot identify image file"]
+
+
 @pytest.mark.parametrize("by_colour", [True, False])
 def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colour: bool) -> None:
     """The images are red and blue squares, labelled by colour or at random."""
@@ -132,6 +152,32 @@ def test_visible_labels_score_high_and_random_labels_low(tmp_path: Path, by_colo
         else:
             assert 0.3 <= found["linear"].mean() <= 0.7
             assert found["plain_nmi"].mean() < 0.1
+
+
+def test_a_blinded_network_is_called_worse_and_the_same_one_unchanged(tmp_path: Path) -> None:
+    """The images are red or blue; the blinded network sees green only, which is noise."""
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 80), ("val", 40)):
+        for number in range(count):
+            pixels = np.zeros((32, 32, 3), np.uint8)
+            pixels[..., 1] = noise.integers(0, 256, (32, 32))
+            pixels[..., 0 if number % 2 else 2] = 255
+            folder = tmp_path / split / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    train, val = (find_images(tmp_path / split) for split in ("train", "val"))
+    torch.manual_seed(0)
+    network = tiny()
+    blinded = copy.deepcopy(network)
+    first = next(layer for layer in blinded.features if isinstance(layer, nn.Conv2d))
+    first.weight.data[:, [0, 2]] = 0
+    by = Pass(32, select_compute("cpu", "fp32"), workers=0)
+    good, again, bad = (
+        judge(embed_by(each, by), train, val, k=4, seed=0)[0]
+        for each in (network, copy.deepcopy(network), blinded)
+    )
+    assert {name: verdict(good[name], bad[name]) for name in good} == dict.fromkeys(good, WORSE)
+    assert {verdict(good[name], again[name]) for name in good} == {UNCLEAR}
 
 
 def test_fewer_images_than_clusters_are_bad_input(

@@ -114,7 +114,7 @@ def test_an_interrupted_copy_continues(
     assert "1 resized, 1 copied as they are, 8 there already" in capsys.readouterr().out
 
 
-def test_two_copies_into_one_folder_do_not_meet(
+def test_a_second_copy_into_a_folder_is_an_error(
     source: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
     run(source, tmp_path / "target")
