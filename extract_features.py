@@ -44,7 +44,7 @@ from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
 from system.kept import check_key, continuing
 from system.locks import sole_user
-from system.names import to_lines, to_reasons
+from system.names import by_line, to_lines, to_reasons
 from system.results import save_results
 
 RESULTS = "features.json"
@@ -210,7 +210,7 @@ def finish(
     present = (path for index, path in enumerate(paths) if index not in bad)
     write_text(out / "images.txt", to_lines(present))
     if bad:
-        write_text(out / "bad_images.txt", to_reasons(paths, bad))
+        write_text(out / "bad_images.txt", to_reasons(by_line(paths, bad)))
     if isinstance(whitening, Whitening):
         with atomic_write(out / "whitening.npz") as file:
             np.savez(file, mean=whitening.mean, matrix=whitening.matrix)

@@ -1,5 +1,5 @@
-"""Reading images at random and in order from files, tars, zips and Parquet; and the cost of an
-index of many images at the start, in the main process and in workers.
+"""Reading images at random and in order from files, tars, zips and Parquet, by one process and by
+workers; and the cost of an index of many images at the start, in the main process and in workers.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from system.extras import check_installed
 
 OF_A_SHARD = 10_000  # images, in the synthetic index
 READ = 2_000  # images of it that each worker reads
+BATCH = 32  # images, in passes by workers
 PARQUET: dict[str, dict[str, Any]] = {  # as `datasets` has written it
     "Parquet, uncompressed (datasets 4.6)": {
         "compression": "none", "use_dictionary": False, "use_content_defined_chunking": True,
@@ -46,15 +47,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     check_installed("benchmarks containers", "pyarrow")
     with tempfile.TemporaryDirectory() as folder:
         kinds = write_kinds(Path(folder), args.images)
-        found = read_kinds(kinds, args.rounds)
+        found = read_kinds(kinds, args.rounds, args.readers)
     sys.stdout.write(
         f"{args.images} photos; ms for each image, in brackets of CPU time; median of "
-        f"{args.rounds} rounds\n{'':40}{'at random':>16}{'in order':>16}{'index':>10}\n"
+        f"{args.rounds} rounds\n{'':40}{'at random':>16}{'in order':>16}"
+        f"{f'{args.readers} workers':>12}{'index':>10}\n"
     )
     for kind, row in found.items():
         cells = (f"{row[how]:.3f} ({row[f'{how}, CPU']:.3f})" for how in ("random", "order"))
         sys.stdout.write(f"{kind:40}{''.join(f'{cell:>16}' for cell in cells)}")
-        sys.stdout.write(f"{number(row['index'])}\n")
+        sys.stdout.write(f"{row['workers, CPU']:>12.3f}{number(row['index'])}\n")
     with tempfile.TemporaryDirectory() as folder:
         large = large_index(Path(folder), args.entries, args.readers)
     for name, value in large.items():
@@ -92,9 +94,9 @@ def _write_table(path: Path, members: list[tuple[str, bytes]], options: dict[str
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path, **options)
 
 
-def read_kinds(kinds: dict[str, Path], rounds: int) -> dict[str, dict[str, float]]:
+def read_kinds(kinds: dict[str, Path], rounds: int, workers: int) -> dict[str, dict[str, float]]:
     """Milliseconds for each image, wall clock and CPU: the median of rounds in which the kinds take
-    turns, after one round that isn't counted."""
+    turns, after one round that isn't counted. Of workers, which read in order, CPU only."""
     found: dict[str, dict[str, Any]] = {}
     images = {}
     for kind, path in kinds.items():
@@ -112,6 +114,8 @@ def read_kinds(kinds: dict[str, Path], rounds: int) -> dict[str, dict[str, float
                 times = _read(source, order(len(source)))
                 for name, value in zip((how, f"{how}, CPU"), times, strict=True):
                     found[kind].setdefault(name, []).extend([value] if each else [])
+            by_workers = _read_by_workers(source, workers)
+            found[kind].setdefault("workers, CPU", []).extend([by_workers] if each else [])
     return {
         kind: {name: float(np.median(values)) for name, values in row.items()}
         for kind, row in found.items()
@@ -125,6 +129,28 @@ def _read(images: ImageList, order: np.ndarray) -> tuple[float, float]:
             file.read()
     seconds = time.perf_counter() - start, time.process_time() - cpu
     return 1e3 * seconds[0] / len(order), 1e3 * seconds[1] / len(order)
+
+
+class Seconds(Dataset[float]):
+    """Taking an item reads an image and gives the seconds of CPU time for that."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+
+    def __getitem__(self, draw: Draw) -> float:
+        start = time.process_time()
+        with self.images.open(draw.image) as file:
+            file.read()
+        return time.process_time() - start
+
+
+def _read_by_workers(images: ImageList, workers: int) -> float:
+    batches = EpochBatches(BATCH)
+    batches.start_epoch(0, np.arange(len(images)))
+    cpu = torch.device("cpu")
+    loader = make_loader(Seconds(images), batches, workers, cpu, collate_fn=list, in_order=True)
+    _, seconds = (sum(map(sum, loader)) for _ in range(2))  # workers are new in the first pass
+    return 1e3 * seconds / len(images)
 
 
 class Memory(Dataset[float]):
@@ -199,10 +225,11 @@ def _synthetic(entries: int, shards: int) -> Iterator[Entries]:
 
 
 def own_memory() -> float:
-    """Bytes of memory that this process shares with no other."""
+    """Bytes of memory that this process shares with no other; without mapped files, which are the
+    system's cache."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    sizes = (line.split() for line in lines if line.startswith("Private_"))
-    return 1024 * sum(float(size) for _, size, _ in sizes)
+    (dirty,) = (line.split()[1] for line in lines if line.startswith("Private_Dirty"))
+    return 1024 * float(dirty)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -212,5 +239,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     entries_help = "images of the large index"
     parser.add_argument("--entries", type=number_of, default=10_000_000, help=entries_help)
     add_rounds_flag(parser)
-    workers_help = "processes that read from the large index"
+    workers_help = "processes that read in order, and from the large index"
     parser.add_argument("--readers", type=number_of, default=4, help=workers_help)

@@ -23,7 +23,8 @@ normalised network input. Imports system/ and parallel/.
     levels.py                warns of lost grey levels
     transforms.py            every crop, once; pixels to network input
     multicrop.py             several crops of an image, of several sizes, in one row of pixels
-    loading.py               workers, batches, the order of an epoch
+    loading.py               workers and their batches
+    order.py                 the order of an epoch, in batches or in whole pages of containers
     loader.py                waiting for batches: killed workers, signals, disks that stall
     parcel.py                a batch's way from a worker: shared memory, or the worker's pipe
     batch.py                 Draw: an image and its view; Batch: pixels, indices, unreadable images

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from data.order import WholePages, joined
 from data.parcel import FEWER, WAYS_OUT, Parcel, describe_room, reason_of
 from parallel.collectives import rank, world_size
 from system import cli
@@ -72,7 +73,10 @@ class Loader(DataLoader[T]):
         if self._reader is not None:
             self._reader.join()  # an iteration that was left early reads its last batch
         gpu = torch.cuda.current_device() if self._pin else None
-        reader = _Reader(self._start_workers(), gpu, self._warn)
+        batches = self._start_workers()
+        if isinstance(self.batch_sampler, WholePages):
+            batches = joined(batches)
+        reader = _Reader(batches, gpu, self._warn)
         reader.start()
         return reader
 
@@ -138,8 +142,9 @@ class Loader(DataLoader[T]):
 
     def _place(self, number: int) -> str:
         """Where the images of a batch are: its first one, if it has any."""
-        assert self.batch_sampler is not None
-        draws = next(itertools.islice(self.batch_sampler, number, None), [])
+        order: Any = self.batch_sampler
+        batches = order.batches if isinstance(order, WholePages) else order
+        draws: list[Any] = next(itertools.islice(batches, number, None), [])
         images = self.dataset.images  # type: ignore[attr-defined]
         return f"{images.where(draws[0].image)} and others" if draws else str(images.root)
 

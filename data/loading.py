@@ -8,7 +8,7 @@ new epoch with another order does not restart them.
 import argparse
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from data.batch import Batch, Draw, Sample, collate
 from data.decode import MAX_PIXELS, UnreadableImageError, limit_pixels, pixel_limit
 from data.images import ImageList
 from data.loader import Loader
+from data.order import EpochBatches, Pieces, WholePages
 from data.parcel import collate_parcel
 from data.transforms import apply_seeded, rotated
 from parallel.signals import ignore_signals
@@ -88,41 +89,6 @@ class ImageDataset(Dataset[Any]):
         return pixels
 
 
-class EpochBatches(Sampler[list[Draw]]):
-    """The batches of one epoch, in the order that `start_epoch` sets.
-
-    Args:
-        batch_size: images in a batch.
-        part, parts: give every `parts`-th image of each batch, starting at number `part`: one
-            process's share, which may be empty in the last batch.
-    """
-
-    def __init__(self, batch_size: int, part: int = 0, parts: int = 1) -> None:
-        self.batch_size, self.part, self.parts = batch_size, part, parts
-        self.start_epoch(0, np.empty(0, np.int64))
-
-    def start_epoch(self, epoch: int, order: np.ndarray, first_batch: int = 0) -> None:
-        """Set `order`, and the first batch to give.
-
-        Args:
-            order: `(M,) int64` image indices, or `(M, 2)`: image indices and quarter turns.
-        """
-        self.epoch, self.order, self.first_batch = epoch, order, first_batch
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for start in range(self.first_batch * self.batch_size, len(self.order), self.batch_size):
-            stop = min(start + self.batch_size, len(self.order))
-            positions = range(start + self.part, stop, self.parts)
-            yield [self._draw(at) for at in positions]
-
-    def _draw(self, position: int) -> Draw:
-        image, *turns = np.atleast_1d(self.order[position]).tolist()
-        return Draw(image, self.epoch, position, *turns)
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size) - self.first_batch
-
-
 def make_loader(
     dataset: Dataset[Any],
     batches: EpochBatches,
@@ -130,6 +96,7 @@ def make_loader(
     device: torch.device,
     while_waiting: Callable[[float], None] = lambda seconds: None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
+    in_order: bool = False,
 ) -> Loader[Any]:
     """A loader whose workers stay from one epoch to the next.
 
@@ -138,17 +105,24 @@ def make_loader(
         while_waiting: called about twice a second while no batch comes, with the seconds of this
             wait; may raise.
         collate_fn: makes a batch of some items; None for a `Batch` of an `ImageDataset`'s.
+        in_order: the batches go through the images in order, so workers share no page of a
+            container; a batch of `collate_fn` is a list.
     """
+    collate_fn = collate_fn or (collate_parcel if workers > 0 else collate)
+    sampler: Sampler[Any] = batches
+    if in_order and workers > 1:
+        sampler = WholePages(batches, dataset.images.source)  # type: ignore[attr-defined]
+        dataset, collate_fn = Pieces(dataset, collate_fn), list
     # The user has chosen the number of workers: no warning about it
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     options: dict[str, Any] = {
-        "batch_sampler": batches,
+        "batch_sampler": sampler,
         "num_workers": workers,
         "prefetch_factor": max(2, -(-LEAST_AHEAD // workers)) if workers > 0 else None,
         "persistent_workers": workers > 0,
         "worker_init_fn": functools.partial(_start_worker, pixel_limit()),
         "generator": torch.Generator(),  # instead of draws from the global one
-        "collate_fn": collate_fn or (collate_parcel if workers > 0 else collate),
+        "collate_fn": collate_fn,
     }
     return Loader(dataset, while_waiting=while_waiting, pin=device.type == "cuda", **options)
 
@@ -176,4 +150,4 @@ def load_in_order(
     batches = EpochBatches(batch_size)
     chosen = range(len(dataset.images)) if images is None else images
     batches.start_epoch(epoch, np.array(chosen, np.int64))
-    return make_loader(dataset, batches, workers, device, while_waiting)
+    return make_loader(dataset, batches, workers, device, while_waiting, in_order=True)

@@ -27,11 +27,11 @@ class Parcel:
     """A packed `Batch`.
 
     Attributes:
-        pixels: a pickled handle of shared memory, or the pixels themselves.
+        pixels: of each piece, a pickled handle of shared memory, or the pixels themselves.
         obstacle: the reason why they are not in shared memory, or "".
     """
 
-    pixels: bytes | np.ndarray
+    pixels: list[bytes | np.ndarray]
     index: np.ndarray
     turns: np.ndarray
     unreadable: dict[int, str]
@@ -39,10 +39,13 @@ class Parcel:
 
     def open(self) -> Batch:
         """The batch, in the process that receives the parcel; once."""
-        sent = self.pixels
-        opened = pickle.loads(sent) if isinstance(sent, bytes) else torch.from_numpy(sent)
+        opened = [
+            pickle.loads(sent) if isinstance(sent, bytes) else torch.from_numpy(sent)
+            for sent in self.pixels
+        ]
+        pixels = opened[0] if len(opened) == 1 else torch.cat(opened)
         index, turns = torch.from_numpy(self.index), torch.from_numpy(self.turns)
-        return Batch(opened, index, self.unreadable, turns)
+        return Batch(pixels, index, self.unreadable, turns)
 
 
 def collate_parcel(samples: list[Sample]) -> Parcel:
@@ -54,7 +57,21 @@ def collate_parcel(samples: list[Sample]) -> Parcel:
         sent, obstacle = bytes(ForkingPickler.dumps(batch.pixels)), ""
     except (OSError, RuntimeError) as error:  # torch raises the latter if there is no room
         sent, obstacle = batch.pixels.numpy(), reason_of(error)
-    return Parcel(sent, batch.index.numpy(), batch.turns.numpy(), batch.unreadable, obstacle)
+    return Parcel([sent], batch.index.numpy(), batch.turns.numpy(), batch.unreadable, obstacle)
+
+
+def join_parcels(parcels: list[Parcel]) -> Parcel:
+    """The pieces of a batch as one."""
+    if len(parcels) == 1:
+        return parcels[0]
+    readable = [each for each in parcels if len(each.index) > 0] or parcels[:1]
+    return Parcel(
+        [sent for each in readable for sent in each.pixels],
+        np.concatenate([each.index for each in parcels]),
+        np.concatenate([each.turns for each in parcels]),
+        {image: reason for each in parcels for image, reason in each.unreadable.items()},
+        next((each.obstacle for each in parcels if each.obstacle), ""),
+    )
 
 
 def reason_of(error: OSError | RuntimeError) -> str:

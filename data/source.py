@@ -54,6 +54,10 @@ class Source(Protocol):
         """The bytes of an image as a seekable file, which the caller closes. Any error makes the
         image unreadable, with the error's message as the reason."""
 
+    def reads_anew(self, indices: np.ndarray) -> np.ndarray:
+        """`(M,) bool`: whether opening each of some images `(M,)` in turn is work of its own. It is
+        not if the work for the one before serves for it, too."""
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Source":
         """Some of the images, in that order."""
 
@@ -129,6 +133,15 @@ class Joined:
     def open(self, index: int) -> BinaryIO:
         """Open the image where it is."""
         return self.sources[self.owners[index]].open(int(self.places[index]))
+
+    def reads_anew(self, indices: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        owners, places = self.owners[indices], self.places[indices]
+        anew = np.diff(owners, prepend=-1) != 0
+        for owner in np.unique(owners):
+            own = owners == owner
+            anew[own] |= self.sources[owner].reads_anew(places[own])
+        return anew
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Joined":
         """Some of the images, in that order."""

@@ -39,13 +39,18 @@ def from_lines(text: str) -> list[str]:
     return text.split("\n")[:-1]
 
 
-def to_reasons(names: Sequence[str], reasons: Mapping[int, str]) -> str:
+def by_line(names: Sequence[str], reasons: Mapping[int, str]) -> dict[str, str]:
+    """Reasons by index of the name as reasons by the name as a line, in the order of the index."""
+    return {to_line(names[index]): reasons[index] for index in sorted(reasons)}
+
+
+def to_reasons(reasons: Mapping[str, str]) -> str:
     """The text of `bad_images.txt`: a name, a tab and a reason on each line.
 
     Args:
-        reasons: by index of the name.
+        reasons: by the name as a line.
     """
-    return "".join(f"{to_line(names[i])}\t{reasons[i]}\n" for i in sorted(reasons))
+    return "".join(f"{line}\t{reason}\n" for line, reason in reasons.items())
 
 
 def from_reasons(text: str) -> dict[str, str]:

@@ -171,7 +171,8 @@ def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | No
         workers = min(args.workers, len(left) // BATCH)
         batches = EpochBatches(BATCH)
         batches.start_epoch(0, left)
-        loader = make_loader(copies, batches, workers, torch.device("cpu"), collate_fn=list)
+        cpu = torch.device("cpu")
+        loader = make_loader(copies, batches, workers, cpu, collate_fn=list, in_order=True)
         sums, reasons = Counter({"there already": len(images) - len(left)}), set[str]()
         with progress("copying", len(left), "images") as advance:
             for batch in loader:

@@ -43,7 +43,9 @@ class Loaders:
         augmented = ImageDataset(images, view, args.seed, args.decode)
         self._draws = EpochBatches(args.batch, rank(), world_size())
         self._in_order = EpochBatches(args.batch)
-        self._central = make_loader(central, self._in_order, args.workers, device, follow)
+        self._central = make_loader(
+            central, self._in_order, args.workers, device, follow, in_order=True
+        )
         self.augmented = make_loader(augmented, self._draws, args.workers, device, follow_training)
         example = torch.zeros(3, args.size, args.size, dtype=torch.uint8)
         self.blank = blank_batch(apply_seeded(view, example, args.seed))

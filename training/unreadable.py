@@ -9,7 +9,7 @@ from data.images import MOST_UNREADABLE, ImageList, remedy
 from parallel.collectives import gather_objects, together
 from system.errors import InputError
 from system.files import write_text
-from system.names import from_reasons, printable, read_text, to_line, to_reasons
+from system.names import by_line, from_reasons, printable, read_text, to_line, to_reasons
 
 log = logging.getLogger("deepcluster")
 
@@ -29,11 +29,14 @@ class Unreadable:
     def __init__(self, folder: Path, images: ImageList, continues: bool) -> None:
         self.path, self.images = folder / "bad_images.txt", images
         self.now: dict[int, str] = {}
-        self._named = self._listed() if continues else {}
+        kept = continues and self.path.exists()
+        self._named = from_reasons(read_text(self.path)) if kept else {}  # by the name as a line
 
     def leave_out(self, indices: set[int]) -> None:
         """Mark the images that the last epoch left out as unreadable, for a resume."""
-        self.now = {index: reason for index, reason in self._named.items() if index in indices}
+        for index in sorted(indices) if self._named else ():
+            if reason := self._named.get(to_line(self.images.names[index])):
+                self.now[index] = reason
 
     def begin_pass(self, order: np.ndarray | None = None) -> None:
         """Forget the failures so far of the images that are tried again: all, or those of an
@@ -55,10 +58,12 @@ class Unreadable:
         if too_many:  # the log has the first, and the file is written once
             return
         for index, reason in new.items():
-            if index not in self._named:
-                name = printable(self.images.names[index])
-                log.warning("left out, unreadable: %s: %s", name, reason)
-        self._write(self._named | new)
+            name = self.images.names[index]
+            if to_line(name) not in self._named:
+                log.warning("left out, unreadable: %s: %s", printable(name), reason)
+        found = by_line(self.images.names, self.now)
+        before = {line: reason for line, reason in self._named.items() if line not in found}
+        self._write(before | found)
 
     def gather(self) -> None:
         """Name the unreadable images of all processes, which call this together after a pass.
@@ -68,7 +73,7 @@ class Unreadable:
         """
         for unreadable in gather_objects(self.now):
             self.report(unreadable)
-        self._write(dict(self.now))
+        self._write(by_line(self.images.names, self.now))
         with together():
             self._check()
 
@@ -85,20 +90,13 @@ class Unreadable:
                 f"{name}: {reason}); {remedy(self.now.values())}"
             )
 
-    def _write(self, named: dict[int, str]) -> None:
+    def _write(self, named: dict[str, str]) -> None:
         if named.keys() != self._named.keys():
             if named:
-                write_text(self.path, to_reasons(self.images.names, named))
+                write_text(self.path, to_reasons(named))
             else:
                 self.path.unlink(missing_ok=True)
         self._named = named
-
-    def _listed(self) -> dict[int, str]:
-        reasons = from_reasons(read_text(self.path)) if self.path.exists() else {}
-        if not reasons:
-            return {}
-        lines = map(to_line, self.images.names)
-        return {i: reasons[line] for i, line in enumerate(lines) if line in reasons}
 
 
 class UnreadableElsewhere:

@@ -158,7 +158,8 @@ def _select(given: Path, root: Path, paths: Sequence[str], split: str | None) ->
         return Containers(f"{given}:{split}", root, by_split[split], kind, notes)
     if len(by_split) == 1:
         return Containers(os.fspath(given), root, names, kind, notes)
-    counts = ", ".join(f"{each} ({len(by_split[each])} files)" for each in known)
+    sizes = {each: len(by_split[each]) for each in known}
+    counts = ", ".join(f"{each} ({n} file{'s' if n > 1 else ''})" for each, n in sizes.items())
     if None in by_split:
         raise InputError(
             f"{given}: some containers belong to a split by name ({counts}) and others, such as "

@@ -64,10 +64,13 @@ class Index:
 
     def name(self, image: int) -> str:
         """An image's container and its name there."""
+        return f"{self.containers[self.arrays['container'][image]]}/{self.member(image)}"
+
+    def member(self, image: int) -> str:
+        """An image's name in its container."""
         ends, names = self.arrays["ends"], self.arrays["names"]
         start = ends[image - 1] if image else 0
-        name = names[start : ends[image]].tobytes().decode("utf-8", "surrogateescape")
-        return f"{self.containers[self.arrays['container'][image]]}/{name}"
+        return names[start : ends[image]].tobytes().decode("utf-8", "surrogateescape")
 
 
 def write_index(

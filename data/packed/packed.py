@@ -102,19 +102,28 @@ class Packed:
         container, offset, length, part = self.index.place(image)
         if length < 0:
             raise UnreadableImageError(REASONS[length])
-        content = self._content(container, offset, length, part)
+        content = self._content(image, container, offset, length, part)
         if not content:
             raise UnreadableImageError(EMPTY)
         return io.BytesIO(content)
+
+    def reads_anew(self, indices: np.ndarray) -> np.ndarray:
+        """See `data.source.Source`: not the following images of a compressed page."""
+        images = indices if self.chosen is None else self.chosen[indices]
+        anew = np.ones(len(images), np.bool_)
+        places = [self.index.arrays[name][images] for name in ("container", "offset")]
+        anew[1:] = np.logical_or(*(place[1:] != place[:-1] for place in places))
+        return anew
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Packed":
         """Some of the images, in that order."""
         chosen = np.array(indices, np.int64)
         return Packed(self.root, self.index, chosen if self.chosen is None else self.chosen[chosen])
 
-    def _content(self, container: int, offset: int, length: int, part: int) -> bytes:
+    def _content(self, image: int, container: int, offset: int, length: int, part: int) -> bytes:
         if self.index.key["kind"] == "zip":
-            return read_member(self._open(container).number, offset, length, part)
+            name = self.index.member(image)
+            return read_member(self._open(container).number, name, offset, length, part)
         if part == WHOLE:
             return read_at(self._open(container).number, offset, length)
         return self._page(container, offset).value(part)

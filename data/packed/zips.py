@@ -35,10 +35,11 @@ def read_zip(path: Path) -> Entries:
         raise InputError(f"{path}: not a sound zip archive: {shorten(error)}") from error
 
 
-def read_member(descriptor: int, offset: int, length: int, inflated: int) -> bytes:
+def read_member(descriptor: int, name: str, offset: int, length: int, inflated: int) -> bytes:
     """The bytes of a member.
 
     Args:
+        name: as `plain_name` gives it.
         offset: of its header.
         length: in the archive.
         inflated: its length after inflating, or `WHOLE` if it is stored.
@@ -46,10 +47,11 @@ def read_member(descriptor: int, offset: int, length: int, inflated: int) -> byt
     Raises:
         UnreadableImageError: it is damaged, cut off, or inflates to more than it says.
     """
-    mark, name, extra = HEADER.unpack(read_at(descriptor, offset, HEADER.size))
-    if mark != MARK:
-        raise UnreadableImageError("no member of the archive begins where its directory says")
-    content = read_at(descriptor, offset + HEADER.size + name + extra, length)
+    mark, named, extra = HEADER.unpack(read_at(descriptor, offset, HEADER.size))
+    content = read_at(descriptor, offset + HEADER.size, named + extra + length)
+    own, content = content[:named], content[named + extra :]
+    if mark != MARK or (own.isascii() and plain_name(own.decode()) != name):
+        raise UnreadableImageError("another or no member begins where the archive's directory says")
     if inflated == WHOLE:
         return content
     if inflated > LARGEST_IMAGE:

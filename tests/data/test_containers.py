@@ -94,7 +94,7 @@ def test_splits_are_never_mixed_silently(tmp_path: Path) -> None:
     assert train.names == ["train-0.parquet", "train-1.parquet"]
     (note,) = train.notes
     assert note == (
-        "holds train (2 files), validation (1 files); train is taken, "
+        "holds train (2 files), validation (1 file); train is taken, "
         f"{tmp_path}/data:validation takes another split"
     )
     assert names_of(Path(f"{tmp_path}/data:val")) == ["validation-0.parquet"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from system.files import write_text
 from system.names import (
+    by_line,
     from_lines,
     from_reasons,
     has_line_break,
@@ -29,7 +30,7 @@ ONE_LINE = NAMES.filter(lambda name: not has_line_break(name))
 def test_names_come_back_as_they_were(names: list[str]) -> None:
     assert from_lines(to_lines(names)) == names
     reasons = {index: f"reason {index}" for index in range(0, len(names), 2)}
-    found = from_reasons(to_reasons(names, reasons))
+    found = from_reasons(to_reasons(by_line(names, reasons)))
     assert found == {
         names[index]: f"reason {max(i for i in reasons if names[i] == names[index])}"
         for index in reasons
