@@ -63,8 +63,10 @@ data_of() {  # the images of the run in a folder; nothing if there is no such ru
 
 absolute EXP
 read_flags "$@"
-embedded=
-if [ -z "${DIR:-}" ]; then
+embedded=${EMBEDDED:-}  # recipes/small.sh comes back with it
+if [ -n "$embedded" ]; then
+    DIR=$embedded/train
+elif [ -z "${DIR:-}" ]; then
     DIR=$(data_of "$resumed")
     DIR=${DIR:-datasets/scattered/train}
     case $DIR in
@@ -86,8 +88,12 @@ if [ -z "${DIR:-}" ]; then
             "size and turn of its own. Method: ${METHOD:-deepcluster}."
     fi
     if [ "${METHOD:-deepcluster}" != deepcluster ]; then  # whose settings for few images are there
-        if [ -z "$resume_flag" ]; then export ARCH=${ARCH:-convnet_small}; fi
-        export DIR METHOD WORKERS
+        if [ -z "$resume_flag" ]; then
+            epochs=9  # passes of two crops
+            if [ "$METHOD" = deepercluster ]; then epochs=28; fi
+            export ARCH=${ARCH:-convnet_small} EPOCHS=${EPOCHS:-$epochs}
+        fi
+        export DIR METHOD WORKERS EMBEDDED=$embedded
         exec "$(dirname "$(readlink -f "$script")")/recipes/small.sh" "$@"
     fi
     if [ -z "$resume_flag" ]; then

@@ -51,6 +51,22 @@ def test_the_settings_of_main_without_arguments(clone: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("method", "epochs"), [("swav", 9), ("deepercluster", 28)])
+def test_main_without_arguments_compares_every_method_with_the_untrained_network(
+    clone: Path, method: str, epochs: int
+) -> None:
+    (clone / "main.py").write_text(PRINTER)
+    (clone / "tools/eval_quick.py").write_text(PRINTER)
+    (clone / "exp/old").mkdir(parents=True)
+    (clone / "exp/old/checkpoint.pth.tar").touch()
+    done = bash(f"./main.sh --method {method}", clone, PYTHON=sys.executable, EXP="exp/old")
+    said = done.stdout.splitlines()
+    assert "main.py datasets/scattered/train " in said[1], done.stderr
+    assert "--arch convnet_small " in said[1]
+    assert f"--epochs {epochs} " in said[1]
+    assert "--data datasets/scattered --model" in done.stdout
+
+
 @pytest.mark.parametrize("flags", ["--resume exp/old/checkpoint.pth.tar", "--resume auto"])
 def test_a_resumed_run_keeps_its_images(clone: Path, flags: str) -> None:
     (clone / "main.py").write_text(PRINTER)
