@@ -32,6 +32,7 @@ from cluster.components import AUTO, auto_dim, components, remark
 from cluster.whitening import Preparation, Whitening
 from data.decode import MAX_PIXELS
 from data.images import check_alike
+from data.listing import write_names
 from data.loading import load_in_order
 from features import network
 from features.extraction import dimensions, extract, features_of, fit
@@ -44,7 +45,7 @@ from system.errors import InputError
 from system.files import atomic_write, make_folder, write_text
 from system.kept import check_key, continuing
 from system.locks import sole_user
-from system.names import by_line, to_lines, to_reasons
+from system.names import by_line, to_reasons
 from system.results import save_results
 
 RESULTS = "features.json"
@@ -208,7 +209,7 @@ def finish(
     joined = shards.folder / final.name
     join(joined, args.format, DTYPES[args.dtype], shape, blocks)
     present = (path for index, path in enumerate(paths) if index not in bad)
-    write_text(out / "images.txt", to_lines(present))
+    write_names(out / "images.txt", present)
     if bad:
         write_text(out / "bad_images.txt", to_reasons(by_line(paths, bad)))
     if isinstance(whitening, Whitening):

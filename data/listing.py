@@ -1,7 +1,7 @@
 """`images.txt`: a line for each image; for images in containers, one for each container."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ from data.images import ImageList
 from data.packed.find import find_packed
 from data.packed.packed import Packed
 from system.errors import InputError, shorten
-from system.names import from_lines, printable, to_lines
+from system.files import atomic_write
+from system.names import from_lines, printable, to_line, to_lines
 
 HEAD = "//containers, with the number of images in each; SHA-256 of the images' names: "
 FIRST_LINE = re.compile(re.escape(HEAD) + r"([0-9a-f]{64})\n")
@@ -27,6 +28,13 @@ def to_listing(images: ImageList) -> str:
     names = (source.index.containers[each] for each in containers[starts])
     lines = (f"{name}\t{count}" for name, count in zip(names, counts, strict=True))
     return f"{HEAD}{images.digest}\n{to_lines(lines)}"
+
+
+def write_names(path: Path, names: Iterable[str]) -> None:
+    """Write an `images.txt` with a line for each image, name by name: there may be 100 million."""
+    with atomic_write(path) as file:
+        for name in names:
+            file.write(f"{to_line(name)}\n".encode("utf-8", "surrogateescape"))
 
 
 def lines_of(text: str) -> list[str]:

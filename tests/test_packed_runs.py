@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from conftest import ErrorLine, write_images
-from packed_files import write_as, write_tar
+from packed_files import GENERATIONS, pairs_of, write_as, write_table, write_tar, write_zip
 from runs import (
     Server,
     assert_equal,
@@ -22,11 +22,13 @@ from runs import (
 )
 
 import assign
+import eval_knn
+import eval_linear
 import extract_features
 from data.images import find_images
 from tools import export_clusters
 from training.finished_run import read_run
-from visu import activ_retrieval, clusters
+from visu import activ_retrieval, clusters, feature_map
 
 CPU = ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 
@@ -85,13 +87,15 @@ def test_two_processes_find_the_same_images(server: Server, tmp_path: Path) -> N
     for label in "ab":
         write_images(tmp_path / "images" / label, 13, seed=ord(label))
     more = ["--epochs", "1", "--no-report"]
-    for kind in ("folder", "shards", "Parquet 2.13", "deflated zip"):
+    kinds = ("list", "shards", "stored zip", "deflated zip", *(f"Parquet {g}" for g in GENERATIONS))
+    for kind in ("folder", *kinds):
         data = write_as(kind, tmp_path / "images", tmp_path / "data")
         started = server.start(data, tmp_path / kind.replace(" ", ""), ranks=2, more=more)
         assert server.wait(started) == [0, 0], output_of(tmp_path / kind.replace(" ", ""))
         shutil.rmtree(tmp_path / "data")
-    for kind in ("shards", "Parquet2.13", "deflatedzip"):
-        assert_same_run(tmp_path / "folder" / "exp", tmp_path / kind / "exp")
+    for kind in kinds:
+        exp = tmp_path / kind.replace(" ", "") / "exp"
+        assert_same_run(tmp_path / "folder" / "exp", exp)
 
 
 def outputs(data: Path, exp: Path, found: Path) -> dict[str, bytes | np.ndarray]:
@@ -103,6 +107,9 @@ def outputs(data: Path, exp: Path, found: Path) -> dict[str, bytes | np.ndarray]
     flags = ["--model", model, "--data", data, "--exp", found / "visu", "--count", 2]
     call(activ_retrieval, *flags, *CPU)
     sheet = (found / "visu" / "conv1" / "images-0-7.jpeg").read_bytes()
+    call(feature_map, model, data, "--out", found / "map.html", *CPU)
+    names = [f'"{line}"' for line in (found / "images.txt").read_text().splitlines()]
+    assert f'"name":[{",".join(names)}]' in (found / "map.html").read_text()
     numbers = np.array([row.rsplit(",", 2)[1:] for row in rows[1:]], np.float64)
     return {"features": np.load(found / "features.npy"), "clusters": numbers, "sheet": sheet}
 
@@ -115,6 +122,30 @@ def test_scripts_give_the_same_as_for_files(
     expected = outputs(tree, trained, tmp_path / "files")
     for name, found in outputs(data, trained, tmp_path / "found").items():
         np.testing.assert_array_equal(found, expected[name], name)
+
+
+def test_evaluations_give_the_same_as_for_files(
+    trained: Path, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = pairs_of(find_images(tree))
+    halves = {"train": members[::2], "val": members[1::2]}
+    for split, half in halves.items():
+        for name, content in half:
+            path = tmp_path / "files" / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for kind, write in (("tar", write_tar), ("zip", write_zip), ("parquet", write_table)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            write(tmp_path / kind / f"{split}-0.{kind}", half)
+    flags = ["--model", trained / "checkpoint.pth.tar", *CPU]
+    said = dict[str, str]()
+    for kind in ("files", "tar", "zip", "parquet"):
+        for script, own in ((eval_knn, ["--k", 3]), (eval_linear, ["--protocol", "simple"])):
+            data = ["--data", tmp_path / kind, "--exp", tmp_path / "results" / kind]
+            call(script, *flags, *data, *own)
+        said[kind] = capsys.readouterr().out.replace(f"results/{kind}", "")
+    assert "trained" in said["files"]
+    assert len(set(said.values())) == 1, said
 
 
 def test_a_run_lists_its_containers_and_is_read_back(

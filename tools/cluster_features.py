@@ -38,6 +38,7 @@ from clustering import (
 from data.images import ImageList, give_labels
 from data.labels_csv import add_labels_flag
 from data.lists import listed
+from data.packed.kinds import kind_of
 from features.row_file import check_finite, read_rows
 from features.rows import TENSOR
 from parallel import script
@@ -138,15 +139,23 @@ def read_names(path: Path | None, count: int) -> list[str] | None:
 
 def labels_of(names: list[str] | None, table: Path | None) -> np.ndarray | None:
     """The labels of rows by the names of their images: of the table of `--labels`, or the folders.
+    Without a table, None if images are in containers: their names don't have the labels.
 
     Raises:
         InputError: the table does not fit the names.
     """
+    if table is None and any(map(_is_in_container, names or ())):
+        return None
     if names is not None:
         return give_labels(table, ImageList(listed(Path(), names)))[0].labels
     if table is not None:
         raise InputError(f"--labels {table}: goes with --names, the paths of the rows' images")
     return None
+
+
+def _is_in_container(name: str) -> bool:
+    """Whether a name is such as `x/shard-0003.tar/00001234.jpg`."""
+    return any(map(kind_of, name.split("/")[:-1]))
 
 
 def write_assignment(path: Path, clusters: np.ndarray, names: list[str] | None) -> None:

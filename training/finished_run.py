@@ -163,7 +163,7 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     """Read an experiment folder.
 
     Args:
-        data: the run's images, a folder or list, if they have moved. By default they are looked
+        data: the run's images, as `DIR`, if they have moved. By default they are looked
             for where the settings say, from the current folder and from each folder above `exp`.
         args: flags of reading images, as in `chosen_reading`; by default, those of the settings.
 

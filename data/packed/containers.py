@@ -138,7 +138,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 def _choices(pattern: str, inner: str) -> list[str]:
     if (span := RANGE.fullmatch(inner)) is None:
         return inner.split(",")
-    width, first, last = len(span[1]), int(span[1]), int(span[2])
+    width, (first, last) = len(span[1]), sorted(map(int, span.groups()))
     if last - first >= MOST_NAMES:
         raise InputError(f"{pattern}: its braces give more than {MOST_NAMES:,} names")
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
@@ -184,12 +184,14 @@ def split_of(name: str) -> str | None:
 
 
 def _of_one_kind(given: Path, names: list[str]) -> tuple[str, list[str], list[str]]:
-    """The kind, its names, and notes. Parquet beside tars is img2dataset's, without images."""
+    """The kind, its names, and notes. Parquet called like the tars beside it is img2dataset's,
+    without images."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(kind_of(name) or "", []).append(name)
     notes = []
-    if kinds.keys() == {"tar", "parquet"}:
+    stems = {kind: {os.path.splitext(name)[0] for name in kinds[kind]} for kind in kinds}  # noqa: PTH122
+    if kinds.keys() == {"tar", "parquet"} and stems["parquet"] <= stems["tar"]:
         count = len(kinds.pop("parquet"))
         what = "Parquet file beside the tars is" if count == 1 else "Parquet files beside tars are"
         notes.append(f"{count:,} {what} left out, as img2dataset's descriptions of the images")

@@ -42,7 +42,9 @@ def open_containers(containers: Containers, quiet: bool = False) -> Packed:
         notes = [*containers.notes, *index.notes, *_warn_of_large_pages(index)]
         _say(containers.given, notes)
     if len(index) == 0:
-        raise InputError(f"{containers.given}: no image in its {len(containers.names)} containers")
+        count = len(containers.names)
+        what = "this container" if count == 1 else f"any of its {count:,} containers"
+        raise InputError(f"{containers.given}: no image in {what}")
     return Packed(containers.root, index)
 
 

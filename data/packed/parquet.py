@@ -42,9 +42,9 @@ def read_parquet(path: Path) -> Entries:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{path}: is damaged: {shorten(error)}") from error
+            raise InputError(f"{path}: can't be read: {shorten(error)}") from error
     if not len(found) == len(labels) == len(names):
-        raise InputError(f"{path}: is damaged: its columns have different numbers of rows")
+        raise InputError(f"{path}: can't be read: its columns have different numbers of rows")
     codecs = {part.codec for part in parts} - {""}
     if len(codecs) > 1:
         several = ", ".join(sorted(codecs))
@@ -146,7 +146,7 @@ def _pages(table: Any, column: str) -> list[Column]:
 def _chunk(chunk: Any, levels: int) -> Column:
     codec = "" if chunk.compression == "UNCOMPRESSED" else chunk.compression.lower()
     if codec and codec not in CODECS:
-        raise ValueError(f"its images are compressed with {codec}, which is not read")
+        raise ValueError(f"its images are compressed with {codec}, not {', '.join(sorted(CODECS))}")
     starts = [chunk.data_page_offset]
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
         starts.append(chunk.dictionary_page_offset)

@@ -53,6 +53,7 @@ def test_patterns(tmp_path: Path) -> None:
     assert names_of(tmp_path / "in-train-{0003..0010}.tar") == [
         f"in-train-{n:04d}.tar" for n in range(3, 11)
     ]
+    assert names_of(tmp_path / "in-train-{0010..0003}.tar")[0] == "in-train-0003.tar"
     assert len(names_of(tmp_path / "in-*-000?.tar")) == 10
     touch(tmp_path / "b", "1.tar", "2.tar")
     assert names_of(tmp_path / "{b,.}" / "{1,2,other}*.tar") == ["b/1.tar", "b/2.tar", "other.tar"]
@@ -119,9 +120,11 @@ def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     assert found.notes == [
         "1 Parquet file beside the tars is left out, as img2dataset's descriptions of the images"
     ]
-    touch(tmp_path, "x.zip")
-    with pytest.raises(InputError, match="holds containers of several kinds"):
-        find_containers(tmp_path)
+    for name in ("x.zip", "images.parquet"):  # a Parquet file that no tar belongs to has images
+        touch(tmp_path, name)
+        with pytest.raises(InputError, match=r"holds containers of several kinds \(.*\); choose"):
+            find_containers(tmp_path)
+        (tmp_path / name).unlink()
 
 
 def test_a_folder_with_image_files_stays_a_folder(

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from packed_files import GENERATIONS, KINDS, write_as, write_table, write_tar, w
 
 from data.decode import UnreadableImageError
 from data.images import ImageList, find_all_images, find_images
+from data.listing import write_names
 from data.loading import ImageDataset, load_in_order
 from data.packed.packed import Packed
 from data.source import Joined
@@ -67,16 +69,17 @@ def rows_of(images: ImageList, workers: int) -> torch.Tensor:
 def test_workers_that_are_forked_or_spawned_read_the_same(
     tree: Path, tmp_path: Path, method: str
 ) -> None:
-    files = rows_of(find_images(tree), 0)
+    kinds = ("pax", "shards", "stored zip", "deflated zip", *(f"Parquet {g}" for g in GENERATIONS))
+    images = find_all_images([write_as(kind, tree, tmp_path / kind) for kind in kinds])
+    for index in range(3, len(images), 40):
+        images.read_pixels(index)  # the main process has the files open
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method(method, force=True)
     try:
-        for kind in ("pax", "Parquet 2.13") if method == "fork" else ("deflated zip",):
-            images = find_images(write_as(kind, tree, tmp_path / kind))
-            images.read_pixels(3)  # the main process has the file open
-            assert torch.equal(rows_of(images, 2), files)
+        found = rows_of(images, 2)
     finally:
         multiprocessing.set_start_method(before, force=True)
+    assert torch.equal(found, rows_of(find_images(tree), 0).repeat(len(kinds), 1, 1, 1))
 
 
 def test_a_pickled_source_is_small_and_has_no_open_file(tree: Path, tmp_path: Path) -> None:
@@ -259,3 +262,12 @@ def test_only_what_is_read_is_in_memory(tmp_path: Path) -> None:
     assert sum(index.arrays[each].itemsize for each in ("container", "offset", "length")) == 16
     assert "part" not in index.arrays
     assert os.path.getsize(index.folder / "offset.npy") == 128 + 8 * 3000  # noqa: PTH202
+
+
+def test_names_are_written_as_they_come(tmp_path: Path) -> None:
+    path, lines = tmp_path / "images.txt", (f"x.tar/{number:060}.jpg" for number in range(100_000))
+    tracemalloc.start()
+    write_names(path, lines)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200_000 < path.stat().st_size == 7_100_000

@@ -212,8 +212,11 @@ def test_containers_without_images_are_one_line(tmp_path: Path) -> None:
     write_zip(tmp_path / "x.zip", [("x.txt", b"x")])
     write_table(tmp_path / "x.parquet", [])
     for kind in ("tar", "zip", "parquet"):
-        with pytest.raises(InputError, match=r"no image in its 1 containers$"):
+        with pytest.raises(InputError, match=rf"x\.{kind}: no image in this container$"):
             find_images(tmp_path / f"x.{kind}")
+    write_tar(tmp_path / "y.tar", [])
+    with pytest.raises(InputError, match=r"no image in any of its 2 containers$"):
+        find_images(tmp_path / "*.tar")
 
 
 def test_containers_that_vanish_or_change_after_indexing(tmp_path: Path) -> None:
@@ -288,8 +291,12 @@ def test_damaged_pages_are_one_line_or_unreadable(tmp_path: Path) -> None:
     content = path.read_bytes()
     at = content.index(bytes([1]) * 700) - 4
     path.write_bytes(content[:at] + struct.pack("<I", 2**31) + content[at + 4 :])
-    with pytest.raises(InputError, match=r"is damaged: a value is longer than its page$"):
+    with pytest.raises(InputError, match=r"can't be read: a value is longer than its page$"):
         find_images(path)
+    write_table(tmp_path / "lz4.parquet", MEMBERS, compression="lz4")
+    codec = r": can't be read: its images are compressed with lz4, not brotli, gzip, snappy, zstd$"
+    with pytest.raises(InputError, match=codec):
+        find_images(tmp_path / "lz4.parquet")
     path.write_bytes(content[:-200])
     with pytest.raises(InputError, match="not a Parquet file"):
         find_images(path)

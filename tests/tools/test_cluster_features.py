@@ -237,6 +237,22 @@ def test_folders_in_the_names_are_labels(
     assert "NMI" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["x/{0}.tar/{0}/{1}.jpg", "{0}.parquet/{1} (old/x.png)"])
+def test_folders_in_the_names_of_containers_are_no_labels(
+    blobs: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The same class is in many shards, and may be in a `.cls` or a column."""
+    names = [name.format(truth, number) for number, truth in enumerate(blobs)]
+    (tmp_path / "images.txt").write_text(to_lines(names))
+    flags = [tmp_path / "blobs.npy", "--k", 8, "--names", tmp_path / "images.txt"]
+    run(*flags, "--out", tmp_path / "out.csv")
+    assert "NMI" not in capsys.readouterr().out
+    lines = [f'"{name}",{truth}' for name, truth in zip(names, blobs, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    run(*flags, "--out", tmp_path / "out.csv", "--labels", tmp_path / "labels.csv")
+    assert "NMI to the folder labels" in capsys.readouterr().out
+
+
 def test_labels_of_a_table_by_the_names(
     blobs: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
