@@ -4,7 +4,6 @@ import argparse
 import codecs
 import csv
 import itertools
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,13 +236,14 @@ def duplicate_counts(found: Found) -> dict[str, int]:
 
 def move_duplicates(args: argparse.Namespace, found: Found) -> str:
     """Move all but the best of each group of duplicates, if asked to, and say so. A link to the
-    best, or the file that the best one links to, stays."""
+    best, or the file that the best one links to, stays; a file in a linked folder moves once."""
     if args.move_duplicates is None:
         return ""
-    paths = found.assignment.paths
-    best = {os.path.realpath(paths[each.index]) for each in found.duplicates if each.kind == BEST}
-    worse = [paths[each.index] for each in found.duplicates if each.kind != BEST]
-    moving = [path for path in worse if os.path.realpath(path) not in best]
+    paths = {each: Path(found.assignment.paths[each.index]) for each in found.duplicates}
+    best = {path.resolve() for each, path in paths.items() if each.kind == BEST}
+    worse = [path for each, path in paths.items() if each.kind != BEST]
+    once = {path.parent.resolve() / path.name: path for path in worse}
+    moving = [str(path) for path in once.values() if path.resolve() not in best]
     if not moving:
         return ""
     move_files(moving, args.move_duplicates)
