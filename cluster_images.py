@@ -40,7 +40,7 @@ from data.labels_csv import add_labels_flag
 from data.loading import load_in_order
 from data.moving import FLAG
 from features import network
-from features.continued import continued_rows, key_of
+from features.continued import check_readable, continued_rows, key_of
 from features.duplicates import Duplicate, find_duplicates
 from features.network import Applied, open_inputs
 from models.timm_names import DEFAULT, DEFAULT_SIZE
@@ -74,16 +74,23 @@ def main(args: argparse.Namespace) -> None:
     inputs = open_inputs(args)
     check_numbers(args, inputs)
     check_place(args, inputs.images)
+    check_readable(inputs)
+    if args.features is not None:
+        make_folder(args.features, "--features")
     make_folder(args.out, "--out")
     with sole_user(args.out / LOCK, f"--out {args.out}: another process writes there"):
         kept = args.features or args.out / "features"
         key = key_of(inputs) | {n: value for n, value in vars(args).items() if n not in FREE}
+        key["k"] = key.pop("nmb_cluster")
+        record, seconds = args.out / "settings.json", dict[str, float]()
         advice = (
             f"give another --out, and --features {kept} to use its features if they are the same"
         )
-        begin(args.out / "settings.json", key, advice)
-        seconds: dict[str, float] = {}
-        write_all(args, inputs, find(args, inputs, kept, seconds), seconds)
+        if record.exists():
+            begin(record, key, advice)
+        found = find(args, inputs, kept, seconds)
+        begin(record, key, advice)  # only now: after an error in `find`, other settings may do
+        write_all(args, inputs, found, seconds)
 
 
 def check_numbers(args: argparse.Namespace, inputs: Applied) -> None:
@@ -96,11 +103,13 @@ def check_numbers(args: argparse.Namespace, inputs: Applied) -> None:
     if isinstance(args.dim_pca, int) and args.dim_pca > dim:
         raise InputError(f"--dim_pca {args.dim_pca}: more than the features' {dim} dimensions")
     if chooses(args):
-        numbers_to_try(images)
-        return
-    check_clustering(args, images, "images")
-    if args.clustering == "Kmeans" and args.merge is not None and args.merge >= args.nmb_cluster:
-        raise InputError(f"--merge {args.merge}: give fewer than the {args.nmb_cluster} of --k")
+        most = numbers_to_try(images, "images")[-1]
+        below = f"{most}, the most that --k auto tries for {images:,} images"
+    else:
+        check_clustering(args, images, "images")
+        most, below = args.nmb_cluster, f"the {args.nmb_cluster} of --k"
+    if args.clustering == "Kmeans" and args.merge is not None and args.merge >= most:
+        raise InputError(f"--merge {args.merge}: give fewer than {below}")
 
 
 def chooses(args: argparse.Namespace) -> bool:
@@ -159,9 +168,9 @@ def choose(args: argparse.Namespace, inputs: Applied, rows: np.ndarray) -> Choic
     Raises:
         InputError: there are too few images that can be read.
     """
-    device, steps = inputs.compute.device, len(SEEDS) * len(numbers_to_try(len(rows)))
+    tried, device = numbers_to_try(len(rows), "images that can be read"), inputs.compute.device
     x = prepare(rows, components_of(args, inputs), device).apply(rows, device)
-    with progress("how many clusters", steps, "clusterings") as advance:
+    with progress("how many clusters", len(SEEDS) * len(tried), "clusterings") as advance:
         return choose_k(x, device=device, advance=advance)
 
 

@@ -123,7 +123,7 @@ class Kmeans(Clustering):
             raise InputError(f"too few {what}: {count} can be clustered, and two are needed")
         if args.nmb_cluster > count:
             raise InputError(
-                f"--nmb_cluster {args.nmb_cluster}: more clusters than the {count} {what}; "
+                f"--k {args.nmb_cluster}: more clusters than the {count} {what}; "
                 f"give {count} at most, and better a tenth of that or fewer"
             )
 

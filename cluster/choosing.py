@@ -52,16 +52,20 @@ class Choice:
     table: list[Tried]
 
 
-def numbers_to_try(rows: int) -> list[int]:
+def numbers_to_try(rows: int, what: str = "rows") -> list[int]:
     """The k that `choose_k` tries for so many rows: 2 · √2ⁱ, rounded, up to a twentieth of the rows
     that it takes.
+
+    Args:
+        what: a row is, for the message, such as "images".
 
     Raises:
         InputError: fewer than 40 rows.
     """
     if rows < FEWEST:
         raise InputError(
-            f"{rows} images are too few to choose a number of clusters ({FEWEST} or more); give --k"
+            f"too few {what} to choose a number of clusters: {rows}, and {FEWEST} are needed; give "
+            "a number as --k"
         )
     powers = (round(2 * 2 ** (i / 2)) for i in range(2 * rows.bit_length()))
     return [k for k in powers if k <= min(rows, MOST) // EACH]

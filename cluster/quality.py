@@ -30,7 +30,7 @@ CHEAP = 2**20  # rows × clusters up to which the stability is measured unasked
 
 # Measures of the agreement with labels, and their names
 AGREEMENT = {
-    "nmi_labels": "NMI to the folder labels",
+    "nmi_labels": "NMI to the labels",
     "acc": "ACC",
     "ari": "ARI",
     "ami": "AMI",

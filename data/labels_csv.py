@@ -35,7 +35,7 @@ def read_labels(
 
     Raises:
         InputError: the file can't be read; a path is no image, or occurs twice; an image is
-            missing.
+            missing; or no image has a label.
     """
     rows = _rows(file)
     place = {os.path.abspath(path): number for number, path in enumerate(images)}  # noqa: PTH100
@@ -48,7 +48,9 @@ def read_labels(
             continue
         if number is None:
             raise InputError(
-                f"--labels {file}:{line}: {shorten(path)!r} is none of the {len(images):,} images"
+                f"--labels {file}:{line}: {shorten(path)!r} is none of the {len(images):,} images; "
+                "give absolute paths, or relative ones to the images' folder, the current one or "
+                "the table's"
             )
         if labels[number] is not None:
             raise InputError(f"--labels {file}:{line}: has {shorten(path)!r} again; give it once")
@@ -58,6 +60,8 @@ def read_labels(
             f"--labels {file}: lacks {labels.count(None):,} of the {len(images):,} images, such as "
             f"{images[labels.index(None)]}; give each a line, with an empty label if it has none"
         )
+    if exact and not any(labels):
+        raise InputError(f"--labels {file}: has no label, only empty ones; give some")
     return [label or "" for label in labels]
 
 
@@ -67,7 +71,10 @@ def _place(place: dict[str, int], base: str, path: str) -> int | None:
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:
     """The number, the path and the label of each line."""
-    lines = read_lines(file, NO_TEXT)
+    try:
+        lines = read_lines(file, NO_TEXT)
+    except InputError as error:
+        raise InputError(f"--labels {error}") from error
     rows = [(number, next(csv.reader([line], skipinitialspace=True))) for number, line in lines]
     if not rows:
         raise InputError(f"--labels {file}: is empty")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints.checkpoint import digest_of
-from data.batch import Batch
+from data.batch import Batch, Draw
 from data.decode import pixel_limit
 from data.images import content_digest
 from features.extraction import extract
@@ -26,13 +26,28 @@ def key_of(inputs: Applied) -> Key:
     """
     return {
         "network": digest_of(inputs.model)[:12],
-        "images": content_digest(inputs.images)[:12],
+        "images": f"{len(inputs.images):,} ({content_digest(inputs.images)[:12]})",
         "size": inputs.size,
         "precision": inputs.compute.precision,
         "decode": inputs.dataset.decode,
         "max_pixels": pixel_limit(),
         **inputs.images.reading.key,
     }
+
+
+def check_readable(inputs: Applied) -> None:
+    """Check that an image can be read, by trying them in order until one can.
+
+    Raises:
+        InputError: none can; has the first one's reason.
+    """
+    images, why = inputs.images, ""
+    for index in range(len(images)):
+        _, found = inputs.dataset[Draw(index, 0, 0)]
+        if not isinstance(found, str):
+            return
+        why = why or f"{images.where(index)}: {found}"
+    raise InputError(f"none of the {len(images):,} images can be read; the first is {why}")
 
 
 def continued_rows(
@@ -68,7 +83,7 @@ def continued_rows(
     present = np.ones(len(images), bool)
     present[list(bad)] = False
     if not present.any():
-        raise InputError(f"none of the {len(images)} images can be read")
+        raise InputError(f"none of the {len(images):,} images can be read")
     return np.concatenate([shards.none, *shards.blocks(range(len(shards)))]), present
 
 

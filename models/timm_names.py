@@ -46,8 +46,8 @@ def timm_name(model: str | Path) -> TimmName | None:
     text = str(model)
     if not text.startswith(PREFIX):
         return None
-    name, at, weights = text.removeprefix(PREFIX).partition("@")
-    return TimmName(name, weights if at else None)
+    name, _, weights = text.removeprefix(PREFIX).partition("@")
+    return TimmName(name, weights or None)
 
 
 def weights_of(model: TimmName) -> dict[str, str]:

@@ -309,7 +309,7 @@ def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path
         assert not Path("bad").exists()
         return line
 
-    assert "--nmb_cluster 45: more clusters than the 44 images" in error("--k", 45)
+    assert "--k 45: more clusters than the 44 images" in error("--k", 45)
     assert "--k: '1' is not a whole number of 2 or more, or auto" in error("--k", 1)
     assert error("--k", 4, "--merge", 4).endswith("--merge 4: give fewer than the 4 of --k")
     assert "--dim_pca 999: more than the features' " in error("--k", 3, "--dim_pca", 999)
@@ -319,13 +319,47 @@ def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path
     few = tmp_path / "few"
     write_images(few, 9)
     assert "few" in error(data=few)
-    assert error(data=few).endswith("(40 or more); give --k")
+    assert error(data=few).endswith(": 9, and 40 are needed; give a number as --k")
+    assert error("--merge", 2).endswith(
+        "--merge 2: give fewer than 2, the most that --k auto tries for 44 images"
+    )
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(3):
+        shutil.copy(photos / "b/broken.png", broken / f"{number}.png")
+    assert "none of the 3 images can be read; the first is ./broken/0.png: " in error(
+        "--k", 2, data="broken"
+    )
+    (tmp_path / "bands").mkdir()
+    for number in range(2):
+        np.save(tmp_path / f"bands/{number}.npy", np.zeros((20, 20, 5), np.uint8))
+    line = error("--k", 2, "--channels", 0, 3, 5, data="bands")
+    assert line.endswith("has 5 bands, too few for --channels 0 3 5: 0 to 4")
+    Path("file").touch()
+    assert "--features file: cannot write there" in error("--k", 3, "--features", "file")
     out = run("--k", 3)
     line = error_line(cluster_images, photos, "--out", out, *SMALL, "--k", 5, *CPU)
-    assert "out/settings.json: was made with other settings (nmb_cluster 3 → 5); give an" in line
+    assert "out/settings.json: was made with other settings (k 3 → 5); give an" in line
     write_images(photos / "d", 1)
     line = error_line(cluster_images, photos, "--out", out, *SMALL, "--k", 3, *CPU)
-    assert "out/settings.json: was made with other settings (images " in line
+    assert "out/settings.json: was made with other settings (images 44 (" in line
+    assert ") → 45 (" in line
+    line = error("--k", 3, "--features", out)
+    assert line.endswith("--features out: is an --out; give out/features")
+    twice = ["photos/a", "photos", "--out", "bad", *SMALL, "--k", 3, *CPU]
+    line = error_line(cluster_images, *twice)
+    assert line.endswith("photos/a: its images are in photos, too; give one of both")
+
+
+def test_what_cannot_be_clustered_may_be_with_other_settings(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 44 images 43 can be read."""
+    words = ["photos", "--out", "out", *SMALL, "--k", "44", *CPU]
+    assert cli.run(cluster_images.main, cluster_images.parse_args, words) == 2
+    said = capsys.readouterr().err
+    assert "--k 44: more clusters than the 43 images that can be read; give 43 at most" in said
+    assert len(table(run("--k", 43) / "clusters.csv")) == 43
 
 
 def test_duplicates_are_moved_and_moved_back(
@@ -343,6 +377,14 @@ def test_duplicates_are_moved_and_moved_back(
     assert Path("photos/a/003.png") in kept
     assert cli.run(move_back.main, move_back.parse_args, ["moved"]) == 0
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_a_link_and_the_picture_that_it_leads_to_both_stay(run: Run, photos: Path) -> None:
+    (photos / "a/link.png").symlink_to("003.png")
+    (photos / "d").symlink_to("c")
+    run("--k", 3, "--near", 0.001, "--move-duplicates", "moved")
+    assert (photos / "a/link.png").read_bytes() == (photos / "a/003.png").read_bytes()
+    assert not (photos / "c/copy.png").exists()
 
 
 def test_labels_from_a_table(run: Run, photos: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_run_writes_its_files(tree: Path, train: Train) -> None:
     )
     log = (folder / "log.txt").read_text()
     assert "NMI to the previous assignment" in log
-    assert "to the folder labels" in log
+    assert "to the labels" in log
 
 
 def test_a_run_trains_the_network(tree: Path, train: Train) -> None:
@@ -447,7 +447,7 @@ def test_a_batch_without_readable_images_is_skipped(
 BAD_INPUT = {
     "nowhere": "nowhere: no such folder or file",
     "{empty}": "no image in this folder",
-    "{tree} --k 41": "--nmb_cluster 41: more clusters than the 40 images of",
+    "{tree} --k 41": "--k 41: more clusters than the 40 images of",
     "{tree} --k 1": "argument --nmb_cluster/--k: '1' is not a whole number of 2 or more",
     "{tree} --batch 1": "argument --batch: '1' is not a whole number of 2 or more",
     "{tree} --arch lenet": "argument -a/--arch: invalid choice: 'lenet'",
@@ -592,7 +592,7 @@ def test_without_verbose_only_the_summary_is_printed(
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.startswith("Done.\n")
-    for part in ("convnet loss", "NMI to the folder labels", "clusters not empty", "--resume"):
+    for part in ("convnet loss", "NMI to the labels", "clusters not empty", "--resume"):
         assert part in captured.out
     assert not logging.getLogger("deepcluster").handlers
 

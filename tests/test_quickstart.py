@@ -34,7 +34,7 @@ def test_the_notebook_clones_trains_shows_clusters_and_assigns_a_picture(
 
     shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     text = "".join(out.text for out in shown if out.output_type == "stream")
-    assert "NMI to the folder labels" in text
+    assert "NMI to the labels" in text
     assert " training images" in text
     pictures = [out for out in shown if "data" in out and {"image/png", "image/jpeg"} & {*out.data}]
     assert len(pictures) >= 3, "the sheet, the picture, and one beside it at least"

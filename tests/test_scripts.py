@@ -29,7 +29,7 @@ def test_main_without_arguments_trains_on_scattered_digits(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "made from scikit-learn's handwritten digits" in done.stdout
     assert "Method: deepcluster" in done.stdout
-    assert "NMI to the folder labels" in done.stdout
+    assert "NMI to the labels" in done.stdout
     assert "untrained" in done.stdout
     assert "linear probe" in done.stdout
     assert (clone / "exp" / "001" / "checkpoint.pth.tar").exists()

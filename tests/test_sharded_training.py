@@ -115,7 +115,7 @@ def test_bad_input_under_the_launcher_is_one_line(tree: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "--nmb_cluster 41: more clusters than the 40 images of" in line
+    assert "--k 41: more clusters than the 40 images of" in line
 
 
 def test_all_processes_stop_if_another_run_uses_the_folder(

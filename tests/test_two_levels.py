@@ -167,7 +167,7 @@ def test_the_report_groups_clusters_and_has_the_numbers_of_both_levels(deeper: P
     assert "by super-cluster and in each the largest first" in content["chosen"]
     shown = {meaning: value for value, meaning in content["overview"]}
     together = super_metrics(assignment, EACH, 2, run.images.labels)
-    nmi = "NMI of the super-clusters to the folder labels"
+    nmi = "NMI of the super-clusters to the labels"
     assert shown[nmi] == f"{together['nmi_labels']:.3f}"
     assert shown["of 2 super-clusters not empty"] == str(together["nonempty_clusters"])
     share = run.metrics[-1]["rotation_accuracy"]
@@ -261,7 +261,7 @@ def test_a_run_of_rotations_shows_only_the_finished_networks_clusters(
     assert [epoch["name"] for epoch in content["histograms"]] == ["the finished network"]
     shown = [meaning for _, meaning in content["overview"]]
     assert "of the rotations recognised; guessing gives 0.25" in shown
-    assert "NMI to the folder labels" in shown
+    assert "NMI to the labels" in shown
     assert "NMI to the epoch before" not in shown
     assert not any("super-cluster" in meaning for meaning in shown)
     assert all(card.before is card.super is None for card in content["gallery"].cards)

@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import csv
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +75,17 @@ class Found:
 
 
 def check_place(args: argparse.Namespace, images: ImageList) -> None:
-    """Check that the folder's own pictures would not count as images the next time, and that links
-    can be made if they are asked for.
+    """Check that no image counts twice, that the folder's own pictures would not count the next
+    time, and that links can be made if they are asked for.
 
     Raises:
-        InputError: naming the flag.
+        InputError: naming the flag or the folder.
     """
+    for one, other in itertools.permutations(args.data, 2):
+        if one.is_dir() and one.resolve().is_relative_to(other.resolve()):
+            raise InputError(f"{one}: its images are in {other}, too; give one of both")
+    if args.features is not None and (args.features / "features").is_dir():
+        raise InputError(f"--features {args.features}: is an --out; give {args.features}/features")
     for flag in ("out", "features"):
         folder: Path | None = getattr(args, flag)
         for source in args.data if folder else ():
@@ -229,13 +235,20 @@ def duplicate_counts(found: Found) -> dict[str, int]:
 
 
 def move_duplicates(args: argparse.Namespace, found: Found) -> str:
-    """Move all but the best of each group of duplicates, if asked to, and say so."""
-    rows = [each.index for each in found.duplicates if each.kind != BEST]
-    if args.move_duplicates is None or not rows:
+    """Move all but the best of each group of duplicates, if asked to, and say so. A link to the
+    best, or the file that the best one links to, stays; a file in a linked folder moves once."""
+    if args.move_duplicates is None:
         return ""
-    move_files([found.assignment.paths[row] for row in rows], args.move_duplicates)
+    paths = {each: Path(found.assignment.paths[each.index]) for each in found.duplicates}
+    best = {path.resolve() for each, path in paths.items() if each.kind == BEST}
+    worse = [path for each, path in paths.items() if each.kind != BEST]
+    once = {path.parent.resolve() / path.name: path for path in worse}
+    moving = [str(path) for path in once.values() if path.resolve() not in best]
+    if not moving:
+        return ""
+    move_files(moving, args.move_duplicates)
     back = f"python -m tools.move_back {args.move_duplicates}"
-    return f"moved {len(rows):,} duplicates to {args.move_duplicates}; to move them back: {back}"
+    return f"moved {len(moving):,} duplicates to {args.move_duplicates}; to move them back: {back}"
 
 
 def describe_network(inputs: Applied, readable: int) -> str:

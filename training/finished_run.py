@@ -221,7 +221,10 @@ def view_clusters(
 
 
 def label_names(images: ImageList) -> list[str]:
-    """The folder of each label in `images.labels`, relative to the folder above all of them."""
+    """The name of each label in `images.labels`: as --labels gives it, or its folder, relative to
+    the folder above all of them."""
+    if images.given is not None:
+        return images.classes
     folders = [os.path.abspath(folder) for folder in images.classes]  # noqa: PTH100
     above = os.path.commonpath(folders)
     return [os.path.relpath(folder, above) for folder in folders]

@@ -65,7 +65,7 @@ def describe_clusters(
         assignment: `(N,) int64`, −1 for an image that was left out.
         clusters: the clusters themselves.
         before: `(N,) int64`, the last epoch's assignment; empty if it had none.
-        labels: `(N,) int64` folder labels, if there are any.
+        labels: `(N,) int64` labels, if there are any.
         unlabelled: measures of the clusters without labels.
     """
     k, each = len(clusters.centroids), clusters.each

@@ -50,7 +50,7 @@ LEARNING = [
     Chart(
         "NMI, ARI of the clusters",
         note="normalised mutual information and adjusted Rand index: agreement of the clusters "
-        "with those of the epoch before, and with the folder labels",
+        "with those of the epoch before, and with the labels",
         series=[
             ("NMI, before", "C0", "-", "nmi_previous"),
             ("NMI, labels", "C1", "--", "nmi_labels"),
@@ -69,7 +69,7 @@ LEARNING = [
     ),
     Chart(
         "super-clusters",
-        note="agreement of DeeperCluster's super-clusters with the folder labels",
+        note="agreement of DeeperCluster's super-clusters with the labels",
         series=[
             ("NMI, labels", "C1", "--", "super_clusters.nmi_labels"),
             ("ARI, labels", "C2", "-.", "super_clusters.ari"),

@@ -97,6 +97,10 @@ def sample(images: int, points: int, seed: int) -> np.ndarray:
 
 def place(rows: np.ndarray, method: str, seed: int) -> np.ndarray:
     """Rows `(P, d)` → their places on the map `(P, 2)`, from 0 to 1."""
+    if (rows == rows[0]).all():  # t-SNE would crash
+        return np.full((len(rows), 2), 0.5)
+    if rows.shape[1] == 1:  # two are needed
+        rows = np.pad(rows, ((0, 0), (0, 1)))
     if method == "pca":
         xy = PCA(2, random_state=seed).fit_transform(rows.astype(np.float32))
     else:

@@ -23,7 +23,7 @@ def test_powers_of_the_root_of_2_up_to_a_twentieth_are_tried() -> None:
 
 
 def test_too_few_rows_ask_for_k() -> None:
-    with pytest.raises(InputError, match=r"39 images are too few to choose .* give --k"):
+    with pytest.raises(InputError, match=r"too few rows to choose .*: 39, and 40 are .* --k"):
         choose_k(sphere(39))
 
 

@@ -96,7 +96,7 @@ def test_a_line_of_metrics_has_every_measure() -> None:
     assert found["ari"] == pytest.approx(adjusted_rand_score(labels[:6], clusters[:6]))
     assert found["nmi_labels"] == nmi(clusters, labels)
     assert describe_labels(found) == (
-        f"NMI to the folder labels {found['nmi_labels']:.3f}, ACC 0.667, "
+        f"NMI to the labels {found['nmi_labels']:.3f}, ACC 0.667, "
         f"ARI {found['ari']:.3f}, AMI {found['ami']:.3f}, purity 0.833"
     )
 

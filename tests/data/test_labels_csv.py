@@ -10,7 +10,7 @@ import main
 from data.images import find_all_images, find_images
 from data.labelled import find_train_and_val
 from system.errors import InputError
-from training.finished_run import read_run
+from training.finished_run import label_names, read_run
 from visu import feature_map
 
 NAMES = ["a.png", "b b.png", "c,c.png", "sub/d.png"]
@@ -72,7 +72,7 @@ def test_paths_may_be_absolute_or_relative_to_the_current_folder(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("a.png,cat", "gone.png,cat"), r":1: 'gone\.png' is none of the 4 images"),
+        (("a.png,cat", "gone.png,cat"), r":1: 'gone\.png' is none of the 4 images; give absolute"),
         (("a.png,cat\n", ""), r"csv: lacks 1 of the 4 images, such as .*/photos/a\.png; give each"),
         (("a.png,cat", "a.png,cat\na.png,dog"), r":2: has 'a\.png' again; give it once"),
         (("a.png,cat", "a.png"), r":1: 'a\.png' is not a path and a label; give both on each"),
@@ -95,8 +95,20 @@ def test_a_table_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> N
         "empty.csv": "is empty",
         "binary.csv": "not a table of paths and labels",
     }.items():
-        with pytest.raises(InputError, match=reason):
+        with pytest.raises(InputError, match=f"^--labels {tmp_path / name}: {reason}"):
             find_images(folder, labels=tmp_path / name)
+
+
+def test_a_table_without_any_label_is_named(folder: Path, table: Path) -> None:
+    table.write_text("".join(f'"{name}",\n' for name in NAMES))
+    with pytest.raises(InputError, match=r"csv: has no label, only empty ones; give some"):
+        find_images(folder, labels=table)
+
+
+def test_labels_of_a_table_are_no_paths(folder: Path, table: Path) -> None:
+    rows = zip(NAMES, ["cat", "cat/tabby", "../dog", "cat"], strict=True)
+    table.write_text("".join(f'"{name}",{label}\n' for name, label in rows))
+    assert label_names(find_images(folder, labels=table)) == ["../dog", "cat", "cat/tabby"]
 
 
 def test_one_table_has_the_classes_of_both_splits(tmp_path: Path) -> None:

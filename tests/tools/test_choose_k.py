@@ -48,7 +48,7 @@ def test_the_picture_shows_the_table() -> None:
 def test_bad_input_is_one_line(tmp_path: Path, error_line: ErrorLine) -> None:
     np.save(tmp_path / "few.npy", sphere(39))
     few = error_line(tool, f"{tmp_path / 'few.npy'}")
-    assert few.endswith("few.npy: 39 images are too few to choose a number of clusters (40 or "
-                        "more); give --k")  # fmt: skip
+    assert few.endswith("few.npy: too few rows to choose a number of clusters: 39, and 40 are "
+                        "needed; give a number as --k")  # fmt: skip
     np.save(tmp_path / "x.npy", sphere(50))
     assert "--out k.txt" in error_line(tool, f"{tmp_path / 'x.npy'} --out k.txt")

@@ -230,7 +230,7 @@ def test_folders_in_the_names_are_labels(
     (tmp_path / "images.txt").write_text(to_lines(names))
     flags = [tmp_path / "blobs.npy", "--k", 8, "--kmeans_init", "kmeans++", "--pca", 5]
     run(*flags, "--names", tmp_path / "images.txt", "--out", tmp_path / "out.csv")
-    agreement = "NMI to the folder labels 1.000, ACC 1.000, ARI 1.000, AMI 1.000, purity 1.000"
+    agreement = "NMI to the labels 1.000, ACC 1.000, ARI 1.000, AMI 1.000, purity 1.000"
     assert agreement in capsys.readouterr().out.splitlines()
     (tmp_path / "flat.txt").write_text(to_lines([f"{number}.png" for number in range(300)]))
     run(*flags, "--names", tmp_path / "flat.txt", "--out", tmp_path / "flat.csv")
@@ -263,7 +263,7 @@ def test_labels_of_a_table_by_the_names(
     flags = [tmp_path / "blobs.npy", "--k", 8, "--kmeans_init", "kmeans++", "--pca", 5]
     flags += ["--names", tmp_path / "images.txt", "--labels", tmp_path / "labels.csv"]
     run(*flags, "--out", tmp_path / "out.csv")
-    assert "NMI to the folder labels 1.000" in capsys.readouterr().out
+    assert "NMI to the labels 1.000" in capsys.readouterr().out
 
 
 def test_the_default_output_is_an_array_in_the_current_folder(
@@ -276,8 +276,8 @@ def test_the_default_output_is_an_array_in_the_current_folder(
 
 
 BAD = {
-    "x.npy --k 21": "--nmb_cluster 21: more clusters than the 20 rows of {}/x.npy; give 20 at most",
-    "x.npy": "--nmb_cluster 10000: more clusters than the 20 rows of {}/x.npy",
+    "x.npy --k 21": "--k 21: more clusters than the 20 rows of {}/x.npy; give 20 at most",
+    "x.npy": "--k 10000: more clusters than the 20 rows of {}/x.npy",
     "x.npy --clustering PIC --nnn 20": "--nnn 20: each has only 19 neighbours among the 20 rows of",
     "none.npy --k 2": "{}/none.npy: cannot read these features: No such file or directory",
     "x.txt --k 2": "{}/x.txt: give a file whose name ends in .npy or .safetensors or .pkl or",

@@ -32,6 +32,14 @@ def test_all_images_have_a_place_and_groups_stay_together() -> None:
     assert not np.array_equal(place_all(rows, 60, seed=1)[0], chosen)
 
 
+def test_images_that_are_all_alike_and_features_of_one_dimension() -> None:
+    """t-SNE crashes for the first."""
+    assert (place_all(np.zeros((9, 4), np.float32), 10, seed=0)[1] == 0.5).all()
+    rows = np.repeat([[1.0], [-1.0]], 5, axis=0).astype(np.float32)
+    one, other = np.split(place_all(rows, 10, seed=0)[1][:, 0], 2)
+    assert one.min() > other.max() or one.max() < other.min()
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_very_few_images(count: int) -> None:
     chosen, xy = place_all(np.eye(4, dtype=np.float32)[:count], 10, seed=0)

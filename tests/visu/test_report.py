@@ -55,13 +55,13 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
     assert content["overview"] == [
         ("1.100", "convnet loss; guessing gives 1.386"),
         (f"{nmi(result, before):.3f}", "NMI to the epoch before"),
-        (f"{nmi(result, run.images.labels):.3f}", "NMI to the folder labels"),
+        (f"{nmi(result, run.images.labels):.3f}", "NMI to the labels"),
         (
             f"{accuracy(result, run.images.labels):.3f}",
             "ACC: right in the best matching of clusters with labels",
         ),
-        (f"{ari(result, run.images.labels):.3f}", "ARI to the folder labels"),
-        (f"{ami(result, run.images.labels):.3f}", "AMI to the folder labels"),
+        (f"{ari(result, run.images.labels):.3f}", "ARI to the labels"),
+        (f"{ami(result, run.images.labels):.3f}", "AMI to the labels"),
         (f"{purity(result, run.images.labels):.3f}", "purity"),
         ("3", "of 4 clusters not empty"),
         ("40", "images"),
@@ -73,7 +73,7 @@ def test_the_page_has_the_numbers_of_the_run(finished: Path) -> None:
 
 def test_an_unfinished_runs_page_has_the_numbers_of_its_last_epoch(finished: Path) -> None:
     (finished / "assignments" / "epoch_0003.npy").unlink()
-    assert ("0.440", "NMI to the folder labels") in content_of(finished)["overview"]
+    assert ("0.440", "NMI to the labels") in content_of(finished)["overview"]
 
 
 def test_an_older_runs_page_lacks_what_its_metrics_lack(finished: Path) -> None:
