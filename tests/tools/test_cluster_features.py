@@ -250,7 +250,7 @@ def test_folders_in_the_names_of_containers_are_no_labels(
     lines = [f'"{name}",{truth}' for name, truth in zip(names, blobs, strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
     run(*flags, "--out", tmp_path / "out.csv", "--labels", tmp_path / "labels.csv")
-    assert "NMI to the folder labels" in capsys.readouterr().out
+    assert "NMI to the labels" in capsys.readouterr().out
 
 
 def test_labels_of_a_table_by_the_names(
