@@ -10,12 +10,13 @@ import numpy as np
 
 from data.coded import coded
 from data.folder import FLAT, find_below
-from data.images import MOST_UNREADABLE, ImageList, find_images, give_labels, remedy
+from data.images import ImageList, find_images, give_labels
 from data.levels import warn_of_lost_levels
 from data.lists import read_list
 from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
 from data.sieve import look_alike
+from data.unreadable import MOST_UNREADABLE, remedy
 from parallel.collectives import gather_objects
 from system.errors import InputError, shorten
 from system.names import read_text

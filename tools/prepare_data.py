@@ -31,10 +31,11 @@ from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.folder import Files
-from data.images import IMAGES_HELP, MOST_UNREADABLE, ImageList, find_images, remedy
+from data.images import IMAGES_HELP, ImageList, find_images
 from data.levels import warn_of_lost_levels
 from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
 from data.reading import add_reading_flags, reading_of
+from data.unreadable import MOST_UNREADABLE, remedy
 from system import cli, flags, kept
 from system.cores import allowed_cores
 from system.errors import InputError

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import MOST_UNREADABLE, ImageList, remedy
+from data.images import ImageList
+from data.unreadable import MOST_UNREADABLE, remedy
 from parallel.collectives import gather_objects, together
 from system.errors import InputError
 from system.files import write_text

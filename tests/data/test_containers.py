@@ -135,7 +135,19 @@ def test_a_folder_with_image_files_stays_a_folder(
     touch(tmp_path, "00000.parquet", "BMW.tar")
     (tmp_path / "BMW.tar").write_bytes(b"BM")  # as a bitmap begins
     assert list(find_images(tmp_path).names) == [f"00000/{n:03d}.png" for n in range(3)]
-    assert "2 files are no images by name or first bytes, left out (.parquet, .tar)" in (
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path}: left out 1 Parquet file and 1 tar file, because the folder has image "
+        f"files; for the images in containers give a pattern such as '{tmp_path}/*.parquet'\n"
+    )
+
+
+def test_the_index_is_no_name_that_systems_leave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, 1)
+    touch(tmp_path, ".deepcluster_index/x", "Thumbs.db")
+    find_images(tmp_path)
+    assert "passed over 1 name that systems leave in folders (1 Thumbs.db)" in (
         capsys.readouterr().err
     )
 
