@@ -18,8 +18,15 @@ from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, Files, below_again, find_below
 from data.labels_csv import read_labels
 from data.lists import listed, parse_list, read_list
-from data.packed.containers import Containers, find_containers, merged, select_containers
+from data.packed.containers import (
+    Containers,
+    find_containers,
+    merged,
+    select_containers,
+    why_nothing,
+)
 from data.packed.find import open_containers
+from data.packed.packed import Packed
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
 from parallel.collectives import gather_objects
@@ -105,6 +112,13 @@ class ImageList:
     def root(self) -> Path:
         """The folder or file that the images are in."""
         return self.source.root
+
+    @property
+    def place(self) -> Path:
+        """The folder or file that the images are in, for messages: if that is one container, it."""
+        if isinstance(self.source, Packed) and len(self.source.index.containers) == 1:
+            return self.root / self.source.index.containers[0]
+        return self.root
 
     @property
     def names(self) -> Sequence[str]:
@@ -216,7 +230,7 @@ def find_source(path: Path) -> Source | Containers:
         return containers
     if path.is_file():
         return read_list(path)
-    raise InputError(f"{path}: no such folder or file")
+    raise InputError(f"{path}: {why_nothing(path)}")
 
 
 def _opened(found: Iterable[Source | Containers]) -> list[Source]:

@@ -75,9 +75,12 @@ def find_train_and_val(
     )
     train, val = (replace(images, reading=reading) for images in found)
     if train.labels is None and labels is not None:
-        raise InputError(f"--labels {labels}: needs images of at least 2 classes in {train.root}")
+        raise InputError(f"--labels {labels}: needs images of at least 2 classes in {train.place}")
     if train.labels is None:
-        raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
+        raise InputError(
+            f"{train.place}: needs labels of at least 2 classes: a folder of images for each; in "
+            "tars .cls files, in Parquet a column"
+        )
     train, val = train.labelled(), val.labelled()
     classes = train.classes
     if val.classes == [FLAT]:

@@ -9,10 +9,12 @@ from system.errors import InputError
 from system.names import printable
 
 MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with the data
+LEAST_NAMED = 32  # unreadable images on stderr
 
 
 class NameUnreadable:
-    """Names each image that is left out once on stderr, with the reason.
+    """Names each image that is left out once on stderr, with the reason: the first `LEAST_NAMED`,
+    and more as long as few are unreadable.
 
     Attributes:
         named: the reason by index.
@@ -21,14 +23,20 @@ class NameUnreadable:
     def __init__(self, images: ImageList) -> None:
         self.images = images
         self.named: dict[int, str] = {}
+        self._most = max(LEAST_NAMED, int(MOST_UNREADABLE * len(images)))
 
     def __call__(self, unreadable: dict[int, str]) -> None:
         """Name images, given by index with the reasons."""
         for index, reason in unreadable.items():
-            if index not in self.named:
+            if index in self.named:
+                continue
+            if len(self.named) < self._most:
                 path = printable(self.images.where(index))
                 sys.stderr.write(f"left out, unreadable: {path}: {reason}\n")
-        self.named |= unreadable
+            elif len(self.named) == self._most:
+                more = f"more than {self._most:,} are unreadable; the others have no line"
+                sys.stderr.write(f"{more}\n")
+            self.named[index] = reason
 
 
 class RaiseUnreadable:

@@ -86,7 +86,7 @@ class Unreadable:
             *_, (index, reason) = self.now.items()
             name = printable(self.images.names[index])
             raise InputError(
-                f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
+                f"{self.images.place}: {len(self.now)} of {len(self.images)} images are "
                 f"unreadable, more than {MOST_UNREADABLE:.0%} (all in {self.path}; the last: "
                 f"{name}: {reason}); {remedy(self.now.values())}"
             )
