@@ -74,9 +74,10 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
         if source is not None:
             reasons.append(_difference(text, source, images))
     why = f" ({reasons[0]})" if reasons else ""
+    advice = "; give their place as --data" if len(places) > 1 else ""
     raise InputError(
-        f"{places[0]}: the run's containers of images are gone, or hold other images now{why}; "
-        "give their place as --data"
+        f"{places[0]}: the run's containers of images are gone, or hold other images now"
+        f"{why}{advice}"
     )
 
 
