@@ -21,7 +21,6 @@ from torch import Tensor
 from checkpoints.checkpoint import digest_of, model_of, read_checkpoint
 from checkpoints.folder import folder_of
 from data.decode import limit_pixels
-from data.images import RaiseUnreadable
 from data.levels import warn_of_lost_levels
 from data.loading import (
     ImageDataset,
@@ -30,6 +29,7 @@ from data.loading import (
 )
 from data.reading import add_reading_flags, chosen_reading
 from data.transforms import object_crops, ten_crops
+from data.unreadable import RaiseUnreadable
 from data.voc import CLASSES, VocSplit, add_vocdir_flag, find_voc
 from evaluation.finetuning import begin, class_scores, fine_tune, trained_parameters
 from evaluation.multilabel import average_precisions, check_classes

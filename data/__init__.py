@@ -11,6 +11,7 @@ normalised network input. Imports system/ and parallel/.
     lists.py                 the files that a text file lists
     packed/                  images in tars, zips and Parquet files
     listing.py               images.txt
+    unreadable.py            names the images that can't be read
     labels_csv.py            labels from a table: `--labels`
     moving.py                files moved away, with a note by which they can be moved back
     coded.py                 texts as numbers, for the labels of many images

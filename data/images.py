@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,22 +16,26 @@ from torch import Tensor
 from data.coded import Coded, coded
 from data.decode import name_failure, read_grey, read_image, read_pixels
 from data.folder import UNLABELLED, Files, below_again, find_below
-from data.grey import RANGE
 from data.labels_csv import read_labels
 from data.lists import listed, parse_list, read_list
-from data.packed.containers import Containers, find_containers, merged, select_containers
+from data.packed.containers import (
+    Containers,
+    find_containers,
+    merged,
+    select_containers,
+    why_nothing,
+)
 from data.packed.find import open_containers
+from data.packed.packed import Packed
 from data.reading import AS_STORED, Reading
 from data.source import Source, join, where
 from parallel.collectives import gather_objects
 from system.errors import InputError
-from system.names import printable
 
 IMAGES_HELP = (  # what `find_images` takes
     "a folder, nested or flat; a list (a path on each line); or tars, zips or Parquet files: one, "
     "a folder of them, or a pattern"
 )
-MOST_UNREADABLE = 0.01  # share of the images; above it, something is wrong with the data
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ class ImageList:
         return self.source.root
 
     @property
+    def place(self) -> Path:
+        """The folder or file that the images are in, for messages: if that is one container, it."""
+        if isinstance(self.source, Packed) and len(self.source.index.containers) == 1:
+            return self.root / self.source.index.containers[0]
+        return self.root
+
+    @property
     def names(self) -> Sequence[str]:
         """The name of each image, relative to `root`; see `Source.names`."""
         return self.source.names
@@ -159,49 +169,6 @@ def check_alike(images: ImageList) -> None:
             f"{images.root}: the processes found different images there; do they all see the same "
             "files?"
         )
-
-
-class NameUnreadable:
-    """Names each image that is left out once on stderr, with the reason.
-
-    Attributes:
-        named: the reason by index.
-    """
-
-    def __init__(self, images: ImageList) -> None:
-        self.images = images
-        self.named: dict[int, str] = {}
-
-    def __call__(self, unreadable: dict[int, str]) -> None:
-        """Name images, given by index with the reasons."""
-        for index, reason in unreadable.items():
-            if index not in self.named:
-                path = printable(self.images.where(index))
-                sys.stderr.write(f"left out, unreadable: {path}: {reason}\n")
-        self.named |= unreadable
-
-
-class RaiseUnreadable:
-    """Ends an evaluation whose results over fewer images could not be compared."""
-
-    def __init__(self, images: ImageList) -> None:
-        self.images = images
-
-    def __call__(self, unreadable: dict[int, str]) -> None:
-        """Raise for the first of some images, given by index with the reasons.
-
-        Raises:
-            InputError: there is one.
-        """
-        for index, reason in unreadable.items():
-            raise InputError(f"{self.images.where(index)}: cannot read this image: {reason}")
-
-
-def remedy(reasons: Iterable[str]) -> str:
-    """What to do about unreadable images, from the reasons, as the end of a message."""
-    by_range = {RANGE in reason for reason in reasons}
-    advice = {True: f"give {RANGE}", False: "repair or remove them"}
-    return ", and ".join(advice[by] for by in sorted(by_range, reverse=True))
 
 
 def find_images(
@@ -263,7 +230,7 @@ def find_source(path: Path) -> Source | Containers:
         return containers
     if path.is_file():
         return read_list(path)
-    raise InputError(f"{path}: no such folder or file")
+    raise InputError(f"{path}: {why_nothing(path)}")
 
 
 def _opened(found: Iterable[Source | Containers]) -> list[Source]:

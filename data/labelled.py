@@ -10,12 +10,13 @@ import numpy as np
 
 from data.coded import coded
 from data.folder import FLAT, find_below
-from data.images import MOST_UNREADABLE, ImageList, find_images, give_labels, remedy
+from data.images import ImageList, find_images, give_labels
 from data.levels import warn_of_lost_levels
 from data.lists import read_list
 from data.packed.find import find_packed
 from data.reading import AS_STORED, Reading
 from data.sieve import look_alike
+from data.unreadable import MOST_UNREADABLE, remedy
 from parallel.collectives import gather_objects
 from system.errors import InputError, shorten
 from system.names import read_text
@@ -74,9 +75,12 @@ def find_train_and_val(
     )
     train, val = (replace(images, reading=reading) for images in found)
     if train.labels is None and labels is not None:
-        raise InputError(f"--labels {labels}: needs images of at least 2 classes in {train.root}")
+        raise InputError(f"--labels {labels}: needs images of at least 2 classes in {train.place}")
     if train.labels is None:
-        raise InputError(f"{train.root}: needs a folder of images for each of at least 2 classes")
+        raise InputError(
+            f"{train.place}: needs labels of at least 2 classes: a folder of images for each; in "
+            "tars .cls files, in Parquet a column"
+        )
     train, val = train.labelled(), val.labelled()
     classes = train.classes
     if val.classes == [FLAT]:

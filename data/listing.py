@@ -56,7 +56,7 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
         images = sum(int(line.rpartition("\t")[2]) for line in lines_of(text))
     except ValueError as error:
         raise InputError(f"{places[0]}: the listing of its containers is damaged") from error
-    reasons = []
+    reasons: list[str] = []
     for place in places:
         try:
             source = find_packed(place, quiet=True)
@@ -71,11 +71,26 @@ def packed_again(text: str, places: list[Path]) -> ImageList | None:
             source = source.take(np.arange(images))
         if source is not None and source.digest == head[1]:
             return ImageList(source)
+        if source is not None:
+            reasons.append(_difference(text, source, images))
     why = f" ({reasons[0]})" if reasons else ""
+    advice = "; give their place as --data" if len(places) > 1 else ""
     raise InputError(
-        f"{places[0]}: the run's containers of images are gone, or hold other images now{why}; "
-        "give their place as --data"
+        f"{places[0]}: the run's containers of images are gone, or hold other images now"
+        f"{why}{advice}"
     )
+
+
+def _difference(text: str, source: Packed, images: int) -> str:
+    """How containers differ from those of an `images.txt` with a number of images."""
+    if len(source.names) != images:
+        return f"{len(source.names):,} images there, {images:,} in the run"
+    before, now = lines_of(text), lines_of(to_listing(ImageList(source)))
+    for old, new in zip(before, now, strict=False):
+        if old != new:
+            old, new = (line.replace("\t", ", images: ") for line in (old, new))
+            return f"{shorten(new)} there, {shorten(old)} in the run"
+    return f"images have other names there, such as {shorten(source.names[0])}"
 
 
 def describe_change(before: Sequence[str], now: Sequence[str]) -> str:

@@ -22,7 +22,9 @@ PATHS = frozenset(
     | {"image", "images", "image_path", "img", "img_path", "name", "image_name"}
 )
 COUNTERS = frozenset({"", "id", "index", "idx", "number", "no", "unnamed:_0"})  # no labels
-NEITHER = "neither a folder nor a text file with one image path a line"
+NEITHER = (
+    "neither a folder, nor a text file with one image path a line, nor a .tar, .zip or .parquet"
+)
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes
 
 
@@ -186,6 +188,8 @@ def _why_none(source: Path, lines: Sequence[str]) -> str:
     message = f"{source}: none of its {len(lines)} lines names an image file"
     if not lines:
         return message
+    if any(character < " " and character != "\t" for line in lines[:SAMPLE] for character in line):
+        return f"{source}: {NEITHER}"
     first = lines[0]
     if re.match(r"\W?[A-Za-z]:[\\/]", first):
         why = "is a path on a Windows disk"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.bands import is_image, read_npy_header
 from data.decode import NOT_READ, image_extensions
-from data.packed.kinds import kind_of
+from data.packed.kinds import INDEX_FOLDER, kind_of
 from parallel.collectives import rank
 from system.names import printable
 
@@ -62,10 +62,10 @@ class Sieve:
         path = os.path.join(folder, name)  # noqa: PTH118 (hot)
         if extension == ".npy" and _is_array(path):
             return True
-        container = kind_of(name) is not None
-        if container and os.path.isfile(path):  # noqa: PTH113 (hot)
+        if kind_of(name) is not None and os.path.isfile(path):  # noqa: PTH113 (hot)
             self.containers.append(path)
-        start = b"" if extension in TEXTS or container else _first_bytes(path)
+            return False
+        start = b"" if extension in TEXTS else _first_bytes(path)
         if _is_heic(start):
             self._heic += 1
         elif any(accepts(start) for accepts in _signatures()):
@@ -89,6 +89,8 @@ class Sieve:
             what = "file is no image" if count == 1 else "files are no images"
             kinds = most_of(self._others)
             lines.append(f"{count:,} {what} by name or first bytes, left out ({kinds})")
+        if self.containers:
+            lines.append(_describe_containers(self.containers))
         if self._heic:
             lines.append(
                 f"left out {self._heic:,} in HEIC, which can't be read; convert to JPEG first, for "
@@ -113,7 +115,8 @@ class Sieve:
     def _passes_over(self, name: str) -> bool:
         if not is_left_by_system(name):
             return False
-        self._systems[kind_of_system(name)] += 1
+        if name != INDEX_FOLDER:
+            self._systems[kind_of_system(name)] += 1
         return True
 
 
@@ -126,6 +129,17 @@ def describe_systems(counts: Counter[str]) -> str:
     """A line about names that systems leave."""
     what = "name that systems leave" if counts.total() == 1 else "names that systems leave"
     return f"passed over {counts.total():,} {what} in folders ({most_of(counts)})"
+
+
+def _describe_containers(paths: list[str]) -> str:
+    """A line about containers in a folder that has image files."""
+    kinds = Counter((kind_of(path) or "").replace("parquet", "Parquet") for path in paths)
+    what = " and ".join(f"{n:,} {kind} file{'s' * (n > 1)}" for kind, n in sorted(kinds.items()))
+    pattern = os.path.join(os.path.dirname(paths[0]), f"*{os.path.splitext(paths[0])[1]}")  # noqa: PTH118, PTH120, PTH122 (any text)
+    return (
+        f"left out {what}, because the folder has image files; for the images in containers give "
+        f"a pattern such as '{pattern}'"
+    )
 
 
 def look_alike(names: Iterable[str]) -> list[list[str]]:

@@ -11,10 +11,11 @@ from torch import nn
 
 from data.batch import Batch
 from data.coded import coded
-from data.images import ImageList, NameUnreadable
+from data.images import ImageList
 from data.labelled import Labelled, check_readable
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
+from data.unreadable import NameUnreadable
 from evaluation.learned import measures, raw_pixels
 from features.forward import raise_on_infinite
 from features.kept import Pass

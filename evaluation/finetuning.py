@@ -19,9 +19,9 @@ from torch.amp import GradScaler
 
 from checkpoints.checkpoint import load_weights, network_entries, read_checkpoint, save_checkpoint
 from data.batch import Batch
-from data.images import RaiseUnreadable
 from data.loading import EpochBatches, ImageDataset, make_loader
 from data.transforms import object_crop, to_input
+from data.unreadable import RaiseUnreadable
 from data.voc import CLASSES, VocSplit
 from evaluation.multilabel import multilabel_loss
 from evaluation.voc import LARGEST_GRADIENT, MOMENTUM, Settings

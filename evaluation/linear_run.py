@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from checkpoints.checkpoint import digest_of, save_checkpoint
-from data.images import NameUnreadable
 from data.labelled import Labelled
 from data.loading import EpochBatches, ImageDataset, load_in_order, make_loader
 from data.transforms import central_crop, ten_crops
+from data.unreadable import NameUnreadable
 from evaluation import linear as probe
 from evaluation.linear_recipes import BATCH, MOMENTUM, RECIPES, SEED, SIZE, Recipe
 from evaluation.linear_results import History, describe

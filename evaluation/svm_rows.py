@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.images import ImageList, RaiseUnreadable, content_digest
+from data.images import ImageList, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import warped
+from data.unreadable import RaiseUnreadable
 from features.forward import forward_pass, raise_on_infinite
 from models import Network
 from models.layers import probe_pool

@@ -11,8 +11,9 @@ from torch import Tensor
 from cluster.components import Components
 from cluster.moments import Moments
 from cluster.whitening import Normalisation, Preparation, Whitening, fit_whitening
-from data.images import ImageList, NameUnreadable
+from data.images import ImageList
 from data.loading import Batch
+from data.unreadable import NameUnreadable
 from features.forward import forward_pass
 from features.rows import Shards
 from models import Network

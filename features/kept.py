@@ -11,9 +11,10 @@ import torch
 from checkpoints.checkpoint import digest_of
 from data.batch import Batch
 from data.decode import pixel_limit
-from data.images import ImageList, NameUnreadable, content_digest
+from data.images import ImageList, content_digest
 from data.loading import ImageDataset, load_in_order
 from data.transforms import central_crop
+from data.unreadable import NameUnreadable
 from features.forward import OnInfinite, collect, evaluating, forward_pass
 from models import Network
 from parallel.collectives import rank, shard_of

@@ -15,7 +15,7 @@ from checkpoints.networks import MODEL_HELP, SIZE, open_network
 from cluster.clusters import Clusters
 from cluster.components import AUTO, Components
 from data.decode import limit_pixels
-from data.images import IMAGES_HELP, ImageList, NameUnreadable, find_all_images
+from data.images import IMAGES_HELP, ImageList, find_all_images
 from data.levels import warn_of_lost_levels
 from data.loading import (
     Batch,
@@ -26,6 +26,7 @@ from data.loading import (
 )
 from data.reading import add_reading_flags, chosen_reading
 from data.transforms import central_crop
+from data.unreadable import NameUnreadable
 from features.forward import Features, compute_features
 from models import Network
 from models.timm_network import TimmNetwork

@@ -66,6 +66,11 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if word.startswith("--") and (owner := self.owner_of(flag)):
                 self.error(f"argument {flag}: belongs to {owner}")
+        if len(unknown) > 1 and all(map(os.path.exists, unknown)):
+            self.error(
+                f"{len(unknown):,} files too many, such as {shorten(unknown[0])}; put a "
+                "pattern in quotes, so that the shell doesn't expand it"
+            )
         return found, unknown
 
     def print_help(self, file: Any = None) -> None:

@@ -31,18 +31,19 @@ from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError, limit_pixels, read_pixels
 from data.folder import Files
-from data.images import IMAGES_HELP, MOST_UNREADABLE, ImageList, find_images, remedy
+from data.images import IMAGES_HELP, ImageList, find_images
 from data.levels import warn_of_lost_levels
 from data.loading import Draw, EpochBatches, add_max_pixels_flag, make_loader
+from data.packed.kinds import kind_of
 from data.reading import add_reading_flags, reading_of
+from data.unreadable import MOST_UNREADABLE, NameUnreadable, remedy
 from system import cli, flags, kept
 from system.cores import allowed_cores
 from system.errors import InputError
 from system.files import atomic_write, remove_leftovers
 from system.locks import sole_user
-from system.names import printable
 from system.progress import progress
-from tools.tar_shards import JPEG_START, TarShards, can_keep_names
+from tools.tar_shards import JPEG_START, TarShards, can_keep_names, part_of
 
 RECORD = "prepare_data.json"  # in the target: the settings of the copy
 LOCK = ".prepare_data.lock"
@@ -130,6 +131,11 @@ def main(args: argparse.Namespace) -> None:
     if args.quality > 100:
         raise InputError(f"--quality {args.quality}: give a number from 1 to 100")
     is_tar = args.target.suffix == ".tar"
+    if not is_tar and kind_of(args.target) is not None and not args.target.is_dir():
+        raise InputError(
+            f"{args.target}: can't be written; give a folder, or a name that ends in .tar, or a "
+            "folder and --shards N"
+        )
     if is_tar and args.shards is not None:
         raise InputError(f"--shards {args.shards}: {args.target} is one tar; give a folder")
     to_tars = is_tar or args.shards is not None
@@ -173,21 +179,26 @@ def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | No
         batches.start_epoch(0, left)
         cpu = torch.device("cpu")
         loader = make_loader(copies, batches, workers, cpu, collate_fn=list, in_order=True)
-        sums, reasons = Counter({"there already": len(images) - len(left)}), set[str]()
+        sums = Counter({"there already": len(images) - len(left)})
+        name_unreadable = NameUnreadable(images)
         with progress("copying", len(left), "images") as advance:
             for batch in loader:
                 for copied in batch:
-                    report(images, copied)
+                    check_written(copied)
+                    if copied.how == "unreadable":
+                        name_unreadable({copied.index: copied.reason})
                     if shards is not None:
                         shards.add(copied.index, copied.content)
                     sums.update({copied.how: 1, "before": copied.before, "after": copied.after})
-                    reasons |= {copied.reason} - {""}
                 advance(len(batch))
     sys.stdout.write(f"{in_words(sums)}\n")
+    if sums["unreadable"] == len(images):
+        for path in paths or ():
+            path.unlink(missing_ok=True)
     if sums["unreadable"] > MOST_UNREADABLE * len(images):
         raise InputError(
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
-            f"above; {remedy(reasons)}, and start again"
+            f"above; {remedy(name_unreadable.named.values())}, and start again"
         )
 
 
@@ -202,7 +213,7 @@ def paths_of(args: argparse.Namespace) -> list[Path]:
 @contextlib.contextmanager
 def begin(target: Path, settings: kept.Key, tar: str = "") -> Iterator[None]:
     """Make the target, or continue one that was begun with the same settings, and lock it until the
-    block ends.
+    block ends. If nothing was copied when bad input ends it, nothing stays.
 
     Args:
         target: a folder.
@@ -225,22 +236,25 @@ def begin(target: Path, settings: kept.Key, tar: str = "") -> Iterator[None]:
     with sole_user(lock, f"{target / tar}: another process is copying there; wait for it"):
         if not tar:
             remove_leftovers(target)
-        yield
+        try:
+            yield
+        except InputError:
+            begun = [target / tar, part_of(target / tar)] if tar else target.iterdir()
+            if not any(path.exists() for path in begun if path not in (record, lock)):
+                record.unlink()
+            raise
 
 
-def report(images: ImageList, copied: Copied) -> None:
-    """Name an image that is left out.
+def check_written(copied: Copied) -> None:
+    """Check that a copy could be written.
 
     Raises:
-        InputError: the target can't be written.
+        InputError: it couldn't.
     """
     if copied.how == "failed":
         raise InputError(
             f"{copied.reason}; free some space or give another TARGET, and start again"
         )
-    if copied.how == "unreadable":
-        path = printable(images.where(copied.index))
-        sys.stderr.write(f"left out, unreadable: {path}: {copied.reason}\n")
 
 
 def in_words(sums: Counter[str]) -> str:

@@ -69,7 +69,7 @@ class TarShards:
             OSError: the disk is full, for example.
         """
         shard = int(np.searchsorted(self._bounds, image, "right")) - 1
-        part = _part(self.paths[shard])
+        part = part_of(self.paths[shard])
         if self._file is None:
             self._file = part.open("ab")
         if content is not None:
@@ -99,7 +99,7 @@ class TarShards:
 
     def _next_of(self, shard: int, first: int) -> int:
         """The image to begin with: that behind the last whole one in a part, which is cut there."""
-        part = _part(self.paths[shard])
+        part = part_of(self.paths[shard])
         if not part.exists():
             return first
         last, end = _last_whole(part)
@@ -123,8 +123,13 @@ def can_keep_names(images: ImageList) -> bool:
     return all("." not in stem and ending.lower() in endings for stem, ending in split)
 
 
+def part_of(path: Path) -> Path:
+    """The file that becomes a tar when it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
 def _finish(path: Path) -> None:
-    part = _part(path)
+    part = part_of(path)
     with part.open("ab") as file:
         file.write(END)
         sync(file)
@@ -149,7 +154,3 @@ def _last_whole(part: Path) -> tuple[str | None, int]:
             if end <= size and not member.name.endswith(".cls"):
                 found = member.name, end
     return found
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")

@@ -17,7 +17,7 @@ from cluster.quality import group_by_cluster
 from data.decode import UnreadableImageError
 from data.images import ImageList, give_labels, images_of_listing
 from data.listing import packed_again
-from data.packed.containers import find_containers
+from data.packed.containers import find_containers, why_nothing
 from data.reading import chosen_reading
 from system.errors import InputError, shorten
 from system.names import from_lines, read_text
@@ -174,7 +174,7 @@ def read_run(exp: Path, data: Path | None = None, args: argparse.Namespace | Non
     if not listing.is_file():
         raise InputError(f"{exp}: not the experiment folder of a run: it has no images.txt")
     if data is not None and not data.exists() and find_containers(data) is None:
-        raise InputError(f"--data {data}: no such folder or file")
+        raise InputError(f"--data {data}: {why_nothing(data)}")
     settings = _read_settings(exp)
     text = read_text(listing)
     if not text.endswith("\n"):

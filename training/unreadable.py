@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import MOST_UNREADABLE, ImageList, remedy
+from data.images import ImageList
+from data.unreadable import MOST_UNREADABLE, remedy
 from parallel.collectives import gather_objects, together
 from system.errors import InputError
 from system.files import write_text
@@ -85,7 +86,7 @@ class Unreadable:
             *_, (index, reason) = self.now.items()
             name = printable(self.images.names[index])
             raise InputError(
-                f"{self.images.root}: {len(self.now)} of {len(self.images)} images are "
+                f"{self.images.place}: {len(self.now)} of {len(self.images)} images are "
                 f"unreadable, more than {MOST_UNREADABLE:.0%} (all in {self.path}; the last: "
                 f"{name}: {reason}); {remedy(self.now.values())}"
             )

@@ -24,8 +24,9 @@ from PIL import Image, ImageDraw
 from torchvision.transforms.v2 import functional as F
 
 from data.decode import UnreadableImageError
-from data.images import ImageList, NameUnreadable
+from data.images import ImageList
 from data.transforms import central_crop
+from data.unreadable import NameUnreadable
 from features import network
 from features.network import open_inputs
 from models import ConvNet

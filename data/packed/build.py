@@ -14,6 +14,7 @@ from pathlib import Path
 from data.packed.containers import Containers
 from data.packed.entries import Entries
 from data.packed.index import Index, load_index, write_index
+from data.packed.kinds import INDEX_FOLDER
 from data.packed.parquet import read_parquet
 from data.packed.tars import read_tar
 from data.packed.zips import read_zip
@@ -28,7 +29,6 @@ from system.names import digest_of_names
 from system.progress import progress
 
 FORMAT = 2  # of the index; another one is made anew
-FOLDER = ".deepcluster_index"  # beside the images
 CACHE = "DEEPCLUSTER_CACHE"  # the variable that names another place
 UNUSED = 30 * 24 * 3600  # seconds without use, after which a newer index replaces an older one
 READERS: dict[str, Callable[[Path], Entries]] = {
@@ -79,7 +79,7 @@ def index_of(containers: Containers) -> Index:
 def folder_of(place: Path, names: Sequence[str], key: Key) -> Path:
     """The folder of an index at a place: beside the images, or in the cache."""
     version = hashlib.sha256(repr(key).encode()).hexdigest()
-    return place / FOLDER / f"{digest_of_names(names)[:16]}-{version[:16]}"
+    return place / INDEX_FOLDER / f"{digest_of_names(names)[:16]}-{version[:16]}"
 
 
 def key_of(containers: Containers) -> tuple[Key, list[int]]:

@@ -57,6 +57,21 @@ def find_containers(path: Path) -> Containers | None:
     return None if found is None else _select(path, *found, split)
 
 
+def why_nothing(path: Path) -> str:
+    """Why there are no images at a path that doesn't exist, and for which `find_containers` finds
+    nothing: at the end of a message."""
+    start, _, word = os.fspath(path).rpartition(":")
+    if not start or not os.path.exists(start):  # noqa: PTH110 (any text)
+        return "no such folder or file"
+    paths = containers_below(Path(start)) if os.path.isdir(start) else [start]  # noqa: PTH112
+    names = [os.path.relpath(each, start) for each in paths if kind_of(each)]
+    if not names:
+        return f":{word} would choose a split of tars, zips or Parquet files, and there are none"
+    if known := sorted(filter(None, set(map(split_of, names)))):
+        return f"no split is called {shorten(word)!r}; there are {' and '.join(known)}"
+    return f"no split is called {shorten(word)!r}, and the containers' names name none"
+
+
 def select_containers(
     folder: Path, paths: Sequence[str], split: str | None = None
 ) -> Containers | None:

@@ -1,8 +1,9 @@
-"""Which files are containers, by their names."""
+"""Which files are containers, by their names; and where their index is."""
 
 import os
 from pathlib import Path
 
+INDEX_FOLDER = ".deepcluster_index"  # beside the containers
 KINDS = {".tar": "tar", ".parquet": "parquet", ".zip": "zip"}
 # The program that unpacks a compressed tar: its file's first bytes, and endings
 COMPRESSED = {

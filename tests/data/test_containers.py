@@ -1,6 +1,7 @@
 """Which containers a path means: folders, patterns, splits, kinds."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from packed_files import pairs_of, write_table, write_tar, write_zip
 
 from data.images import find_images
 from data.labelled import find_train_and_val
+from data.listing import packed_again, to_listing
 from data.packed.containers import find_containers, natural, split_of
 from system.errors import InputError
 
@@ -112,6 +114,21 @@ def test_splits_are_never_mixed_silently(tmp_path: Path) -> None:
         find_containers(tmp_path / "data")
 
 
+def test_unknown_splits_are_told_from_missing_folders(tmp_path: Path) -> None:
+    write_images(tmp_path / "files", 2)
+    touch(tmp_path, "two/train-0.tar", "two/val-0.tar", "none/0.tar")
+    for given, why in {
+        "two:nosuch": "no split is called 'nosuch'; there are train and validation",
+        "none:nosuch": "no split is called 'nosuch', and the containers' names name none",
+        "files:train": ":train would choose a split of tars, zips or Parquet files, and there are "
+        "none",
+        "missing:train": "no such folder or file",
+    }.items():
+        with pytest.raises(InputError) as error:
+            find_images(tmp_path / given)
+        assert str(error.value) == f"{tmp_path / given}: {why}"
+
+
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     touch(tmp_path, "00000.tar", "00001.tar", "00000.parquet", "00000_stats.json")
     found = find_containers(tmp_path)
@@ -135,7 +152,19 @@ def test_a_folder_with_image_files_stays_a_folder(
     touch(tmp_path, "00000.parquet", "BMW.tar")
     (tmp_path / "BMW.tar").write_bytes(b"BM")  # as a bitmap begins
     assert list(find_images(tmp_path).names) == [f"00000/{n:03d}.png" for n in range(3)]
-    assert "2 files are no images by name or first bytes, left out (.parquet, .tar)" in (
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path}: left out 1 Parquet file and 1 tar file, because the folder has image "
+        f"files; for the images in containers give a pattern such as '{tmp_path}/*.parquet'\n"
+    )
+
+
+def test_the_index_is_no_name_that_systems_leave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, 1)
+    touch(tmp_path, ".deepcluster_index/x", "Thumbs.db")
+    find_images(tmp_path)
+    assert "passed over 1 name that systems leave in folders (1 Thumbs.db)" in (
         capsys.readouterr().err
     )
 
@@ -151,8 +180,28 @@ def test_evaluations_find_their_splits(tree: Path, tmp_path: Path) -> None:
         assert (len(train.images), len(val.images)) == (20, 20)
         assert train.classes == val.classes == ["a", "b", "c"]
         assert train.labels.tolist() == [0] * 5 + [1] * 10 + [2] * 5
+    for split in ("train", "val"):
+        (tmp_path / "one" / split).mkdir(parents=True)
+        write_tar(tmp_path / "one" / split / "0.tar", [("one/1.png", b"1"), ("one/2.png", b"2")])
+    with pytest.raises(InputError, match=r"/one/train/0\.tar: needs labels of at least 2 cl"):
+        find_train_and_val(tmp_path / "one")
     (tmp_path / "in").mkdir()
     shutil.copytree(tmp_path / "tar", tmp_path / "in" / "train")
     (tmp_path / "in" / "train" / "x-validation-0.tar").rename(tmp_path / "in" / "val.tar")
     train, val = find_train_and_val(tmp_path / "in")
     assert (len(train.images), len(val.images)) == (20, 20)
+
+
+def test_a_runs_containers_are_told_from_others_by_example(tree: Path, tmp_path: Path) -> None:
+    members = pairs_of(find_images(tree))
+    listing = to_listing(find_images(write_tar(tmp_path / "x.tar", members)))
+    for others, why in {
+        "fewer.tar": (members[1:], "39 images there, 40 in the run"),
+        "y.tar": (members, "y.tar, images: 40 there, x.tar, images: 40 in the run"),
+    }.items():
+        with pytest.raises(InputError, match=re.escape(f"hold other images now ({why[1]})")):
+            packed_again(listing, [write_tar(tmp_path / others, why[0])])
+    renamed = [(f"other/{number}.png", content) for number, (_, content) in enumerate(members)]
+    write_tar(tmp_path / "x.tar", renamed)
+    with pytest.raises(InputError, match=r"\(images have other names there, such as x.tar/other/0"):
+        packed_again(listing, [tmp_path / "x.tar"])

@@ -121,7 +121,7 @@ def test_wrong_layouts_are_described(tmp_path: Path) -> None:
         find_train_and_val(tmp_path)
     write_images(tmp_path / "train" / "a", 2)
     write_images(tmp_path / "val" / "b", 2)
-    with pytest.raises(InputError, match=r"train: needs a folder .* of at least 2 classes"):
+    with pytest.raises(InputError, match=r"train: needs labels of at least 2 classes: a fold"):
         find_train_and_val(tmp_path)
     write_images(tmp_path / "train" / "c", 2)
     with pytest.raises(InputError, match=r"val: has a class 'b', which .*train lacks \(2 classes"):

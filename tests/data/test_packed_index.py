@@ -78,7 +78,7 @@ def test_an_index_that_is_out_of_use_is_removed(tmp_path: Path) -> None:
     find_images(root)
     write_tar(root / "1.tar", [("1.png", b"new")])
     third = folder_of(find_images(root))
-    assert set((root / build.FOLDER).iterdir()) == {second, third}
+    assert set((root / build.INDEX_FOLDER).iterdir()) == {second, third}
 
 
 def test_processes_whose_containers_differ_only_in_content_differ(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_index_is_elsewhere_if_the_images_cannot_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[str]
 ) -> None:
     root = shards(tmp_path / "x")
-    (root / build.FOLDER).write_text("in the way")
+    (root / build.INDEX_FOLDER).write_text("in the way")
     monkeypatch.setenv(build.CACHE, str(tmp_path / "cache"))
     assert folder_of(find_images(root)).is_relative_to(tmp_path / "cache")
     assert len(find_images(root)) == 20
@@ -140,7 +140,7 @@ def test_folders_that_look_alike_have_their_own_index_in_the_cache(
         (tmp_path / folder).mkdir()
         shard = write_tar(tmp_path / folder / "x.tar", [(f"{folder}.png", b"same length")])
         os.utime(shard, (0, 0))
-        (tmp_path / folder / build.FOLDER).write_text("in the way")
+        (tmp_path / folder / build.INDEX_FOLDER).write_text("in the way")
     assert [list(find_images(tmp_path / folder).names) for folder in ("a", "b")] == [
         ["x.tar/a.png"],
         ["x.tar/b.png"],
@@ -192,7 +192,7 @@ def test_a_damaged_container_ends_all_processes(
     monkeypatch.setattr(build, "allowed_cores", lambda: 2)
     with pytest.raises(InputError, match=r"2\.tar: not a tar: "):
         find_images(root)
-    assert not list((root / build.FOLDER).glob("*")), "nothing is half written"
+    assert not list((root / build.INDEX_FOLDER).glob("*")), "nothing is half written"
     monkeypatch.setitem(build.READERS, "tar", lambda path: os._exit(9))
     with pytest.raises(Fault, match="a process that indexes it was killed"):
         find_images(root)

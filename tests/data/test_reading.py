@@ -20,11 +20,12 @@ import main
 from checkpoints.checkpoint import read_checkpoint
 from checkpoints.safetensors_file import read_weights
 from data.decode import read_pixels
-from data.images import find_images, remedy
+from data.images import find_images
 from data.labelled import find_train_and_val
 from data.levels import warn_of_lost_levels
 from data.reading import AS_STORED, Reading, chosen_reading
 from data.retrieval import find_readable
+from data.unreadable import remedy
 from features.network import open_inputs
 from models import MODELS
 from system.errors import InputError

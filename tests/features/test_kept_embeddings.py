@@ -11,10 +11,11 @@ import torch
 from conftest import tiny, write_images
 
 from data.decode import limit_pixels
-from data.images import ImageList, NameUnreadable, find_images
+from data.images import ImageList, find_images
 from data.loading import ImageDataset, load_in_order
 from data.reading import Reading
 from data.transforms import central_crop
+from data.unreadable import NameUnreadable
 from features.forward import compute_features
 from features.kept import Pass
 from models.convnet import ConvNet

@@ -365,3 +365,18 @@ def test_the_usage_shows_the_command_and_errors_the_file(
 
     assert cli.run(fail, parser.parse_args, ["part"]) == 2
     assert capsys.readouterr().err == f"{name}: error: bad\n"
+
+
+def test_a_pattern_without_quotes_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / f"{number}.tar" for number in range(3)]
+    for file in files:
+        file.touch()
+    parser = cli.Parser(prog="x.py")
+    parser.add_argument("dir")
+    with pytest.raises(SystemExit):
+        parser.parse_args(list(map(str, files)))
+    assert f"2 files too many, such as {files[1]}; put a pattern in quotes" in (
+        capsys.readouterr().err
+    )

@@ -169,6 +169,32 @@ def test_unreadable_images_are_named_and_left_out(
     assert find_images(tmp_path / "target").names == left
 
 
+@pytest.mark.parametrize("flags", [["x.tar"], ["x"], ["x", "--shards", "2"]])
+def test_without_a_readable_image_nothing_stays(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        (tmp_path / "in" / f"{number:02d}.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="more than 1% of the images are unreadable"):
+        run(tmp_path / "in", tmp_path / flags[0], *flags[1:])
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("in", "x")]
+    assert not [*(tmp_path / "x").glob("*")]
+    err = capsys.readouterr().err
+    assert err.count("left out, unreadable: ") == 32
+    assert err.endswith("more than 32 are unreadable; the others have no line\n")
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.parquet", "x.tar.gz", "x.tgz"])
+def test_other_containers_than_tars_are_not_written(
+    source: Path, tmp_path: Path, name: str, error_line: ErrorLine
+) -> None:
+    assert error_line(prepare_data, *words(source, tmp_path / name)).endswith(
+        f"{name}: can't be written; give a folder, or a name that ends in .tar, or a folder and "
+        "--shards N"
+    )
+
+
 def test_source_and_target_must_be_apart(
     source: Path, tmp_path: Path, error_line: ErrorLine
 ) -> None:
