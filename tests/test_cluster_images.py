@@ -23,6 +23,7 @@ from checkpoints.networks import open_network
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from features import extraction
+from features.duplicates import NEAR, Duplicate
 from models import MODELS
 from models.timm_names import DEFAULT
 from system import cli
@@ -238,6 +239,20 @@ def test_a_network_that_finds_all_images_alike_is_named(
     out = run("--k", 3, "--near", 0.9)
     assert "note: --near 0.9: one group has 43 of 43 images; " in capsys.readouterr().err
     assert "<span>43 images, the first 20</span>" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("largest", "images", "noted"),
+    [(19, 3000, False), (20, 3000, True), (4, 40, False), (4, 12, False), (5, 40, True)],
+)
+def test_a_large_group_is_noted_in_a_large_folder_too(
+    largest: int, images: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """20 images or a tenth of all, but not fewer than 5."""
+    group = [Duplicate(index, 0, NEAR, 1, 1) for index in range(largest)]
+    args = cluster_images.parse_args(["photos", "--out", "out", "--move-duplicates", "moved"])
+    cluster_images.check_groups(args, group, images)
+    assert (f"one group has {largest} of" in capsys.readouterr().err) == noted
 
 
 def test_our_own_checkpoints_are_whitened(
