@@ -318,6 +318,17 @@ def test_without_a_model_dinov2_is_fetched_at_224_pixels(
     assert sizes == [(Path(DEFAULT), 224)]
 
 
+def test_a_missing_folder_is_named_before_a_network_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr("features.network.open_network", opened)
+    line = error_line(cluster_images, "nofolder", "--out", "out")
+    assert line.endswith("nofolder: no such folder or file")
+
+
 def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path) -> None:
     def error(*words: object, data: object = photos, out: str = "bad") -> str:
         line = error_line(cluster_images, data, "--out", out, *SMALL, *words, *CPU)
