@@ -405,6 +405,15 @@ def test_duplicates_are_moved_and_moved_back(
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
 
 
+def test_that_there_are_no_duplicates_is_said(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "c/copy.png").unlink()
+    run("--k", 3, "--near", 0, "--move-duplicates", "moved")
+    said = capsys.readouterr().out.splitlines()
+    assert said[said.index("duplicates: none") + 1] == "no duplicates to move"
+
+
 def test_a_link_and_the_picture_that_it_leads_to_both_stay(run: Run, photos: Path) -> None:
     (photos / "a/link.png").symlink_to("003.png")
     (photos / "d").symlink_to("c")
