@@ -84,7 +84,8 @@ def main(args: argparse.Namespace) -> None:
         key["k"] = key.pop("nmb_cluster")
         record, seconds = args.out / "settings.json", dict[str, float]()
         advice = (
-            f"give another --out, and --features {kept} to use its features if they are the same"
+            f"give another --out; for the same images, network and size, --features {kept} uses "
+            "the features again"
         )
         if record.exists():
             begin(record, key, advice)
