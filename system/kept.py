@@ -38,7 +38,8 @@ def differences(before: Key, key: Key) -> str:
 def _change(name: str, before: str, now: str) -> str:
     old, new = COUNTED.fullmatch(before), COUNTED.fullmatch(now)
     if old and new:
-        return f"the {name} have changed: {old[1]} → {new[1]}"
+        same = "names, bytes or times of change" if old[1] == new[1] else ""
+        return f"the {name} have changed: {same or f'{old[1]} → {new[1]}'}"
     return f"{name} {before} → {now}"
 
 
