@@ -27,7 +27,10 @@ def test_tuples_in_a_key_equal_the_lists_that_json_makes_of_them() -> None:
 
 @pytest.mark.parametrize(
     ("now", "said"),
-    [("1,651 (cdcdcdcdcdcd)", "1,650 → 1,651"), ("1,650 (cdcdcdcdcdcd)", "names, bytes or times .*")],
+    [
+        ("1,651 (cdcdcdcdcdcd)", "1,650 → 1,651"),
+        ("1,650 (cdcdcdcdcdcd)", "names, bytes or times .*"),
+    ],
 )
 def test_files_that_have_changed_are_named_without_their_digest(now: str, said: str) -> None:
     with pytest.raises(InputError, match=rf"other settings \(the images have changed: {said}\); "):
