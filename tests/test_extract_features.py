@@ -301,7 +301,7 @@ def test_an_interrupted_extraction_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "step", ["join", "write_text", "save_results", "the last name", "shutil.rmtree"]
+    "step", ["join", "write_names", "save_results", "the last name", "shutil.rmtree"]
 )
 def test_extraction_killed_during_the_final_renames_continues(
     tree: Path, extract: Extract, step: str

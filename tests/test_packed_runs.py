@@ -191,6 +191,6 @@ def test_other_containers_are_one_line(
         assert "--folders: needs image files" in error_line(script, *words, *links)
     write_tar(data / "x-1.tar", [("other.png", b"x")])
     gone = f"{data}: the run's containers of images are gone, or hold other images now"
-    assert f"{gone}; give their place" in error_line(export_clusters, exp)
+    assert f"{gone} (28 images there, 40 in the run); give" in error_line(export_clusters, exp)
     (data / "x-1.tar").write_bytes(b"no tar" * 200)
     assert f"{gone} ({data}/x-1.tar: not a tar" in error_line(export_clusters, exp)

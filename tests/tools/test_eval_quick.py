@@ -228,5 +228,5 @@ def test_data_without_labels_are_bad_input(tmp_path: Path, train: Callable[..., 
         write_images(tmp_path / "data" / split, 12)
     folder = train(tmp_path / "data" / "train")
     command = ["--data", f"{tmp_path}/data", "--model", str(folder / "checkpoint.pth.tar")]
-    with pytest.raises(InputError, match="train: needs a folder of images for each of at least 2"):
+    with pytest.raises(InputError, match="train: needs labels of at least 2 classes: a folder"):
         eval_quick.main(eval_quick.parse_args(command))

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -318,7 +319,7 @@ def test_main_writes_the_page_and_prints_its_path(
     tree: Path, train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     exp = train(tree, report=True)
-    assert f"report                            {exp}/report.html" in capsys.readouterr().out
+    assert re.search(rf"^  report +{exp}/report.html", capsys.readouterr().out, re.MULTILINE)
     content = content_of(exp)
     assert len(content["numbers"]) == 1 + 1
     assert [len(view.pictures) for view in content["filters"]] == [8, 8]
