@@ -16,7 +16,6 @@ settings.
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -41,7 +40,7 @@ from data.loading import load_in_order
 from data.moving import FLAG
 from features import network
 from features.continued import check_readable, continued_rows, key_of
-from features.duplicates import Duplicate, find_duplicates
+from features.duplicates import Duplicate, find_duplicates, largest_group
 from features.network import Applied, open_inputs
 from models.timm_names import DEFAULT, DEFAULT_SIZE
 from system import cli, flags
@@ -56,7 +55,8 @@ from visu.placing import place_all
 from visu.thumbnails import ThumbnailFiles
 
 NEAR = 0.05  # cosine distance of near duplicates
-LARGEST_SHARE, LEAST_LARGE = 0.05, 20  # a larger group of duplicates is suspicious
+SUSPICIOUS_SHARE, FEWEST, LARGE = 0.1, 5, 20  # images in a group of duplicates that is noted
+ALIKE_SHARE = 0.05  # of all images: larger groups than this and than LARGE are not moved
 LOCK = ".cluster_images.lock"
 # Flags that clusters, duplicates and the map do not depend on, or through the features alone
 FREE = {
@@ -84,7 +84,8 @@ def main(args: argparse.Namespace) -> None:
         key["k"] = key.pop("nmb_cluster")
         record, seconds = args.out / "settings.json", dict[str, float]()
         advice = (
-            f"give another --out, and --features {kept} to use its features if they are the same"
+            f"give another --out; for the same images, network and size, --features {kept} uses "
+            "the features again"
         )
         if record.exists():
             begin(record, key, advice)
@@ -203,20 +204,20 @@ def cluster(
 
 
 def check_groups(args: argparse.Namespace, duplicates: Sequence[Duplicate], images: int) -> None:
-    """Note that a group of duplicates is too large for one: an untrained network finds all images
+    """Note that a group of duplicates is suspiciously large: an untrained network finds all images
     alike.
 
     Raises:
-        InputError: they would be moved.
+        InputError: it is too large for one, and would be moved.
     """
-    largest = max(Counter(each.group for each in duplicates).values(), default=0)
-    if largest > max(LARGEST_SHARE * images, LEAST_LARGE):
-        problem = (
-            f"--near {args.near:g}: one group has {largest:,} of {images:,} images; this network "
-            "finds them alike, give a smaller distance"
-        )
-        if args.move_duplicates is not None:
-            raise InputError(f"{problem}; nothing was moved")
+    largest = largest_group(duplicates)
+    problem = (
+        f"--near {args.near:g}: one group has {largest:,} of {images:,} images; this network finds "
+        "them alike, give a smaller distance if they are not"
+    )
+    if args.move_duplicates is not None and largest > max(ALIKE_SHARE * images, LARGE):
+        raise InputError(f"{problem}; nothing was moved")
+    if largest >= min(max(SUSPICIOUS_SHARE * images, FEWEST), LARGE):
         cli.note(problem)
 
 

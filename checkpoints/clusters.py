@@ -54,12 +54,14 @@ def load_clusters(path: Path, dim: int, network: str, size: int) -> Clusters:
     state = plain_dict(state) if isinstance(state, dict) else {}
     if state.get("clusters") is None:
         raise InputError(f"{path}: holds no clusters")
-    if not isinstance(found := state.get("network"), str | None) or found not in (None, network):
-        raise InputError(f"{path}: its clusters were made with another network")
-    if not isinstance(found := state.get("size"), int | None) or found not in (None, size):
+    side = state.get("size")  # looked at first: some of timm's networks are others at other sizes
+    if not isinstance(side, int | None) or side not in (None, size):
         raise InputError(
-            f"{path}: its clusters were made with --size {reprlib.repr(found)}, not {size}"
+            f"{path}: its clusters were made with --size {reprlib.repr(side)}, not {size}"
         )
+    if not isinstance(found := state.get("network"), str | None) or found not in (None, network):
+        more = ", or at another --size" if side is None else ""
+        raise InputError(f"{path}: its clusters were made with another network{more}")
     clusters = clusters_of(state, path, dim)
     assert clusters is not None
     return clusters

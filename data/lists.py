@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.folder import Files
+from data.sieve import Sieve
 from parallel.collectives import rank
 from system.errors import InputError, shorten
 from system.names import printable
@@ -25,6 +26,7 @@ COUNTERS = frozenset({"", "id", "index", "idx", "number", "no", "unnamed:_0"})  
 NEITHER = (
     "neither a folder, nor a text file with one image path a line, nor a .tar, .zip or .parquet"
 )
+ONE_IMAGE = "is one image; give its folder, or a list with its path"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes
 
 
@@ -103,11 +105,11 @@ def listed(root: Path, names: Sequence[str]) -> Files:
     return Files(root, names, folders)
 
 
-def read_lines(source: Path, otherwise: str = NEITHER) -> list[tuple[int, str]]:
+def read_lines(source: Path, otherwise: str = "") -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1 on.
 
     Args:
-        otherwise: what to say of a file that is not text.
+        otherwise: what to say of a file that is not text; empty: what `find_images` takes.
 
     Raises:
         InputError: the file cannot be read, or is not text.
@@ -123,7 +125,7 @@ def read_lines(source: Path, otherwise: str = NEITHER) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: begins like UTF-16, but is not; save it as UTF-8") from error
     if "\0" in text:
-        raise InputError(f"{source}: {otherwise}")
+        raise InputError(f"{source}: {otherwise or _no_list(source)}")
     lines = enumerate((line.strip("\r") for line in text.split("\n")), 1)
     return [(number, line) for number, line in lines if line.strip()]
 
@@ -184,12 +186,17 @@ def _label_field(
     return others[0] if others else None
 
 
+def _no_list(source: Path) -> str:
+    """Why a file that is not text is no source of images."""
+    return ONE_IMAGE if Sieve().is_image(str(source.parent), source.name) else NEITHER
+
+
 def _why_none(source: Path, lines: Sequence[str]) -> str:
     message = f"{source}: none of its {len(lines)} lines names an image file"
     if not lines:
         return message
     if any(character < " " and character != "\t" for line in lines[:SAMPLE] for character in line):
-        return f"{source}: {NEITHER}"
+        return f"{source}: {_no_list(source)}"
     first = lines[0]
     if re.match(r"\W?[A-Za-z]:[\\/]", first):
         why = "is a path on a Windows disk"

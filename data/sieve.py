@@ -26,6 +26,7 @@ TEXTS = frozenset({".csv", ".htm", ".html", ".json", ".md", ".txt", ".xml", ".ya
 VAGUE = frozenset({"CUR", "DIB", "FITS", "PCX", "XBM"})  # their first bytes begin other files, too
 HEIC = (b"heic", b"heix", b"hevc", b"hevx")
 FIRST_BYTES = 32
+NO_EXTENSION = "without an extension"
 MOST_NAMED = 5  # kinds of names in a line
 
 
@@ -71,7 +72,7 @@ class Sieve:
         elif any(accepts(start) for accepts in _signatures()):
             return True
         else:
-            self._others[extension or "without an extension"] += 1
+            self._others[extension or NO_EXTENSION] += 1
         return False
 
     def say(self, root: Path, beside: int, classes: Iterable[str]) -> None:
@@ -126,9 +127,9 @@ def kind_of_system(name: str) -> str:
 
 
 def describe_systems(counts: Counter[str]) -> str:
-    """A line about names that systems leave."""
-    what = "name that systems leave" if counts.total() == 1 else "names that systems leave"
-    return f"passed over {counts.total():,} {what} in folders ({most_of(counts)})"
+    """A line about hidden names and those that systems leave."""
+    what = "name that is" if counts.total() == 1 else "names that are"
+    return f"passed over {counts.total():,} {what} hidden or left by a system ({most_of(counts)})"
 
 
 def _describe_containers(paths: list[str]) -> str:
@@ -153,7 +154,7 @@ def look_alike(names: Iterable[str]) -> list[list[str]]:
 def most_of(counts: Counter[str]) -> str:
     """The most frequent names with their counts, in words."""
     words = [
-        name if count == 1 and name.startswith((".", "@", "_")) else f"{count:,} {name}"
+        name if count == 1 and name != NO_EXTENSION else f"{count:,} {name}"
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     more = len(words) - MOST_NAMED

@@ -3,7 +3,8 @@
 import codecs
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ class Duplicate:
 
 
 def find_duplicates(images: ImageList, rows: np.ndarray, distance: float) -> list[Duplicate]:
-    """The groups of images that are nearly the same, each with the best one first. Reads only the
-    files of images in groups. Shows its progress.
+    """The groups of images that are nearly the same, the largest first, of equal ones by their
+    first images; each with the best image first. Reads only the files of images in groups. Shows
+    its progress.
 
     Args:
         images: N images that can be read.
@@ -60,7 +62,15 @@ def find_duplicates(images: ImageList, rows: np.ndarray, distance: float) -> lis
         for index in found:
             members.setdefault(int(groups[index]), []).append(_look_at(images, index))
             advance(1)
-    return [each for group in sorted(members) for each in _ranked(group, members[group])]
+    largest_first = sorted(members.values(), key=lambda files: -len(files))
+    return [each for group, files in enumerate(largest_first) for each in _ranked(group, files)]
+
+
+def largest_group(found: Sequence[Duplicate]) -> int:
+    """The images in the largest of the groups that have more than exact copies."""
+    uncertain = {each.group for each in found if each.kind == NEAR}
+    sizes = Counter(each.group for each in found if each.group in uncertain)
+    return max(sizes.values(), default=0)
 
 
 @dataclass(frozen=True)

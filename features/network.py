@@ -115,7 +115,7 @@ class Applied:
 
 
 def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Applied:
-    """Read the checkpoint and list the images.
+    """List the images and read the checkpoint, in this order: timm may have to fetch a network.
 
     Args:
         images: used in place of `args.data`, with the `reading` of the flags or the checkpoint.
@@ -124,13 +124,12 @@ def open_inputs(args: argparse.Namespace, images: ImageList | None = None) -> Ap
         InputError: naming the flag or file that is wrong.
     """
     compute = select_compute(args.device, args.precision)
+    if images is None:  # not all scripts use labels
+        images = find_all_images(args.data, vars(args).get("labels"))
     found = open_network(args.model, args.network_key, args.size)
     model, size = found.model.eval(), found.size
     limit_pixels(args.max_pixels)
-    reading = chosen_reading(args, found.settings, args.model)
-    if images is None:  # not all scripts use labels
-        images = find_all_images(args.data, vars(args).get("labels"))
-    images = replace(images, reading=reading)
+    images = replace(images, reading=chosen_reading(args, found.settings, args.model))
     warn_of_lost_levels(images)
     own = shard_of(len(images))
     model.to(compute.device).to(memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ a run is an error (`check_key`, `begin`), and a result is computed again (`load_
 import contextlib
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from system.files import atomic_write, remove_leftovers_of, write_text
 Key = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 KEY = "settings"  # the key's name among the arrays of a file
+COUNTED = re.compile(r"([\d,]+) \([0-9a-f]{12}\)")  # a number of files, and a digest of them
 ABSENT, DAMAGED = "missing", "damaged"  # reasons why a file cannot be used
 
 
@@ -30,7 +32,15 @@ def differences(before: Key, key: Key) -> str:
     """The differences between two keys, `lr 0.1 → 0.2, size 32 → 64`; empty if there are none."""
     before, key = _plain(before), _plain(key)
     changed = (name for name in {**key, **before} if before.get(name) != key.get(name))
-    return ", ".join(f"{name} {before.get(name)} → {key.get(name)}" for name in changed)
+    return ", ".join(_change(name, str(before.get(name)), str(key.get(name))) for name in changed)
+
+
+def _change(name: str, before: str, now: str) -> str:
+    old, new = COUNTED.fullmatch(before), COUNTED.fullmatch(now)
+    if old and new:
+        same = "names, bytes or times of change" if old[1] == new[1] else ""
+        return f"the {name} have changed: {same or f'{old[1]} → {new[1]}'}"
+    return f"{name} {before} → {now}"
 
 
 def check_key(path: Path, before: Key, key: Key, advice: str) -> None:

@@ -297,7 +297,10 @@ BAD = {
     "--clusters {}/images/a/000.png": "000.png: not a checkpoint, or a damaged one",
     "--clusters {}/released.pth.tar": "released.pth.tar: holds no clusters",
     "--clusters {}/wide.pth": "wide.pth: its clusters need features of 64 dimensions; the",
-    "--clusters {}/another.pth": "another.pth: its clusters were made with another network",
+    "--clusters {}/another.pth": "another.pth: its clusters were made with another network, or at "
+    "another --size",
+    "--clusters {}/same_size.pth": "same_size.pth: its clusters were made with another network",
+    "--clusters {}/other_size.pth": "other_size.pth: its clusters were made with --size 20, not 32",
     "--clusters {}/small.pth": "small.pth: its clusters were made with --size 20, not 32",
     "--recluster 3 --save-clusters {}/wide.pth --clusters {}/wide.pth": "not allowed with",
     "--clusters {}/own.pth --save-clusters {}/own.pth": "own.pth: is read, too; give another",
@@ -315,6 +318,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assign.save_clusters(tmp_path / "wide.pth", assign.Clusters.of(wide, 0))
     fits = assign.Clusters.of(wide, 0)
     assign.save_clusters(tmp_path / "another.pth", fits, "another network's digest")
+    assign.save_clusters(tmp_path / "same_size.pth", fits, "another network's digest", 32)
+    assign.save_clusters(tmp_path / "other_size.pth", fits, "with other position embeddings", 20)
     assign.save_clusters(tmp_path / "small.pth", fits, size=20)
     assign.save_clusters(tmp_path / "own.pth", fits)
     before = sorted(tmp_path.rglob("*"))

@@ -23,6 +23,7 @@ from checkpoints.networks import open_network
 from data.decode import read_pixels
 from data.transforms import central_crop, to_input
 from features import extraction
+from features.duplicates import NEAR, Duplicate
 from models import MODELS
 from models.timm_names import DEFAULT
 from system import cli
@@ -240,6 +241,20 @@ def test_a_network_that_finds_all_images_alike_is_named(
     assert "<span>43 images, the first 20</span>" in (out / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("largest", "images", "noted"),
+    [(19, 3000, False), (20, 3000, True), (4, 40, False), (4, 12, False), (5, 40, True)],
+)
+def test_a_large_group_is_noted_in_a_large_folder_too(
+    largest: int, images: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """20 images or a tenth of all, but not fewer than 5."""
+    group = [Duplicate(index, 0, NEAR, 1, 1) for index in range(largest)]
+    args = cluster_images.parse_args(["photos", "--out", "out", "--move-duplicates", "moved"])
+    cluster_images.check_groups(args, group, images)
+    assert (f"one group has {largest} of" in capsys.readouterr().err) == noted
+
+
 def test_our_own_checkpoints_are_whitened(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +318,17 @@ def test_without_a_model_dinov2_is_fetched_at_224_pixels(
     assert sizes == [(Path(DEFAULT), 224)]
 
 
+def test_a_missing_folder_is_named_before_a_network_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr("features.network.open_network", opened)
+    line = error_line(cluster_images, "nofolder", "--out", "out")
+    assert line.endswith("nofolder: no such folder or file")
+
+
 def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path) -> None:
     def error(*words: object, data: object = photos, out: str = "bad") -> str:
         line = error_line(cluster_images, data, "--out", out, *SMALL, *words, *CPU)
@@ -342,8 +368,7 @@ def test_bad_input(photos: Path, run: Run, error_line: ErrorLine, tmp_path: Path
     assert "out/settings.json: was made with other settings (k 3 → 5); give an" in line
     write_images(photos / "d", 1)
     line = error_line(cluster_images, photos, "--out", out, *SMALL, "--k", 3, *CPU)
-    assert "out/settings.json: was made with other settings (images 44 (" in line
-    assert ") → 45 (" in line
+    assert "was made with other settings (the images have changed: 44 → 45); give another" in line
     line = error("--k", 3, "--features", out)
     assert line.endswith("--features out: is an --out; give out/features")
     twice = ["photos/a", "photos", "--out", "bad", *SMALL, "--k", 3, *CPU]
@@ -377,6 +402,15 @@ def test_duplicates_are_moved_and_moved_back(
     assert Path("photos/a/003.png") in kept
     assert cli.run(move_back.main, move_back.parse_args, ["moved"]) == 0
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_that_there_are_no_duplicates_is_said(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "c/copy.png").unlink()
+    run("--k", 3, "--near", 0, "--move-duplicates", "moved")
+    said = capsys.readouterr().out.splitlines()
+    assert said[said.index("duplicates: none") + 1] == "no duplicates to move"
 
 
 def test_a_link_and_the_picture_that_it_leads_to_both_stay(run: Run, photos: Path) -> None:

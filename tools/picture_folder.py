@@ -138,9 +138,7 @@ def write_all(
         describe_labels(metrics),
         describe_supers(supers) if supers else "",
         describe_unlabelled({name: found.measures[name] for name in ("silhouette", "stability")}),
-        "duplicates: {groups} groups of {images} images, {copies} of them exact copies".format(
-            **duplicate_counts(found)
-        ),
+        "duplicates: " + describe_duplicates(duplicate_counts(found)),
         moved,
         "seconds: " + ", ".join(f"{name} {taken:.1f}" for name, taken in seconds.items()),
         f"written to {args.out}; open {args.out / 'report.html'} and {args.out / 'map.html'} in a "
@@ -234,6 +232,14 @@ def duplicate_counts(found: Found) -> dict[str, int]:
     return {"groups": groups, "images": len(kinds), "copies": kinds.count(COPY)}
 
 
+def describe_duplicates(counts: dict[str, int]) -> str:
+    """The numbers of `duplicate_counts` in words."""
+    if not counts["groups"]:
+        return "none"
+    groups = "1 group" if counts["groups"] == 1 else f"{counts['groups']:,} groups"
+    return f"{groups} of {counts['images']:,} images, {counts['copies']:,} of them exact copies"
+
+
 def move_duplicates(args: argparse.Namespace, found: Found) -> str:
     """Move all but the best of each group of duplicates, if asked to, and say so. A link to the
     best, or the file that the best one links to, stays; a file in a linked folder moves once."""
@@ -245,7 +251,7 @@ def move_duplicates(args: argparse.Namespace, found: Found) -> str:
     once = {path.parent.resolve() / path.name: path for path in worse}
     moving = [str(path) for path in once.values() if path.resolve() not in best]
     if not moving:
-        return ""
+        return "no duplicates to move"
     move_files(moving, args.move_duplicates)
     back = f"python -m tools.move_back {args.move_duplicates}"
     return f"moved {len(moving):,} duplicates to {args.move_duplicates}; to move them back: {back}"

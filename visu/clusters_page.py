@@ -141,7 +141,7 @@ def describe_duplicates(duplicates: Sequence[Duplicate]) -> str:
     if groups == 0:
         return "None were found."
     copies = sum(each.kind == "exact copy" for each in duplicates)
-    shown = f"; the first {MOST_GROUPS} are shown" if groups > MOST_GROUPS else ""
+    shown = f"; the {MOST_GROUPS} largest are shown" if groups > MOST_GROUPS else ""
     return (
         f"{groups:,} groups of {len(duplicates):,} images ({copies:,} exact copies){shown}. The "
         "first image of each is the best, by its pixels and then its bytes; duplicates.csv has all."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from data.decode import image_extensions
 from data.folder import UNLABELLED
 from data.packed.entries import Found, first_folder, in_order
-from data.sieve import describe_systems, is_left_by_system, kind_of_system, most_of
+from data.sieve import NO_EXTENSION, describe_systems, is_left_by_system, kind_of_system, most_of
 from system.names import printable
 
 BESIDE = frozenset({".cls", ".json", ".txt"})  # what WebDataset and img2dataset write for an image
@@ -87,7 +87,7 @@ def _sorted_out(
         if ending in extensions:
             images.append(each)
         elif ending not in BESIDE:
-            others[ending or "without an extension"] += 1
+            others[ending or NO_EXTENSION] += 1
         elif ending == ".cls" or _key(each) not in beside:
             beside[_key(each)] = each
     return images, beside, others

@@ -164,7 +164,7 @@ def test_the_index_is_no_name_that_systems_leave(
     write_images(tmp_path, 1)
     touch(tmp_path, ".deepcluster_index/x", "Thumbs.db")
     find_images(tmp_path)
-    assert "passed over 1 name that systems leave in folders (1 Thumbs.db)" in (
+    assert "passed over 1 name that is hidden or left by a system (Thumbs.db)" in (
         capsys.readouterr().err
     )
 

@@ -102,7 +102,7 @@ def test_a_list_without_images(tmp_path: Path, content: bytes) -> None:
 
 def test_a_binary_file_is_not_a_list(tmp_path: Path) -> None:
     (image,) = write_images(tmp_path, 1)
-    with pytest.raises(InputError, match="neither a folder, nor a text file"):
+    with pytest.raises(InputError, match=r"000\.png: is one image; give its folder, or a list"):
         find_images(image)
     (tmp_path / "x.7z").write_bytes(b"7z\xbc\xaf\x27\x1c\n\x04\xff")
     with pytest.raises(InputError, match=r"x.7z: neither .*, nor a \.tar, \.zip or \.parquet$"):

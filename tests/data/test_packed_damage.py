@@ -88,7 +88,7 @@ def test_links_folders_and_other_members_are_no_images(
     ]
     assert said == [
         "3 links or other special members, such as b'2'.png; left out",
-        "passed over 2 names that systems leave in folders (._*, __MACOSX)",
+        "passed over 2 names that are hidden or left by a system (._*, __MACOSX)",
         "2 members are no images by name, left out (2 .npy)",
         "",
     ]

@@ -48,7 +48,7 @@ def test_names_that_systems_leave_are_skipped_with_one_line(
     images = find_images(tree)
     assert images.names == ["overview.png", *clean.names]
     said = capsys.readouterr().err
-    assert f"note: {tree}: passed over 16 names that systems leave in folders (2 " in said
+    assert f"note: {tree}: passed over 16 names that are hidden or left by a system (2 " in said
     assert "1 image lies beside the class folders, so without a label" in said
     assert said.count("\n") == 2
 
@@ -59,7 +59,21 @@ def test_a_folder_of_only_such_names_has_no_image(
     write_images(tmp_path / "@eaDir", 2)
     with pytest.raises(InputError, match="no image in this folder"):
         find_images(tmp_path)
-    assert "passed over 1 name that systems leave" in capsys.readouterr().err
+    assert (
+        "passed over 1 name that is hidden or left by a system (@eaDir)" in capsys.readouterr().err
+    )
+
+
+def test_hidden_names_are_named_without_a_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image,) = write_images(tmp_path, 1)
+    for name in (".hidden.png", "Thumbs.db", ".a/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / name)
+    find_images(tmp_path)
+    said = "passed over 3 names that are hidden or left by a system (.a, .hidden.png, Thumbs.db)\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_the_folder_itself_may_have_any_name(tmp_path: Path) -> None:

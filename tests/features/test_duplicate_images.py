@@ -10,7 +10,14 @@ from PIL import Image
 
 from data.folder import Files
 from data.images import ImageList
-from features.duplicates import BEST, COPY, NEAR, find_duplicates, write_duplicates
+from features.duplicates import (
+    BEST,
+    COPY,
+    NEAR,
+    find_duplicates,
+    largest_group,
+    write_duplicates,
+)
 from system.errors import InputError
 
 
@@ -43,6 +50,14 @@ def test_the_best_of_a_group_comes_first(images: ImageList, tmp_path: Path) -> N
     size = (tmp_path / "b,b.png").stat().st_size
     assert rows[2] == ["0", "exact copy", "b,b.png", "64", str(size)]
     assert len(rows) == 5
+
+
+def test_the_largest_group_comes_first(images: ImageList) -> None:
+    rows = sphere(6, seed=2)[[0, 0, 2, 2, 4, 2]]
+    found = find_duplicates(images, rows, 0.01)
+    assert [(each.group, each.index) for each in found] == [(0, 2), (0, 3), (0, 5), (1, 0), (1, 1)]
+    assert largest_group(found) == 3
+    assert largest_group(found[3:]) == 0, "exact copies alone"
 
 
 def test_a_file_that_has_gone_is_named(images: ImageList, tmp_path: Path) -> None:

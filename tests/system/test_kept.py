@@ -26,6 +26,18 @@ def test_tuples_in_a_key_equal_the_lists_that_json_makes_of_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ("1,651 (cdcdcdcdcdcd)", "1,650 → 1,651"),
+        ("1,650 (cdcdcdcdcdcd)", "names, bytes or times .*"),
+    ],
+)
+def test_files_that_have_changed_are_named_without_their_digest(now: str, said: str) -> None:
+    with pytest.raises(InputError, match=rf"other settings \(the images have changed: {said}\); "):
+        check_key(Path("x"), {"images": f"1,650 ({'ab' * 6})"}, {"images": now}, "--exp")
+
+
+@pytest.mark.parametrize(
     ("before", "changed"),
     [
         ({**KEY, "lr": 0.2}, "lr 0.2 → 0.1"),
