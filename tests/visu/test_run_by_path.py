@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_CHECKPOINT = "gone: cannot read this checkpoint: No such file or directory"
@@ -18,7 +19,7 @@ NO_CHECKPOINT = "gone: cannot read this checkpoint: No such file or directory"
         ("curves.py gone", "gone: no finished epoch in its metrics.jsonl"),
         ("feature_map.py gone", "gone: no such experiment folder or checkpoint"),
         ("gradient_ascent.py --model gone --exp e", NO_CHECKPOINT),
-        ("activ-retrieval.py --model gone --exp e --data .", NO_CHECKPOINT),
+        ("activ-retrieval.py --model gone --exp e --data images", NO_CHECKPOINT),
     ],
 )
 def test_a_script_that_is_run_by_its_path_finds_the_other_rooms(
@@ -31,6 +32,8 @@ def test_a_script_that_is_run_by_its_path_finds_the_other_rooms(
     name, *flags = command.split()
     script = str(ROOT / "visu" / name)
     monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Image.new("RGB", (8, 8)).save("images/a.png")
     monkeypatch.setattr(sys, "argv", [script, *flags])
     monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place) != ROOT])
     with pytest.raises(SystemExit, match="2"):
