@@ -103,6 +103,11 @@ def check_numbers(args: argparse.Namespace, inputs: Applied) -> None:
     images, dim = len(inputs.images), inputs.model.embedding_dim
     if isinstance(args.dim_pca, int) and args.dim_pca > dim:
         raise InputError(f"--dim_pca {args.dim_pca}: more than the features' {dim} dimensions")
+    if args.clustering == "PIC" and args.nmb_cluster != AUTO:
+        raise InputError(
+            f"--k {args.nmb_cluster}: PIC finds the number of clusters itself; leave --k out, or "
+            "give --merge"
+        )
     if chooses(args):
         most = numbers_to_try(images, "images")[-1]
         below = f"{most}, the most that --k auto tries for {images:,} images"

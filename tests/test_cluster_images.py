@@ -269,7 +269,11 @@ def test_our_own_checkpoints_are_whitened(
     assert json.loads(Path("own/clusters.json").read_text())["settings"]["size"] == 32
 
 
-def test_pic(run: Run) -> None:
+def test_pic(run: Run, photos: Path, error_line: ErrorLine) -> None:
+    pic = ["--clustering", "PIC", "--k", "3"]
+    line = error_line(cluster_images, photos, "--out", "none", *SMALL, *pic, *CPU)
+    assert "--k 3: PIC finds the number of clusters itself; leave --k out" in line
+    assert not Path("none").exists()
     out = run("--clustering", "PIC")
     assert json.loads((out / "clusters.json").read_text())["results"]["loss"] is None
 

@@ -276,5 +276,5 @@ def overview(found: Found, metrics: dict[str, Any]) -> list[tuple[str, str]]:
         (f"{len(found.images):,}", "images"),
         (f"{metrics['nonempty_clusters']:,}", f"clusters of {sizes} images"),
         *((f"{v:.3f}", words) for words, v in {**labels, **alone}.items() if v is not None),
-        (f"{counts['groups']:,}", f"groups of duplicates, {counts['images']:,} images"),
+        (f"{counts['images']:,}", "images in groups of duplicates"),
     ]

@@ -196,9 +196,11 @@ def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | No
         for path in paths or ():
             path.unlink(missing_ok=True)
     if sums["unreadable"] > MOST_UNREADABLE * len(images):
+        lacking = paths is not None and sums["unreadable"] < len(images)
+        again = "copy to another TARGET; the tars lack them" if lacking else "start again"
         raise InputError(
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
-            f"above; {remedy(name_unreadable.named.values())}, and start again"
+            f"above; {remedy(name_unreadable.named.values())}, and {again}"
         )
 
 
