@@ -26,7 +26,7 @@ from readers import READERS, Reader, saved, small_networks
 
 INPUTS, CHUNK = 100_000, 10_000  # of the campaign, and of a process
 FEW = settings(
-    max_examples=12,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     database=None,
@@ -90,7 +90,7 @@ def test_a_checkpoint_with_an_odd_value_resumes_or_is_one_line(tmp_path: Path) -
     for sample in reader.samples:
         whole = torch.load(io.BytesIO(sample), weights_only=True)
         for *path, last in places_in(whole):
-            for odd in rng.sample(ODD, 2):
+            for odd in rng.sample(ODD, 3):
                 damaged = copy.deepcopy(whole)
                 within = damaged
                 for key in path:

@@ -121,7 +121,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     """The report takes longer than the training; kills in it are left to DeepCluster."""
     more = [] if method == "deepcluster" else ["--no-report"]
     seed = random.randrange(10**6)
-    Campaign(server, tmp_path, ranks, seed, method, *more).kill_until(2)
+    Campaign(server, tmp_path, ranks, seed, method, *more).kill_until(3)
 
 
 def test_three_processes_resume_within_an_epoch_with_the_same_bits(

@@ -1,13 +1,16 @@
 """Training with several processes (gloo, CPU)."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import Server, load_metrics, output_of
+from runs import ROOT, Server, load_metrics, output_of
 from sklearn.metrics import adjusted_rand_score
 
 from system.locks import sole_user
@@ -101,6 +104,18 @@ def test_a_nan_loss_stops_all_processes(server: Server, tree: Path, tmp_path: Pa
 def test_bad_input_stops_all_processes(server: Server, tree: Path, tmp_path: Path) -> None:
     error = error_of_both(server, tree, tmp_path / "run", "--arch tiny --k 4 --batch 3")
     assert "--batch 3: too small for 2 processes; give 4 or more (2 each)" in error
+
+
+def test_bad_input_under_the_launcher_is_one_line(tree: Path) -> None:
+    launcher = ["-m", "parallel.launch", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "main.py", str(tree), "--k", "41"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--k 41: more clusters than the 40 images of" in line
 
 
 def test_all_processes_stop_if_another_run_uses_the_folder(

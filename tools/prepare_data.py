@@ -192,12 +192,13 @@ def copy_all(args: argparse.Namespace, images: ImageList, paths: list[Path] | No
                     sums.update({copied.how: 1, "before": copied.before, "after": copied.after})
                 advance(len(batch))
     sys.stdout.write(f"{in_words(sums)}\n")
-    if sums["unreadable"] == len(images):
-        for path in paths or ():
-            path.unlink(missing_ok=True)
     if sums["unreadable"] > MOST_UNREADABLE * len(images):
-        lacking = paths is not None and sums["unreadable"] < len(images)
-        again = "copy to another TARGET; the tars lack them" if lacking else "start again"
+        again = "start again"
+        if sums["unreadable"] == len(images):
+            for path in paths or ():
+                path.unlink(missing_ok=True)
+        elif paths is not None:
+            again = "copy to another TARGET; the tars lack them"
         raise InputError(
             f"{args.source}: more than {MOST_UNREADABLE:.0%} of the images are unreadable, see "
             f"above; {remedy(name_unreadable.named.values())}, and {again}"
